@@ -1,0 +1,1 @@
+"""SAM 2: the only folder that imports it."""

@@ -1,0 +1,40 @@
+"""Every error that the library raises on purpose.
+
+The text of each is meant for a person in front of a viewer: it names the value, the limit and the remedy.
+"""
+
+
+class BioSam2Error(Exception):
+    """Base of all errors below."""
+
+
+class PromptError(BioSam2Error):
+    """The request's prompts or options cannot be used."""
+
+
+class ImageError(BioSam2Error):
+    """The image exists and cannot be used: corrupt, of an unknown kind, 4-D, or with NaN."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image has more voxels than the server is set to open."""
+
+
+class ImageNotFoundError(ImageError):
+    """There is no such image."""
+
+
+class CheckpointError(BioSam2Error):
+    """Weights are absent, damaged, or of another network."""
+
+
+class SettingsError(BioSam2Error):
+    """One or more ``--conf`` options have a value that is not allowed."""
+
+
+class DeviceError(BioSam2Error):
+    """The device that was asked for does not exist here."""
+
+
+class BusyError(BioSam2Error):
+    """The server has no room for the request now; it can be sent again later."""

@@ -1,0 +1,1 @@
+"""Files in, arrays out, and masks out to files."""

@@ -1,0 +1,1 @@
+"""Prompts: their types, and what every client sends turned into them."""
