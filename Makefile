@@ -1,0 +1,96 @@
+# Everything a person or a machine runs. `make help` lists it.
+#
+#   make serve PORT=8001 CONF="model=sam2.1_hiera_tiny image_size=512"
+#   make test ARGS="tests/unit/prompts -x"
+
+VENV    ?= .venv
+HOST    ?= 127.0.0.1
+PORT    ?= 8000
+SAMPLE  := studies/sample
+STUDIES ?= $(SAMPLE)
+# Options of the app, as name=value pairs.
+CONF    ?=
+# Options of the command that a target runs.
+ARGS    ?=
+
+APP    := apps/biosam2
+# `monailabel` starts plain `python`, so the environment has to come first on PATH.
+IN_VENV := PATH="$(abspath $(VENV))/bin:$$PATH" PYTHONPATH="$(abspath $(APP)):$(CURDIR)"
+PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help venv install install-dev serve sample demo fetch test lint format bench bench-accuracy clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# --- Environment ---
+
+# The first interpreter that really runs, is 3.10 to 3.12 and can make environments; PYTHON=... overrides.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.10 python3 python; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	>/dev/null 2>&1 && echo $$python && break; done)
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 with the venv module was found." \
+		"Install one (on Debian and Ubuntu: python3 and python3-venv) or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+# sam2 comes as source. With torch there first and no build isolation, pip need not download torch twice to build it.
+$(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/python
+	@echo "Installing the server (about 3 GB to download, 8 GB on disk; a few minutes) ..."
+	@$(PIP) setuptools wheel torch torchvision
+	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@echo "Installing the tools for tests, lint and benchmarks ..."
+	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation -r requirements-dev.txt
+	@touch $@
+
+venv: $(VENV)/bin/python ## Make the virtual environment.
+install: $(VENV)/.installed ## Install the server.
+install-dev: $(VENV)/.installed-dev ## Install the server and the tools for development.
+
+# --- Run ---
+
+$(SAMPLE)/.complete: $(wildcard sample_study/*.py) | $(VENV)/.installed
+	@$(IN_VENV) python -m sample_study --output $(@D)
+	@touch $@
+
+sample: $(SAMPLE)/.complete ## Generate the sample study.
+
+serve: install $(if $(filter $(SAMPLE),$(STUDIES)),sample) ## Start the server (HOST, PORT, STUDIES, CONF="name=value ...").
+	@$(IN_VENV) monailabel start_server --app $(APP) --studies $(STUDIES) --host $(HOST) --port $(PORT) \
+		$(foreach pair,$(CONF),--conf $(subst =, ,$(pair))) $(ARGS)
+
+demo: install sample ## Prompt the sample study over HTTP, print Dice and latencies, draw a picture.
+	@$(IN_VENV) python -m demo --host $(HOST) --port $(PORT) $(ARGS)
+
+fetch: install ## Download weights: make fetch MODEL=sam2.1_hiera_tiny
+	@cd $(APP) && $(IN_VENV) python -m lib.engine.fetch $(MODEL) $(ARGS)
+
+# --- Check ---
+
+test: install-dev ## Run the tests.
+	@$(IN_VENV) python -m pytest $(ARGS)
+
+lint: install-dev ## Check style, format and types.
+	@$(IN_VENV) ruff check .
+	@$(IN_VENV) ruff format --check .
+	@$(IN_VENV) mypy
+
+format: install-dev ## Put the code in the project's format.
+	@$(IN_VENV) ruff check --fix .
+	@$(IN_VENV) ruff format .
+
+bench: install-dev ## Measure latency and memory against MONAI Label's own SAM 2 tasks.
+	@$(IN_VENV) python -m benchmarks.latency $(ARGS)
+
+bench-accuracy: install-dev ## Measure accuracy on real images against classical methods.
+	@$(IN_VENV) python -m benchmarks.accuracy $(ARGS)
+
+clean: ## Remove the environment, the sample study, outputs and caches.
+	rm -rf $(VENV) studies/sample studies/sample_truth outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
