@@ -40,7 +40,7 @@ $(VENV)/bin/python:
 # sam2 comes as source. With torch there first and no build isolation, pip need not download torch twice to build it.
 $(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/python
 	@echo "Installing the server (about 3 GB to download, 8 GB on disk; a few minutes) ..."
-	@$(PIP) setuptools wheel torch torchvision
+	@$(PIP) setuptools wheel torch torchvision numpy
 	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation -r requirements.txt
 	@touch $@
 
