@@ -80,37 +80,66 @@ def _flag(text: str) -> bool:
     return text.lower() in _TRUE
 
 
-def _option(default: Any, parse: Callable[[str], Any], allowed: str, description: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "range": allowed, "description": description})
+def _option(parse: Callable[[str], Any], allowed: str, description: str) -> dict[str, Any]:
+    return {"parse": parse, "range": allowed, "description": description}
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every option of the app. Each field's metadata has ``description`` and ``range`` (in words)."""
 
-    model: str | None = _option(None, _model, "a registry name or a path", "the weights to serve")
-    model_dir: Path | None = _option(
-        None, _model_dir, "a folder", "where downloaded and fine-tuned weights lie; the app's model/ by default"
+    model: str | None = field(
+        default=None, metadata=_option(_model, "a registry name or a path", "the weights to serve")
     )
-    image_size: int | None = _option(
-        None,
-        _image_size,
-        f"a multiple of {IMAGE_SIZE_STEP} from {IMAGE_SIZE_RANGE[0]} to {IMAGE_SIZE_RANGE[1]}",
-        "side of the network's input in pixels; by default what suits the weights and the device",
+    model_dir: Path | None = field(
+        default=None,
+        metadata=_option(
+            _model_dir, "a folder", "where downloaded and fine-tuned weights lie; the app's model/ by default"
+        ),
     )
-    precision: Precision = _option(
-        "auto", _precision, "one of " + ", ".join(_PRECISIONS), "number format of the network"
+    image_size: int | None = field(
+        default=None,
+        metadata=_option(
+            _image_size,
+            f"a multiple of {IMAGE_SIZE_STEP} from {IMAGE_SIZE_RANGE[0]} to {IMAGE_SIZE_RANGE[1]}",
+            "side of the network's input in pixels; by default what suits the weights and the device",
+        ),
     )
-    device: str = _option("auto", _device, "auto, cpu, cuda or cuda:N", "where the network runs")
-    labels: tuple[str, ...] = _option((), _labels, "names with commas between", "labels that viewers offer")
-    embedding_cache_mb: int = _option(1024, _count, "0 or more", "memory for image embeddings in MiB, 0 for none")
-    image_cache_mb: int = _option(2048, _count, "0 or more", "memory for opened images in MiB, 0 for none")
-    max_voxels: int = _option(512 * 512 * 1024, _positive, "1 or more", "largest image that is opened, in voxels")
-    largest_component: bool = _option(False, _flag, "true or false", "keep an object's largest component only")
-    fill_holes: bool = _option(False, _flag, "true or false", "fill the holes of an object")
-    threads: int = _option(0, _count, "0 or more", "CPU threads of the network, 0 for torch's own choice")
-    propagate_limit: int = _option(
-        0, _count, "0 or more", "slices that a propagation goes to either side, 0 for no limit"
+    precision: Precision = field(
+        default="auto",
+        metadata=_option(_precision, "one of " + ", ".join(_PRECISIONS), "number format of the network"),
+    )
+    device: str = field(
+        default="auto", metadata=_option(_device, "auto, cpu, cuda or cuda:N", "where the network runs")
+    )
+    labels: tuple[str, ...] = field(
+        default=(), metadata=_option(_labels, "names with commas between", "labels that viewers offer")
+    )
+    embedding_cache_mb: int = field(
+        default=1024, metadata=_option(_count, "0 or more", "memory for image embeddings in MiB, 0 for none")
+    )
+    image_cache_mb: int = field(
+        default=2048, metadata=_option(_count, "0 or more", "memory for opened images in MiB, 0 for none")
+    )
+    max_voxels: int = field(
+        default=512 * 512 * 1024,
+        metadata=_option(_positive, "1 or more", "largest image that is opened, in voxels"),
+    )
+    largest_component: bool = field(
+        default=False, metadata=_option(_flag, "true or false", "keep an object's largest component only")
+    )
+    fill_holes: bool = field(
+        default=False, metadata=_option(_flag, "true or false", "fill the holes of an object")
+    )
+    threads: int = field(
+        default=0,
+        metadata=_option(_count, "0 or more", "CPU threads of the network, 0 for torch's own choice"),
+    )
+    propagate_limit: int = field(
+        default=0,
+        metadata=_option(
+            _count, "0 or more", "slices that a propagation goes to either side, 0 for no limit"
+        ),
     )
 
     @classmethod
@@ -136,7 +165,9 @@ class Settings:
             try:
                 values[name] = metadata["parse"](str(raw).strip())
             except ValueError:
-                wrong.append(f"--conf {name} {raw!r}: must be {metadata['range']} ({metadata['description']})")
+                wrong.append(
+                    f"--conf {name} {raw!r}: must be {metadata['range']} ({metadata['description']})"
+                )
         if wrong:
             raise SettingsError("\n".join(wrong))
         return cls(**values)

@@ -1,0 +1,104 @@
+"""A volume as frames across one of its axes, and frame masks back into a volume.
+
+The only place where a slice is transposed: a volume is indexed [i, j, k], a frame [y, x], and x is the first
+of the two axes that lie in the slice. Everything else speaks (x, y) in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.transforms.orientation import in_plane_axes
+from lib.transforms.windowing import Window
+
+
+class FrameStack:
+    """Frames of a volume, made one by one when asked for.
+
+    Args:
+        array: (I, J, K), or (I, J, K, 3) for colours.
+        axis: slice axis, 0, 1 or 2.
+        window: intensities to levels.
+
+    Attributes:
+        axis: slice axis.
+        height: pixels of a frame along y.
+        width: pixels of a frame along x.
+
+    Raises:
+        ValueError: where the array has another shape, or the axis another value.
+    """
+
+    def __init__(self, array: NDArray, axis: int, window: Window) -> None:
+        if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3):
+            raise ValueError(f"an array of shape {array.shape} is neither (I, J, K) nor (I, J, K, 3)")
+        x_axis, y_axis = in_plane_axes(axis)
+        self._array = array
+        self._window = window
+        self.axis = axis
+        self.width = int(array.shape[x_axis])
+        self.height = int(array.shape[y_axis])
+
+    def __len__(self) -> int:
+        return int(self._array.shape[self.axis])
+
+    def __getitem__(self, t: int) -> NDArray[np.uint8]:
+        """Frame t: uint8 (H, W, 3), C-contiguous, a fresh copy, grey levels three times.
+
+        Raises:
+            IndexError: where there is no slice t. Negative ones count from no end.
+        """
+        view = self._array[self._across(t)].swapaxes(0, 1)
+        levels = self._window.apply(view)
+        if levels.ndim == 3:
+            return levels.copy(order="C")
+        frame = np.empty((self.height, self.width, 3), dtype=np.uint8)
+        frame[...] = levels[..., None]
+        return frame
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self[t] for t in range(len(self)))
+
+    def key(self, t: int) -> Hashable:
+        """What, beside the image's content, a frame depends on: equal keys mean equal frames."""
+        return (self.axis, t, self._window.low, self._window.high)
+
+    def slice_to_volume(self, mask: NDArray, t: int, out: NDArray) -> None:
+        """Writes the mask of frame t over its slice of a volume.
+
+        Args:
+            mask: (H, W), bool or uint8.
+            t: slice index.
+            out: (I, J, K), changed in place.
+
+        Raises:
+            ValueError: where the mask has another size than the frame, or ``out`` than the volume.
+            IndexError: where there is no slice t.
+        """
+        if mask.shape != (self.height, self.width):
+            raise ValueError(f"a mask of {mask.shape} does not fit frames of {(self.height, self.width)}")
+        if out.shape != self._array.shape[:3]:
+            raise ValueError(f"a volume of {out.shape} does not fit the image of {self._array.shape[:3]}")
+        out[self._across(t)] = mask.swapaxes(0, 1)
+
+    def to_volume(self, masks: Mapping[int, NDArray]) -> NDArray[np.uint8]:
+        """Volume of the given frame masks, zero on every other slice.
+
+        Args:
+            masks: slice index to mask (H, W), bool or uint8.
+
+        Returns:
+            uint8 (I, J, K), first axis fastest in memory as in the files.
+        """
+        out = np.zeros(self._array.shape[:3], dtype=np.uint8, order="F")
+        for t, mask in masks.items():
+            self.slice_to_volume(mask, t, out)
+        return out
+
+    def _across(self, t: int) -> tuple[slice | int, ...]:
+        if not 0 <= t < len(self):
+            raise IndexError(f"slice {t} is not from 0 to {len(self) - 1}")
+        return (slice(None),) * self.axis + (int(t),)
