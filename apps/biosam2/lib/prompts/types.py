@@ -20,23 +20,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lib.errors import PromptError
+from lib.transforms.orientation import in_plane_axes
 
 Triple = tuple[float, float, float]
 P = TypeVar("P")
 
 MAX_OBJECTS = 255  # one uint8 value of the answer for each object, 0 is the background
-
-
-def plane_axes(axis: int) -> tuple[int, int]:
-    """The axes of a frame's x and y, ascending: ``(0, 1)`` for slices along axis 2.
-
-    Raises:
-        PromptError: ``axis`` is not 0, 1 or 2.
-    """
-    if axis not in (0, 1, 2):
-        raise PromptError(f"axis is {axis!r}; the slice axis is 0, 1 or 2.")
-    first, second = (other for other in range(3) if other != axis)
-    return first, second
 
 
 def _finite(values: Sequence[float], name: str) -> None:
@@ -101,7 +90,7 @@ class Box:
 
     def in_plane(self, axis: int) -> tuple[float, float, float, float]:
         """``(x0, y0, x1, y1)`` in frame pixels, half-open, of the box on a slice along ``axis``."""
-        x, y = plane_axes(axis)
+        x, y = in_plane_axes(axis)
         return self.lower[x], self.lower[y], self.upper[x], self.upper[y]
 
 
@@ -227,7 +216,8 @@ class PromptSet:
     slice_range: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        plane_axes(self.axis)
+        if self.axis not in (0, 1, 2):
+            raise PromptError(f"axis is {self.axis!r}; the slice axis is 0, 1 or 2.")
         if not self.objects:
             raise PromptError("There is no prompt; add a positive point or a box on an object.")
         for name, values in (
@@ -260,7 +250,7 @@ class PromptSet:
         Raises:
             PromptError: Two boxes or two masks are on one slice.
         """
-        x, y = plane_axes(self.axis)
+        x, y = in_plane_axes(self.axis)
         points: dict[int, list[Point]] = {}
         for point in item.points:
             points.setdefault(point.slice_index(self.axis), []).append(point)

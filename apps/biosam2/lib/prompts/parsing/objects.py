@@ -1,0 +1,239 @@
+"""Which prompts belong to which object: the dialects' keys, read into one draft for each object."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lib.errors import PromptError
+from lib.prompts.parsing.boxes import BoxRequest, read_box, read_boxes, read_roi
+from lib.prompts.parsing.grid import Grid
+from lib.prompts.parsing.points import PointReader
+from lib.prompts.parsing.values import sequence, shown, whole
+from lib.prompts.types import MAX_OBJECTS, Point
+
+DEFAULT_LABEL = "object"
+MAX_NAME = 200  # characters: a name goes back to the client, in answers and in error messages
+
+# Keys of a request that are never the name of a label, whatever their value: those of MONAI Label's server
+# and of its clients, and our own.
+RESERVED_KEYS = frozenset(
+    {
+        "annotations",
+        "axis",
+        "background",
+        "box",
+        "boxes",
+        "cache_image",
+        "client_id",
+        "config",
+        "description",
+        "device",
+        "file",
+        "foreground",
+        "girder_api_url",
+        "girder_token",
+        "gpus",
+        "id",
+        "image",
+        "image_size",
+        "images",
+        "label",
+        "label_info",
+        "label_names",
+        "label_prompt",
+        "label_tag",
+        "labels",
+        "largest_cc",
+        "level",
+        "location",
+        "logging",
+        "max_workers",
+        "min_poly_area",
+        "model",
+        "multi_gpu",
+        "name",
+        "output",
+        "params",
+        "path",
+        "point_labels",
+        "points",
+        "pylab",
+        "reset_state",
+        "restore_label_idx",
+        "roi",
+        "save_label",
+        "selected_label_name",
+        "session",
+        "session_id",
+        "size",
+        "slice",
+        "slice_range",
+        "spacing",
+        "strategy",
+        "tile_size",
+        "user_id",
+        "window",
+        "wsi_tiles",
+    }
+)
+RESERVED_PREFIX = "result_"  # result_extension, result_dtype, ...: options of MONAI Label's writer
+
+
+@dataclass
+class Draft:
+    """One object's prompts as they were read, before slices are chosen."""
+
+    label: str
+    points: list[Point] = field(default_factory=list)
+    boxes: list[BoxRequest] = field(default_factory=list)
+
+    @property
+    def positives(self) -> list[Point]:
+        """The positive points, in the order in which they were clicked."""
+        return [point for point in self.points if point.positive]
+
+
+def read_one_object(
+    request: Mapping[str, Any], reader: PointReader, grid: Grid, labels: Sequence[str]
+) -> Draft:
+    """The request's prompts, all of one object.
+
+    Its points are ``foreground`` and ``background``, ``points`` and ``point_labels``, or the list of the one
+    configured label that has any.
+
+    Raises:
+        PromptError: A field is not what it should be, or several labels have points.
+    """
+    label = _asked_label(request, labels)
+    points = reader.read(request.get("foreground"), "foreground") + reader.read_labelled(request)
+    if not points:
+        named = {name: found for name, found in _by_label(request, reader, labels, labels).items() if found}
+        if len(named) > 1 and label not in named:
+            raise PromptError(
+                f"The labels {shown(sorted(named))} have points, and this model segments one object; "
+                "send the points of one label, or use a model for several."
+            )
+        if named:
+            label = label if label in named else next(iter(named))
+            points = named[label]
+    points = points + reader.read(request.get("background"), "background", positive=False)
+    boxes = read_roi(request, grid) + _read_own_boxes(request, grid)
+    return Draft(label or _default_label(labels), points, boxes)
+
+
+def read_many_objects(
+    request: Mapping[str, Any], reader: PointReader, grid: Grid, labels: Sequence[str]
+) -> list[Draft]:
+    """The request's prompts by label; ``background`` points are negative points of every object.
+
+    A label is a configured one, or any other key that is not reserved and whose value is a list of lists:
+    clients know labels that the server does not. ``foreground``, ``points`` and boxes belong to ``label``.
+
+    Raises:
+        PromptError: A field is not what it should be, or a box belongs to no object.
+    """
+    asked = _asked_label(request, labels)
+    drafts = {
+        name: Draft(name, points)
+        for name, points in _by_label(request, reader, labels, request).items()
+        if points
+    }
+    plain = reader.read(request.get("foreground"), "foreground") + reader.read_labelled(request)
+    if plain:
+        name = asked or _default_label(labels)
+        drafts.setdefault(name, Draft(name)).points.extend(plain)
+    _add_boxes(request, grid, drafts, asked, labels)
+    background = reader.read(request.get("background"), "background", positive=False)
+    for draft in drafts.values():
+        draft.points.extend(background)
+    return list(drafts.values()) or [Draft(asked or _default_label(labels), background)]
+
+
+def _add_boxes(
+    request: Mapping[str, Any],
+    grid: Grid,
+    drafts: dict[str, Draft],
+    asked: str | None,
+    labels: Sequence[str],
+) -> None:
+    boxes = read_roi(request, grid)
+    by_label = request.get("boxes")
+    if isinstance(by_label, Mapping):
+        for name, value in by_label.items():
+            found = read_boxes(value, f"boxes[{shown(name)}]", grid)
+            if found:
+                drafts.setdefault(_checked_name(name), Draft(name)).boxes.extend(found)
+        boxes += _read_own_boxes({**request, "boxes": None}, grid)
+    else:
+        boxes += _read_own_boxes(request, grid)
+    if not boxes:
+        return
+    if asked is None and len(drafts) > 1:
+        raise PromptError(
+            f"{boxes[0].name} could belong to any of {shown(list(drafts))}; say which with `label`."
+        )
+    name = asked or next(iter(drafts), _default_label(labels))
+    drafts.setdefault(name, Draft(name)).boxes.extend(boxes)
+
+
+def _read_own_boxes(request: Mapping[str, Any], grid: Grid) -> list[BoxRequest]:
+    """``box`` and ``boxes``, absent, null or [] being none."""
+    box = request.get("box")
+    single = [] if box is None or box == [] else [read_box(box, "box", grid)]
+    return single + read_boxes(request.get("boxes"), "boxes", grid)
+
+
+def _by_label(
+    request: Mapping[str, Any], reader: PointReader, labels: Sequence[str], keys: Sequence[str] | Mapping
+) -> dict[str, list[Point]]:
+    """The points of every label among ``keys``, in their order."""
+    names = [
+        key
+        for key in keys
+        if key in request
+        and not (key in RESERVED_KEYS or key.startswith(RESERVED_PREFIX))
+        and (key in labels or _is_list_of_lists(request[key]))
+    ]
+    if len(names) > MAX_OBJECTS:
+        raise PromptError(f"{len(names)} labels have points; at most {MAX_OBJECTS} are allowed at once.")
+    return {_checked_name(name): reader.read(request[name], name) for name in names}
+
+
+def _is_list_of_lists(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and any(isinstance(entry, list | tuple) for entry in value)
+        and all(entry is None or isinstance(entry, list | tuple) for entry in value)
+    )
+
+
+def _checked_name(name: str) -> str:
+    if len(name) > MAX_NAME:
+        raise PromptError(
+            f"The label {shown(name)} has {len(name)} characters; at most {MAX_NAME} are allowed."
+        )
+    return name
+
+
+def _default_label(labels: Sequence[str]) -> str:
+    return labels[0] if len(labels) == 1 else DEFAULT_LABEL
+
+
+def _asked_label(request: Mapping[str, Any], labels: Sequence[str]) -> str | None:
+    """The label that is named: by ``label``, else by the one class of ``label_prompt``, counted from 1."""
+    label = request.get("label")
+    if label is not None and not isinstance(label, str):
+        raise PromptError(f"label is {shown(label)}; expected the name of a label.")
+    if label:
+        return _checked_name(label)
+    classes = request.get("label_prompt")
+    classes = sequence(classes if isinstance(classes, list | tuple) else [classes], "label_prompt", "a list")
+    values = [whole(value, "label_prompt") for value in classes if value is not None]
+    if not values:
+        return None
+    if len(values) > 1 or (labels and not 1 <= values[0] <= len(labels)):
+        raise PromptError(
+            f"label_prompt is {shown(values)}; expected one class, 1 to {max(len(labels), 1)}: "
+            "this model segments what points and boxes show."
+        )
+    return labels[values[0] - 1] if labels else None
