@@ -1,0 +1,109 @@
+"""Opened images, kept within a budget of bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.images.reading import MedicalImage, read_image
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A file as it is now: a file that is written again has another key."""
+
+    path: str
+    mtime_ns: int
+    size: int
+
+
+class ImageCache:
+    """Images by file, least recently used out first. Safe to share between threads.
+
+    One lock guards the books and is never held while a file is read. Whoever asks for an image that another
+    thread is reading waits for that one reading, and gets its error where it fails; errors are not kept.
+
+    Args:
+        budget_bytes: most bytes of voxels that are kept; 0 keeps nothing. An image that alone is larger is
+            read for each request.
+        max_voxels: most voxels of an image that is opened.
+    """
+
+    def __init__(self, budget_bytes: int, max_voxels: int) -> None:
+        self._budget = budget_bytes
+        self._max_voxels = max_voxels
+        self._lock = threading.Lock()
+        self._images: OrderedDict[_Key, MedicalImage] = OrderedDict()
+        self._reading: dict[_Key, Future[MedicalImage]] = {}
+        self._bytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of voxels that are kept now."""
+        return self._bytes
+
+    def get(self, path: Path | str) -> MedicalImage:
+        """The image of a file or a DICOM folder, from memory where the file has not changed since.
+
+        Raises:
+            ImageNotFoundError: where there is no such file.
+            ImageTooLargeError: where it has too many voxels.
+            ImageError: where it cannot be used.
+        """
+        key = _key(path)
+        if key is None:
+            return read_image(path, self._max_voxels)
+        with self._lock:
+            kept = self._images.get(key)
+            if kept is not None:
+                self._images.move_to_end(key)
+                return kept
+            waited = self._reading.get(key)
+            if waited is None:
+                mine: Future[MedicalImage] = Future()
+                self._reading[key] = mine
+        if waited is not None:
+            return waited.result()
+        return self._read(key, path, mine)
+
+    def _read(self, key: _Key, path: Path | str, mine: Future[MedicalImage]) -> MedicalImage:
+        try:
+            image = read_image(path, self._max_voxels)
+        except BaseException as error:
+            with self._lock:
+                del self._reading[key]
+            mine.set_exception(error)
+            raise
+        with self._lock:
+            del self._reading[key]
+            self._keep(key, image)
+        mine.set_result(image)
+        return image
+
+    def _keep(self, key: _Key, image: MedicalImage) -> None:
+        for old in [other for other in self._images if other.path == key.path]:
+            self._bytes -= self._images.pop(old).array.nbytes
+        if image.array.nbytes > self._budget:
+            return
+        self._images[key] = image
+        self._bytes += image.array.nbytes
+        while self._bytes > self._budget:
+            _, oldest = self._images.popitem(last=False)
+            self._bytes -= oldest.array.nbytes
+
+
+def _key(path: Path | str) -> _Key | None:
+    """Key of a file, or of a folder by the files in it; None where there is nothing to ask."""
+    if not str(path):
+        return None
+    try:
+        real = Path(path).resolve(strict=True)
+        stats = [real.stat()]
+        if real.is_dir():
+            stats += [entry.stat() for entry in real.iterdir()]
+    except OSError:
+        return None
+    return _Key(str(real), max(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats))

@@ -1,0 +1,52 @@
+"""DICOM: a file of one or many frames, or a folder with a series."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from lib.errors import ImageError
+from lib.images.dicom_tags import read_tags
+from lib.images.itk import from_itk, header
+from lib.images.medical_image import Voxels, require_size
+
+logger = logging.getLogger(__name__)
+
+
+def read_dicom(path: Path, max_voxels: int) -> Voxels:
+    """Reads a file, or the first series of a folder: rescaled, slices ascending along their normal.
+
+    That is how MONAI Label turns a series into NIfTI, so indices are those of OHIF and of the label files.
+
+    Raises:
+        ImageError: for a folder without a series, or with slices of several sizes.
+        ImageTooLargeError: by the headers, before voxels are read.
+    """
+    files = _series(path) if path.is_dir() else [path]
+    reader = header(files[0])
+    columns, rows, *frames = reader.GetSize()
+    require_size((columns, rows, (frames or [1])[0] * len(files)), max_voxels)
+    found = from_itk(_read_series(files) if len(files) > 1 else reader.Execute())
+    tags = read_tags(files[0])
+    is_colour = found.array.ndim == 4
+    return Voxels(
+        found.array, found.affine, modality=tags.modality, dicom_window=None if is_colour else tags.window
+    )
+
+
+def _series(folder: Path) -> list[Path]:
+    """Files of the folder's first series, in the order of their slices."""
+    ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if not ids:
+        raise ImageError("the folder has no DICOM series that can be read: name one with .dcm files in it")
+    if len(ids) > 1:
+        logger.warning("%s holds %d DICOM series; the first, %s, is opened", folder, len(ids), ids[0])
+    return [Path(name) for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), ids[0])]
+
+
+def _read_series(files: list[Path]) -> sitk.Image:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(file) for file in files])
+    return reader.Execute()

@@ -1,0 +1,80 @@
+"""The DICOM tags that say how an image's intensities are meant to be shown."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+
+from lib.transforms.windowing import dicom_window
+
+logger = logging.getLogger(__name__)
+
+_TAGS = [
+    "Modality",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
+
+
+@dataclass(frozen=True)
+class DicomTags:
+    """Modality, and the window as (low, high) in rescaled intensities; None where a file does not say."""
+
+    modality: str | None = None
+    window: tuple[float, float] | None = None
+
+
+def read_tags(file: Path) -> DicomTags:
+    """Reads the tags of one file, without its pixels. Of several windows the first counts."""
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+    windows = (_window(source) for source in _sources(dataset))
+    return DicomTags(dataset.get("Modality") or None, next((found for found in windows if found), None))
+
+
+def tags_beside(path: Path) -> DicomTags:
+    """Tags of the series that a volume was converted from, where that lies beside it.
+
+    MONAI Label keeps a DICOMweb series in a folder and its volume in ``<folder>.nii.gz``.
+    """
+    folder = path.parent / path.name.split(".nii")[0]
+    if not folder.is_dir():
+        return DicomTags()
+    source = min(folder.glob("*.dcm"), default=None)
+    if source is None:
+        return DicomTags()
+    try:
+        return read_tags(source)
+    except Exception as error:
+        # The volume itself is sound: without the tags its window is chosen by its intensities.
+        logger.warning("The DICOM tags beside %s cannot be read: %s", path, error)
+        return DicomTags()
+
+
+def _sources(dataset: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
+    """Where a window can stand: in the file itself, or in an enhanced file's groups."""
+    yield dataset
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in list(dataset.get(groups) or [])[:1]:
+            yield from list(group.get("FrameVOILUTSequence") or [])[:1]
+
+
+def _window(source: pydicom.Dataset) -> tuple[float, float] | None:
+    center, width = _first(source.get("WindowCenter")), _first(source.get("WindowWidth"))
+    if center is None or width is None:
+        return None
+    return dicom_window(center, width, source.get("VOILUTFunction") or "LINEAR")
+
+
+def _first(value: Any) -> float | None:
+    """First number of a tag with one, several or no values."""
+    if isinstance(value, pydicom.multival.MultiValue):
+        value = value[0] if value else None
+    return None if value is None or value == "" else float(value)

@@ -1,0 +1,75 @@
+"""NRRD, MetaImage and the other volume files that ITK reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from lib.errors import ImageError
+from lib.images.medical_image import LPS_IDENTITY, Voxels, require_size
+
+
+def read_itk(path: Path, max_voxels: int) -> Voxels:
+    """Reads one volume or image.
+
+    Raises:
+        ImageError: for more than three axes, or channels that are no colours.
+        ImageTooLargeError: by the header, before voxels are read.
+    """
+    reader = header(path)
+    require_size(reader.GetSize(), max_voxels)
+    return from_itk(reader.Execute())
+
+
+def header(path: Path) -> sitk.ImageFileReader:
+    """Reader that knows the header of a file and no voxel yet.
+
+    Raises:
+        ImageError: for more than three axes.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    if reader.GetDimension() > 3 and any(side > 1 for side in reader.GetSize()[3:]):
+        size = " x ".join(str(side) for side in reader.GetSize())
+        raise ImageError(
+            f"the image has {reader.GetDimension()} axes ({size}) and three are the limit: save one volume "
+            "of it, for example one time point, as a file of its own"
+        )
+    return reader
+
+
+def from_itk(image: sitk.Image) -> Voxels:
+    """Turns ITK's image (k, j, i, LPS) into ours (i, j, k, RAS). The voxels are copied once.
+
+    Raises:
+        ImageError: for channels that are no colours.
+    """
+    while image.GetDimension() > 3:
+        image = image[..., 0]
+    channels = image.GetNumberOfComponentsPerPixel()
+    array = sitk.GetArrayFromImage(image)
+    if channels > 1:
+        if channels not in (3, 4) or array.dtype != np.uint8:
+            raise ImageError(
+                f"the image has {channels} channels of {array.dtype}; what can be opened is one channel, or "
+                "colours as 3 or 4 bytes: save one channel as a file of its own"
+            )
+        array = array[..., :3]
+    is_2d = image.GetDimension() == 2
+    if is_2d:
+        array = array[None]
+    array = array.transpose(2, 1, 0, *range(3, array.ndim))
+    return Voxels(array, ras_affine(image), is_2d)
+
+
+def ras_affine(image: sitk.Image) -> NDArray[np.float64]:
+    """(4, 4) from voxel index to RAS millimetres; a 2-D image lies in the plane z = 0, 1 mm thick."""
+    n = image.GetDimension()
+    lps = np.eye(4)
+    lps[:n, :n] = np.array(image.GetDirection()).reshape(n, n) * np.array(image.GetSpacing())
+    lps[:n, 3] = image.GetOrigin()
+    return LPS_IDENTITY @ lps

@@ -1,0 +1,90 @@
+"""Opening an image: which reader, and one kind of error for whatever goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from lib.errors import BioSam2Error, ImageError, ImageNotFoundError
+from lib.images.dicom import read_dicom
+from lib.images.dicom_tags import tags_beside
+from lib.images.itk import read_itk
+from lib.images.medical_image import MedicalImage, Voxels, make_image
+from lib.images.nifti import read_nifti
+from lib.images.raster import read_raster
+
+__all__ = ["MedicalImage", "read_image"]
+
+Reader = Callable[[Path, int], Voxels]
+
+_FORMATS: tuple[tuple[str, Reader, tuple[str, ...]], ...] = (
+    ("nifti", read_nifti, (".nii", ".nii.gz")),
+    ("itk", read_itk, (".nrrd", ".nhdr", ".mha", ".mhd")),
+    ("raster", read_raster, (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")),
+    ("dicom", read_dicom, (".dcm",)),
+)
+# A DICOM file says so after its preamble, whatever it is called.
+_DICOM_MARK = (128, b"DICM")
+_REASON_LENGTH = 300
+
+
+def read_image(path: Path | str, max_voxels: int) -> MedicalImage:
+    """Opens an image on its native grid.
+
+    Args:
+        path: a NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or DICOM file, or a folder with a DICOM series.
+            The window of ``<name>.nii.gz`` comes from the series in ``<name>/`` where there is one.
+        max_voxels: most voxels that are opened; the file's header is asked before its voxels are read.
+
+    Raises:
+        ImageNotFoundError: where there is no such file.
+        ImageTooLargeError: where it has more voxels.
+        ImageError: where it cannot be read, has more than three axes, or NaN or infinite values.
+    """
+    if not str(path) or not Path(path).exists():
+        raise ImageNotFoundError(
+            f"there is no image {Path(path).name!r}: choose one that the datastore lists"
+        )
+    path = Path(path)
+    if path.is_file() and not path.stat().st_size:
+        raise ImageError(f"{path.name} is empty (0 bytes): copy or export it again")
+    name, reader = _reader(path)
+    try:
+        voxels = reader(path, max_voxels)
+        if name == "nifti":
+            tags = tags_beside(path)
+            voxels = replace(voxels, modality=tags.modality, dicom_window=tags.window)
+        return make_image(voxels, path, name)
+    except BioSam2Error as error:
+        raise type(error)(f"{path.name}: {error}") from error
+    except Exception as error:
+        # A damaged file makes the libraries raise anything, from EOFError to struct.error.
+        raise ImageError(
+            f"{path.name} cannot be read: {_reason(error, path)}; copy or export it again"
+        ) from error
+
+
+def _reader(path: Path) -> tuple[str, Reader]:
+    lowered = path.name.lower()
+    for name, reader, suffixes in _FORMATS:
+        if lowered.endswith(suffixes):
+            return name, reader
+    if path.is_dir() or _is_dicom(path):
+        return "dicom", read_dicom
+    known = ", ".join(suffix for _, _, suffixes in _FORMATS for suffix in suffixes)
+    raise ImageError(f"{path.name} is of no kind that can be opened ({known}, or a DICOM folder)")
+
+
+def _is_dicom(path: Path) -> bool:
+    offset, mark = _DICOM_MARK
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(len(mark)) == mark
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Last line of the error's text, without the server's folders."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else type(error).__name__
+    return text.replace(f"{path.parent}/", "")[:_REASON_LENGTH].rstrip(".")

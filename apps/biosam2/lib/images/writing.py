@@ -1,0 +1,120 @@
+"""Masks to files, on the grid of the image they were drawn on."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from PIL import Image
+
+from lib.errors import PromptError
+from lib.images.medical_image import LPS_IDENTITY, MedicalImage
+from lib.images.nifti_header import nifti_header
+from lib.images.nrrd_header import nrrd_header
+from lib.images.sparse import write_gzip, write_plain
+
+VOLUME_EXTENSIONS = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha")
+# A mask as JPEG loses pixels, so whoever sends a picture gets a PNG; every client looks into the file.
+PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+# The fastest level: a mask is so regular that the best one saves nothing worth waiting for.
+LEVEL = 1
+
+
+def write_mask(
+    mask: NDArray[np.uint8],
+    image: MedicalImage,
+    extension: str,
+    compress: bool = False,
+    label_names: Mapping[str, int] | None = None,
+) -> Path:
+    """Writes a mask to a new temporary file, which is the caller's to delete.
+
+    Slices without an object cost next to nothing: they become holes of a plain file, and ready-made blocks of
+    a gzipped one.
+
+    Args:
+        mask: uint8 (I, J, K), 0 for background; fastest where the first axis is fastest in memory.
+        image: image whose grid the mask is on.
+        extension: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.seg.nrrd``, ``.mha``; or ``.png``, ``.jpg``, ``.jpeg``,
+            ``.bmp``, ``.tif``, ``.tiff``, which all become a PNG of I x J pixels. With or without the dot.
+        compress: whether NRRD and MetaImage are gzipped (``.nii.gz`` and PNG are always, ``.nii`` never is).
+        label_names: segment name to mask value; written into ``.seg.nrrd``.
+
+    Raises:
+        PromptError: for another extension, or a picture of a volume.
+        ValueError: for a mask of another type or shape than the image.
+    """
+    if mask.dtype != np.uint8 or mask.shape != image.shape:
+        raise ValueError(f"a mask of {mask.dtype} {mask.shape} does not fit an image of {image.shape}")
+    extension = _known_extension(extension)
+    if extension in PICTURE_EXTENSIONS:
+        return _write_png(mask)
+    # The files have the first axis fastest: this is a view of a mask that has it so, else a copy.
+    memory = np.ascontiguousarray(mask.T)
+    path = _temporary(extension)
+    if extension == ".mha":
+        _write_itk(memory, image.affine, path, compress)
+    elif extension in (".nii", ".nii.gz"):
+        _write(path, nifti_header(mask.shape, image.affine), memory, gzipped=extension == ".nii.gz")
+    else:
+        segments = (label_names or _numbered(mask)) if extension == ".seg.nrrd" else {}
+        header = nrrd_header(mask.shape, image.affine, compress, segments)
+        _write(path, header, memory, gzipped=compress, plain_header=True)
+    return path
+
+
+def _known_extension(extension: str) -> str:
+    lowered = "." + extension.strip().lower().lstrip(".")
+    if lowered not in VOLUME_EXTENSIONS + PICTURE_EXTENSIONS:
+        known = ", ".join(VOLUME_EXTENSIONS + PICTURE_EXTENSIONS)
+        raise PromptError(f"result_extension {extension!r} cannot be written: ask for one of {known}")
+    return lowered
+
+
+def _temporary(suffix: str) -> Path:
+    handle, name = tempfile.mkstemp(suffix=suffix)
+    os.close(handle)
+    return Path(name)
+
+
+def _numbered(mask: NDArray[np.uint8]) -> dict[str, int]:
+    values = np.flatnonzero(np.bincount(mask.ravel(order="K"), minlength=256)).tolist()
+    return {f"Segment_{value}": value for value in values if value}
+
+
+def _write(
+    path: Path, header: bytes, memory: NDArray[np.uint8], *, gzipped: bool, plain_header: bool = False
+) -> None:
+    with path.open("wb") as file:
+        if not gzipped:
+            write_plain(file, header, memory)
+        elif plain_header:
+            file.write(header)
+            write_gzip(file, b"", memory, LEVEL)
+        else:
+            write_gzip(file, header, memory, LEVEL)
+
+
+def _write_itk(memory: NDArray[np.uint8], affine: NDArray, path: Path, compress: bool) -> None:
+    lps = LPS_IDENTITY @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(memory)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    sitk.WriteImage(image, str(path), useCompression=compress, compressionLevel=LEVEL)
+
+
+def _write_png(mask: NDArray[np.uint8]) -> Path:
+    if mask.shape[2] != 1:
+        raise PromptError(
+            f"a mask of {mask.shape[2]} slices cannot be one picture: ask for result_extension .nrrd or .nii.gz"
+        )
+    path = _temporary(".png")
+    Image.fromarray(np.ascontiguousarray(mask[:, :, 0].T)).save(path, compress_level=LEVEL)
+    return path
