@@ -1,0 +1,108 @@
+"""What a viewer does: send prompts to ``POST /infer/<model>`` and read the mask that comes back."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.parser import BytesParser
+from email.policy import HTTP
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import requests
+import SimpleITK as sitk
+from PIL import Image
+
+# OHIF and 3D Slicer ask for these (raw NRRD, bytes), so every timing is for what they get.
+VIEWER_OPTIONS = {"result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False}
+
+
+class InferenceError(RuntimeError):
+    """The server answered with an error."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of ``/infer/``.
+
+    Attributes:
+        seconds: from sending the request to the last byte of the answer.
+        content: the file's bytes.
+        file_name: as the server called it.
+        params: the JSON beside the file.
+    """
+
+    seconds: float
+    content: bytes
+    file_name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def mask(self) -> np.ndarray:
+        """The mask as booleans, axes [i, j, k] of the file (2-D images: [x, y])."""
+        return read_mask(self.content, self.file_name)
+
+
+class Viewer:
+    """A client that keeps one connection open, as browsers and ``requests`` sessions do."""
+
+    def __init__(self, url: str, *, timeout_seconds: float = 3600.0) -> None:
+        self._url = url
+        self._timeout = timeout_seconds
+        self._session = requests.Session()
+
+    def infer(self, model: str, image: str, params: Mapping[str, Any]) -> Answer:
+        """Send one request.
+
+        Raises:
+            InferenceError: any status but 200, with the server's reason.
+        """
+        started = time.perf_counter()
+        response = self._session.post(
+            f"{self._url}/infer/{model}",
+            params={"image": image},
+            files={"params": (None, json.dumps(params))},
+            timeout=self._timeout,
+        )
+        content = response.content
+        seconds = time.perf_counter() - started
+        if response.status_code != 200:
+            raise InferenceError(f"{model} on {image}: {response.status_code} {response.text[:500]}")
+        return parse_answer(content, response.headers["content-type"], seconds)
+
+
+def parse_answer(content: bytes, content_type: str, seconds: float = 0.0) -> Answer:
+    """Split a ``multipart/form-data`` answer in its file (``image``) and its JSON (``params``)."""
+    head = f"Content-Type: {content_type}\r\n\r\n".encode()
+    message = BytesParser(policy=HTTP).parsebytes(head + content)
+    params: Mapping[str, Any] = {}
+    body, file_name = b"", ""
+    for part in message.iter_parts():
+        payload = part.get_payload(decode=True)
+        name = part.get_param("name", header="content-disposition")
+        if name == "params":
+            params = json.loads(payload)
+        elif name == "image":
+            body, file_name = payload, part.get_filename() or ""
+    if not file_name:
+        raise InferenceError(f"no file in an answer of type {content_type}")
+    return Answer(seconds, body, file_name, params)
+
+
+def read_mask(content: bytes, file_name: str) -> np.ndarray:
+    """Decode a NIfTI, NRRD or PNG mask to booleans, axes [i, j, k] (PNG: [x, y])."""
+    if file_name.endswith((".png", ".jpg", ".jpeg", ".bmp", ".tif")):
+        return np.asarray(Image.open(io.BytesIO(content)).convert("L")).T > 0
+    suffix = ".nii.gz" if file_name.endswith(".nii.gz") else Path(file_name).suffix
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"mask{suffix}"
+        path.write_bytes(content)
+        if suffix.startswith(".nii"):
+            return np.asarray(nibabel.load(path).dataobj) > 0
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    return np.transpose(array) > 0

@@ -1,0 +1,132 @@
+"""The least that an answer can cost: the network's parts called directly, and the file written.
+
+The same network, input size and number format as our server uses, in a process that does nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from benchmarks.checkpoint import build_network
+from lib.engine.runtime import Runtime
+
+_BATCH_OF_ONE = 1
+_FOREGROUND = 1
+
+
+def cpu_precision() -> torch.dtype:
+    """The number format that our server takes on this CPU."""
+    return Runtime(torch.device("cpu"), "auto").dtype
+
+
+class Floor:
+    """SAM 2.1 tiny, called part by part.
+
+    Args:
+        checkpoint: the file that the servers load.
+        image_size: input side in pixels.
+        dtype: bfloat16 runs under autocast with channels-last weights, float32 plainly.
+    """
+
+    def __init__(self, checkpoint: Path, image_size: int, dtype: torch.dtype) -> None:
+        network: Any = build_network(image_size, checkpoint).requires_grad_(False)
+        self._network = network.to(memory_format=torch.channels_last)
+        self._size = image_size
+        self._dtype = dtype
+        self._seconds: dict[str, list[float]] = {}
+        for part, method in {
+            "memory_attention": "_prepare_memory_conditioned_features",
+            "memory_encoder": "_encode_new_memory",
+            "decoder": "_forward_sam_heads",
+        }.items():
+            setattr(network, method, self._timed(part, getattr(network, method)))
+
+    def click(self, seed: int = 0) -> dict[str, float]:
+        """Encode one slice and decode one click on it.
+
+        Returns:
+            Seconds of ``encoder`` and ``decoder``.
+        """
+        with self._running():
+            self._track(
+                0, 1, self._encode(seed), {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}, False
+            )
+        return {part: self._seconds[part][-1] for part in ("encoder", "decoder")}
+
+    def propagation(self, slices: int) -> dict[str, float]:
+        """A click on the first slice, followed forward over all, as the servers do.
+
+        Returns:
+            Seconds per slice, all parts together (``total``) and each part's share.
+        """
+        memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+        with self._running():
+            started = time.perf_counter()
+            for frame in range(slices):
+                output = self._track(frame, slices, self._encode(frame), memory, True)
+                memory["non_cond_frame_outputs" if frame else "cond_frame_outputs"][frame] = output
+            total = time.perf_counter() - started
+        shares = {part: sum(values) / slices for part, values in self._seconds.items()}
+        return {"total": total / slices, **shares}
+
+    def _encode(self, seed: int) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(seed)
+        image = torch.rand(_BATCH_OF_ONE, 3, self._size, self._size, generator=generator)
+        image = image.contiguous(memory_format=torch.channels_last)
+        return self._timed("encoder", self._network.forward_image)(image)
+
+    def _track(
+        self, frame: int, count: int, features: dict[str, Any], memory: dict[str, Any], remember: bool
+    ) -> dict[str, Any]:
+        _, maps, positions, sizes = self._network._prepare_backbone_features(features)
+        centre = self._size / 2
+        click = {
+            "point_coords": torch.tensor([[[centre, centre]]]),
+            "point_labels": torch.tensor([[_FOREGROUND]], dtype=torch.int32),
+        }
+        return self._network.track_step(
+            frame_idx=frame,
+            is_init_cond_frame=frame == 0,
+            current_vision_feats=maps,
+            current_vision_pos_embeds=positions,
+            feat_sizes=sizes,
+            point_inputs=click if frame == 0 else None,
+            mask_inputs=None,
+            output_dict=memory,
+            num_frames=count,
+            run_mem_encoder=remember,
+        )
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        self._seconds.clear()
+        enabled = self._dtype != torch.float32
+        with torch.inference_mode(), torch.autocast("cpu", dtype=self._dtype, enabled=enabled):
+            yield
+
+    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            result = function(*args, **kwargs)
+            self._seconds.setdefault(part, []).append(time.perf_counter() - started)
+            return result
+
+        return run
+
+
+def write_answer(shape: tuple[int, int, int], folder: Path) -> float:
+    """Seconds to write an empty uint8 mask of ``shape`` ([i, j, k]) as the raw NRRD that viewers ask for."""
+    mask = np.zeros(shape, dtype=np.uint8)
+    started = time.perf_counter()
+    image = sitk.GetImageFromArray(np.transpose(mask))
+    image.SetSpacing((0.9, 0.9, 2.5))
+    sitk.WriteImage(image, str(folder / "answer.nrrd"), useCompression=False)
+    return time.perf_counter() - started

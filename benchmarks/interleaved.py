@@ -1,0 +1,107 @@
+"""The same requests to two servers in turns, so that a slower minute of the machine falls on both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.client import VIEWER_OPTIONS, Viewer
+from benchmarks.floor import Floor, write_answer
+
+OURS, PEER, FLOOR = "ours", "peer", "floor"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image of the datastore: its name and its shape along [i, j, k]."""
+
+    name: str
+    shape: tuple[int, int, int]
+
+
+@dataclass
+class Timings:
+    """Seconds by measurement and by who was measured, in the order they were taken."""
+
+    seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def add(self, measurement: str, who: str, seconds: float) -> None:
+        """Append one timing."""
+        self.seconds.setdefault(measurement, {}).setdefault(who, []).append(seconds)
+
+
+def turn_order(turn: int) -> tuple[str, str]:
+    """Who goes first: each in every second round."""
+    return (OURS, PEER) if turn % 2 == 0 else (PEER, OURS)
+
+
+def click_steps(shape: tuple[int, int, int]) -> list[tuple[str, int, int]]:
+    """(measurement, slice, number of clicks) of one round on a volume that no server has seen."""
+    first, other = shape[2] // 2, shape[2] // 2 + 1
+    return [
+        ("cold click, image not open", first, 1),
+        ("second click, same slice", first, 2),
+        ("second click, same slice", first, 3),
+        ("click on another slice", other, 1),
+        ("back to the first slice", first, 3),
+    ]
+
+
+def clicks(shape: tuple[int, int, int], index: int, count: int) -> list[list[int]]:
+    """``count`` foreground clicks around the middle of a slice, as [i, j, k]."""
+    offsets = [(0, 0), (12, 8), (-10, 14), (6, -12)]
+    i, j = shape[0] * 6 // 10, shape[1] // 2
+    return [[i + x, j + y, index] for x, y in offsets[:count]]
+
+
+def request(prompts: Sequence[Sequence[int]], **options: Any) -> dict[str, Any]:
+    """Parameters that both servers understand."""
+    return {**VIEWER_OPTIONS, "device": "cpu", "foreground": list(prompts), "background": [], **options}
+
+
+def measure_clicks(
+    viewers: Mapping[str, Viewer], floor: Floor, volumes: Sequence[Volume], folder: Path, timings: Timings
+) -> None:
+    """One round of :func:`click_steps` per volume; the first volume only warms up and is not counted."""
+    models = {OURS: "biosam2_point", PEER: "sam_2d"}
+    for turn, volume in enumerate(volumes):
+        for measurement, index, count in click_steps(volume.shape):
+            params = request(clicks(volume.shape, index, count), slice=index)
+            for who in turn_order(turn):
+                answer = viewers[who].infer(models[who], volume.name, params)
+                if turn:
+                    timings.add(measurement, who, answer.seconds)
+        parts = {**floor.click(turn), "write": write_answer(volume.shape, folder)}
+        if turn:
+            for part, seconds in parts.items():
+                timings.add(part, FLOOR, seconds)
+
+
+def measure_propagation(
+    viewers: Mapping[str, Viewer], floor: Floor, volumes: Sequence[Volume], timings: Timings
+) -> None:
+    """A click on the first slice, followed to the last: the one direction that the peer knows.
+
+    Twice per volume: with nothing known of it, and once more after another click. Seconds are per slice. The
+    first volume only warms up and is not counted.
+    """
+    models = {OURS: "biosam2_propagate", PEER: "sam_3d"}
+    for turn, volume in enumerate(volumes):
+        for measurement, count in (("propagation, per slice", 1), ("propagation again, per slice", 2)):
+            params = request(clicks(volume.shape, 0, count), reset_state=True)
+            for who in turn_order(turn):
+                answer = viewers[who].infer(models[who], volume.name, params)
+                _check_every_slice_was_answered(who, answer.mask().any(axis=(0, 1)).sum(), volume)
+                if turn:
+                    timings.add(measurement, who, answer.seconds / volume.shape[2])
+        if turn:
+            for part, seconds in floor.propagation(volume.shape[2]).items():
+                timings.add(f"propagation {part}", FLOOR, seconds)
+
+
+def _check_every_slice_was_answered(who: str, slices: int, volume: Volume) -> None:
+    """A server that stops early would look fast."""
+    if slices < volume.shape[2]:
+        raise RuntimeError(f"{who} answered {slices} of {volume.shape[2]} slices of {volume.name}")

@@ -1,0 +1,111 @@
+"""The speed benchmark's numbers as one Markdown table, with what was aimed at beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.interleaved import FLOOR, OURS, PEER
+from benchmarks.tables import NOTHING, Summary, markdown_table, number, summarise
+
+Seconds = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        name: of the measurement.
+        floor: measurements whose medians make the floor when added up.
+        times_faster: how many times faster than the peer it should be at least; None: nothing was aimed at.
+        over_floor: how many times the floor it may take at most.
+    """
+
+    name: str
+    floor: tuple[str, ...]
+    times_faster: float | None
+    over_floor: float | None
+
+
+_COLD, _WARM = ("encoder", "decoder", "write"), ("decoder", "write")
+
+ROWS = (
+    Row("cold click, image not open", _COLD, 1.8, 1.15),
+    Row("click on another slice", _COLD, 1.8, 1.15),
+    Row("second click, same slice", _WARM, 12.0, 1.3),
+    Row("back to the first slice", _WARM, None, 1.3),
+    Row("propagation, per slice", ("propagation total",), 3.0, 1.15),
+    Row("propagation again, per slice", ("propagation total",), None, None),
+)
+MEMORY_LIMIT_MB = {"2-D tasks": 2400.0, "3-D tasks": 2900.0}
+
+
+def floor_seconds(seconds: Seconds, parts: Sequence[str]) -> float:
+    """Sum of the parts' medians in seconds; NaN when one was not measured."""
+    return sum(summarise(seconds.get(part, {}).get(FLOOR, ())).middle for part in parts)
+
+
+def latency_table(seconds: Seconds) -> str:
+    """Minimum and median in ms, ratios of the medians, and the aims."""
+    header = ["", "ours, ms", "peer, ms", "peer / ours", "aim", "floor, ms", "ours / floor", "aim", "n"]
+    rows = []
+    for row in ROWS:
+        ours = summarise(seconds.get(row.name, {}).get(OURS, ()))
+        peer = summarise(seconds.get(row.name, {}).get(PEER, ()))
+        if not ours.count:
+            continue
+        floor = floor_seconds(seconds, row.floor)
+        rows.append(
+            [
+                row.name,
+                _milliseconds(ours),
+                _milliseconds(peer),
+                _verdict(peer.middle / ours.middle, at_least=row.times_faster),
+                _aim("≥", row.times_faster),
+                number(1000 * floor, 0),
+                _verdict(ours.middle / floor, at_most=row.over_floor),
+                _aim("≤", row.over_floor),
+                str(ours.count),
+            ]
+        )
+    return markdown_table(header, rows)
+
+
+def memory_table(memory_mb: Mapping[str, Mapping[str, float]]) -> str:
+    """Peak resident memory of each server process in MB, by kind of task."""
+    rows = []
+    for kind, by_server in memory_mb.items():
+        ours, peer, limit = by_server[OURS], by_server[PEER], MEMORY_LIMIT_MB[kind]
+        rows.append([kind, _verdict(ours, at_most=limit, digits=0), number(peer, 0), _aim("<", limit)])
+    return markdown_table(["peak memory, MB", "ours", "peer", "aim"], rows)
+
+
+def parts_table(seconds: Seconds) -> str:
+    """The floor's parts: minimum and median in ms."""
+    rows = [[name, _milliseconds(summarise(by[FLOOR]))] for name, by in seconds.items() if FLOOR in by]
+    return markdown_table(["floor", "ms"], rows)
+
+
+def _milliseconds(summary: Summary) -> str:
+    return (
+        f"{number(1000 * summary.least, 0)} / {number(1000 * summary.middle, 0)}"
+        if summary.count
+        else NOTHING
+    )
+
+
+def _aim(sign: str, value: float | None) -> str:
+    return "" if value is None else f"{sign} {value:g}"
+
+
+def _verdict(
+    value: float, *, at_least: float | None = None, at_most: float | None = None, digits: int = 2
+) -> str:
+    """The value; bold where it meets its aim, with "(missed)" where it does not."""
+    text = number(value, digits)
+    if (at_least is None and at_most is None) or math.isnan(value):
+        return text
+    met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+    return f"**{text}**" if met else f"{text} (missed)"
