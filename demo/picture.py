@@ -1,0 +1,154 @@
+"""One picture of prompts and masks, before and after, for a person to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from scipy.ndimage import binary_erosion
+
+from demo.session import Answered, Click, Session
+from demo.targets import Target
+
+PANEL = 232  # pixels, the longer side of each of a row's images
+GAP = 6
+HEADER = 26
+FOOTER = 30
+TEXT = 14
+
+PAPER, INK = (255, 255, 255), (30, 30, 30)
+MASK, TRUTH = (0, 190, 170), (255, 255, 255)
+POSITIVE, NEGATIVE, BOX = (90, 220, 60), (235, 60, 60), (255, 200, 0)
+OPACITY = 0.4
+
+TITLES = ("clicks", "mask", "box", "mask", "propagated below", "propagated above")
+
+Box = tuple[int, int, int, int]
+
+
+def draw(sessions: Sequence[Session]) -> Image.Image:
+    """A row for each session: its clicks and mask, its box and mask, and two slices of the propagation."""
+    width = len(TITLES) * (PANEL + GAP) + GAP
+    height = HEADER + len(sessions) * (PANEL + TEXT + 2 * GAP) + FOOTER
+    sheet = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(TEXT)
+    for column, title in enumerate(TITLES):
+        pen.text((GAP + column * (PANEL + GAP), GAP), title, INK, font)
+    top = HEADER
+    for session in sessions:
+        name = f"{session.target.case.name}, {session.target.label}"
+        pen.text((GAP, top), name, INK, font)
+        for column, (image, caption) in enumerate(_panels(session)):
+            left = GAP + column * (PANEL + GAP)
+            sheet.paste(image, (left, top + TEXT + GAP))
+            if caption:
+                pen.text((left + PANEL, top), caption, INK, font, anchor="ra")
+        top += PANEL + TEXT + 2 * GAP
+    _legend(pen, font, top + GAP)
+    return sheet
+
+
+def _legend(pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, top: int) -> None:
+    left = GAP
+    entries = (
+        ("positive click", POSITIVE), ("negative click", NEGATIVE), ("box", BOX), ("the server's mask", MASK),
+        ("outline of the truth", TRUTH),
+    )  # fmt: skip
+    for text, colour in entries:
+        pen.rectangle((left, top + 2, left + TEXT - 2, top + TEXT), colour, INK)
+        pen.text((left + TEXT + GAP, top), text, INK, font)
+        left += TEXT + 4 * GAP + int(pen.textlength(text, font))
+
+
+def _panels(session: Session) -> Iterable[tuple[Image.Image, str]]:
+    target, clicked, boxed = session.target, session.clicked[-1], session.boxed
+    view = View(target, clicked)
+    middle = target.middle
+    yield view.panel(middle, clicks=session.clicks), ""
+    yield view.panel(middle, answer=clicked), f"Dice {clicked.dice:.3f}"
+    yield view.panel(middle, box=target.box), ""
+    if boxed is not None:
+        yield view.panel(middle, answer=boxed), f"Dice {boxed.dice:.3f}"
+    if session.propagated is not None:
+        caption = f"volume {session.propagated.dice:.3f}"
+        for index in _quarters(target):
+            yield view.panel(index, answer=session.propagated), caption
+            caption = ""
+
+
+def _quarters(target: Target) -> tuple[int, int]:
+    """Slices a quarter and three quarters up the structure."""
+    slices = np.flatnonzero(target.truth.any(axis=(0, 1)))
+    return int(slices[len(slices) // 4]), int(slices[3 * len(slices) // 4])
+
+
+class View:
+    """Draws slices of one image, with the brightness that the network saw.
+
+    Args:
+        target: of which image.
+        answer: its ``window`` parameter says the brightness; without one, the image's extremes.
+    """
+
+    def __init__(self, target: Target, answer: Answered) -> None:
+        self._target = target
+        image = target.case.image
+        low, high = answer.params.get("window") or (image.min(), image.max())
+        self._low, self._high = float(low), float(high)
+
+    def panel(
+        self,
+        index: int,
+        answer: Answered | None = None,
+        clicks: Sequence[Click] = (),
+        box: Box | None = None,
+    ) -> Image.Image:
+        """The slice with an answer's mask and the truth's outline, or with prompts."""
+        frame = self._frame(index)
+        height, width = frame.shape[:2]
+        scale = PANEL / max(height, width)
+        size = round(width * scale), round(height * scale)
+        image = Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)
+        if answer is not None:
+            image = _covered(image, answer.mask[:, :, index].T, self._target.truth[:, :, index].T)
+        pen = ImageDraw.Draw(image)
+        if box is not None:
+            pen.rectangle([edge * scale for edge in box], outline=BOX, width=2)
+        for click in clicks:
+            x, y = (click.x + 0.5) * scale, (click.y + 0.5) * scale
+            colour = POSITIVE if click.positive else NEGATIVE
+            pen.ellipse((x - 5, y - 5, x + 5, y + 5), colour, PAPER)
+        return self._as_seen(image)
+
+    def _frame(self, index: int) -> NDArray[np.uint8]:
+        """``(H, W, 3)`` levels of a slice."""
+        image = self._target.case.image
+        if not self._target.case.is_volume:
+            return np.ascontiguousarray(image.swapaxes(0, 1)).astype(np.uint8)
+        span = max(self._high - self._low, 1e-6)
+        levels = (image[:, :, index].T.astype(np.float64) - self._low) / span
+        return np.repeat(np.rint(255 * levels.clip(0, 1)).astype(np.uint8)[..., None], 3, axis=2)
+
+    def _as_seen(self, image: Image.Image) -> Image.Image:
+        """The radiologist's view: the patient's right on the left, the front on top."""
+        affine = self._target.case.affine
+        if affine is None:
+            return image
+        image = ImageOps.mirror(image) if affine[0, 0] > 0 else image
+        return ImageOps.flip(image) if affine[1, 1] > 0 else image
+
+
+def _covered(image: Image.Image, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Image.Image:
+    """The image under a translucent mask, with the truth's outline on top; masks are ``(H, W)``."""
+    large_mask, large_truth = (
+        np.asarray(Image.fromarray(each).resize(image.size, Image.Resampling.NEAREST))
+        for each in (mask, truth)
+    )
+    pixels = np.asarray(image).astype(np.float64)
+    pixels[large_mask] = (1 - OPACITY) * pixels[large_mask] + OPACITY * np.asarray(MASK)
+    pixels[large_mask & ~binary_erosion(large_mask, iterations=2)] = MASK
+    pixels[large_truth & ~binary_erosion(large_truth)] = TRUTH
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))

@@ -1,0 +1,79 @@
+"""The demo's table, and whether the server is good enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import mean, median
+
+from demo.session import Session
+
+# Below these Dice coefficients, as means over the structures, the demo fails.
+NEEDED = {"3 clicks": 0.85, "box": 0.90, "volume": 0.85}
+_COLUMNS = ("1 click", "3 clicks", "box", "volume")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Mean Dice for each way of prompting, and those below what is needed."""
+
+    means: dict[str, float]
+
+    @property
+    def failures(self) -> list[str]:
+        """In words, one for each mean that is too low."""
+        return [
+            f"{name}: mean Dice {self.means[name]:.3f} is below {needed:.2f}"
+            for name, needed in NEEDED.items()
+            if not self.means[name] >= needed
+        ]
+
+
+def scores(session: Session) -> dict[str, float]:
+    """Dice by the name of the column; a picture has no volume."""
+    found = {"1 click": session.clicked[0].dice, "3 clicks": session.clicked[-1].dice}
+    if session.boxed is not None:
+        found["box"] = session.boxed.dice
+    if session.propagated is not None:
+        found["volume"] = session.propagated.dice
+    return found
+
+
+def judge(sessions: Iterable[Session]) -> Verdict:
+    """Means over the structures, of each column that has any."""
+    rows = [scores(session) for session in sessions]
+    means = {}
+    for name in _COLUMNS:
+        values = [row[name] for row in rows if name in row]
+        means[name] = mean(values) if values else float("nan")
+    return Verdict(means)
+
+
+def table(sessions: Sequence[Session]) -> str:
+    """Dice of every structure and the means, as text."""
+    lines = [_line("image", "structure", _COLUMNS)]
+    for session in sessions:
+        found = scores(session)
+        cells = [f"{found[name]:.3f}" if name in found else "" for name in _COLUMNS]
+        lines.append(_line(session.target.case.name, session.target.label, cells))
+    means = judge(sessions).means
+    lines.append(_line("mean", "", [f"{means[name]:.3f}" for name in _COLUMNS]))
+    lines.append(_line("needed", "", [f"{NEEDED[name]:.2f}" if name in NEEDED else "" for name in _COLUMNS]))
+    return "\n".join(lines)
+
+
+def latencies(sessions: Sequence[Session]) -> str:
+    """Medians of what a person waits for, as text: the first click on a slice, the next ones, a volume."""
+    waits = {
+        "first click on a slice": [session.clicked[0].seconds for session in sessions],
+        "next click on it": [answer.seconds for session in sessions for answer in session.clicked[1:]],
+        "box on it": [session.boxed.seconds for session in sessions if session.boxed],
+        "whole volume": [session.propagated.seconds for session in sessions if session.propagated],
+    }
+    return "\n".join(
+        f"{name:<24}{1000 * median(values):>8.0f} ms" for name, values in waits.items() if values
+    )
+
+
+def _line(image: str, structure: str, cells: Iterable[str]) -> str:
+    return f"{image:<12}{structure:<14}" + "".join(f"{cell:>10}" for cell in cells)
