@@ -1,0 +1,196 @@
+"""Imports run one way, heavy libraries stay in their place, and an import does nothing else."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+APP = REPOSITORY / "apps" / "biosam2"
+LIB = APP / "lib"
+
+TASKS = ("infers", "trainers", "scoring", "activelearning", "evaluation")
+# Who may import whom, the house's own parts only. A part may always import from itself, and errors.
+BELOW = {
+    "errors": set(),
+    "settings": {"errors"},
+    "transforms": {"errors"},
+    "images": {"transforms", "errors"},
+    "prompts": {"images", "transforms", "errors"},
+    "engine": {"prompts", "images", "transforms", "settings", "errors"},
+    **{task: {"engine", "prompts", "images", "transforms", "settings", "errors"} for task in TASKS},
+    "main": {*TASKS, "engine", "prompts", "images", "transforms", "settings", "errors"},
+}
+# Libraries that only some parts may import.
+CONFINED = {
+    "monailabel": {"main", "infers", "trainers", "scoring", "activelearning"},
+    "fastapi": {"main", "infers", "trainers", "scoring", "activelearning"},
+    "sam2": {"engine"},
+    "hydra": {"engine"},
+    "omegaconf": {"engine"},
+    "nibabel": {"images"},
+    "SimpleITK": {"images"},
+    "pydicom": {"images"},
+    "torchvision": set(),
+}
+IMPORT_LIMIT_S = 280
+
+
+def _part(path: Path) -> str:
+    """The part of the house that a file belongs to: the folder in lib, or the module's own name."""
+    if path == APP / "main.py":
+        return "main"
+    first = path.relative_to(LIB).parts[0]
+    return first.removesuffix(".py")
+
+
+def _files() -> list[Path]:
+    return [path for path in [APP / "main.py", *sorted(LIB.rglob("*.py"))] if path != LIB / "__init__.py"]
+
+
+def _imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of every import of a file, also of those inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} is relative; write `from lib.` in full"
+            assert node.module is not None
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+def _ids(path: Path) -> str:
+    return str(path.relative_to(APP))
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert {_part(path) for path in _files()} >= {
+        "main",
+        "infers",
+        "engine",
+        "prompts",
+        "transforms",
+        "errors",
+    }
+
+
+@pytest.mark.parametrize("path", _files(), ids=_ids)
+def test_a_file_belongs_to_a_known_part(path: Path) -> None:
+    assert _part(path) in BELOW, f"{path} is in no part of the house: see the import direction in BELOW"
+
+
+@pytest.mark.parametrize("path", _files(), ids=_ids)
+def test_imports_run_one_way(path: Path) -> None:
+    part = _part(path)
+    for line, name in _imported(path):
+        if name.split(".")[0] == "lib":
+            target = name.split(".")[1]
+            allowed = target == part or target in BELOW[part]
+            assert allowed, f"{path.name}:{line}: {part} must not import {name}"
+
+
+@pytest.mark.parametrize("path", _files(), ids=_ids)
+def test_libraries_stay_in_their_part(path: Path) -> None:
+    part = _part(path)
+    for line, name in _imported(path):
+        confined_to = CONFINED.get(name.split(".")[0])
+        assert confined_to is None or part in confined_to, (
+            f"{path.name}:{line}: {part} must not import {name}"
+        )
+
+
+def test_the_direction_has_no_circle() -> None:
+    for part, below in BELOW.items():
+        for lower in below:
+            assert part not in BELOW[lower], f"{part} and {lower} may import each other"
+
+
+_PROBE = """
+import importlib, json, os, socket, sys, threading
+written, calls = [], []
+def hook(event, arguments):
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+"):
+        if str(arguments[0]) != os.devnull:
+            written.append(str(arguments[0]))
+    elif event in ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "shutil.rmtree", "tempfile.mkstemp"):
+        written.append(f"{event} {arguments[0]}")
+    elif event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system"):
+        calls.append(event)
+baseline = json.loads(sys.argv[2])
+for name in baseline:
+    importlib.import_module(name)
+threads = set(threading.enumerate())
+environ = dict(os.environ)
+sys.addaudithook(hook)
+sys.path.insert(0, sys.argv[1])
+for name in json.loads(sys.argv[3]):
+    importlib.import_module(name)
+print(json.dumps({
+    "written": written,
+    "calls": calls,
+    "threads": [thread.name for thread in set(threading.enumerate()) - threads],
+    "environ": sorted(set(os.environ.items()) ^ set(environ.items())),
+    "modules": sorted({name.split(".")[0] for name in sys.modules}),
+}))
+"""
+
+
+def _probe(modules: list[str], baseline: list[str]) -> dict[str, list[str]]:
+    """What importing ``modules`` does in a fresh process in which ``baseline`` is imported already."""
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", _PROBE, str(APP), json.dumps(baseline), json.dumps(modules)],
+        capture_output=True,
+        text=True,
+        timeout=IMPORT_LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _modules(*parts: str) -> list[str]:
+    names = []
+    for path in _files():
+        if _part(path) in parts and path.name not in ("__main__.py", "main.py"):
+            dotted = path.relative_to(APP).with_suffix("").parts
+            names.append(".".join(dotted[:-1] if dotted[-1] == "__init__" else dotted))
+    return names
+
+
+@pytest.mark.parametrize(
+    ("parts", "baseline"),
+    [
+        (("errors", "settings", "transforms", "images", "prompts"), ["numpy", "scipy.ndimage", "torch"]),
+        (("engine",), ["torch", "sam2"]),
+        (TASKS, ["torch", "sam2", "monailabel.app"]),
+    ],
+    ids=["below the engine", "engine", "tasks"],
+)
+def test_an_import_does_nothing_else(parts: tuple[str, ...], baseline: list[str]) -> None:
+    # Other libraries do what they do when they are imported first, before anybody looks.
+    libraries = {"images": ["nibabel", "SimpleITK", "pydicom", "PIL.Image"]}
+    first = baseline + [name for part in parts for name in libraries.get(part, [])]
+    seen = _probe(_modules(*parts), first)
+    assert seen["written"] == []
+    assert seen["calls"] == []
+    assert seen["threads"] == []
+    assert seen["environ"] == []
+
+
+def test_the_parts_below_the_engine_need_neither_sam2_nor_monailabel() -> None:
+    seen = _probe(_modules("errors", "settings", "transforms", "images", "prompts"), [])
+    assert not {"sam2", "hydra", "monailabel", "monai"} & set(seen["modules"])
+
+
+def test_settings_and_errors_need_nothing() -> None:
+    seen = _probe(["lib.errors", "lib.settings"], [])
+    assert not {"torch", "numpy", "sam2", "monailabel"} & set(seen["modules"])

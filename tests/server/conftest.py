@@ -1,0 +1,61 @@
+"""One real server for all tests of this folder, on a datastore of phantoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support import studies
+from tests.support.client import Client
+from tests.support.server import Server
+
+# Small numbers keep the suite short: the labels that viewers offer, and the voxel limit of the bad requests.
+CONF = {"labels": "lesion,organ", "max_voxels": str(studies.MAX_VOXELS)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of this folder, so that ``-m "not server"`` leaves them out."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.server)
+
+
+@pytest.fixture(scope="session")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the server's machine that is no part of the datastore."""
+    return tmp_path_factory.mktemp("outside")
+
+
+@pytest.fixture(scope="session")
+def start_server(
+    tmp_path_factory: pytest.TempPathFactory, outside: Path
+) -> Iterator[Callable[[Mapping[str, str]], Server]]:
+    """Starts a server with the given ``--conf`` on a datastore of its own; all are stopped at the end."""
+    servers: list[Server] = []
+
+    def start(conf: Mapping[str, str]) -> Server:
+        workdir = tmp_path_factory.mktemp("server")
+        folder = studies.write_datastore(workdir / "studies", outside)
+        server = Server(folder, workdir, conf)
+        servers.append(server)
+        return server.start()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[[Mapping[str, str]], Server]) -> Server:
+    """The server that the tests share."""
+    return start_server(CONF)
+
+
+@pytest.fixture
+def client(server: Server) -> Client:
+    """A client of the shared server, which is still running afterwards."""
+    assert server.alive, f"the server has ended:\n{server.log[-4000:]}"
+    return Client(server.url)

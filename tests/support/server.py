@@ -1,0 +1,132 @@
+"""A real server in a process group of its own, as ``monailabel start_server`` runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import requests
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+APP = REPOSITORY / "apps" / "biosam2"
+# Importing torch and MONAI Label takes 11 to 17 s on two busy cores; a cold disk can take many times that.
+START_LIMIT_S = 240
+STOP_LIMIT_S = 20
+LOG_TAIL = 6000
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(workdir: Path) -> dict[str, str]:
+    """This process's environment, with home, temporary files and sessions inside ``workdir``."""
+    temporary = workdir / "tmp"
+    home = workdir / "home"
+    for folder in (temporary, home):
+        folder.mkdir(parents=True, exist_ok=True)
+    bin_dir = str(Path(sys.executable).parent)
+    changes = {
+        "PATH": bin_dir + os.pathsep + os.environ.get("PATH", ""),
+        "TMPDIR": str(temporary),
+        "HOME": str(home),
+        "MONAI_LABEL_SESSION_PATH": str(workdir / "sessions"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**os.environ, **changes}
+
+
+class Server:
+    """Starts on ``start``, is gone after ``stop``; its output is in ``log``."""
+
+    def __init__(self, studies: Path, workdir: Path, conf: Mapping[str, str]) -> None:
+        self.studies = studies
+        self.workdir = workdir
+        self.conf = dict(conf)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_file: IO[bytes] | None = None
+
+    @property
+    def temporary(self) -> Path:
+        """The folder for the server's temporary files."""
+        return self.workdir / "tmp"
+
+    @property
+    def log(self) -> str:
+        """All that the server has written so far."""
+        path = self.workdir / "server.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def start(self) -> Server:
+        """Starts the process and waits until it answers.
+
+        Raises:
+            RuntimeError: the process ended, or did not answer in time; with the end of its log.
+        """
+        env = environment(self.workdir)
+        command = shutil.which("monailabel", path=env["PATH"])
+        if command is None:
+            raise RuntimeError(f"no monailabel beside {sys.executable}: install the requirements")
+        arguments = ["start_server", "--app", str(APP), "--studies", str(self.studies)]
+        arguments += ["--host", "127.0.0.1", "--port", str(self.port)]
+        for name, value in self.conf.items():
+            arguments += ["--conf", name, value]
+        self._log_file = (self.workdir / "server.log").open("wb")
+        self._process = subprocess.Popen(
+            [command, *arguments],
+            cwd=self.workdir,
+            env=env,
+            stdout=self._log_file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._wait()
+        return self
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        give_up = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < give_up:
+            if self._process.poll() is not None:
+                raise RuntimeError(
+                    f"the server ended with {self._process.returncode}:\n{self.log[-LOG_TAIL:]}"
+                )
+            try:
+                if requests.get(f"{self.url}/info/", timeout=START_LIMIT_S).ok:
+                    return
+            except requests.ConnectionError:
+                pass
+            time.sleep(0.2)
+        self.stop()
+        raise RuntimeError(f"the server did not answer in {START_LIMIT_S} s:\n{self.log[-LOG_TAIL:]}")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """Ends the process and all that it started."""
+        if self._process is not None:
+            for sign in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(self._process.pid, sign)
+                    self._process.wait(STOP_LIMIT_S)
+                except (ProcessLookupError, subprocess.TimeoutExpired):
+                    continue
+            self._process.poll()
+        if self._log_file is not None:
+            self._log_file.close()
