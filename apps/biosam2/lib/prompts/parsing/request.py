@@ -54,10 +54,7 @@ def parse_prompts(
     if mode == "slice":
         return _on_one_slice(read_one_object(request, reader, grid, labels), option, grid)
     if mode == "volume":
-        draft = read_one_object(request, reader, grid, labels)
-        for box in draft.boxes:
-            bound = _intersection(bound, box) if box.is_bound else bound
-        return PromptSet((_in_volume(draft, 1, option, grid, bound),), grid.axis, None, bound)
+        return _in_one_volume(read_one_object(request, reader, grid, labels), option, grid, bound)
     drafts = read_many_objects(request, reader, grid, labels)
     values = _label_values([draft.label for draft in drafts], labels)
     objects = [_in_volume(draft, values[draft.label], option, grid, bound) for draft in drafts]
@@ -85,6 +82,13 @@ def _choose_slice(draft: Draft, option: SliceOption, grid: Grid) -> int:
         if box.slices is not None:
             return option.within(box.slices) if box.is_bound else box.slices[0]
     return option.index(draft.boxes[-1].name)
+
+
+def _in_one_volume(draft: Draft, option: SliceOption, grid: Grid, bound: Range | None) -> PromptSet:
+    for box in draft.boxes:
+        if box.is_bound:
+            bound = _intersection(bound, box)
+    return PromptSet((_in_volume(draft, 1, option, grid, bound),), grid.axis, None, bound)
 
 
 def _in_volume(
