@@ -1,0 +1,145 @@
+"""Which weights to serve, and how their file is read: verified, tensors only, never pickled code."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.engine.registry import BUNDLED, DeviceType, Registry
+from lib.errors import CheckpointError
+from lib.settings import Settings
+
+# The keys under which SAM 2 and those who fine-tuned it keep the tensors.
+_STATE_DICT_KEYS = ("model", "state_dict")
+_HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint that may be served.
+
+    Attributes:
+        name: for people and logs.
+        path: the file.
+        config: the file of the network's configuration; None: found from the shapes of the tensors.
+        image_size: side of the network's input in pixels; None: the configuration's own.
+        sha256: what the file must hash to; None: not known.
+        reason: why it stands at its place in the order.
+        rendered_prompts: see ``registry.yaml``.
+        stability_multimask: see ``registry.yaml``.
+    """
+
+    name: str
+    path: Path
+    config: Path | None
+    image_size: int | None
+    sha256: str | None
+    reason: str
+    rendered_prompts: bool = False
+    stability_multimask: bool = True
+
+
+def candidates(settings: Settings, registry: Registry, device: DeviceType) -> Iterator[Weights]:
+    """The weights to try, best first: those of ``--conf model``, those present, the bundled ones."""
+    if settings.model is not None:
+        yield named_weights(settings.model, settings, registry, device, "named by --conf model")
+    for name in registry.preferred(device):
+        if name != BUNDLED and registry.path(name).is_file():
+            yield _registered(name, settings, registry, device, f"the best present for {device}")
+    yield _registered(BUNDLED, settings, registry, device, "bundled with the app")
+
+
+def named_weights(
+    model: str, settings: Settings, registry: Registry, device: DeviceType, reason: str
+) -> Weights:
+    """The weights of a registry name or of a path.
+
+    A file that is not in the registry may have its configuration beside it, as ``<file>.yaml``.
+    """
+    if model in registry.entries:
+        return _registered(model, settings, registry, device, reason)
+    path = Path(model).expanduser()
+    beside = path.with_suffix(".yaml")
+    return Weights(
+        name=path.stem,
+        path=path,
+        config=beside if beside.is_file() else None,
+        image_size=settings.image_size,
+        sha256=None,
+        reason=reason,
+    )
+
+
+def _registered(
+    name: str, settings: Settings, registry: Registry, device: DeviceType, reason: str
+) -> Weights:
+    entry = registry.entry(name)
+    return Weights(
+        name=name,
+        path=registry.path(name),
+        config=registry.config_path(entry.config),
+        image_size=settings.image_size or entry.image_size[device],
+        sha256=registry.recorded_sha256(name),
+        reason=reason,
+        rendered_prompts=entry.rendered_prompts,
+        stability_multimask=entry.stability_multimask,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_state_dict(weights: Weights) -> dict[str, torch.Tensor]:
+    """Reads the tensors of a checkpoint on the CPU, as 32-bit floats.
+
+    Raises:
+        CheckpointError: absent, of another sha256, truncated, or holding more than tensors.
+    """
+    if not weights.path.is_file():
+        raise CheckpointError(
+            f"{weights.name}: there is no file {weights.path}; `make fetch MODEL={weights.name}` downloads it "
+            "when it is in the registry"
+        )
+    if weights.sha256 is not None and (found := sha256_of(weights.path)) != weights.sha256:
+        raise CheckpointError(
+            f"{weights.name}: the sha256 of {weights.path} is {found}, it must be {weights.sha256}; "
+            "delete the file and fetch it again"
+        )
+    try:
+        content = torch.load(weights.path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{weights.name}: {weights.path} is damaged, or holds more than tensors and is not trusted"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{weights.name}: {weights.path} is truncated or no checkpoint: {error}"
+        ) from error
+    return _tensors(content, weights)
+
+
+def _tensors(content: Any, weights: Weights) -> dict[str, torch.Tensor]:
+    for key in _STATE_DICT_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{weights.name}: {weights.path} holds no table of tensors")
+    other = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if other:
+        raise CheckpointError(
+            f"{weights.name}: {weights.path} holds more than tensors: {', '.join(map(str, other[:5]))}"
+        )
+    return {name: value.float() for name, value in content.items()}

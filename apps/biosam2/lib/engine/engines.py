@@ -1,0 +1,86 @@
+"""The networks in service: one per device, loaded at the first use, shared by every task."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import torch
+
+from lib.engine.builder import load_network
+from lib.engine.checkpoints import Weights, candidates, sha256_of
+from lib.engine.embeddings import EmbeddingCache
+from lib.engine.predictor import Predictor
+from lib.engine.registry import Registry
+from lib.engine.runtime import Runtime, resolve_device
+from lib.errors import CheckpointError
+from lib.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_MIB = 1 << 20
+
+
+class Engines:
+    """Predictors by device. Constructing one reads nothing and loads nothing.
+
+    Args:
+        settings: of the app.
+        model_dir: the folder of ``registry.yaml`` and the weights.
+    """
+
+    def __init__(self, settings: Settings, model_dir: Path):
+        self.registry = Registry(model_dir)
+        self._settings = settings
+        self._embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB)
+        self._predictors: dict[torch.device, Predictor] = {}
+        self._served: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def get(self, device: str | None = None) -> Predictor:
+        """The predictor of a device, loaded now if it is not yet.
+
+        Args:
+            device: of the request; None or empty for the app's own.
+
+        Raises:
+            DeviceError: for a device that does not exist here.
+            CheckpointError: when no weights can be loaded, the bundled ones included.
+        """
+        target = resolve_device(device or self._settings.device)
+        with self._lock:
+            if target not in self._predictors:
+                self._predictors[target] = self._load(target)
+            return self._predictors[target]
+
+    def status(self) -> dict[str, dict[str, str]]:
+        """Which weights are in service and why, by device, and which were refused and why."""
+        return {"served": dict(self._served), "refused": dict(self._refused)}
+
+    def _load(self, device: torch.device) -> Predictor:
+        if self._settings.threads:
+            torch.set_num_threads(self._settings.threads)
+        runtime = Runtime(device, self._settings.precision)
+        for weights in self._candidates(runtime):
+            try:
+                return self._predictor(weights, runtime)
+            except CheckpointError as error:
+                self._refused[weights.name] = str(error)
+                logger.error("Weights refused, going on with the next: %s", error)
+        raise CheckpointError(
+            "no weights could be loaded: " + "; ".join(self._refused.values() or ["none is present"])
+        )
+
+    def _candidates(self, runtime: Runtime) -> list[Weights]:
+        return list(candidates(self._settings, self.registry, runtime.type))
+
+    def _predictor(self, weights: Weights, runtime: Runtime) -> Predictor:
+        network = load_network(weights, self.registry)
+        predictor = Predictor(network, runtime, self._embeddings, weights.name, sha256_of(weights.path))
+        precision = str(runtime.dtype).removeprefix("torch.")
+        summary = f"{weights.name} ({weights.reason}), {predictor.image_size} px, {precision}"
+        self._served[str(runtime.device)] = summary
+        logger.info("Serving %s on %s", summary, runtime.device)
+        return predictor

@@ -1,0 +1,162 @@
+"""SAM 2's network with the memory handed in from outside: it keeps nothing between two calls.
+
+Meta's video predictor holds a growing state per video and drops the IoU that the decoder predicts. Here the
+steps it is made of are functions: encode a frame, segment it from prompts, track an object on it from a
+memory bank, and turn the result into a memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+
+if TYPE_CHECKING:
+    from lib.engine.memory import MemoryBank
+
+# Labels of the points that SAM 2's prompt encoder takes for the two corners of a box.
+BOX_CORNERS = (2, 3)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the image encoder makes of one frame.
+
+    Attributes:
+        maps: three tensors (1, C, h, w), from stride 4 to stride 16, in the compute dtype.
+    """
+
+    maps: tuple[torch.Tensor, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the maps in bytes."""
+        return sum(level.nbytes for level in self.maps)
+
+
+@dataclass(frozen=True)
+class NetworkPrompts:
+    """Prompts for one object on one frame, in pixels of the network's square input.
+
+    Attributes:
+        coordinates: (1, N, 2) float32, x and y.
+        labels: (1, N) int32, 1 foreground, 0 background, 2 and 3 the corners of a box.
+        mask: (1, 1, S/4, S/4) float32 logits for the mask prompt, or None.
+    """
+
+    coordinates: torch.Tensor
+    labels: torch.Tensor
+    mask: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One object on one frame.
+
+    Attributes:
+        logits: (1, 1, S/4, S/4) float32 mask logits; -1024 everywhere where the object is absent.
+        logits_full: (1, 1, S, S) the same at the input's size, for the memory.
+        iou: predicted IoU of the mask with the truth, 0 to 1.
+        object_logit: above 0 where the network sees the object on this frame.
+        object_logits: (1, 1) the same as a tensor, for the memory.
+        pointer: (1, C) what the memory attention gets beside the memory.
+    """
+
+    logits: torch.Tensor
+    logits_full: torch.Tensor
+    iou: float
+    object_logit: float
+    object_logits: torch.Tensor
+    pointer: torch.Tensor
+
+
+class Network(SAM2Base):
+    """SAM 2 as a set of functions. The configuration's fields are those of ``SAM2Base``."""
+
+    rendered_prompts = False
+
+    def encode(self, image: torch.Tensor) -> Features:
+        """Encodes a frame.
+
+        Args:
+            image: (1, 3, S, S) normalised as SAM 2 wants it.
+        """
+        encoded = self.forward_image(image)
+        return Features(tuple(encoded["backbone_fpn"][-self.num_feature_levels :]))
+
+    def segment(self, features: Features, prompts: NetworkPrompts) -> Decoded:
+        """Segments an object from prompts on its own frame, without memory."""
+        points = {"point_coords": prompts.coordinates, "point_labels": prompts.labels}
+        return self._step(features, points, prompts.mask, frame=0, count=1)
+
+    def track(self, features: Features, bank: MemoryBank, frame: int, count: int, reverse: bool) -> Decoded:
+        """Segments an object on a frame without prompts, from what the bank remembers of it.
+
+        Args:
+            features: of the frame.
+            bank: the object's memories.
+            frame: index of the frame.
+            count: number of frames.
+            reverse: whether the frames are visited from last to first.
+        """
+        return self._step(features, None, None, frame, count, bank.as_output_dict(), reverse)
+
+    def segment_mask(self, features: Features, mask: torch.Tensor) -> Decoded:
+        """Takes a mask (1, 1, S, S) of zeros and ones as the result, as SAM 2 does for a mask prompt."""
+        *high_res, embedding = features.maps
+        return _decoded(self._use_mask_as_output(embedding, high_res, mask))
+
+    def remember(self, features: Features, decoded: Decoded, prompted: bool) -> dict[str, Any]:
+        """Turns the result on a frame into a memory of it, in the compute dtype."""
+        feats, _, sizes = self._flat(features)
+        memory, position = self._encode_new_memory(
+            feats, sizes, decoded.logits_full, decoded.object_logits, is_mask_from_pts=prompted
+        )
+        return {"maskmem_features": memory, "maskmem_pos_enc": position, "obj_ptr": decoded.pointer}
+
+    def _step(
+        self,
+        features: Features,
+        points: dict[str, torch.Tensor] | None,
+        mask: torch.Tensor | None,
+        frame: int,
+        count: int,
+        memories: dict[str, dict[int, Any]] | None = None,
+        reverse: bool = False,
+    ) -> Decoded:
+        feats, position, sizes = self._flat(features)
+        _, outputs, _, _ = self._track_step(
+            frame_idx=frame,
+            is_init_cond_frame=memories is None,
+            current_vision_feats=feats,
+            current_vision_pos_embeds=[position],
+            feat_sizes=sizes,
+            point_inputs=points,
+            mask_inputs=None,
+            output_dict=memories,
+            num_frames=count,
+            track_in_reverse=reverse,
+            prev_sam_mask_logits=mask,
+        )
+        return _decoded(outputs)
+
+    def _flat(self, features: Features) -> tuple[list[torch.Tensor], torch.Tensor, list[tuple[int, int]]]:
+        """The maps as SAM 2's steps take them, (h*w, 1, C); the position encoding of the last; their sizes."""
+        maps = [level.flatten(2).permute(2, 0, 1) for level in features.maps]
+        position = self.image_encoder.neck.position_encoding(features.maps[-1]).to(features.maps[-1].dtype)
+        sizes = [(level.shape[-2], level.shape[-1]) for level in features.maps]
+        return maps, position.flatten(2).permute(2, 0, 1), sizes
+
+
+def _decoded(outputs: tuple[Any, ...]) -> Decoded:
+    _, _, ious, logits, logits_full, pointer, object_logits = outputs
+    return Decoded(
+        logits=logits,
+        logits_full=logits_full,
+        iou=float(ious.max()),
+        object_logit=float(object_logits.max()),
+        object_logits=object_logits,
+        pointer=pointer,
+    )

@@ -1,0 +1,210 @@
+"""One frame and one object at a time: prompts in pixels of the native frame in, its mask out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+
+from lib.engine.embeddings import EmbeddingCache
+from lib.engine.memory import MemoryBank
+from lib.engine.network import BOX_CORNERS, Decoded, Features, Network, NetworkPrompts
+from lib.engine.runtime import Runtime
+from lib.prompts.rendering import render_prompts
+from lib.prompts.types import FramePrompts
+
+# ImageNet's mean and standard deviation, of levels from 0 to 1: what SAM 2 was trained with.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class Frames(Protocol):
+    """The frames of one image: ``lib.transforms.frames.FrameStack``, or anything like it."""
+
+    height: int
+    width: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """The frame, uint8 (H, W, 3)."""
+
+    def key(self, index: int) -> Hashable:
+        """Equal for equal frames of one image."""
+
+
+@dataclass(frozen=True)
+class FrameMask:
+    """One object on one frame.
+
+    Attributes:
+        mask: bool (H, W), of the native frame.
+        score: predicted IoU of the mask with the truth, 0 to 1.
+        presence: predicted probability that the object is on the frame, 0 to 1.
+    """
+
+    mask: NDArray[np.bool_]
+    score: float
+    presence: float
+
+
+class Predictor:
+    """A network on a device, with its embeddings.
+
+    Args:
+        network: on the CPU; it is moved to the runtime's device.
+        runtime: the device.
+        embeddings: shared with other predictors as it may be: the keys tell them apart.
+        name: of the weights, for people.
+        version: of the weights: embeddings of another version are never taken.
+    """
+
+    def __init__(
+        self, network: Network, runtime: Runtime, embeddings: EmbeddingCache, name: str, version: str
+    ):
+        self.name = name
+        self.runtime = runtime
+        # A CPU's convolutions are twice as fast in bf16 when the channels lie together.
+        self._network = network.to(runtime.device, memory_format=torch.channels_last)
+        self._embeddings = embeddings
+        self._key = (version, network.image_size, str(runtime.device), runtime.dtype)
+
+    @property
+    def network(self) -> Network:
+        """The network itself; use it within ``runtime.step()``."""
+        return self._network
+
+    @property
+    def image_size(self) -> int:
+        """Side of the network's input in pixels."""
+        return int(self._network.image_size)
+
+    def new_bank(self) -> MemoryBank:
+        """An empty memory for one object, as deep as this network looks back."""
+        return MemoryBank(max(self._network.num_maskmem, self._network.max_obj_ptrs_in_encoder))
+
+    def warm_up(self) -> None:
+        """Runs the network once on a blank frame: its first run is slow, and should not be a person's."""
+        blank = np.zeros((self.image_size, self.image_size, 3), dtype=np.uint8)
+        centre = np.full((1, 2), self.image_size / 2, dtype=np.float32)
+        points = torch.from_numpy(centre).to(self.runtime.device)[None]
+        labels = torch.ones((1, 1), dtype=torch.int32, device=self.runtime.device)
+        mask = self._rendered(points, labels)
+        image = self._network_image(blank)
+        with self.runtime.step():
+            self._network.segment(self._network.encode(image), NetworkPrompts(points, labels, mask))
+
+    def features(self, frames: Frames, digest: str, index: int) -> Features:
+        """The embedding of a frame: kept, or encoded now.
+
+        Args:
+            frames: the image's frames.
+            digest: of the image's content.
+            index: of the frame.
+        """
+        key = (*self._key, digest, frames.key(index))
+        if (features := self._embeddings.get(key)) is not None:
+            return features
+        image = self._network_image(frames[index])
+        with self.runtime.step():
+            if (features := self._embeddings.get(key)) is None:
+                features = self._network.encode(image)
+                self._embeddings.put(key, features)
+        return features
+
+    def segment(
+        self,
+        frames: Frames,
+        digest: str,
+        index: int,
+        prompts: FramePrompts,
+        bank: MemoryBank | None = None,
+    ) -> FrameMask:
+        """Segments an object on a frame from its prompts there, and remembers it where a bank is given.
+
+        Args:
+            frames: the image's frames.
+            digest: of the image's content.
+            index: of the frame.
+            prompts: in pixels of the native frame. A mask among them is the result as it is.
+            bank: the object's memory.
+        """
+        features = self.features(frames, digest, index)
+        with self.runtime.step():
+            if prompts.mask is not None:
+                decoded = self._network.segment_mask(features, self._network_mask(prompts.mask))
+            else:
+                decoded = self._network.segment(features, self._network_prompts(prompts, frames))
+            if bank is not None:
+                bank.add_prompted(index, self._network.remember(features, decoded, prompted=True))
+            result = self._frame_mask(decoded, frames)
+        if prompts.mask is not None:
+            return FrameMask(prompts.mask, 1.0, 1.0)
+        return result
+
+    def track(self, frames: Frames, digest: str, index: int, bank: MemoryBank, reverse: bool) -> FrameMask:
+        """Segments an object on a frame from its memory, and remembers it there.
+
+        Args:
+            frames: the image's frames.
+            digest: of the image's content.
+            index: of the frame.
+            bank: the object's memory; it holds a prompted frame at least.
+            reverse: whether the frames are visited from last to first.
+        """
+        features = self.features(frames, digest, index)
+        with self.runtime.step():
+            decoded = self._network.track(features, bank, index, len(frames), reverse)
+            bank.add_tracked(index, self._network.remember(features, decoded, prompted=False))
+            return self._frame_mask(decoded, frames)
+
+    def _network_image(self, frame: NDArray[np.uint8]) -> torch.Tensor:
+        """(H, W, 3) levels to (1, 3, S, S) as the network wants it; bicubic, as SAM 2 reads its frames."""
+        size = (self.image_size, self.image_size)
+        resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+        image = (
+            torch.from_numpy(resized.copy()).to(self.runtime.device).permute(2, 0, 1)[None].float().div_(255)
+        )
+        mean = torch.tensor(_MEAN, device=image.device).view(1, 3, 1, 1)
+        std = torch.tensor(_STD, device=image.device).view(1, 3, 1, 1)
+        return image.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+    def _network_prompts(self, prompts: FramePrompts, frames: Frames) -> NetworkPrompts:
+        """Native pixels to pixels of the network's input.
+
+        The prompt encoder adds half a pixel to all coordinates. A point stands at the centre of its native
+        pixel and a box at the edges of its own, so half a pixel is added to points before the scaling, and
+        half is taken from all after it.
+        """
+        scale = np.array([self.image_size / frames.width, self.image_size / frames.height], dtype=np.float32)
+        coordinates, labels = (prompts.points + 0.5) * scale, prompts.labels
+        if prompts.box is not None:
+            coordinates = np.concatenate([prompts.box.reshape(2, 2) * scale, coordinates])
+            labels = np.concatenate([np.array(BOX_CORNERS, dtype=np.int32), labels])
+        device = self.runtime.device
+        points = torch.from_numpy((coordinates - 0.5).astype(np.float32)).to(device)[None]
+        kinds = torch.from_numpy(labels.astype(np.int32)).to(device)[None]
+        return NetworkPrompts(points, kinds, self._rendered(points, kinds))
+
+    def _rendered(self, points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
+        """The mask prompt of weights that want their prompts drawn too."""
+        return render_prompts(points, labels, self.image_size) if self._network.rendered_prompts else None
+
+    def _network_mask(self, mask: NDArray[np.bool_]) -> torch.Tensor:
+        native = torch.from_numpy(mask).to(self.runtime.device)[None, None].float()
+        size = (self.image_size, self.image_size)
+        return (F.interpolate(native, size, mode="bilinear", antialias=True) > 0.5).float()
+
+    def _frame_mask(self, decoded: Decoded, frames: Frames) -> FrameMask:
+        logits = F.interpolate(decoded.logits, (frames.height, frames.width), mode="bilinear")
+        return FrameMask(
+            mask=(logits[0, 0] > 0).cpu().numpy(),
+            score=min(max(decoded.iou, 0.0), 1.0),
+            presence=float(torch.sigmoid(torch.tensor(decoded.object_logit))),
+        )

@@ -1,0 +1,164 @@
+"""The server's inference routes, guarded.
+
+MONAI Label answers ``POST /infer/{model}`` in a coroutine that computes, so one segmentation stops all
+other requests; it hands any path in ``image`` to the task, so a client can read files of the server; and it
+answers a params field that is no JSON object with a bare 500. These routes stand before its own: plain
+functions, which the server runs in threads, that check the request and then call MONAI Label's code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, File, Form, HTTPException, UploadFile
+from monailabel.config import settings
+from monailabel.endpoints import infer, wsi_infer
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.interfaces.app import MONAILabelApp
+from pydantic import ValidationError
+
+# Keys that MONAI Label itself puts into a request: from a client they would replace what was checked.
+_RESERVED = ("image", "session", "description")
+
+
+def install(server: FastAPI, app: MONAILabelApp, models: Collection[str]) -> None:
+    """Puts the guarded routes before MONAI Label's own.
+
+    Args:
+        server: MONAI Label's FastAPI application.
+        app: whose datastore and sessions the requests are checked against.
+        models: names of the app's tasks.
+    """
+    guarded = FastAPI()
+    guarded.include_router(_router(_Guard(app, models)))
+    own = [route for route in guarded.routes if getattr(route, "path", "").startswith("/infer/")]
+    server.router.routes[:0] = own
+
+
+def _router(guard: _Guard) -> APIRouter:
+    router = APIRouter(prefix="/infer", tags=["Infer"])
+    user = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+
+    @router.post("/wsi/{model}", include_in_schema=False)
+    def wsi_inference(
+        background_tasks: BackgroundTasks,
+        model: str,
+        image: str = "",
+        session_id: str = "",
+        wsi: wsi_infer.WSIInput | None = None,
+        output: wsi_infer.ResultType | None = None,
+        user: User = user,
+    ) -> Any:
+        region = wsi or wsi_infer.WSIInput()
+        guard.check(model, image, session_id, None, region.params or {})
+        return wsi_infer.run_wsi_inference(background_tasks, model, image, session_id, None, region, output)
+
+    @router.post("/wsi_v2/{model}", include_in_schema=False)
+    def wsi_upload_inference(
+        background_tasks: BackgroundTasks,
+        model: str,
+        image: str = "",
+        session_id: str = "",
+        file: Annotated[UploadFile | None, File()] = None,
+        wsi: Annotated[str, Form()] = "{}",
+        output: wsi_infer.ResultType | None = None,
+        user: User = user,
+    ) -> Any:
+        try:
+            region = wsi_infer.WSIInput.model_validate(_json_object(wsi, "wsi"))
+        except ValidationError as error:
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail=f"wsi: {error}") from error
+        guard.check(model, image, session_id, file, region.params or {})
+        return wsi_infer.run_wsi_inference(background_tasks, model, image, session_id, file, region, output)
+
+    @router.post("/{model}", include_in_schema=False)
+    def inference(
+        background_tasks: BackgroundTasks,
+        model: str,
+        image: str = "",
+        session_id: str = "",
+        params: Annotated[str, Form()] = "{}",
+        file: Annotated[UploadFile | None, File()] = None,
+        label: Annotated[UploadFile | None, File()] = None,
+        output: infer.ResultType | None = None,
+        user: User = user,
+    ) -> Any:
+        guard.check(model, image, session_id, file, _json_object(params, "params"))
+        return infer.run_inference(background_tasks, model, image, session_id, params, file, label, output)
+
+    return router
+
+
+def _json_object(text: str, name: str) -> dict[str, Any]:
+    """The JSON object of a form field; nothing counts as an empty one."""
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, detail=f"{name} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise HTTPException(HTTPStatus.BAD_REQUEST, detail=f"{name} must be a JSON object; it is a {kind}")
+    return value
+
+
+class _Guard:
+    """Refuses a request that names what does not exist, or what a client may not name."""
+
+    def __init__(self, app: MONAILabelApp, models: Collection[str]):
+        self._app = app
+        self._models = models
+
+    def check(
+        self, model: str, image: str, session_id: str, file: UploadFile | None, params: dict[str, Any]
+    ) -> None:
+        """Lets a good request pass.
+
+        Raises:
+            HTTPException: 400 or 404, with the reason.
+        """
+        if model not in self._models:
+            _refuse(HTTPStatus.NOT_FOUND, f"there is no model {model!r}; there is {', '.join(self._models)}")
+        if reserved := [key for key in _RESERVED if key in params]:
+            _refuse(
+                HTTPStatus.BAD_REQUEST,
+                f"params must not hold {', '.join(reserved)}; name the image in the query",
+            )
+        if params.get("model", model) != model:
+            _refuse(
+                HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {model!r}"
+            )
+        if session_id:
+            self._check_session(session_id)
+        elif file is None:
+            self._check_image(image)
+
+    def _check_session(self, session_id: str) -> None:
+        sessions = self._app.sessions()
+        if sessions is None or sessions.get_session(session_id) is None:
+            _refuse(
+                HTTPStatus.NOT_FOUND, f"there is no session {session_id!r}; it may have expired, upload again"
+            )
+
+    def _check_image(self, image: str) -> None:
+        if not image:
+            _refuse(
+                HTTPStatus.BAD_REQUEST, "the request names no image; send ?image=<id>, a file or a session_id"
+            )
+        try:
+            # MONAI Label takes whatever exists as a path; an id of the datastore never is one.
+            found = not Path(image).exists() and self._app.datastore().get_image_uri(image)
+        except (OSError, ValueError, KeyError) as error:
+            _refuse(HTTPStatus.NOT_FOUND, f"the image {image!r} cannot be had from the datastore: {error}")
+        if not found:
+            _refuse(
+                HTTPStatus.NOT_FOUND,
+                f"there is no image {image!r} in the datastore; /datastore/ lists the ids",
+            )
+
+
+def _refuse(status: HTTPStatus, reason: str) -> NoReturn:
+    raise HTTPException(status, detail=reason)

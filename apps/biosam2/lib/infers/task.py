@@ -1,0 +1,217 @@
+"""What all tasks share: a request comes in, prompts and image go to the engine, a file and facts go out."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from numpy.typing import NDArray
+
+from lib.engine.engines import Engines
+from lib.engine.predictor import Predictor
+from lib.engine.runtime import available_devices
+from lib.images.cache import ImageCache
+from lib.images.medical_image import MedicalImage
+from lib.images.writing import write_mask
+from lib.infers.http import http_errors
+from lib.prompts.parsing import parse_prompts
+from lib.prompts.types import PromptSet
+from lib.settings import Settings
+from lib.transforms.components import fill_holes, largest_component
+from lib.transforms.frames import FrameStack
+from lib.transforms.windowing import Window
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the app builds once and every task uses.
+
+    Attributes:
+        settings: of the app.
+        engines: the networks.
+        images: opened ones.
+        labels: names that viewers offer.
+    """
+
+    settings: Settings
+    engines: Engines
+    images: ImageCache
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One request, opened and understood."""
+
+    request: Mapping[str, Any]
+    image: MedicalImage
+    window: Window
+    frames: FrameStack
+    prompts: PromptSet
+    predictor: Predictor
+
+
+@dataclass
+class Segmentation:
+    """The answer before it is written.
+
+    Attributes:
+        labels: uint8 (I, J, K), 0 where nothing is.
+        scores: predicted IoU per label name, 0 to 1.
+        params: facts that only one kind of task knows.
+    """
+
+    labels: NDArray[np.uint8]
+    scores: dict[str, float]
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+class _Stopwatch:
+    """Seconds between laps, as MONAI Label's ``latencies``."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self.latencies: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.latencies[name] = round(now - self._last, 4)
+        self.latencies["total"] = round(now - self._start, 4)
+        self._last = now
+
+
+class SegmentTask(InferTask):  # type: ignore[misc]
+    """A task that answers prompts with a mask on the image's own grid.
+
+    Args:
+        services: what the app shares among its tasks.
+        type: how viewers show it.
+        dimension: 2 for one slice, 3 for a volume.
+        mode: how the prompts of a request are read.
+        labels: names that this task itself offers, to their values.
+        description: for people.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        type: InferType,
+        dimension: int,
+        mode: Literal["slice", "volume", "multi"],
+        labels: Sequence[str] | Mapping[str, int],
+        description: str,
+    ):
+        settings = services.settings
+        super().__init__(
+            type=type,
+            labels=labels,
+            dimension=dimension,
+            description=description,
+            config={
+                "device": available_devices(),
+                "largest_component": settings.largest_component,
+                "fill_holes": settings.fill_holes,
+            },
+        )
+        self._services = services
+        self._mode = mode
+
+    def is_valid(self) -> bool:
+        """Always: weights are looked for when a request needs them."""
+        return True
+
+    def info(self) -> dict[str, Any]:
+        """What ``/info/`` shows, with the weights in service and why they are."""
+        return {**super().info(), "weights": self._services.engines.status()}
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Answers a request.
+
+        Args:
+            request: as MONAI Label hands it over: the client's ``params`` and the path of the image.
+
+        Returns:
+            The path of the answer's file, and what goes into the answer's ``params``.
+
+        Raises:
+            HTTPException: with a reason, for whatever is wrong with the request.
+        """
+        with http_errors():
+            watch = _Stopwatch()
+            case = self._open({**self._defaults(), **request})
+            watch.lap("pre")
+            result = self.segment(case)
+            watch.lap("infer")
+            result.labels = _cleaned(result.labels, case.request)
+            watch.lap("post")
+            path = self._write(case, result)
+            watch.lap("write")
+            return str(path), self._params(case, result, watch.latencies)
+
+    @abstractmethod
+    def segment(self, case: Case) -> Segmentation:
+        """Segments the objects of a case."""
+
+    def _defaults(self) -> dict[str, Any]:
+        """The task's own options, where a list of choices stands for its first."""
+        return {name: value[0] if isinstance(value, list) else value for name, value in self.config().items()}
+
+    def _open(self, request: Mapping[str, Any]) -> Case:
+        image = self._services.images.get(request["image"])
+        window = image.window(request.get("window"))
+        prompts = parse_prompts(
+            request,
+            shape=image.shape,
+            affine=image.affine,
+            is_2d=image.is_2d,
+            mode=self._mode,
+            labels=self._services.labels,
+        )
+        frames = FrameStack(image.array, prompts.axis, window)
+        predictor = self._services.engines.get(request["device"])
+        return Case(request, image, window, frames, prompts, predictor)
+
+    @staticmethod
+    def _write(case: Case, result: Segmentation) -> Path:
+        extension = case.request.get("result_extension") or _extension(case.image.path)
+        return write_mask(result.labels, case.image, extension, bool(case.request.get("result_compress")))
+
+    @staticmethod
+    def _params(case: Case, result: Segmentation, latencies: dict[str, float]) -> dict[str, Any]:
+        return {
+            "label_names": case.prompts.label_names,
+            "score": min(result.scores.values()),
+            "scores": result.scores,
+            "model": case.predictor.name,
+            "window": [case.window.low, case.window.high],
+            "latencies": latencies,
+            **result.params,
+        }
+
+
+def _extension(path: Path) -> str:
+    """The file type of an image, which its mask gets too; NIfTI for a folder of DICOM files."""
+    if path.suffix in (".gz", ".nrrd") and len(path.suffixes) > 1:
+        return "".join(path.suffixes[-2:])
+    return path.suffix if path.suffix not in ("", ".dcm") else ".nii.gz"
+
+
+def _cleaned(labels: NDArray[np.uint8], request: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """The labels after the options ``largest_component`` and ``fill_holes``, label by label."""
+    if not (request["largest_component"] or request["fill_holes"]):
+        return labels
+    cleaned = np.zeros_like(labels)
+    for value in np.unique(labels[labels > 0]):
+        mask = labels == value
+        if request["largest_component"]:
+            mask = largest_component(mask)
+        if request["fill_holes"]:
+            mask = fill_holes(mask)
+        cleaned[mask & (cleaned == 0)] = value
+    return cleaned

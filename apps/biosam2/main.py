@@ -1,0 +1,75 @@
+"""The MONAI Label app: reads the settings and registers the tasks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.last import Last
+from monailabel.tasks.activelearning.random import Random
+
+from lib.engine.engines import Engines
+from lib.errors import BioSam2Error
+from lib.images.cache import ImageCache
+from lib.infers.endpoints import install
+from lib.infers.task import Services
+from lib.infers.tasks import all_tasks
+from lib.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# What viewers offer to paint when --conf labels names nothing: OHIF lists no row to click on without a label.
+DEFAULT_LABELS = ("object",)
+
+
+class BioSam2App(MONAILabelApp):
+    """SAM 2 for biomedical images.
+
+    Args:
+        app_dir: the folder of this file.
+        studies: a folder, or the address of a DICOMweb server.
+        conf: the ``--conf`` options; ``lib/settings.py`` lists them.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]):
+        options = {name: value for name, value in conf.items() if name != "server_mode"}
+        settings = Settings.from_conf(options)
+        model_dir = settings.model_dir or Path(app_dir) / "model"
+        self._engines = Engines(settings, model_dir)
+        images = ImageCache(settings.image_cache_mb << 20, max_voxels=settings.max_voxels)
+        self._services = Services(settings, self._engines, images, settings.labels)
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf,
+            name="BioSAM-2",
+            description="Interactive segmentation of biomedical images with SAM 2",
+            version="0.1.0",
+            labels=list(settings.labels or DEFAULT_LABELS),
+        )
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """The tasks of ``lib/infers``."""
+        return all_tasks(self._services)
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """MONAI Label's own; OHIF always asks for ``random``."""
+        return {"random": Random(), "first": First(), "last": Last()}
+
+    def on_init_complete(self) -> None:
+        """Called by the server alone: guards its routes, and loads the network before the first click."""
+        from monailabel.app import app as server
+
+        install(server, self, self._infers)
+        try:
+            self._engines.get().warm_up()
+        except BioSam2Error as error:
+            logger.error("No network is loaded yet: %s", error)
+        super().on_init_complete()
+
+    def _download_dcmqi_tools(self) -> None:
+        """Downloads nothing. MONAI Label fetches a converter here, and stops when it cannot."""

@@ -1,0 +1,18 @@
+from lib.engine.memory import MemoryBank
+
+
+def test_prompted_frames_stay_and_the_oldest_tracked_ones_go():
+    bank = MemoryBank(reach=2)
+    bank.add_prompted(0, {"n": 0})
+    for frame in (1, 2, 3):
+        bank.add_tracked(frame, {"n": frame})
+    assert list(bank.as_output_dict()["cond_frame_outputs"]) == [0]
+    assert list(bank.as_output_dict()["non_cond_frame_outputs"]) == [2, 3]
+
+
+def test_turning_round_forgets_tracked_frames_alone():
+    bank = MemoryBank(reach=2)
+    bank.add_prompted(5, {})
+    bank.add_tracked(4, {})
+    bank.forget_tracked()
+    assert bank.as_output_dict() == {"cond_frame_outputs": {5: {}}, "non_cond_frame_outputs": {}}

@@ -1,0 +1,130 @@
+"""Propagation, against Meta's own video predictor where the two are meant to agree."""
+
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+from lib.engine.predictor import FrameMask
+from lib.engine.propagation import propagate
+from lib.prompts.types import FramePrompts
+from tests.unit.engine.conftest import SIZE, TINY
+
+
+def click(x: float, y: float) -> FramePrompts:
+    return FramePrompts(points=[[x, y]], labels=[1])
+
+
+def meta_predictor(network) -> SAM2VideoPredictor:
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    model = OmegaConf.load(TINY).model
+    model._target_ = "sam2.sam2_video_predictor.SAM2VideoPredictor"
+    model.image_size = SIZE
+    model.binarize_mask_from_pts_for_mem_enc = True
+    predictor = instantiate(model).eval()
+    predictor.load_state_dict(network.state_dict())
+    return predictor
+
+
+def meta_state(images: torch.Tensor) -> dict:
+    count = len(images)
+    device = torch.device("cpu")
+    return {
+        "images": images, "num_frames": count, "offload_video_to_cpu": False, "offload_state_to_cpu": False,
+        "video_height": SIZE, "video_width": SIZE, "device": device, "storage_device": device,
+        "point_inputs_per_obj": {}, "mask_inputs_per_obj": {}, "cached_features": {}, "constants": {},
+        "obj_id_to_idx": OrderedDict(), "obj_idx_to_id": OrderedDict(), "obj_ids": [],
+        "output_dict_per_obj": {}, "temp_output_dict_per_obj": {}, "frames_tracked_per_obj": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "backward"])
+def test_masks_equal_those_of_metas_video_predictor(predictor, tiny, frames, reverse):
+    start = 4 if reverse else 1
+    images = torch.cat([predictor._network_image(frames[index]) for index in range(len(frames))])
+    meta = meta_predictor(tiny)
+    state = meta_state(images)
+    place = np.array([[40.0, 70.0]], dtype=np.float32)
+    meta.add_new_points_or_box(state, start, 1, place / SIZE, np.array([1]), normalize_coords=False)
+    expected = {
+        index: (logits[0, 0] > 0).numpy()
+        for index, _, logits in meta.propagate_in_video(state, reverse=reverse)
+    }
+    found = {
+        index: result.mask
+        for _, index, result in propagate(predictor, frames, "d", [{start: click(40.0, 70.0)}])
+    }
+    assert sorted(expected) == (list(range(start + 1)) if reverse else list(range(start, len(frames))))
+    for index, mask in expected.items():
+        assert 0 < mask.mean() < 1
+        # Meta rounds its memories to bf16 even here; ours stay fp32.
+        assert (found[index] == mask).mean() > 0.99, index
+
+
+def visited(predictor, frames, objects, **options) -> list[tuple[int, int]]:
+    return [(number, index) for number, index, _ in propagate(predictor, frames, "d", objects, **options)]
+
+
+def test_prompted_frames_come_first_then_backward_then_forward(predictor, frames):
+    prompts = {2: click(40, 70), 4: click(50, 60)}
+    assert [index for _, index in visited(predictor, frames, [prompts])] == [2, 4, 1, 0, 3, 5]
+
+
+def test_bounds_and_limit_keep_the_way_short(predictor, frames):
+    objects = [{3: click(40, 70)}]
+    assert [index for _, index in visited(predictor, frames, objects, bounds=(2, 5))] == [3, 2, 4]
+    assert [index for _, index in visited(predictor, frames, objects, limit=1)] == [3, 2, 4]
+
+
+def test_objects_share_the_embeddings(predictor, frames):
+    visited(predictor, frames, [{2: click(40, 70)}, {3: click(80, 20)}])
+    assert sorted(frames.reads) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_correction_on_a_tracked_frame_is_kept_and_changes_its_neighbours(predictor, frames):
+    def masks(objects) -> dict[int, np.ndarray]:
+        return {index: result.mask for _, index, result in propagate(predictor, frames, "d", objects)}
+
+    before = masks([{1: click(40, 70)}])
+    corrected = masks([{1: click(40, 70), 3: click(90, 30)}])
+    alone = predictor.segment(frames, "d", 3, click(90, 30))
+    assert (corrected[3] == alone.mask).all()
+    assert (corrected[1] == before[1]).all()
+    assert (corrected[4] != before[4]).any()
+
+
+class ScriptedPredictor:
+    """Stands for a network: it sees the object on the given frames and nowhere else."""
+
+    def __init__(self, present: set[int]):
+        self.present = present
+
+    def new_bank(self):
+        from lib.engine.memory import MemoryBank
+
+        return MemoryBank(16)
+
+    def _result(self, index: int) -> FrameMask:
+        return FrameMask(np.full((4, 4), index in self.present), 0.9, 0.9)
+
+    def segment(self, frames, digest, index, prompts, bank):
+        return self._result(index)
+
+    def track(self, frames, digest, index, bank, reverse):
+        return self._result(index)
+
+
+def test_following_stops_after_three_frames_without_the_object():
+    predictor = ScriptedPredictor({8, 9, 10, 11, 12})
+    found = [index for _, index in visited(predictor, range(30), [{10: click(1, 1)}])]
+    assert found == [10, 9, 8, 7, 6, 5, 11, 12, 13, 14, 15]
+
+
+def test_a_short_gap_does_not_stop_it_and_a_later_prompt_takes_it_up_again():
+    predictor = ScriptedPredictor({0, 1, 4, 5, 20, 21})
+    found = [index for _, index in visited(predictor, range(30), [{0: click(1, 1), 20: click(1, 1)}])]
+    assert found == [0, 20, *range(1, 9), 21, 22, 23, 24]
