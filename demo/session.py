@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.client import VIEWER_OPTIONS, Viewer
+from benchmarks.overlap import dice
 from demo.targets import Target
 from lib.prompts.simulation import correction_click
 
@@ -60,12 +61,6 @@ class Session:
     clicked: list[Answered] = field(default_factory=list)
     boxed: Answered | None = None
     propagated: Answered | None = None
-
-
-def dice(first: Mask, second: Mask) -> float:
-    """Dice's coefficient: 1 for the same mask, 0 for masks without a common voxel; 1 for two empty ones."""
-    total = int(first.sum()) + int(second.sum())
-    return 2.0 * int((first & second).sum()) / total if total else 1.0
 
 
 def work_through(viewer: Viewer, target: Target) -> Session:

@@ -1,19 +1,6 @@
-import numpy as np
 import pytest
 
-from demo.session import Click, dice, work_through
-
-
-def test_dice_of_masks_that_overlap_by_half():
-    first, second = np.zeros(30, bool), np.zeros(30, bool)
-    first[:20] = second[10:30] = True
-    assert dice(first, second) == pytest.approx(0.5)
-
-
-def test_dice_of_masks_without_a_common_voxel_and_of_empty_ones():
-    empty, full = np.zeros(4, bool), np.ones(4, bool)
-    assert dice(empty, full) == 0.0
-    assert dice(empty, empty) == 1.0
+from demo.session import Click, work_through
 
 
 def test_a_volume_is_asked_as_slicer_asks(volume, viewer_of):
