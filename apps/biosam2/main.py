@@ -9,7 +9,6 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.last import Last
 from monailabel.tasks.activelearning.random import Random
 
 from lib.engine.engines import Engines
@@ -58,7 +57,7 @@ class BioSam2App(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """MONAI Label's own; OHIF always asks for ``random``."""
-        return {"random": Random(), "first": First(), "last": Last()}
+        return {"random": Random(), "first": First()}
 
     def on_init_complete(self) -> None:
         """Called by the server alone: guards its routes, and loads the network before the first click."""

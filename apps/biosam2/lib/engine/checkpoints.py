@@ -109,7 +109,7 @@ def load_state_dict(weights: Weights) -> dict[str, torch.Tensor]:
     """
     if not weights.path.is_file():
         raise CheckpointError(
-            f"{weights.name}: there is no file {weights.path}; `make fetch MODEL={weights.name}` downloads it "
+            f"{weights.name}: there is no file {weights.path}; `make fetch MODEL={weights.name}` fetches it "
             "when it is in the registry"
         )
     if weights.sha256 is not None and (found := sha256_of(weights.path)) != weights.sha256:

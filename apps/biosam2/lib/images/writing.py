@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,8 @@ def write_mask(
     Args:
         mask: uint8 (I, J, K), 0 for background; fastest where the first axis is fastest in memory.
         image: image whose grid the mask is on.
-        extension: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.seg.nrrd``, ``.mha``; or ``.png``, ``.jpg``, ``.jpeg``,
-            ``.bmp``, ``.tif``, ``.tiff``, which all become a PNG of I x J pixels. With or without the dot.
+        extension: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.seg.nrrd``, ``.mha``; or ``.png``, ``.jpg``,
+            ``.jpeg``, ``.bmp``, ``.tif``, ``.tiff``, which all become a PNG of I x J pixels.
         compress: whether NRRD and MetaImage are gzipped (``.nii.gz`` and PNG are always, ``.nii`` never is).
         label_names: segment name to mask value; written into ``.seg.nrrd``.
 
@@ -56,15 +57,15 @@ def write_mask(
         return _write_png(mask)
     # The files have the first axis fastest: this is a view of a mask that has it so, else a copy.
     memory = np.ascontiguousarray(mask.T)
-    path = _temporary(extension)
-    if extension == ".mha":
-        _write_itk(memory, image.affine, path, compress)
-    elif extension in (".nii", ".nii.gz"):
-        _write(path, nifti_header(mask.shape, image.affine), memory, gzipped=extension == ".nii.gz")
-    else:
-        segments = (label_names or _numbered(mask)) if extension == ".seg.nrrd" else {}
-        header = nrrd_header(mask.shape, image.affine, compress, segments)
-        _write(path, header, memory, gzipped=compress, plain_header=True)
+    with _temporary(extension) as path:
+        if extension == ".mha":
+            _write_itk(memory, image.affine, path, compress)
+        elif extension in (".nii", ".nii.gz"):
+            _write(path, nifti_header(mask.shape, image.affine), memory, gzipped=extension == ".nii.gz")
+        else:
+            segments = (label_names or _numbered(memory)) if extension == ".seg.nrrd" else {}
+            header = nrrd_header(mask.shape, image.affine, compress, segments)
+            _write(path, header, memory, gzipped=compress, plain_header=True)
     return path
 
 
@@ -76,15 +77,21 @@ def _known_extension(extension: str) -> str:
     return lowered
 
 
-def _temporary(suffix: str) -> Path:
+@contextmanager
+def _temporary(suffix: str) -> Iterator[Path]:
+    """A new file, deleted again where writing it fails."""
     handle, name = tempfile.mkstemp(suffix=suffix)
     os.close(handle)
-    return Path(name)
+    path = Path(name)
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
-def _numbered(mask: NDArray[np.uint8]) -> dict[str, int]:
-    values = np.flatnonzero(np.bincount(mask.ravel(order="K"), minlength=256)).tolist()
-    return {f"Segment_{value}": value for value in values if value}
+def _numbered(memory: NDArray[np.uint8]) -> dict[str, int]:
+    return {f"Segment_{value}": value for value in np.unique(memory[memory != 0]).tolist()}
 
 
 def _write(
@@ -113,8 +120,9 @@ def _write_itk(memory: NDArray[np.uint8], affine: NDArray, path: Path, compress:
 def _write_png(mask: NDArray[np.uint8]) -> Path:
     if mask.shape[2] != 1:
         raise PromptError(
-            f"a mask of {mask.shape[2]} slices cannot be one picture: ask for result_extension .nrrd or .nii.gz"
+            f"a mask of {mask.shape[2]} slices cannot be one picture: ask for result_extension .nrrd or "
+            ".nii.gz"
         )
-    path = _temporary(".png")
-    Image.fromarray(np.ascontiguousarray(mask[:, :, 0].T)).save(path, compress_level=LEVEL)
+    with _temporary(".png") as path:
+        Image.fromarray(np.ascontiguousarray(mask[:, :, 0].T)).save(path, compress_level=LEVEL)
     return path
