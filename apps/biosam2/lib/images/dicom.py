@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from lib.errors import ImageError
 from lib.images.dicom_tags import read_tags
-from lib.images.itk import from_itk, header
+from lib.images.itk import from_itk
 from lib.images.medical_image import Voxels, require_size
 
 logger = logging.getLogger(__name__)
@@ -25,11 +25,11 @@ def read_dicom(path: Path, max_voxels: int) -> Voxels:
         ImageTooLargeError: by the headers, before voxels are read.
     """
     files = _series(path) if path.is_dir() else [path]
-    reader = header(files[0])
-    columns, rows, *frames = reader.GetSize()
-    require_size((columns, rows, (frames or [1])[0] * len(files)), max_voxels)
-    found = from_itk(_read_series(files) if len(files) > 1 else reader.Execute())
+    # GDCM reads a whole file even when asked for its header alone, so the size comes from pydicom.
     tags = read_tags(files[0])
+    columns, rows, frames = tags.size
+    require_size((columns, rows, frames * len(files)), max_voxels)
+    found = from_itk(_read_series(files) if len(files) > 1 else sitk.ReadImage(str(files[0])))
     is_colour = found.array.ndim == 4
     return Voxels(
         found.array, found.affine, modality=tags.modality, dicom_window=None if is_colour else tags.window

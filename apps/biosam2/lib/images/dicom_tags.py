@@ -1,4 +1,4 @@
-"""The DICOM tags that say how an image's intensities are meant to be shown."""
+"""The DICOM tags that say how large an image is, and how its intensities are meant to be shown."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 _TAGS = [
     "Modality",
+    "Columns",
+    "Rows",
+    "NumberOfFrames",
     "WindowCenter",
     "WindowWidth",
     "VOILUTFunction",
@@ -26,17 +29,32 @@ _TAGS = [
 
 @dataclass(frozen=True)
 class DicomTags:
-    """Modality, and the window as (low, high) in rescaled intensities; None where a file does not say."""
+    """What one file says of itself.
+
+    Attributes:
+        modality: such as ``CT``; None where the file does not say.
+        window: (low, high) in rescaled intensities; None where the file does not say.
+        size: columns, rows, frames; zeros where the file holds no pixels.
+    """
 
     modality: str | None = None
     window: tuple[float, float] | None = None
+    size: tuple[int, int, int] = (0, 0, 0)
 
 
 def read_tags(file: Path) -> DicomTags:
     """Reads the tags of one file, without its pixels. Of several windows the first counts."""
     dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
     windows = (_window(source) for source in _sources(dataset))
-    return DicomTags(dataset.get("Modality") or None, next((found for found in windows if found), None))
+    return DicomTags(
+        modality=dataset.get("Modality") or None,
+        window=next((found for found in windows if found), None),
+        size=(
+            int(dataset.get("Columns") or 0),
+            int(dataset.get("Rows") or 0),
+            int(dataset.get("NumberOfFrames") or 1),
+        ),
+    )
 
 
 def tags_beside(path: Path) -> DicomTags:

@@ -19,27 +19,20 @@ def read_itk(path: Path, max_voxels: int) -> Voxels:
         ImageError: for more than three axes, or channels that are no colours.
         ImageTooLargeError: by the header, before voxels are read.
     """
-    reader = header(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    _require_three_axes(reader.GetSize())
     require_size(reader.GetSize(), max_voxels)
     return from_itk(reader.Execute())
 
 
-def header(path: Path) -> sitk.ImageFileReader:
-    """Reader that knows the header of a file and no voxel yet.
-
-    Raises:
-        ImageError: for more than three axes.
-    """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    if reader.GetDimension() > 3 and any(side > 1 for side in reader.GetSize()[3:]):
-        size = " x ".join(str(side) for side in reader.GetSize())
+def _require_three_axes(size: tuple[int, ...]) -> None:
+    if any(side > 1 for side in size[3:]):
         raise ImageError(
-            f"the image has {reader.GetDimension()} axes ({size}) and three are the limit: save one volume "
-            "of it, for example one time point, as a file of its own"
+            f"the image has {len(size)} axes ({' x '.join(str(side) for side in size)}) and three are the "
+            "limit: save one volume of it, for example one time point, as a file of its own"
         )
-    return reader
 
 
 def from_itk(image: sitk.Image) -> Voxels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -87,4 +88,5 @@ def _reason(error: Exception, path: Path) -> str:
     """Last line of the error's text, without the server's folders."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else type(error).__name__
-    return text.replace(f"{path.parent}/", "")[:_REASON_LENGTH].rstrip(".")
+    text = text.removeprefix("sitk::ERROR: ").replace(f"{path.parent}{os.sep}", "")
+    return text[:_REASON_LENGTH].rstrip(".")

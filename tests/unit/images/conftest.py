@@ -1,0 +1,104 @@
+"""Small images made here, and the real ones where they are at hand."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    UltrasoundMultiFrameImageStorage,
+    generate_uid,
+)
+
+
+@pytest.fixture
+def data():
+    """Folder of real images."""
+    folder = Path(os.environ.get("BIOSAM2_DATA") or Path(__file__).parents[3].parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"the real images are not at {folder}; BIOSAM2_DATA names their folder")
+    return folder
+
+
+def oblique(spacing=(0.6, 0.9, 2.5), origin=(-31.0, 47.0, 12.5)):
+    """RAS affine of a volume that is turned about two axes."""
+    a, b = 0.35, -0.2
+    turn_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    turn_z = np.array([[np.cos(b), -np.sin(b), 0], [np.sin(b), np.cos(b), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn_z @ turn_x * np.array(spacing)
+    affine[:3, 3] = origin
+    return affine
+
+
+AFFINES = {
+    "RAS": np.array([[0.7, 0, 0, -5], [0, 0.9, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1.0]]),
+    "LPS": np.array([[-0.7, 0, 0, -5], [0, -0.9, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1.0]]),
+    "PIR": np.array([[0, 0, 3.0, -5], [-0.7, 0, 0, 6], [0, -0.9, 0, 7], [0, 0, 0, 1.0]]),
+    "oblique": oblique(),
+}
+
+
+@pytest.fixture(params=AFFINES)
+def affine(request):
+    """RAS affines of several orientations, each with three different spacings."""
+    return AFFINES[request.param]
+
+
+def dataset(path, sop_class, **elements):
+    """An empty DICOM file with the elements that every image has."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    made.is_little_endian, made.is_implicit_VR = True, False
+    made.SOPClassUID = sop_class
+    made.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    for name, value in elements.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.fixture
+def ct_slice():
+    """Function that writes one CT slice: stored values (rows, columns), z in millimetres, more elements."""
+
+    def write(path, stored, z, series="1.2.3", **elements):
+        made = dataset(path, CTImageStorage, Modality="CT", SeriesInstanceUID=series, StudyInstanceUID="1.2")
+        made.ImagePositionPatient = [-20.0, -30.0, z]
+        made.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        made.PixelSpacing = [0.9, 0.7]  # between rows, between columns
+        made.SliceThickness = 2.5
+        made.RescaleSlope, made.RescaleIntercept = 1, -1024
+        made.Rows, made.Columns = stored.shape
+        made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+        made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 16, 16, 15, 0
+        made.PixelData = stored.astype("<u2").tobytes()
+        for name, value in elements.items():
+            setattr(made, name, value)
+        pydicom.dcmwrite(path, made, write_like_original=False)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def ultrasound():
+    """Function that writes a colour cine loop: uint8 (frames, rows, columns, 3)."""
+
+    def write(path, frames):
+        made = dataset(path, UltrasoundMultiFrameImageStorage, Modality="US", NumberOfFrames=len(frames))
+        made.WindowCenter, made.WindowWidth = 128, 256
+        made.Rows, made.Columns = frames.shape[1:3]
+        made.SamplesPerPixel, made.PhotometricInterpretation, made.PlanarConfiguration = 3, "RGB", 0
+        made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
+        made.PixelData = frames.tobytes()
+        pydicom.dcmwrite(path, made, write_like_original=False)
+        return path
+
+    return write

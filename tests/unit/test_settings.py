@@ -1,0 +1,105 @@
+"""Options of the app: types, ranges, and one error that names every wrong one."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import pytest
+
+from lib.errors import BioSam2Error, SettingsError
+from lib.settings import Settings
+
+
+def test_no_option_gives_the_defaults():
+    settings = Settings.from_conf({})
+    assert settings == Settings()
+    assert (settings.device, settings.precision, settings.model, settings.image_size) == (
+        "auto",
+        "auto",
+        None,
+        None,
+    )
+    assert settings.max_voxels == 268_435_456
+
+
+def test_every_option_is_read_from_text():
+    conf = {
+        "model": "sam2.1_hiera_tiny",
+        "model_dir": "weights",
+        "image_size": "512",
+        "precision": "BF16",
+        "device": "cuda:1",
+        "labels": "spleen, liver,,spleen",
+        "embedding_cache_mb": "0",
+        "image_cache_mb": "64",
+        "max_voxels": "1000",
+        "largest_component": "true",
+        "fill_holes": "False",
+        "threads": "2",
+        "propagate_limit": "10",
+    }
+    assert set(conf) == {option.name for option in dataclasses.fields(Settings)}
+    assert Settings.from_conf(conf) == Settings(
+        model="sam2.1_hiera_tiny",
+        model_dir=Path("weights"),
+        image_size=512,
+        precision="bf16",
+        device="cuda:1",
+        labels=("spleen", "liver"),
+        embedding_cache_mb=0,
+        image_cache_mb=64,
+        max_voxels=1000,
+        largest_component=True,
+        fill_holes=False,
+        threads=2,
+        propagate_limit=10,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("image_size", "500", "a multiple of 32 from 64 to 2048"),
+        ("image_size", "32", "a multiple of 32 from 64 to 2048"),
+        ("image_size", "4096", "a multiple of 32 from 64 to 2048"),
+        ("image_size", "large", "a multiple of 32 from 64 to 2048"),
+        ("precision", "int8", "one of auto, fp32, bf16, fp16"),
+        ("device", "gpu0", "auto, cpu, cuda or cuda:N"),
+        ("embedding_cache_mb", "-1", "0 or more"),
+        ("max_voxels", "0", "1 or more"),
+        ("threads", "nan", "0 or more"),
+        ("fill_holes", "maybe", "true or false"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(name, value, allowed):
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_conf({name: value})
+    assert f"--conf {name} '{value}': must be {allowed}" in str(raised.value)
+
+
+def test_all_wrong_values_come_in_one_error():
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_conf({"threads": "x", "device": "tpu", "image_size": "256"})
+    assert [line.split()[1] for line in str(raised.value).splitlines()] == ["threads", "device"]
+
+
+def test_an_option_of_another_name_is_ignored_with_a_hint(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert Settings.from_conf({"image_sise": "512", "skip_scoring": "true"}) == Settings()
+    assert "did you mean image_size?" in caplog.messages[0]
+    assert "skip_scoring" in caplog.messages[1]
+
+
+def test_settings_cannot_be_changed_later():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().device = "cpu"
+
+
+def test_every_option_says_what_it_is_for():
+    for option in dataclasses.fields(Settings):
+        assert option.metadata["description"]
+        assert option.metadata["range"]
+
+
+def test_a_settings_error_is_one_of_ours():
+    assert issubclass(SettingsError, BioSam2Error)
