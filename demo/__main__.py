@@ -97,7 +97,7 @@ def show(sessions: Sequence[Session], picture: Path) -> int:
     """Prints the table, writes the picture, and says whether the server is good enough."""
     weights = sessions[0].clicked[0].params.get("model")
     print(f"\nweights: {weights}; Dice against the truth\n\n{table(sessions)}")
-    print(f"\nmedian time from click to mask\n\n{latencies(sessions)}")
+    print(f"\nmedian time from request to mask\n\n{latencies(sessions)}")
     drawn = [session for session in sessions if session.target.label in DRAWN]
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw(drawn).save(picture)

@@ -63,13 +63,17 @@ def table(sessions: Sequence[Session]) -> str:
 
 
 def latencies(sessions: Sequence[Session]) -> str:
-    """Medians of what a person waits for, as text: the first click on a slice, the next ones, a volume."""
-    waits = {
-        "first click on a slice": [session.clicked[0].seconds for session in sessions],
-        "next click on it": [answer.seconds for session in sessions for answer in session.clicked[1:]],
-        "box on it": [session.boxed.seconds for session in sessions if session.boxed],
-        "whole volume": [session.propagated.seconds for session in sessions if session.propagated],
-    }
+    """Medians of what a person waits for, as text: the first click on a slice, all else on it, a volume."""
+    waits: dict[str, list[float]] = {"first click on a slice": [], "any other on it": [], "whole volume": []}
+    visited = set()
+    for session in sessions:
+        on_slice = [*session.clicked, *([session.boxed] if session.boxed else [])]
+        place = session.target.case.name, session.target.middle
+        for answer in on_slice:
+            waits["any other on it" if place in visited else "first click on a slice"].append(answer.seconds)
+            visited.add(place)
+        if session.propagated is not None:
+            waits["whole volume"].append(session.propagated.seconds)
     return "\n".join(
         f"{name:<24}{1000 * median(values):>8.0f} ms" for name, values in waits.items() if values
     )

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -48,7 +49,15 @@ def test_the_table_has_a_row_for_each_structure_the_means_and_what_is_needed(per
     assert lines[-1].split() == ["needed", "0.85", "0.90", "0.85"]
 
 
-def test_latencies_are_medians_in_milliseconds_and_leave_out_what_was_not_asked(perfect, useless):
+def test_latencies_are_medians_in_milliseconds_and_leave_out_what_was_not_asked(perfect):
     assert "whole volume                 250 ms" in latencies(perfect)
-    assert "next click" not in latencies(perfect)
-    assert "next click on it" in latencies(useless)
+    assert "whole volume" not in latencies(perfect[1:])
+
+
+def test_only_the_first_request_on_a_slice_is_a_first_click(perfect):
+    slow, others = replace(perfect[0].clicked[0], seconds=9.0), perfect[0].clicked[1:]
+    first = replace(perfect[0], clicked=[slow, *others])
+    assert latencies([first, perfect[0], perfect[0]]).splitlines()[:2] == [
+        "first click on a slice      9000 ms",
+        "any other on it              250 ms",
+    ]
