@@ -16,7 +16,9 @@ ARGS    ?=
 APP    := apps/biosam2
 # `monailabel` starts plain `python`, so the environment has to come first on PATH.
 IN_VENV := PATH="$(abspath $(VENV))/bin:$$PATH" PYTHONPATH="$(abspath $(APP)):$(CURDIR)"
-PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
+# Progress is for a person who waits, not for a log.
+QUIET   := $(if $(MAKE_TERMOUT),,-q)
+PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET) -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install install-dev serve sample demo fetch test lint format bench bench-accuracy clean
@@ -91,6 +93,6 @@ bench: install-dev ## Measure latency and memory against MONAI Label's own SAM 2
 bench-accuracy: install-dev ## Measure accuracy on real images against classical methods.
 	@$(IN_VENV) python -m benchmarks.accuracy $(ARGS)
 
-clean: ## Remove the environment, the sample study, outputs and caches.
+clean: ## Remove the environment, the sample study with labels saved in it, outputs and caches.
 	rm -rf $(VENV) studies/sample studies/sample_truth outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

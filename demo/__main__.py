@@ -65,7 +65,7 @@ def server(host: str, port: int, studies: Path) -> Iterator[str]:
         with running_server(APP, studies.resolve(), port) as started:
             yield started.url
         return
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise ServerError(
             f"what answers at {url} is no MONAI Label server; name another: make demo PORT=8001"
         ) from None
