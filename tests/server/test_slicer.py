@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from monailabel.client import MONAILabelClient
-from monailabel.client.client import MONAILabelClientException
+from monailabel.client.client import MONAILabelClientException, MONAILabelUtils
 
 from tests.support import studies
 from tests.support.client import Client, read_nrrd
@@ -24,7 +26,15 @@ EXTRA = {"result_extension": ".nrrd", "result_dtype": "uint8", "reset_state": Fa
 
 
 @pytest.fixture
-def slicer(client: Client, tmp_path: Path) -> MONAILabelClient:
+def slicer(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MONAILabelClient:
+    receive = MONAILabelUtils.send_response
+
+    def receive_and_close(connection: HTTPConnection, *others: Any) -> Any:
+        # The class leaves its connections open, which Python warns of.
+        with closing(connection):
+            return receive(connection, *others)
+
+    monkeypatch.setattr(MONAILabelUtils, "send_response", staticmethod(receive_and_close))
     return MONAILabelClient(client.url, tmpdir=str(tmp_path), client_id="user-xyz")
 
 
@@ -125,6 +135,8 @@ def test_the_default_answer_is_a_file_of_the_image_s_own_type(slicer: MONAILabel
     assert answer["score"] <= 1.0
 
 
+# The class leaves the uploaded file open, which Python warns of.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_session_upload(slicer: MONAILabelClient, tmp_path: Path) -> None:
     file = studies.write_nifti(tmp_path / "upload.nii.gz", CT.image, CT.affine)
     session = slicer.create_session(str(file))["session_id"]
