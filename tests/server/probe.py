@@ -88,7 +88,6 @@ def torch_state() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "cudnn benchmark": torch.backends.cudnn.benchmark,
-        "random state": hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
     }
 
 
