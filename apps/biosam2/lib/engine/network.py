@@ -143,7 +143,7 @@ class Network(SAM2Base):
         return _decoded(outputs)
 
     def _flat(self, features: Features) -> tuple[list[torch.Tensor], torch.Tensor, list[tuple[int, int]]]:
-        """The maps as SAM 2's steps take them, (h*w, 1, C); the position encoding of the last; their sizes."""
+        """The maps as SAM 2's steps take them, (h*w, 1, C); the last one's position encoding; their sizes."""
         maps = [level.flatten(2).permute(2, 0, 1) for level in features.maps]
         position = self.image_encoder.neck.position_encoding(features.maps[-1]).to(features.maps[-1].dtype)
         sizes = [(level.shape[-2], level.shape[-1]) for level in features.maps]

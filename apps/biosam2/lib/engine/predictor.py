@@ -70,7 +70,7 @@ class Predictor:
     ):
         self.name = name
         self.runtime = runtime
-        # A CPU's convolutions are twice as fast in bf16 when the channels lie together.
+        # Channels last is the layout that a CPU's bf16 convolutions compute in.
         self._network = network.to(runtime.device, memory_format=torch.channels_last)
         self._embeddings = embeddings
         self._key = (version, network.image_size, str(runtime.device), runtime.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lib.infers.cleaning import cleaned
 from lib.infers.task import Case, Segmentation, SegmentTask
 
 
@@ -13,8 +14,10 @@ class SliceTask(SegmentTask):
         (item,) = case.prompts.objects
         ((index, prompts),) = case.prompts.frames(item).items()
         result = case.predictor.segment(case.frames, case.image.digest, index, prompts)
+        clicks = [(round(y), round(x)) for x, y in prompts.points[prompts.labels == 1].tolist()]
+        mask = cleaned(result.mask, case.request, clicks)
         return Segmentation(
-            labels=case.frames.to_volume({index: result.mask}),
+            labels=case.frames.to_volume({index: mask}),
             scores={item.label: result.score},
             params={"slice": index, "axis": case.prompts.axis, "presence": result.presence},
         )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lib.engine.engines import Engines
 from lib.engine.predictor import Predictor
-from lib.engine.runtime import available_devices
+from lib.engine.runtime import available_devices, resolve_device
 from lib.images.cache import ImageCache
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
@@ -23,7 +23,6 @@ from lib.infers.http import http_errors
 from lib.prompts.parsing import parse_prompts
 from lib.prompts.types import PromptSet
 from lib.settings import Settings
-from lib.transforms.components import fill_holes, largest_component
 from lib.transforms.frames import FrameStack
 from lib.transforms.windowing import Window
 
@@ -73,7 +72,7 @@ class Segmentation:
 
 
 class _Stopwatch:
-    """Seconds between laps, as MONAI Label's ``latencies``."""
+    """Seconds between laps, under the names of MONAI Label's ``latencies``: ``post`` is writing the file."""
 
     def __init__(self) -> None:
         self._start = self._last = time.perf_counter()
@@ -114,7 +113,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
             dimension=dimension,
             description=description,
             config={
-                "device": available_devices(),
+                "device": _devices(settings.device),
                 "largest_component": settings.largest_component,
                 "fill_holes": settings.fill_holes,
             },
@@ -144,14 +143,12 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         """
         with http_errors():
             watch = _Stopwatch()
-            case = self._open({**self._defaults(), **request})
+            case = self._open({**self._defaults(), **_without_uploaded_label(request)})
             watch.lap("pre")
             result = self.segment(case)
             watch.lap("infer")
-            result.labels = _cleaned(result.labels, case.request)
-            watch.lap("post")
             path = self._write(case, result)
-            watch.lap("write")
+            watch.lap("post")
             return str(path), self._params(case, result, watch.latencies)
 
     @abstractmethod
@@ -195,23 +192,22 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         }
 
 
+def _devices(preferred: str) -> list[str]:
+    """The devices that a request may name; viewers choose the first when nobody chooses."""
+    first = str(resolve_device(preferred))
+    return [first, *(name for name in available_devices() if name != first)]
+
+
+def _without_uploaded_label(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request without an uploaded label map: its path stands where the label's name is meant to."""
+    return {
+        key: value for key, value in request.items() if key != "label" or not Path(str(value)).is_absolute()
+    }
+
+
 def _extension(path: Path) -> str:
     """The file type of an image, which its mask gets too; NIfTI for a folder of DICOM files."""
-    if path.suffix in (".gz", ".nrrd") and len(path.suffixes) > 1:
-        return "".join(path.suffixes[-2:])
+    for double in (".nii.gz", ".seg.nrrd"):
+        if path.name.endswith(double):
+            return double
     return path.suffix if path.suffix not in ("", ".dcm") else ".nii.gz"
-
-
-def _cleaned(labels: NDArray[np.uint8], request: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """The labels after the options ``largest_component`` and ``fill_holes``, label by label."""
-    if not (request["largest_component"] or request["fill_holes"]):
-        return labels
-    cleaned = np.zeros_like(labels)
-    for value in np.unique(labels[labels > 0]):
-        mask = labels == value
-        if request["largest_component"]:
-            mask = largest_component(mask)
-        if request["fill_holes"]:
-            mask = fill_holes(mask)
-        cleaned[mask & (cleaned == 0)] = value
-    return cleaned

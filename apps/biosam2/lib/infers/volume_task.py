@@ -8,6 +8,7 @@ import numpy as np
 
 from lib.engine.predictor import FrameMask
 from lib.engine.propagation import propagate
+from lib.infers.cleaning import cleaned_labels
 from lib.infers.task import Case, Segmentation, SegmentTask
 
 
@@ -29,8 +30,9 @@ class VolumeTask(SegmentTask):
         for number, index, result in steps:
             by_slice[index][number] = result
         values = [item.index for item in objects]
+        labels = case.frames.to_volume({k: _label_map(found, values) for k, found in by_slice.items()})
         return Segmentation(
-            labels=case.frames.to_volume({k: _label_map(found, values) for k, found in by_slice.items()}),
+            labels=cleaned_labels(labels, case.request),
             scores={item.label: _mean_score(by_slice, number) for number, item in enumerate(objects)},
             params={
                 "axis": case.prompts.axis,

@@ -1,0 +1,51 @@
+import torch
+
+from lib.engine.network import NetworkPrompts
+from tests.unit.engine.conftest import SIZE, make_tiny
+
+
+def prompts(x: float, y: float) -> NetworkPrompts:
+    return NetworkPrompts(torch.tensor([[[x, y]]]), torch.ones((1, 1), dtype=torch.int32))
+
+
+def test_features_come_at_strides_4_8_and_16_and_count_their_bytes(tiny):
+    features = tiny.encode(torch.zeros(1, 3, SIZE, SIZE))
+    assert [tuple(level.shape) for level in features.maps] == [
+        (1, 32, SIZE // 4, SIZE // 4),
+        (1, 64, SIZE // 8, SIZE // 8),
+        (1, 256, SIZE // 16, SIZE // 16),
+    ]
+    assert features.nbytes == 4 * (32 * 32**2 + 64 * 16**2 + 256 * 8**2)
+
+
+def test_nothing_is_kept_between_two_calls(tiny):
+    torch.manual_seed(3)
+    features = tiny.encode(torch.randn(1, 3, SIZE, SIZE))
+    first = tiny.segment(features, prompts(20, 30))
+    tiny.segment(features, prompts(90, 100))
+    again = tiny.segment(features, prompts(20, 30))
+    assert torch.equal(first.logits, again.logits)
+    assert first.iou == again.iou
+
+
+def test_the_predicted_iou_and_presence_are_not_thrown_away(tiny):
+    decoded = tiny.segment(tiny.encode(torch.zeros(1, 3, SIZE, SIZE)), prompts(20, 30))
+    assert 0 <= decoded.iou <= 1
+    assert decoded.object_logit > 0
+    assert decoded.logits.shape == (1, 1, SIZE // 4, SIZE // 4)
+    assert decoded.logits_full.shape == (1, 1, SIZE, SIZE)
+
+
+def test_a_network_that_sees_no_object_gives_no_mask():
+    network = make_tiny()
+    network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(-100.0)
+    decoded = network.segment(network.encode(torch.zeros(1, 3, SIZE, SIZE)), prompts(20, 30))
+    assert decoded.object_logit < 0
+    assert (decoded.logits == -1024).all()
+
+
+def test_a_memory_has_64_channels_at_stride_16_and_a_pointer(tiny):
+    features = tiny.encode(torch.zeros(1, 3, SIZE, SIZE))
+    memory = tiny.remember(features, tiny.segment(features, prompts(20, 30)), prompted=True)
+    assert memory["maskmem_features"].shape == (1, 64, SIZE // 16, SIZE // 16)
+    assert memory["obj_ptr"].shape == (1, 256)

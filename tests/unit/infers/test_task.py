@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from lib.infers.task import _devices, _extension, _without_uploaded_label
+
+
+@pytest.mark.parametrize(
+    ("name", "extension"),
+    [
+        ("a.nii.gz", ".nii.gz"),
+        ("1.2.840.113.nii.gz", ".nii.gz"),
+        ("a.nii", ".nii"),
+        ("a.nrrd", ".nrrd"),
+        ("1.2.840.nrrd", ".nrrd"),
+        ("a.seg.nrrd", ".seg.nrrd"),
+        ("a.png", ".png"),
+        ("series", ".nii.gz"),
+        ("echo.dcm", ".nii.gz"),
+    ],
+)
+def test_a_mask_gets_the_file_type_of_its_image(name, extension):
+    assert _extension(Path(name)) == extension
+
+
+def test_the_label_of_a_request_is_a_name_and_never_an_uploaded_file():
+    assert _without_uploaded_label({"label": "liver", "a": 1}) == {"label": "liver", "a": 1}
+    assert _without_uploaded_label({"label": "/tmp/x.nii.gz", "a": 1}) == {"a": 1}
+
+
+def test_viewers_are_offered_the_devices_there_are_and_the_set_one_first():
+    assert _devices("cpu")[0] == "cpu"
+    assert len(set(_devices("auto"))) == len(_devices("auto"))
