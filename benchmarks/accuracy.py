@@ -1,7 +1,8 @@
-"""How right: our server on images with known truth, beside GrabCut and random walker (``make bench-accuracy``).
+"""How right: our server on images with known truth, beside GrabCut and random walker.
 
-The images are those of a data pack: the folder that BIOSAM2_DATA names, else ``../shared/data``. Without one
+The images are those of a data pack: the folder that BIOSAM2_DATA names. Without one
 the sample study's phantoms are measured. The server gets copies of the images alone; truth stays outside.
+``make bench-accuracy`` runs it.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ DEFAULT_DATA = ROOT.parent / "shared" / "data"
 
 PROTOCOL = """\
 Box: tight around the object's largest island on the slice where that is largest. Clicks: the first in the
-island's middle, each next one in the middle of the largest mistake of our last mask. Propagation: a box on the
-object's middle slice, Dice of the whole volume. GrabCut: OpenCV, same box, same 8-bit slice, 5 iterations. Random
-walker: scikit-image, the same clicks; with "own clicks" each next click mends its own mask instead. Seen: whether
-the bundled weights were trained on the image."""
+island's middle, each next one in the middle of the largest mistake of our last mask. Propagation: a box on
+the object's middle slice, Dice of the whole volume. GrabCut: OpenCV, same box, same 8-bit slice, 5
+iterations. Random walker: scikit-image, the same clicks; with "own clicks" each next click mends its own mask
+instead. Seen: whether the bundled weights were trained on the image."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -106,15 +107,10 @@ def write(trials: Sequence[Trial], text: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "accuracy.md").write_text(text, encoding="utf-8")
     (folder / "accuracy.csv").write_text(to_csv(trials), encoding="utf-8")
-    numbers = [
-        {
-            "image": trial.target.item.id,
-            "object": trial.target.name,
-            "slice": trial.target.index,
-            **trial.dice,
-        }
-        for trial in trials
-    ]
+    numbers = []
+    for trial in trials:
+        target = trial.target
+        numbers.append({"image": target.item.id, "object": target.name, "slice": target.index, **trial.dice})
     (folder / "accuracy.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     draw_sheet(trials).save(folder / "accuracy.png")
 
@@ -127,9 +123,8 @@ def main(argv: list[str] | None = None) -> None:
         conf["image_size"] = str(options.image_size)
     with tempfile.TemporaryDirectory(prefix="biosam2_accuracy_", ignore_cleanup_errors=True) as work:
         items, about = find_items(Path(work))
-        items = [
-            item for item in items if not options.items or any(word in item.id for word in options.items)
-        ]
+        if options.items:
+            items = [item for item in items if any(word in item.id for word in options.items)]
         print(about, flush=True)
         studies = Path(work) / "datastore"
         copy_images(items, studies)

@@ -73,4 +73,5 @@ def random_walk(levels: Levels, clicks: Sequence[Click]) -> Mask:
     for click in clicks:
         disc = (xs - click.x) ** 2 + (ys - click.y) ** 2 <= SEED_RADIUS**2
         seeds[disc] = _OBJECT if click.positive else _BACKGROUND
-    return random_walker(grey, seeds, mode="cg_j") == _OBJECT
+    # Solved directly: the iterative modes leave the range of probabilities at their default tolerance.
+    return random_walker(grey, seeds, mode="bf") == _OBJECT

@@ -50,7 +50,7 @@ class Item:
         return self.image.name.endswith((".nii", ".nii.gz"))
 
     def read_image(self) -> NDArray:
-        """(I, J, K) intensities, or (I, J, 1) and (I, J, 1, 3) for a picture; a picture's [i, j] is [x, y]."""
+        """(I, J, K) intensities, or (I, J, 1) or (I, J, 1, 3) for a picture, whose [i, j] is [x, y]."""
         return _read(self.image)
 
     def read_label(self) -> NDArray[np.int32]:
@@ -72,7 +72,7 @@ def read_items(data: Path) -> list[Item]:
 
 
 def phantom_items(folder: Path) -> list[Item]:
-    """Writes the sample study to ``folder`` and returns its images: truth by construction, no real anatomy."""
+    """Writes the sample study to ``folder`` and returns its images, whose truth is exact."""
     items = []
     for image in write_study(folder / "study"):
         name = image.name.split(".")[0]

@@ -29,9 +29,9 @@ PEER_APP = Path(__file__).resolve().parent / "peer_app"
 IMAGE_SIZE = 1024
 
 LEGEND = (
-    "Times are minimum / median; ratios are of medians. Peer: MONAI Label's own `sam_2d` and `sam_3d`. Floor: "
-    "the network's parts called directly in one process with the same weights, input size and number format, "
-    "and the answer written (a cold click: encoder, decoder, write; a second one: decoder, write)."
+    "Times are minimum / median; ratios are of medians. Peer: MONAI Label's own `sam_2d` and `sam_3d`. "
+    "Floor: the network's parts called directly in one process with the same weights, input size and number "
+    "format, and the answer written (a cold click: encoder, decoder, write; a second one: decoder, write)."
 )
 
 

@@ -71,14 +71,22 @@ def run_trial(
 
 def _click_trials(trial: Trial, asking: _Asking, levels: NDArray[np.uint8], baselines: bool) -> None:
     truth = trial.target.truth
+    walks: dict[tuple[Click, ...], Mask] = {}
+
+    def walk(clicks: Sequence[Click]) -> Mask:
+        """The random walker, once per set of clicks: it takes seconds."""
+        if tuple(clicks) not in walks:
+            walks[tuple(clicks)] = random_walk(levels, clicks)
+        return walks[tuple(clicks)]
+
     series = click_series(truth, asking.clicks)
-    walker = click_series(truth, lambda clicks: random_walk(levels, clicks)) if baselines else []
+    walker = click_series(truth, walk) if baselines else []
     for count in CLICK_COUNTS:
         prompt = f"{count} click" if count == 1 else f"{count} clicks"
         clicks, mask = series[min(count, len(series)) - 1]
         trial.add(prompt, OURS, dice(mask, truth))
         if baselines:
-            trial.add(prompt, WALKER, dice(random_walk(levels, clicks), truth))
+            trial.add(prompt, WALKER, dice(walk(clicks), truth))
             trial.add(prompt, WALKER_OWN, dice(walker[min(count, len(walker)) - 1][1], truth))
 
 
@@ -94,7 +102,7 @@ def click_series(
         seed: of the choice among equally central pixels.
 
     Returns:
-        After each click, all clicks so far and the mask; fewer than ``count`` when a mask has no mistake left.
+        After each click, all clicks so far and the mask; fewer than ``count`` when no mistake is left.
     """
     rng = np.random.default_rng(seed)
     mask: Mask = np.zeros_like(truth)

@@ -1,0 +1,47 @@
+import math
+
+import pytest
+
+from benchmarks.interleaved import FLOOR, OURS, PEER
+from benchmarks.latency_report import floor_seconds, latency_table, memory_table, parts_table
+
+SECONDS = {
+    "second click, same slice": {OURS: [0.1, 0.1, 0.2], PEER: [2.0, 2.0]},
+    "cold click, image not open": {OURS: [2.0], PEER: [3.0]},
+    "encoder": {FLOOR: [1.0]},
+    "decoder": {FLOOR: [0.07]},
+    "write": {FLOOR: [0.01, 0.03]},
+}
+
+
+def _row(table, name):
+    (line,) = [line for line in table.splitlines() if line.startswith(f"| {name}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_floor_is_the_sum_of_medians():
+    assert floor_seconds(SECONDS, ("decoder", "write")) == pytest.approx(0.09)
+    assert math.isnan(floor_seconds(SECONDS, ("decoder", "memory")))
+
+
+def test_what_meets_its_aim_is_bold_and_what_does_not_is_said():
+    row = _row(latency_table(SECONDS), "second click")
+    assert row[1:5] == ["100 / 100", "2000 / 2000", "**20.00**", "≥ 12"]
+    assert row[5:8] == ["90", "**1.11**", "≤ 1.3"]
+    assert _row(latency_table(SECONDS), "cold click")[3] == "1.50 (missed)"
+
+
+def test_what_was_not_measured_has_no_row():
+    assert "propagation" not in latency_table(SECONDS)
+
+
+def test_memory_is_compared_with_its_limit():
+    table = memory_table(
+        {"2-D tasks": {OURS: 1500.4, PEER: 2400.0}, "3-D tasks": {OURS: 3000.0, PEER: 2900.0}}
+    )
+    assert _row(table, "2-D") == ["2-D tasks", "**1500**", "2400", "< 2400"]
+    assert _row(table, "3-D")[1] == "3000 (missed)"
+
+
+def test_parts_of_the_floor_have_their_own_table():
+    assert _row(parts_table(SECONDS), "write") == ["write", "10 / 20"]
