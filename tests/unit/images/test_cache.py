@@ -65,6 +65,17 @@ def test_a_slice_added_to_a_series_is_seen(tmp_path, ct_slice):
     assert cache.get(tmp_path).shape == (4, 3, 2)
 
 
+def test_a_slice_written_again_in_its_place_is_seen(tmp_path, ct_slice):
+    cache = ImageCache(10**6, 10**6)
+    path = ct_slice(tmp_path / "a.dcm", np.full((3, 4), 1024), 0)
+    assert cache.get(tmp_path).array.max() == 0
+    with path.open("r+b") as file:
+        file.seek(-24, os.SEEK_END)
+        file.write(np.full((3, 4), 1074, "<u2").tobytes())
+    os.utime(path, ns=(1, time.time_ns() + 10**9))
+    assert cache.get(tmp_path).array.max() == 50
+
+
 def test_the_least_recently_used_goes_first(save, readings):
     cache = ImageCache(2 * BYTES, 10**6)
     a, b, c = save("a.nii"), save("b.nii"), save("c.nii")

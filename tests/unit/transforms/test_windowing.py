@@ -145,6 +145,11 @@ def test_the_request_comes_first_then_dicom():
     assert choose_window(volume, dicom=(0, 80), modality="CT") == Window(0.0, 80.0, "dicom")
 
 
+@pytest.mark.parametrize("dicom", [(-5000.0, -3000.0), (5000.0, 6000.0), (1200.5, 1200.6)])
+def test_a_dicom_window_that_shows_nothing_is_left_out(dicom):
+    assert choose_window(ct_phantom(), dicom=dicom).source == "ct"
+
+
 @pytest.mark.parametrize(
     "window", [[1], [1, 2, 3], [], "12", ["0", "1"], [None, 1], [True, 2], {"low": 0}, 5, [10**400, 1]]
 )

@@ -81,8 +81,9 @@ def choose_window(
 ) -> Window:
     """Chooses the window of an image: the request's, else DICOM's, else one that suits the intensities.
 
-    8-bit levels are left as they are, CT in Hounsfield units gets the soft tissue window, and everything else
-    the 0.5th to the 99.5th percentile without the background. Intensities are judged by a sample
+    DICOM's is left out where no voxel lies in it, as after a conversion that forgot the tags. Else 8-bit levels
+    are left as they are, CT in Hounsfield units gets the soft tissue window, and everything else the 0.5th to
+    the 99.5th percentile without the background. Intensities are judged by a sample
     (``sampling.sorted_sample``), so the cost does not grow with the volume.
 
     Args:
@@ -97,10 +98,10 @@ def choose_window(
     """
     if requested is not None:
         return _requested_window(requested)
-    if dicom is not None:
-        return Window(float(dicom[0]), float(dicom[1]), "dicom")
     sample = sorted_sample(array)
     require_finite(sample)
+    if dicom is not None and _shows_anything(sample, dicom):
+        return Window(float(dicom[0]), float(dicom[1]), "dicom")
     if array.dtype == np.uint8 and sample[-1] >= LEVELS_NEEDED:
         return Window(0.0, 255.0, "levels")
     if modality in (None, "CT") and _is_hounsfield(sample, known_ct=modality == "CT"):
@@ -151,6 +152,13 @@ def _is_hounsfield(sample: NDArray, *, known_ct: bool) -> bool:
     return (
         _share(measured, CT_RANGE) >= CT_RANGE_SHARE and _share(measured, CT_TISSUE_RANGE) >= CT_TISSUE_SHARE
     )
+
+
+def _shows_anything(ordered: NDArray, interval: tuple[float, float]) -> bool:
+    """Whether some intensity lies in the interval, ends not counted: else all is black or white."""
+    first = np.searchsorted(ordered, interval[0], side="right")
+    last = np.searchsorted(ordered, interval[1], side="left")
+    return bool(last > first)
 
 
 def _share(ordered: NDArray, interval: tuple[float, float]) -> float:
