@@ -57,6 +57,16 @@ def test_a_slope_that_is_no_integer_is_applied(tmp_path, ct_slice):
     assert image.array.dtype == np.float32
 
 
+def test_a_negative_is_turned_over_and_loses_its_window(tmp_path, ct_slice):
+    stored = np.arange(1000, 1012).reshape(3, 4)
+    elements = {"WindowCenter": 0, "WindowWidth": 30, "PhotometricInterpretation": "MONOCHROME1"}
+    image = read_image(ct_slice(tmp_path / "a.dcm", stored, 0, **elements), MANY)
+    greys = image.array[:, :, 0].T.astype(int)
+    # Black where the file's highest values are.
+    assert (np.diff(greys.ravel()) == -1).all()
+    assert image.dicom_window is None
+
+
 def test_a_file_without_a_suffix_is_known_by_its_mark(tmp_path, ct_slice):
     ct_slice(tmp_path / "IM0001", np.full((3, 4), 1024), 0)
     image = read_image(tmp_path / "IM0001", MANY)

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _TAGS = [
     "Modality",
+    "PhotometricInterpretation",
     "Columns",
     "Rows",
     "NumberOfFrames",
@@ -43,9 +44,13 @@ class DicomTags:
 
 
 def read_tags(file: Path) -> DicomTags:
-    """Reads the tags of one file, without its pixels. Of several windows the first counts."""
+    """Reads the tags of one file, without its pixels. Of several windows the first counts.
+
+    A MONOCHROME1 file has none: ITK turns its intensities over, and a window is for those in the file.
+    """
     dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-    windows = (_window(source) for source in _sources(dataset))
+    turned_over = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+    windows = () if turned_over else (_window(source) for source in _sources(dataset))
     return DicomTags(
         modality=dataset.get("Modality") or None,
         window=next((found for found in windows if found), None),

@@ -81,9 +81,9 @@ def choose_window(
 ) -> Window:
     """Chooses the window of an image: the request's, else DICOM's, else one that suits the intensities.
 
-    DICOM's is left out where no voxel lies in it, as after a conversion that forgot the tags. Else 8-bit levels
-    are left as they are, CT in Hounsfield units gets the soft tissue window, and everything else the 0.5th to
-    the 99.5th percentile without the background. Intensities are judged by a sample
+    DICOM's is left out where no voxel lies in it, as after a conversion that forgot the tags. Else levels of
+    8 bits stay as they are, CT in Hounsfield units gets the soft tissue window, and everything else the 0.5th
+    to the 99.5th percentile without the background. Intensities are judged by a sample
     (``sampling.sorted_sample``), so the cost does not grow with the volume.
 
     Args:
