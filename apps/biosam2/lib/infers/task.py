@@ -177,7 +177,8 @@ class SegmentTask(InferTask):  # type: ignore[misc]
     @staticmethod
     def _write(case: Case, result: Segmentation) -> Path:
         extension = case.request.get("result_extension") or _extension(case.image.path)
-        return write_mask(result.labels, case.image, extension, bool(case.request.get("result_compress")))
+        compress = bool(case.request.get("result_compress"))
+        return write_mask(result.labels, case.image, extension, compress, case.prompts.label_names)
 
     @staticmethod
     def _params(case: Case, result: Segmentation, latencies: dict[str, float]) -> dict[str, Any]:
