@@ -155,6 +155,14 @@ def test_row_20_pictures_in_colour_and_in_grey(client: Client, image: str, name:
     assert dice(answer.mask, phantom.objects[name]) > 0.8
 
 
+def test_row_20_several_objects_on_a_picture(client: Client) -> None:
+    colour = studies.phantom("colour")
+    points = {"lesion": [colour.click("nucleus")[:2]], "organ": [colour.click("other")[:2]]}
+    mask = client.segment("biosam2_multi", "colour", points).mask
+    assert dice(mask == 1, colour.objects["nucleus"]) > 0.7
+    assert dice(mask == 2, colour.objects["other"]) > 0.7
+
+
 def test_row_20_four_dimensions_are_refused_in_words(client: Client) -> None:
     answer = client.infer("biosam2_point", "four_d", {"foreground": [[3, 3, 1]]})
     assert answer.status == 422
