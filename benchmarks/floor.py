@@ -55,10 +55,10 @@ class Floor:
         Returns:
             Seconds of ``encoder`` and ``decoder``.
         """
+        nothing: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+        image = self._image(seed)
         with self._running():
-            self._track(
-                0, 1, self._encode(seed), {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}, False
-            )
+            self._track(0, 1, self._encode(image), nothing, False)
         return {part: self._seconds[part][-1] for part in ("encoder", "decoder")}
 
     def propagation(self, slices: int) -> dict[str, float]:
@@ -68,19 +68,22 @@ class Floor:
             Seconds per slice, all parts together (``total``) and each part's share.
         """
         memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+        images = [self._image(frame) for frame in range(slices)]
         with self._running():
             started = time.perf_counter()
-            for frame in range(slices):
-                output = self._track(frame, slices, self._encode(frame), memory, True)
+            for frame, image in enumerate(images):
+                output = self._track(frame, slices, self._encode(image), memory, True)
                 memory["non_cond_frame_outputs" if frame else "cond_frame_outputs"][frame] = output
             total = time.perf_counter() - started
         shares = {part: sum(values) / slices for part, values in self._seconds.items()}
         return {"total": total / slices, **shares}
 
-    def _encode(self, seed: int) -> dict[str, Any]:
+    def _image(self, seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         image = torch.rand(_BATCH_OF_ONE, 3, self._size, self._size, generator=generator)
-        image = image.contiguous(memory_format=torch.channels_last)
+        return image.contiguous(memory_format=torch.channels_last)
+
+    def _encode(self, image: torch.Tensor) -> dict[str, Any]:
         return self._timed("encoder", self._network.forward_image)(image)
 
     def _track(
