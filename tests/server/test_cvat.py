@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.support import studies
 from tests.support.client import Answer, Client
-from tests.support.phantoms import Phantom, dice
+from tests.support.phantoms import FROM_BOX, Phantom, dice
 
 TASKS = ["biosam2_point", "biosam2_box", "sam_2d"]
 
@@ -35,7 +35,7 @@ def test_the_interactor_gets_a_picture_of_the_frame_s_size(client: Client, uploa
     picture = Image.open(io.BytesIO(answer.file.content))
     assert picture.size == colour.image.shape[:2]
     assert np.asarray(picture).ndim == 2
-    assert dice(answer.mask, colour.objects["nucleus"]) > 0.8
+    assert dice(answer.mask, colour.objects["nucleus"]) > FROM_BOX
 
 
 def test_the_mask_has_no_loss(client: Client, upload: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_box_alone_and_absent_lists(client: Client, upload: Path) -> None:
     full = _ask(client, "sam_2d", upload, colour, "other")
     bare = client.segment("sam_2d", "", {"roi": colour.box("other")}, file=upload)
     np.testing.assert_array_equal(full.mask, bare.mask)
-    assert dice(full.mask, colour.objects["other"]) > 0.8
+    assert dice(full.mask, colour.objects["other"]) > FROM_BOX
 
 
 def test_a_box_in_any_order_of_its_corners(client: Client, upload: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_box_in_any_order_of_its_corners(client: Client, upload: Path) -> None
 def test_the_tracker_sends_a_box_and_its_own_output_key(client: Client, upload: Path) -> None:
     colour = studies.phantom("colour")
     answer = client.segment("sam_2d", "", {"output": "json", "roi": colour.box("nucleus")}, file=upload)
-    assert dice(answer.mask, colour.objects["nucleus"]) > 0.8
+    assert dice(answer.mask, colour.objects["nucleus"]) > FROM_BOX
 
 
 def test_a_background_point_takes_away(client: Client, upload: Path) -> None:

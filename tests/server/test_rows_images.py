@@ -19,7 +19,7 @@ from lib.transforms.frames import FrameStack
 from lib.transforms.windowing import Window
 from tests.support import studies
 from tests.support.client import Client
-from tests.support.phantoms import dice
+from tests.support.phantoms import FROM_BOX, FROM_CLICK, dice
 
 CT = studies.phantom("ct")
 LUNG = studies.phantom("lung")
@@ -38,19 +38,19 @@ def _box(client: Client, image: str, name: str, **others: object) -> tuple[float
 
 def test_row_01_values_above_255_are_told_apart(client: Client) -> None:
     score, (low, high) = _box(client, "mr", "tumour")
-    assert score > 0.8
+    assert score > FROM_BOX
     assert low < 900 < 1900 < high + 500
 
 
 def test_row_01_values_below_0_are_told_apart(client: Client) -> None:
     score, (low, high) = _box(client, "ct", "organ")
-    assert score > 0.8
+    assert score > FROM_BOX
     assert low < -110 < 40 < high
 
 
 def test_row_01_the_window_of_the_request_is_used(client: Client) -> None:
     score, window = _box(client, "lung", "nodule", window=[-1000, -200])
-    assert score > 0.8
+    assert score > FROM_BOX
     assert window == [-1000, -200]
 
 
@@ -69,7 +69,7 @@ def test_row_05_x_and_y_are_not_swapped_in_a_picture(client: Client) -> None:
     answer = client.segment("biosam2_point", "tiny", {"foreground": [[x, y]]})
     picture = Image.open(io.BytesIO(answer.file.content))
     assert picture.size == (30, 20)
-    assert dice(answer.mask, TINY.objects["cell"]) > 0.6
+    assert dice(answer.mask, TINY.objects["cell"]) > FROM_CLICK
     assert np.asarray(picture)[y, x] > 0
 
 
@@ -82,13 +82,13 @@ def test_row_05_x_and_y_are_not_swapped_in_an_upload(client: Client, tmp_path: P
     upload = studies.write_picture(tmp_path / "frame.jpg", TINY.image, quality=92)
     answer = client.segment("sam_2d", "", {"roi": TINY.box("cell")}, file=upload)
     assert Image.open(io.BytesIO(answer.file.content)).size == (30, 20)
-    assert dice(answer.mask, TINY.objects["cell"]) > 0.7
+    assert dice(answer.mask, TINY.objects["cell"]) > FROM_BOX
 
 
 @pytest.mark.parametrize(("image", "name"), [("ct", "lesion"), ("ct_nrrd", "organ"), ("mr", "tumour")])
 def test_row_05_x_and_y_are_not_swapped_in_a_volume(client: Client, image: str, name: str) -> None:
     score, _ = _box(client, image, name)
-    assert score > 0.8
+    assert score > FROM_BOX
 
 
 def test_row_11_a_mask_for_a_jpeg_is_a_png_without_loss(client: Client, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_row_20_slices_along_any_axis(client: Client, axis: int) -> None:
     mask = client.segment("biosam2_point", "ct", params).mask
     assert mask.shape == CT.image.shape
     assert set(np.nonzero(mask)[axis]) == {t}
-    assert dice(np.moveaxis(mask, axis, 0)[t], truth) > 0.6
+    assert dice(np.moveaxis(mask, axis, 0)[t], truth) > FROM_CLICK
 
 
 @pytest.mark.parametrize(("image", "name"), [("colour", "nucleus"), ("colour", "other"), ("grey", "cell")])
@@ -152,15 +152,15 @@ def test_row_20_pictures_in_colour_and_in_grey(client: Client, image: str, name:
     phantom = studies.phantom(image)
     answer = client.segment("biosam2_box", image, {"roi": phantom.box(name)})
     assert Image.open(io.BytesIO(answer.file.content)).format == "PNG"
-    assert dice(answer.mask, phantom.objects[name]) > 0.8
+    assert dice(answer.mask, phantom.objects[name]) > FROM_BOX
 
 
 def test_row_20_several_objects_on_a_picture(client: Client) -> None:
     colour = studies.phantom("colour")
     points = {"lesion": [colour.click("nucleus")[:2]], "organ": [colour.click("other")[:2]]}
     mask = client.segment("biosam2_multi", "colour", points).mask
-    assert dice(mask == 1, colour.objects["nucleus"]) > 0.7
-    assert dice(mask == 2, colour.objects["other"]) > 0.7
+    assert dice(mask == 1, colour.objects["nucleus"]) > FROM_CLICK
+    assert dice(mask == 2, colour.objects["other"]) > FROM_CLICK
 
 
 def test_row_20_four_dimensions_are_refused_in_words(client: Client) -> None:

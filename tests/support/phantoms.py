@@ -14,6 +14,12 @@ from scipy import ndimage
 # Half a voxel of blur at the edges, as a scanner's partial volumes give; the truth stays where it was.
 EDGE_BLUR = 0.6
 
+# Dice from which on a mask is on the right object: far below what the bundled weights reach on objects as
+# plain as these, and out of reach for a mask that is mirrored, transposed, shifted, or of another object.
+FROM_BOX = 0.75
+FROM_CLICK = 0.6
+THROUGH_VOLUME = 0.5
+
 
 @dataclass(frozen=True)
 class Phantom:
