@@ -1,0 +1,192 @@
+"""The network in training: SAM 2's own parts, called so that many prompts share one encoded image."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+APP = Path(__file__).resolve().parent.parent / "apps" / "biosam2"
+if str(APP) not in sys.path:
+    sys.path.insert(0, str(APP))
+
+from hydra.utils import instantiate  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
+
+from lib.prompts.rendering import render_prompts  # noqa: E402
+from pretraining.prompts import Prompts  # noqa: E402
+
+__all__ = [
+    "CONFIG",
+    "Decoded",
+    "Features",
+    "build",
+    "decode",
+    "encode",
+    "plain_attention",
+    "remember",
+    "set_image_size",
+    "track",
+]
+
+CONFIG = APP / "model" / "biosam2_mini.yaml"
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def build(image_size: int | None = None) -> torch.nn.Module:
+    """A freshly initialised network of the configuration, prepared to learn sooner.
+
+    The key projections of the cross-attentions start equal to their query projections, so that
+    attention starts out between equal positions and not at random. The mask head starts as a fixed
+    sum of the upscaled features, so that these get a gradient before the tokens mean anything.
+    """
+    config = OmegaConf.load(CONFIG)
+    if image_size is not None:
+        config.model.image_size = image_size
+    model = instantiate(config.model)
+    decoder = model.sam_mask_decoder.transformer
+    attentions = [decoder.final_attn_token_to_image]
+    for layer in decoder.layers:
+        attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    with torch.no_grad():
+        for attention in attentions:
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+            attention.k_proj.bias.copy_(attention.q_proj.bias)
+        for head in model.sam_mask_decoder.output_hypernetworks_mlps:
+            bias = head.layers[-1].bias
+            bias.copy_(torch.tensor([1.0, -1.0]).repeat(len(bias) // 2))
+        for layer in model.memory_attention.layers:
+            # With rotary codes, equal constant biases make attention prefer equal places.
+            layer.cross_attn_image.q_proj.bias.fill_(1.0)
+            layer.cross_attn_image.k_proj.bias.fill_(1.0)
+    return model
+
+
+def plain_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout_p: float = 0.0
+) -> torch.Tensor:
+    """Attention as two matrix products: on a CPU its backward pass is 2.5 times that of the fused one."""
+    weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return torch.softmax(weights, -1) @ v
+
+
+@dataclass
+class Features:
+    """Encoded images: pyramid features (B, C, h, w) from fine to coarse, and the codes of their places."""
+
+    levels: list[torch.Tensor]
+    places: list[torch.Tensor]
+
+    def take(self, index: torch.Tensor) -> Features:
+        """Features of the images `index`, one row for each object."""
+        return Features([t[index] for t in self.levels], [t[index] for t in self.places])
+
+
+@dataclass
+class Decoded:
+    """Output for N objects: low-resolution logits (N, 1, s, s), IoU (N, 1), presence (N, 1), token (N, C)."""
+
+    logits: torch.Tensor
+    iou: torch.Tensor
+    presence: torch.Tensor
+    token: torch.Tensor
+
+
+def encode(model: torch.nn.Module, images: torch.Tensor) -> Features:
+    """Encode (B, 3, S, S) images in [0, 1]."""
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    out = model.forward_image((images - mean) / std)
+    return Features(out["backbone_fpn"], out["vision_pos_enc"])
+
+
+def decode(
+    model: torch.nn.Module,
+    features: Features,
+    prompts: Prompts | None,
+    previous: torch.Tensor | None = None,
+    conditioned: torch.Tensor | None = None,
+) -> Decoded:
+    """Decode one mask for each row of `features`; `conditioned` replaces the coarsest level after memory."""
+    fine = features.levels
+    coarse = fine[-1] + model.no_mem_embed.view(1, -1, 1, 1) if conditioned is None else conditioned
+    n, device = coarse.shape[0], coarse.device
+    rendered = None
+    if prompts is None:
+        coords = torch.zeros((n, 1, 2), device=device)
+        labels = -torch.ones((n, 1), dtype=torch.int32, device=device)
+    else:
+        coords, labels = prompts.coords, prompts.labels
+        rendered = render_prompts(coords, labels, model.image_size, previous)
+    sparse, dense = model.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=rendered)
+    logits, iou, tokens, presence = model.sam_mask_decoder(
+        image_embeddings=coarse,
+        image_pe=model.sam_prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=False,
+        repeat_image=False,
+        high_res_features=list(fine[:-1]),
+    )
+    return Decoded(logits.float(), iou.float(), presence.float(), tokens[:, 0])
+
+
+def remember(model: torch.nn.Module, features: Features, decoded: Decoded, present: torch.Tensor) -> dict:
+    """The memory of a decoded frame, as SAM2Base.track_step would store it.
+
+    Args:
+        model: the network.
+        features: of the frame, a row for each object.
+        decoded: what was found there.
+        present: (N,) bool, whether the object counts as seen.
+    """
+    logits = torch.where(
+        present[:, None, None, None], decoded.logits, torch.full_like(decoded.logits, -1024.0)
+    )
+    size = (model.image_size, model.image_size)
+    high = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    coarse = features.levels[-1]
+    memory, places = model._encode_new_memory(
+        [coarse.flatten(2).permute(2, 0, 1)],
+        [tuple(coarse.shape[-2:])],
+        high,
+        torch.where(present, 10.0, -10.0)[:, None],
+        is_mask_from_pts=False,
+    )
+    seen = present[:, None].float()
+    pointer = seen * model.obj_ptr_proj(decoded.token) + (1 - seen) * model.no_obj_ptr
+    return {"maskmem_features": memory, "maskmem_pos_enc": places, "obj_ptr": pointer}
+
+
+def track(
+    model: torch.nn.Module, features: Features, frame: int, bank: dict[int, dict], frames: int
+) -> Decoded:
+    """Decode `frame` from the memories of frame 0 (prompted) and of those between, without a prompt."""
+    coarse, place = features.levels[-1], features.places[-1]
+    conditioned = model._prepare_memory_conditioned_features(
+        frame_idx=frame,
+        is_init_cond_frame=False,
+        current_vision_feats=[coarse.flatten(2).permute(2, 0, 1)],
+        current_vision_pos_embeds=[place.flatten(2).permute(2, 0, 1)],
+        feat_sizes=[tuple(coarse.shape[-2:])],
+        output_dict={
+            "cond_frame_outputs": {0: bank[0]},
+            "non_cond_frame_outputs": {t: m for t, m in bank.items() if t > 0},
+        },
+        num_frames=max(frames, 16),
+    )
+    return decode(model, features, None, conditioned=conditioned)
+
+
+def set_image_size(model: torch.nn.Module, size: int) -> None:
+    """Let a network take square inputs of another side, a multiple of 32; no weight depends on it."""
+    grid = size // model.backbone_stride
+    model.image_size = size
+    model.sam_image_embedding_size = grid
+    model.sam_prompt_encoder.input_image_size = (size, size)
+    model.sam_prompt_encoder.image_embedding_size = (grid, grid)
+    model.sam_prompt_encoder.mask_input_size = (4 * grid, 4 * grid)

@@ -1,0 +1,66 @@
+"""Real scenes, made of small arrays: no data needed."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from pretraining.real import load_stacks, real_scenes, to_levels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data folder with one allowed CT of two blocks and one volume that may not be trained on."""
+    image = np.full((40, 44, 36), -1000, dtype=np.int16)
+    labels = np.zeros(image.shape, dtype=np.uint8)
+    for number, block in enumerate((np.s_[4:14, 6:20, 5:30], np.s_[24:36, 28:40, 5:30]), start=1):
+        image[block], labels[block] = 100, number
+    items = []
+    for name, allowed in (("ct", True), ("secret", False)):
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / f"{name}_labels.nii.gz")
+        items.append(
+            {
+                "id": name,
+                "kind": "volume",
+                "file": f"{name}.nii.gz",
+                "label_file": f"{name}_labels.nii.gz",
+                "spacing_mm": [1.0, 1.0, 1.0],
+                "may_train_shipped_weights": allowed,
+            }
+        )
+    (tmp_path / "manifest.json").write_text(json.dumps({"items": items}))
+    return tmp_path
+
+
+def test_only_allowed_items_are_read(folder):
+    names = {s.name.split("/")[0] for s in load_stacks(folder)}
+    assert names == {"ct"}
+
+
+def test_views_and_clips_have_the_shape_of_synthetic_scenes(folder, gen):
+    stacks = load_stacks(folder)
+    for frames in (1, 3):
+        scenes = real_scenes(stacks, gen, 2, 64, frames=frames)
+        assert scenes.images.shape == (2, frames, 3, 64, 64)
+        assert scenes.labels.shape == (2, frames, 64, 64)
+        assert scenes.labels.dtype == torch.long
+
+
+def test_bright_places_are_the_labelled_ones(folder, gen):
+    scenes = real_scenes(load_stacks(folder), gen, 8, 64)
+    inside, outside = scenes.labels[:, 0] > 0, scenes.labels[:, 0] == 0
+    contrast = (scenes.images[:, 0, 0][inside].mean() - scenes.images[:, 0, 0][outside].mean()).abs()
+    assert float(contrast) > 0.2
+
+
+def test_hounsfield_units_get_the_soft_tissue_window():
+    levels = to_levels(np.array([-1000.0, -160.0, 40.0, 240.0, 2000.0]))
+    assert levels.tolist() == [0, 0, 128, 255, 255]
+
+
+def test_levels_pass_unchanged():
+    array = np.arange(256, dtype=np.uint8)
+    assert to_levels(array) is array
