@@ -16,7 +16,7 @@ if str(APP) not in sys.path:
 from hydra.utils import instantiate  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
-from lib.prompts.rendering import render_prompts  # noqa: E402
+from lib.prompts.rendering import make_guide, render_prompts  # noqa: E402
 from pretraining.prompts import Prompts  # noqa: E402
 
 __all__ = [
@@ -76,14 +76,17 @@ def plain_attention(
 
 @dataclass
 class Features:
-    """Encoded images: pyramid features (B, C, h, w) from fine to coarse, and the codes of their places."""
+    """Encoded images: pyramid features (B, C, h, w) from fine to coarse, the codes of their places, guides."""
 
     levels: list[torch.Tensor]
     places: list[torch.Tensor]
+    guide: torch.Tensor
 
     def take(self, index: torch.Tensor) -> Features:
         """Features of the images `index`, one row for each object."""
-        return Features([t[index] for t in self.levels], [t[index] for t in self.places])
+        return Features(
+            [t[index] for t in self.levels], [t[index] for t in self.places], self.guide[index]
+        )
 
 
 @dataclass
@@ -101,7 +104,7 @@ def encode(model: torch.nn.Module, images: torch.Tensor) -> Features:
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
     out = model.forward_image((images - mean) / std)
-    return Features(out["backbone_fpn"], out["vision_pos_enc"])
+    return Features(out["backbone_fpn"], out["vision_pos_enc"], make_guide(images))
 
 
 def decode(
@@ -121,7 +124,7 @@ def decode(
         labels = -torch.ones((n, 1), dtype=torch.int32, device=device)
     else:
         coords, labels = prompts.coords, prompts.labels
-        rendered = render_prompts(coords, labels, model.image_size, previous)
+        rendered = render_prompts(coords, labels, features.guide, previous)
     sparse, dense = model.sam_prompt_encoder(points=(coords, labels), boxes=None, masks=rendered)
     logits, iou, tokens, presence = model.sam_mask_decoder(
         image_embeddings=coarse,

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from lib.engine.network import NetworkPrompts
@@ -16,6 +17,24 @@ def test_features_come_at_strides_4_8_and_16_and_count_their_bytes(tiny):
         (1, 256, SIZE // 16, SIZE // 16),
     ]
     assert features.nbytes == 4 * (32 * 32**2 + 64 * 16**2 + 256 * 8**2)
+
+
+def test_the_image_is_normalised_as_sam2_does(tiny, monkeypatch):
+    seen = []
+    monkeypatch.setattr(tiny, "forward_image", lambda image: seen.append(image) or {"backbone_fpn": []})
+    tiny.encode(torch.ones(1, 3, SIZE, SIZE))
+    # (1 - mean) / std of ImageNet, from torchvision's documentation.
+    assert seen[0][0, :, 5, 5].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-3)
+
+
+def test_weights_that_want_rendered_prompts_get_them():
+    network = make_tiny()
+    levels = torch.rand(1, 3, SIZE, SIZE)
+    plain = network.segment(network.encode(levels), prompts(20, 30))
+    network.rendered_prompts = True
+    features = network.encode(levels)
+    assert features.guide.shape == (1, 1, SIZE // 4, SIZE // 4)
+    assert not torch.equal(network.segment(features, prompts(20, 30)).logits, plain.logits)
 
 
 def test_nothing_is_kept_between_two_calls(tiny):

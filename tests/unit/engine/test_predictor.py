@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 import torch
 
 from lib.engine.embeddings import EmbeddingCache
@@ -53,11 +52,15 @@ def test_a_mask_prompt_is_the_result_and_is_remembered(predictor, frames):
     assert list(bank.as_output_dict()["cond_frame_outputs"]) == [1]
 
 
-def test_the_image_is_normalised_as_sam2_does(predictor):
-    white = predictor._network_image(np.full((10, 10, 3), 255, np.uint8))
-    # (1 - mean) / std of ImageNet, from torchvision's documentation.
-    assert white[0, :, 5, 5].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-3)
-    assert white.shape == (1, 3, SIZE, SIZE)
+def test_a_frame_becomes_levels_from_0_to_1_at_the_size_of_the_network(predictor):
+    frame = np.zeros((10, 20, 3), np.uint8)
+    frame[2:4, 16:18] = 255
+    levels = predictor._network_image(frame)
+    assert levels.shape == (1, 3, SIZE, SIZE)
+    assert float(levels.max()) == 1.0
+    y, x = divmod(int(levels[0, 0].argmax()), SIZE)
+    assert x * 20 // SIZE in (16, 17)
+    assert y * 10 // SIZE in (2, 3)
 
 
 def test_memories_stay_in_the_compute_dtype(tiny, frames):

@@ -12,6 +12,9 @@ from lib.engine.propagation import propagate
 from lib.prompts.types import FramePrompts
 from tests.unit.engine.conftest import SIZE, TINY
 
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
 
 def click(x: float, y: float) -> FramePrompts:
     return FramePrompts(points=[[x, y]], labels=[1])
@@ -45,7 +48,9 @@ def meta_state(images: torch.Tensor) -> dict:
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "backward"])
 def test_masks_equal_those_of_metas_video_predictor(predictor, tiny, frames, reverse):
     start = 4 if reverse else 1
-    images = torch.cat([predictor._network_image(frames[index]) for index in range(len(frames))])
+    images = torch.cat(
+        [(predictor._network_image(frames[index]) - MEAN) / STD for index in range(len(frames))]
+    )
     meta = meta_predictor(tiny)
     state = meta_state(images)
     place = np.array([[40.0, 70.0]], dtype=np.float32)

@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
+from lib.prompts.rendering import make_guide, render_prompts
+
 if TYPE_CHECKING:
     from lib.engine.memory import MemoryBank
 
 # Labels of the points that SAM 2's prompt encoder takes for the two corners of a box.
 BOX_CORNERS = (2, 3)
+
+# ImageNet's mean and standard deviation, of levels from 0 to 1: what SAM 2 was trained with.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,16 @@ class Features:
 
     Attributes:
         maps: three tensors (1, C, h, w), from stride 4 to stride 16, in the compute dtype.
+        guide: (1, 1, S/4, S/4) the frame as rendered prompts see it; None for weights that want none.
     """
 
     maps: tuple[torch.Tensor, ...]
+    guide: torch.Tensor | None = None
 
     @property
     def nbytes(self) -> int:
-        """Memory of the maps in bytes."""
-        return sum(level.nbytes for level in self.maps)
+        """Memory in bytes."""
+        return sum(level.nbytes for level in self.maps) + (self.guide.nbytes if self.guide is not None else 0)
 
 
 @dataclass(frozen=True)
@@ -43,12 +51,10 @@ class NetworkPrompts:
     Attributes:
         coordinates: (1, N, 2) float32, x and y.
         labels: (1, N) int32, 1 foreground, 0 background, 2 and 3 the corners of a box.
-        mask: (1, 1, S/4, S/4) float32 logits for the mask prompt, or None.
     """
 
     coordinates: torch.Tensor
     labels: torch.Tensor
-    mask: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -73,23 +79,34 @@ class Decoded:
 
 
 class Network(SAM2Base):
-    """SAM 2 as a set of functions. The configuration's fields are those of ``SAM2Base``."""
+    """SAM 2 as a set of functions. The configuration's fields are those of ``SAM2Base``.
+
+    Attributes:
+        rendered_prompts: whether the weights want prompts drawn as a mask too (``lib.prompts.rendering``).
+    """
 
     rendered_prompts = False
 
-    def encode(self, image: torch.Tensor) -> Features:
+    def encode(self, levels: torch.Tensor) -> Features:
         """Encodes a frame.
 
         Args:
-            image: (1, 3, S, S) normalised as SAM 2 wants it.
+            levels: (1, 3, S, S) float32 in [0, 1].
         """
+        mean = torch.tensor(_MEAN, device=levels.device).view(1, 3, 1, 1)
+        std = torch.tensor(_STD, device=levels.device).view(1, 3, 1, 1)
+        image = ((levels - mean) / std).contiguous(memory_format=torch.channels_last)
         encoded = self.forward_image(image)
-        return Features(tuple(encoded["backbone_fpn"][-self.num_feature_levels :]))
+        maps = tuple(encoded["backbone_fpn"][-self.num_feature_levels :])
+        return Features(maps, make_guide(levels) if self.rendered_prompts else None)
 
     def segment(self, features: Features, prompts: NetworkPrompts) -> Decoded:
         """Segments an object from prompts on its own frame, without memory."""
         points = {"point_coords": prompts.coordinates, "point_labels": prompts.labels}
-        return self._step(features, points, prompts.mask, frame=0, count=1)
+        rendered = None
+        if features.guide is not None:
+            rendered = render_prompts(prompts.coordinates, prompts.labels, features.guide)
+        return self._step(features, points, rendered, frame=0, count=1)
 
     def track(self, features: Features, bank: MemoryBank, frame: int, count: int, reverse: bool) -> Decoded:
         """Segments an object on a frame without prompts, from what the bank remembers of it.

@@ -16,12 +16,7 @@ from lib.engine.embeddings import EmbeddingCache
 from lib.engine.memory import MemoryBank
 from lib.engine.network import BOX_CORNERS, Decoded, Features, Network, NetworkPrompts
 from lib.engine.runtime import Runtime
-from lib.prompts.rendering import render_prompts
 from lib.prompts.types import FramePrompts
-
-# ImageNet's mean and standard deviation, of levels from 0 to 1: what SAM 2 was trained with.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 
 class Frames(Protocol):
@@ -95,10 +90,9 @@ class Predictor:
         centre = np.full((1, 2), self.image_size / 2, dtype=np.float32)
         points = torch.from_numpy(centre).to(self.runtime.device)[None]
         labels = torch.ones((1, 1), dtype=torch.int32, device=self.runtime.device)
-        mask = self._rendered(points, labels)
         image = self._network_image(blank)
         with self.runtime.step():
-            self._network.segment(self._network.encode(image), NetworkPrompts(points, labels, mask))
+            self._network.segment(self._network.encode(image), NetworkPrompts(points, labels))
 
     def features(self, frames: Frames, digest: str, index: int) -> Features:
         """The embedding of a frame: kept, or encoded now.
@@ -165,15 +159,10 @@ class Predictor:
             return self._frame_mask(decoded, frames)
 
     def _network_image(self, frame: NDArray[np.uint8]) -> torch.Tensor:
-        """(H, W, 3) levels to (1, 3, S, S) as the network wants it; bicubic, as SAM 2 reads its frames."""
+        """(H, W, 3) levels to (1, 3, S, S) in [0, 1]; bicubic, as SAM 2 reads its frames."""
         size = (self.image_size, self.image_size)
         resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
-        image = (
-            torch.from_numpy(resized.copy()).to(self.runtime.device).permute(2, 0, 1)[None].float().div_(255)
-        )
-        mean = torch.tensor(_MEAN, device=image.device).view(1, 3, 1, 1)
-        std = torch.tensor(_STD, device=image.device).view(1, 3, 1, 1)
-        return image.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        return torch.from_numpy(resized.copy()).to(self.runtime.device).permute(2, 0, 1)[None].float() / 255
 
     def _network_prompts(self, prompts: FramePrompts, frames: Frames) -> NetworkPrompts:
         """Native pixels to pixels of the network's input.
@@ -190,11 +179,7 @@ class Predictor:
         device = self.runtime.device
         points = torch.from_numpy((coordinates - 0.5).astype(np.float32)).to(device)[None]
         kinds = torch.from_numpy(labels.astype(np.int32)).to(device)[None]
-        return NetworkPrompts(points, kinds, self._rendered(points, kinds))
-
-    def _rendered(self, points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
-        """The mask prompt of weights that want their prompts drawn too."""
-        return render_prompts(points, labels, self.image_size) if self._network.rendered_prompts else None
+        return NetworkPrompts(points, kinds)
 
     def _network_mask(self, mask: NDArray[np.bool_]) -> torch.Tensor:
         native = torch.from_numpy(mask).to(self.runtime.device)[None, None].float()

@@ -1,117 +1,152 @@
 """Prompts drawn as a low-resolution mask, for weights that were trained to see them so.
 
-SAM 2's mask-prompt input takes logits at a quarter of the network's resolution. A small network
-learns to tell objects apart much sooner when a box and clicks also arrive through that door.
+SAM 2's mask-prompt input takes logits at a quarter of the network's resolution. What is drawn there is a
+first guess at the mask, from the prompts and the image's edges alone: how much nearer a cell is to the object
+than to the background, on a way that avoids edges. A small network learns to mend a guess much sooner than
+it learns to tell objects apart.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
-__all__ = ["LOGIT_LIMIT", "render_prompts"]
+from lib.prompts.geodesic import FAR, geodesic_distance
 
-LOGIT_LIMIT = 6.0  # logits of `previous` beyond this are clipped: a sigmoid of 0.9975 is certain enough
-DOME_HEIGHT = 3.0  # a box's centre; its corners get minus this
+__all__ = ["CELL", "LOGIT_LIMIT", "make_guide", "render_prompts"]
+
+CELL = 4  # network pixels along a side of a cell of the rendered mask
+LOGIT_LIMIT = 6.0  # logits beyond this are clipped: a sigmoid of 0.9975 is certain enough
+GUIDE_CONTRAST = (
+    0.2  # standard deviation that a guide is brought to, so that distances mean the same everywhere
+)
+NEAR = 0.3  # geodesic distance from a click at which its own word counts neither for nor against
+LOG_SCALE = 2.0  # logits for each natural logarithm of a distance
+CORE = 0.5  # of a box's half sides: this inner ellipse counts as object
+DOME_HEIGHT = 3.0  # logits at a box's centre; zero on its inscribed ellipse, minus this in its corners
 OUTSIDE_BOX = -LOGIT_LIMIT
-CLICK_REACH = 1 / 16  # of the image's side: where a click's bump has fallen to 1/e
 DISC_RADIUS = 1 / 42  # of the image's side: one and a half cells of the rendered mask
 
 _NEGATIVE, _POSITIVE, _BOX_LOWER, _BOX_UPPER = 0, 1, 2, 3
-_FAR = 1e6
+_CLOSE = 0.008  # half a cell in sides of the image: no distance is shorter
 
 
-def _cell_centres(size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """X of shape (1, 1, G) and y of shape (1, G, 1): centres of the mask's cells in network pixels."""
-    grid = (torch.arange(size // 4, device=device, dtype=torch.float32) + 0.5) * 4 - 0.5
-    return grid[None, None, :], grid[None, :, None]
-
-
-def _nearest(coords: torch.Tensor, wanted: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """(B, G, G) distance in pixels of every cell to the nearest of the wanted points, far where none."""
-    far = torch.full((coords.shape[0], y.shape[1], x.shape[2]), _FAR, device=coords.device)
-    for n in range(coords.shape[1]):
-        dx, dy = x - coords[:, n, 0, None, None], y - coords[:, n, 1, None, None]
-        distance = torch.sqrt(dx * dx + dy * dy)
-        far = torch.where(wanted[:, n, None, None], torch.minimum(far, distance), far)
-    return far
-
-
-def _dome(lower: torch.Tensor, upper: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """(B, G, G) logits of boxes: a paraboloid that is zero on the inscribed ellipse, a wall outside.
+def make_guide(levels: torch.Tensor) -> torch.Tensor:
+    """The image as the rendering sees it: grey, a cell for each value, of one contrast.
 
     Args:
-        lower: (B, 2) corner x0, y0 in network pixels.
-        upper: (B, 2) corner x1, y1 in network pixels.
-        x: (1, 1, G) cell centres.
-        y: (1, G, 1) cell centres.
+        levels: (B, 3, S, S) in [0, 1], S a multiple of 4.
+
+    Returns:
+        (B, 1, S / 4, S / 4) float32.
     """
-    half = ((upper - lower) / 2).clamp(min=2.0)  # a box thinner than a cell still fills one
-    centre = (upper + lower) / 2
-    u = (x - centre[:, 0, None, None]) / half[:, 0, None, None]
-    v = (y - centre[:, 1, None, None]) / half[:, 1, None, None]
-    inside = (u.abs() <= 1) & (v.abs() <= 1)
-    return torch.where(inside, DOME_HEIGHT * (1 - u * u - v * v), torch.full_like(u + v, OUTSIDE_BOX))
+    grey = F.avg_pool2d(levels.float().mean(1, keepdim=True), CELL)
+    return grey * (GUIDE_CONTRAST / (grey.std((2, 3), keepdim=True) + 0.02))
 
 
+@torch.no_grad()
 def render_prompts(
     coords: torch.Tensor,
     labels: torch.Tensor,
-    image_size: int,
+    guide: torch.Tensor,
     previous: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Draw prompts as the logits of a low-resolution mask for SAM 2's mask-prompt input.
 
-    A box is a dome: positive in its inscribed ellipse, negative in its corners and outside. A click
-    is a disc of its sign, stamped over the box or over `previous`; with neither, its bump fades over
-    the whole image, so that every cell knows how far the nearest click is. With `previous`, the box
-    is left to the sparse prompts.
+    Clicks alone: positive near the positive ones, falling with the logarithm of the geodesic distance, and
+    negative where a negative one is nearer. A box: positive where a cell is nearer to the box's core than to
+    its outside, the more the nearer it is to the centre. Each click is stamped as a disc of its sign, also
+    over ``previous``, beside which nothing else is drawn.
 
     Args:
         coords: (B, N, 2) points as (x, y) in network pixels, pixel centres at whole numbers.
         labels: (B, N) integers: 1 foreground, 0 background, 2 and 3 a box's lower and upper corner,
             -1 padding. At most one box in a row.
-        image_size: side of the square network input in pixels, a multiple of 4.
-        previous: (B, 1, image_size / 4, image_size / 4) logits of the mask to correct, or None.
+        guide: (B, 1, G, G) of ``make_guide``.
+        previous: (B, 1, G, G) logits of the mask to correct, or None.
 
     Returns:
-        (B, 1, image_size / 4, image_size / 4) float32 logits within [-LOGIT_LIMIT, LOGIT_LIMIT].
+        (B, 1, G, G) float32 logits within [-LOGIT_LIMIT, LOGIT_LIMIT].
 
     Raises:
-        ValueError: the shapes of `coords`, `labels` and `previous` do not belong together.
+        ValueError: the shapes do not belong together.
     """
+    _require_shapes(coords, labels, guide, previous)
+    coords = coords.float()
+    x, y = _cell_centres(guide)
+    positive = _nearest(coords, labels == _POSITIVE, x, y)
+    negative = _nearest(coords, labels == _NEGATIVE, x, y)
+    if previous is not None:
+        guess = previous[:, 0].float()
+    else:
+        guess = _first_guess(coords, labels, guide[:, 0], positive, negative)
+    radius = DISC_RADIUS * CELL * guide.shape[-1]
+    stamp = torch.where(positive <= negative, LOGIT_LIMIT, -LOGIT_LIMIT)
+    drawn = torch.where(torch.minimum(positive, negative) <= radius, stamp, guess)
+    return drawn[:, None].clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+
+
+def _require_shapes(
+    coords: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor, previous: torch.Tensor | None
+) -> None:
     if coords.ndim != 3 or coords.shape[2] != 2 or labels.shape != coords.shape[:2]:
         raise ValueError(
             f"coords {tuple(coords.shape)} and labels {tuple(labels.shape)} must be (B, N, 2) and (B, N)"
         )
-    expected = (coords.shape[0], 1, image_size // 4, image_size // 4)
-    if previous is not None and tuple(previous.shape) != expected:
-        raise ValueError(f"previous must have shape {expected}, got {tuple(previous.shape)}")
-    coords = coords.float()
-    x, y = _cell_centres(image_size, coords.device)
-    positive = _nearest(coords, labels == _POSITIVE, x, y)
-    negative = _nearest(coords, labels == _NEGATIVE, x, y)
-    reach = CLICK_REACH * image_size
-    canvas = LOGIT_LIMIT * (torch.exp(-positive / reach) - torch.exp(-negative / reach))
-    base, has_base = _base(coords, labels, x, y, previous)
-    on_disc = torch.minimum(positive, negative) <= DISC_RADIUS * image_size
-    stamp = torch.where(positive <= negative, LOGIT_LIMIT, -LOGIT_LIMIT)
-    over_base = torch.where(on_disc, stamp, base)
-    return torch.where(has_base, over_base, canvas)[:, None].clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    if guide.ndim != 4 or guide.shape[:2] != (len(coords), 1) or guide.shape[2] != guide.shape[3]:
+        raise ValueError(f"guide {tuple(guide.shape)} must be (B, 1, G, G) with B = {len(coords)}")
+    if previous is not None and previous.shape != guide.shape:
+        raise ValueError(f"previous {tuple(previous.shape)} must have the guide's shape {tuple(guide.shape)}")
 
 
-def _base(
+def _cell_centres(guide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """X of shape (1, 1, G) and y of shape (1, G, 1): centres of the cells in network pixels."""
+    grid = (torch.arange(guide.shape[-1], device=guide.device, dtype=torch.float32) + 0.5) * CELL - 0.5
+    return grid[None, None, :], grid[None, :, None]
+
+
+def _nearest(coords: torch.Tensor, wanted: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """(B, G, G) straight distance in pixels of every cell to the nearest of the wanted points."""
+    offset_x = x[:, None] - coords[:, :, 0, None, None]
+    offset_y = y[:, None] - coords[:, :, 1, None, None]
+    distance = torch.sqrt(offset_x * offset_x + offset_y * offset_y)
+    return torch.where(wanted[:, :, None, None], distance, FAR * FAR).amin(1)
+
+
+def _first_guess(
     coords: torch.Tensor,
     labels: torch.Tensor,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    previous: torch.Tensor | None,
+    guide: torch.Tensor,
+    positive: torch.Tensor,
+    negative: torch.Tensor,
+) -> torch.Tensor:
+    """(B, G, G) logits from geodesic distances to the clicks, and to the core and the outside of the box."""
+    dome, has_box = _dome(coords, labels, *_cell_centres(guide[:, None]))
+    core = has_box & (dome >= torch.minimum(dome.amax((1, 2), keepdim=True), torch.tensor(1 - CORE**2)))
+    seeds = torch.cat([_cells_of(positive) | core, _cells_of(negative) | (has_box & (dome < -1))])
+    to_object, to_background = geodesic_distance(guide.repeat(2, 1, 1), seeds).chunk(2)
+    nearness = LOG_SCALE * torch.log(NEAR / (to_object + _CLOSE))
+    remoteness = LOG_SCALE * torch.log((to_background + _CLOSE) / (to_object + _CLOSE))
+    from_clicks = nearness + 2 * remoteness.clamp(max=0)
+    from_box = torch.where(dome < -1, OUTSIDE_BOX, DOME_HEIGHT * dome + remoteness)
+    nothing = ~seeds.chunk(2)[0].any((1, 2), keepdim=True)
+    return torch.where(has_box, from_box, from_clicks.masked_fill(nothing, 0.0))
+
+
+def _cells_of(distance: torch.Tensor) -> torch.Tensor:
+    """(B, G, G) whether a click lies in the cell."""
+    return distance <= CELL / 2 * 2**0.5 - 0.5
+
+
+def _dome(
+    coords: torch.Tensor, labels: torch.Tensor, x: torch.Tensor, y: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What clicks are stamped on: (B, G, G) logits, and (B, 1, 1) whether there is anything."""
-    if previous is not None:
-        everywhere = torch.ones(coords.shape[0], 1, 1, dtype=torch.bool, device=coords.device)
-        return previous[:, 0].float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT), everywhere
+    """(B, G, G) paraboloid, 1 at the centre, 0 on the inscribed ellipse, -2 outside; (B, 1, 1) has a box."""
     is_lower, is_upper = labels == _BOX_LOWER, labels == _BOX_UPPER
-    lower = (coords * is_lower[..., None]).sum(1)
-    upper = (coords * is_upper[..., None]).sum(1)
-    has_box = (is_lower.any(1) & is_upper.any(1))[:, None, None]
-    return _dome(lower, upper, x, y), has_box
+    lower, upper = (coords * is_lower[..., None]).sum(1), (coords * is_upper[..., None]).sum(1)
+    half = ((upper - lower) / 2).clamp(min=CELL / 2)[..., None, None]  # a thinner box still fills a cell
+    centre = ((upper + lower) / 2)[..., None, None]
+    u, v = (x - centre[:, 0]) / half[:, 0], (y - centre[:, 1]) / half[:, 1]
+    inside = (u.abs() <= 1) & (v.abs() <= 1)
+    dome = torch.where(inside, 1 - u * u - v * v, -2.0)
+    return dome, (is_lower.any(1) & is_upper.any(1))[:, None, None]
