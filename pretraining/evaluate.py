@@ -221,7 +221,8 @@ def main() -> None:
     set_image_size(model, SIZE)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         show("phantoms", evaluate_phantoms(model))
-        show("synthetic, held out", evaluate_synthetic(model, args.images))
+        if args.images:
+            show("synthetic, held out", evaluate_synthetic(model, args.images))
         if args.real:
             show("real (* = trained on)", evaluate_real(model, args.real))
 

@@ -40,7 +40,7 @@ def test_training_decodes_what_sam2base_decodes(gen):
 
 
 def _track_step(model, image, prompts, frame, outputs) -> dict:
-    from lib.prompts.rendering import render_prompts
+    from lib.prompts.rendering import make_guide, render_prompts
 
     mean = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
     std = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
@@ -49,7 +49,7 @@ def _track_step(model, image, prompts, frame, outputs) -> dict:
     points = rendered = None
     if prompts is not None:
         points = {"point_coords": prompts.coords, "point_labels": prompts.labels}
-        rendered = render_prompts(prompts.coords, prompts.labels, model.image_size)
+        rendered = render_prompts(prompts.coords, prompts.labels, make_guide(image))
     return model.track_step(
         frame_idx=frame,
         is_init_cond_frame=prompts is not None,
