@@ -35,15 +35,16 @@ PROTOCOL = """\
 Box: tight around the object's largest island on the slice where that is largest. Clicks: the first in the
 island's middle, each next one in the middle of the largest mistake of our last mask. Propagation: a box on
 the object's middle slice, Dice of the whole volume. GrabCut: OpenCV, same box, same 8-bit slice, 5
-iterations. Random walker: scikit-image, the same clicks; with "own clicks" each next click mends its own mask
-instead. Seen: whether the bundled weights were trained on the image."""
+iterations. Random walker: scikit-image, the same clicks, the image's border as background; with "own clicks"
+each next click mends its own mask instead. Seen: whether the bundled weights were trained on the image."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
-    parser.add_argument("--model", help="weights to serve: a name of the registry or a file")
-    parser.add_argument("--image-size", type=int, help="side of the network's input in pixels")
+    parser.add_argument(
+        "--conf", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="option of the app"
+    )
     parser.add_argument("--port", type=int, default=8122, help="a free port")
     parser.add_argument(
         "--items", nargs="*", default=[], help="only images whose id holds one of these words"
@@ -118,9 +119,6 @@ def write(trials: Sequence[Trial], text: str, folder: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Measure, print the report and write it with the contact sheet."""
     options = arguments(argv)
-    conf = {} if options.model is None else {"model": options.model}
-    if options.image_size is not None:
-        conf["image_size"] = str(options.image_size)
     with tempfile.TemporaryDirectory(prefix="biosam2_accuracy_", ignore_cleanup_errors=True) as work:
         items, about = find_items(Path(work))
         if options.items:
@@ -128,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
         print(about, flush=True)
         studies = Path(work) / "datastore"
         copy_images(items, studies)
-        with running_server(APP, studies, options.port, conf, name="our server") as server:
+        with running_server(APP, studies, options.port, dict(options.conf), name="our server") as server:
             trials = measure(items, Viewer(server.url), options)
             weights = served_weights(server.url)
     text = report(trials, about, weights)

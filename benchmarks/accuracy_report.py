@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from benchmarks.tables import markdown_table, number
@@ -19,6 +20,7 @@ COLUMNS = (
     *((prompt, method) for prompt in CLICK_PROMPTS for method in (OURS, WALKER)),
     ("propagation", OURS),
 )
+METHODS = (OURS, GRABCUT, WALKER, WALKER_OWN)
 RIVALS = {"box": (GRABCUT,), **dict.fromkeys(CLICK_PROMPTS, (WALKER, WALKER_OWN))}
 _SEEN = {True: "yes", False: "no", None: ""}
 
@@ -57,37 +59,40 @@ def item_table(trials: Sequence[Trial]) -> str:
 
 def mean_table(trials: Sequence[Trial]) -> str:
     """Means over the objects of all images, of those that the weights saw, and of those they did not."""
-    groups: dict[str, Callable[[Trial], bool]] = {
-        "all": lambda trial: True,
-        "seen in training": lambda trial: trial.target.item.seen is True,
-        "not seen": lambda trial: trial.target.item.seen is False,
-    }
     rows = []
-    for name, belongs in groups.items():
-        own = [trial for trial in trials if belongs(trial)]
-        if own and (name == "all" or len(own) < len(trials)):
-            columns = [*COLUMNS[:-1], *((prompt, WALKER_OWN) for prompt in CLICK_PROMPTS), COLUMNS[-1]]
-            cells = [number(mean_dice(own, *column), 3) for column in columns]
-            rows.append([name, str(len(own)), *cells])
-    own_titles = [f"{prompt}, {WALKER_OWN}" for prompt in CLICK_PROMPTS]
-    titles = _titles()
-    return markdown_table(["mean Dice", "n", *titles[:-1], *own_titles, titles[-1]], rows)
+    for prompt in ("box", *CLICK_PROMPTS, "propagation"):
+        for group, own in _groups(trials).items():
+            measured = [trial for trial in own if prompt in trial.dice]
+            if measured:
+                cells = [number(mean_dice(measured, prompt, method), 3) for method in METHODS]
+                rows.append([prompt, group, str(len(measured)), *cells])
+    titles = [f"{method}, same clicks" if method == WALKER else method for method in METHODS]
+    return markdown_table(["mean Dice", "images", "n", *titles], rows)
 
 
 def verdicts(trials: Sequence[Trial]) -> Iterator[str]:
-    """A sentence per prompt and rival: who is ahead on average, and on which objects ours is not."""
+    """A sentence per prompt and rival: who is ahead on average, and on which images' objects ours is not."""
     for prompt, rivals in RIVALS.items():
         for rival in rivals:
             ours, theirs = mean_dice(trials, prompt, OURS), mean_dice(trials, prompt, rival)
-            behind = [trial for trial in trials if value(trial, prompt, OURS) <= value(trial, prompt, rival)]
             if math.isnan(theirs):
                 continue
+            behind = [trial for trial in trials if value(trial, prompt, OURS) <= value(trial, prompt, rival)]
+            by_image = Counter(trial.target.item.id for trial in behind)
+            where = ", ".join(f"{image} {count}" for image, count in by_image.items())
             verdict = "above" if ours > theirs else "**not above**"
-            names = ", ".join(f"{trial.target.item.id} {trial.target.name}" for trial in behind)
             yield (
                 f"{prompt}: our mean {ours:.3f} is {verdict} that of {rival}, {theirs:.3f}; "
-                f"not above on {len(behind)} of {len(trials)} objects{': ' + names if names else ''}."
+                f"not above on {len(behind)} of {len(trials)} objects{f' ({where})' if where else ''}."
             )
+
+
+def _groups(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """All trials, and where some images were seen in training and others not, both kinds by themselves."""
+    seen = [trial for trial in trials if trial.target.item.seen is True]
+    unseen = [trial for trial in trials if trial.target.item.seen is False]
+    every = {"all": list(trials)}
+    return {**every, "seen in training": seen, "not seen": unseen} if seen and unseen else every
 
 
 def to_csv(trials: Sequence[Trial]) -> str:

@@ -37,7 +37,9 @@ def draw_sheet(trials: Sequence[Trial]) -> Image.Image:
         sheet.paste(_panel(trial), (left, top))
         scores = ", ".join(f"{method} {value:.2f}" for method, value in trial.dice["box"].items())
         title = f"{trial.target.item.id}: {trial.target.name}"
-        pen.multiline_text((left, top + PANEL + 2), f"{title[:38]}\n{scores}", INK, font, spacing=2)
+        while pen.textlength(title, font) > PANEL:
+            title = title[:-1]
+        pen.multiline_text((left, top + PANEL + 2), f"{title}\n{scores}", INK, font, spacing=2)
     return sheet
 
 
