@@ -16,7 +16,7 @@ if str(APP) not in sys.path:
 from hydra.utils import instantiate  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
-from lib.prompts.rendering import make_guide, render_prompts  # noqa: E402
+from lib.prompts.rendering import make_guide, render_neighbour, render_prompts  # noqa: E402
 from pretraining.prompts import Prompts  # noqa: E402
 
 __all__ = [
@@ -84,9 +84,7 @@ class Features:
 
     def take(self, index: torch.Tensor) -> Features:
         """Features of the images `index`, one row for each object."""
-        return Features(
-            [t[index] for t in self.levels], [t[index] for t in self.places], self.guide[index]
-        )
+        return Features([t[index] for t in self.levels], [t[index] for t in self.places], self.guide[index])
 
 
 @dataclass
@@ -114,14 +112,17 @@ def decode(
     previous: torch.Tensor | None = None,
     conditioned: torch.Tensor | None = None,
 ) -> Decoded:
-    """Decode one mask for each row of `features`; `conditioned` replaces the coarsest level after memory."""
+    """Decode one mask for each row of `features`; `conditioned` replaces the coarsest level after memory.
+
+    `previous` are logits: with prompts of the mask to correct, without of the frame before.
+    """
     fine = features.levels
     coarse = fine[-1] + model.no_mem_embed.view(1, -1, 1, 1) if conditioned is None else conditioned
     n, device = coarse.shape[0], coarse.device
-    rendered = None
     if prompts is None:
         coords = torch.zeros((n, 1, 2), device=device)
         labels = -torch.ones((n, 1), dtype=torch.int32, device=device)
+        rendered = None if previous is None else render_neighbour(previous, features.guide)
     else:
         coords, labels = prompts.coords, prompts.labels
         rendered = render_prompts(coords, labels, features.guide, previous)
@@ -166,9 +167,17 @@ def remember(model: torch.nn.Module, features: Features, decoded: Decoded, prese
 
 
 def track(
-    model: torch.nn.Module, features: Features, frame: int, bank: dict[int, dict], frames: int
+    model: torch.nn.Module,
+    features: Features,
+    before: Decoded,
+    frame: int,
+    bank: dict[int, dict],
+    frames: int,
 ) -> Decoded:
-    """Decode `frame` from the memories of frame 0 (prompted) and of those between, without a prompt."""
+    """Decode `frame` without a prompt, from the memories of frame 0 (prompted) and of those between.
+
+    `before` is what was found on the frame before: its mask is rendered, empty where the object is absent.
+    """
     coarse, place = features.levels[-1], features.places[-1]
     conditioned = model._prepare_memory_conditioned_features(
         frame_idx=frame,
@@ -182,7 +191,9 @@ def track(
         },
         num_frames=max(frames, 16),
     )
-    return decode(model, features, None, conditioned=conditioned)
+    absent = (before.presence <= 0)[:, :, None, None]
+    neighbour = before.logits.detach().masked_fill(absent, -1024.0)
+    return decode(model, features, None, previous=neighbour, conditioned=conditioned)
 
 
 def set_image_size(model: torch.nn.Module, size: int) -> None:

@@ -130,7 +130,7 @@ def clip_step(model: torch.nn.Module, scenes: Scenes, objects: int, gen: torch.G
     scores = []
     for frame in range(1, t):
         features = every.take(image * t + frame)
-        decoded = track(model, features, frame, bank, t)
+        decoded = track(model, features, decoded, frame, bank, t)
         loss, dice = _loss(decoded, masks[:, frame], valid)
         outcome.loss = outcome.loss + loss
         scores.append(_mean_dice(dice, masks[:, frame], valid))

@@ -16,3 +16,13 @@ def test_turning_round_forgets_tracked_frames_alone():
     bank.add_tracked(4, {})
     bank.forget_tracked()
     assert bank.as_output_dict() == {"cond_frame_outputs": {5: {}}, "non_cond_frame_outputs": {}}
+
+
+def test_the_neighbour_is_the_frame_that_was_visited_before():
+    bank = MemoryBank(reach=4)
+    bank.add_prompted(5, {"n": 5})
+    bank.add_tracked(6, {"n": 6})
+    assert bank.neighbour(7, reverse=False) == {"n": 6}
+    assert bank.neighbour(6, reverse=False) == {"n": 5}
+    assert bank.neighbour(4, reverse=True) == {"n": 5}
+    assert bank.neighbour(9, reverse=False) is None

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from lib.prompts.rendering import LOGIT_LIMIT, make_guide, render_prompts
+from lib.prompts.rendering import LOGIT_LIMIT, make_guide, render_neighbour, render_prompts
 
 SIZE = 256
 PLAIN = make_guide(torch.zeros(1, 3, SIZE, SIZE))
@@ -115,3 +116,28 @@ def test_shapes_that_do_not_belong_together_are_refused():
         render_prompts(torch.zeros(2, 2, 2), torch.zeros(2, 2), PLAIN)
     with pytest.raises(ValueError, match="previous"):
         render_prompts(torch.zeros(1, 2, 2), torch.zeros(1, 2), PLAIN, torch.zeros(1, 1, 32, 32))
+
+
+def test_a_neighbours_mask_moves_to_the_edges_of_this_slice():
+    neighbour = F.avg_pool2d((disc(70, 160, 40)[:, :1, ::4, ::4] > 0.5).float(), 5, 1, 2) * 8 - 4
+    here = disc(74, 164, 38)
+    truth = here[0, 0, ::4, ::4] > 0.5
+    out = render_neighbour(neighbour, make_guide(here))[0, 0]
+
+    def overlap(mask: torch.Tensor) -> float:
+        return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
+
+    assert overlap(out > 0) > overlap(neighbour[0, 0] > 0) + 0.02
+
+
+def test_a_neighbour_without_the_object_draws_nothing_of_it():
+    out = render_neighbour(torch.full((1, 1, 64, 64), -1024.0), PLAIN)
+    assert float(out.max()) == -LOGIT_LIMIT
+
+
+def test_a_neighbour_of_one_cell_is_still_followed():
+    neighbour = torch.full((1, 1, 64, 64), -6.0)
+    neighbour[0, 0, 40, 10] = 3.0
+    out = render_neighbour(neighbour, PLAIN)[0, 0]
+    assert divmod(int(out.argmax()), 64) == (40, 10)
+    assert float(out.max()) > 0

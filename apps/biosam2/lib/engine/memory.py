@@ -30,6 +30,11 @@ class MemoryBank:
         while len(self._tracked) > self._reach:
             del self._tracked[next(iter(self._tracked))]
 
+    def neighbour(self, frame: int, reverse: bool) -> dict[str, Any] | None:
+        """The memory of the frame that was visited before a frame; None where it was not remembered."""
+        before = frame + 1 if reverse else frame - 1
+        return self._prompted.get(before, self._tracked.get(before))
+
     def forget_tracked(self) -> None:
         """Forgets all but the prompted frames, before the other direction is followed."""
         self._tracked.clear()

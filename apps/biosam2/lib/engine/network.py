@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from lib.prompts.rendering import make_guide, render_prompts
+from lib.prompts.rendering import make_guide, render_neighbour, render_prompts
 
 if TYPE_CHECKING:
     from lib.engine.memory import MemoryBank
 
 # Labels of the points that SAM 2's prompt encoder takes for the two corners of a box.
 BOX_CORNERS = (2, 3)
+NO_POINT = -1
 
 # ImageNet's mean and standard deviation, of levels from 0 to 1: what SAM 2 was trained with.
 _MEAN = (0.485, 0.456, 0.406)
@@ -118,7 +119,12 @@ class Network(SAM2Base):
             count: number of frames.
             reverse: whether the frames are visited from last to first.
         """
-        return self._step(features, None, None, frame, count, bank.as_output_dict(), reverse)
+        points, rendered = None, None
+        neighbour = bank.neighbour(frame, reverse)
+        if features.guide is not None and neighbour is not None:
+            rendered = render_neighbour(neighbour["logits"], features.guide)
+            points = _no_points(rendered.device)
+        return self._step(features, points, rendered, frame, count, bank.as_output_dict(), reverse)
 
     def segment_mask(self, features: Features, mask: torch.Tensor) -> Decoded:
         """Takes a mask (1, 1, S, S) of zeros and ones as the result, as SAM 2 does for a mask prompt."""
@@ -131,7 +137,12 @@ class Network(SAM2Base):
         memory, position = self._encode_new_memory(
             feats, sizes, decoded.logits_full, decoded.object_logits, is_mask_from_pts=prompted
         )
-        return {"maskmem_features": memory, "maskmem_pos_enc": position, "obj_ptr": decoded.pointer}
+        return {
+            "maskmem_features": memory,
+            "maskmem_pos_enc": position,
+            "obj_ptr": decoded.pointer,
+            "logits": decoded.logits,
+        }
 
     def _step(
         self,
@@ -165,6 +176,14 @@ class Network(SAM2Base):
         position = self.image_encoder.neck.position_encoding(features.maps[-1]).to(features.maps[-1].dtype)
         sizes = [(level.shape[-2], level.shape[-1]) for level in features.maps]
         return maps, position.flatten(2).permute(2, 0, 1), sizes
+
+
+def _no_points(device: torch.device) -> dict[str, torch.Tensor]:
+    """One point that counts for nothing: SAM 2 takes a mask prompt beside points alone."""
+    return {
+        "point_coords": torch.zeros(1, 1, 2, device=device),
+        "point_labels": torch.full((1, 1), NO_POINT, dtype=torch.int32, device=device),
+    }
 
 
 def _decoded(outputs: tuple[Any, ...]) -> Decoded:

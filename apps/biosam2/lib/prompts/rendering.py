@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from lib.prompts.geodesic import FAR, geodesic_distance
 
-__all__ = ["CELL", "LOGIT_LIMIT", "make_guide", "render_prompts"]
+__all__ = ["CELL", "LOGIT_LIMIT", "make_guide", "render_neighbour", "render_prompts"]
 
 CELL = 4  # network pixels along a side of a cell of the rendered mask
 LOGIT_LIMIT = 6.0  # logits beyond this are clipped: a sigmoid of 0.9975 is certain enough
@@ -25,6 +25,8 @@ LOG_SCALE = 2.0  # logits for each natural logarithm of a distance
 CORE = 0.5  # of a box's half sides: this inner ellipse counts as object
 DOME_HEIGHT = 3.0  # logits at a box's centre; zero on its inscribed ellipse, minus this in its corners
 OUTSIDE_BOX = -LOGIT_LIMIT
+EDGE_WEIGHT = 0.5  # of the edges, beside the neighbour's logits
+DRIFT = 2  # cells that an object's edge may move from one slice to the next
 DISC_RADIUS = 1 / 42  # of the image's side: one and a half cells of the rendered mask
 
 _NEGATIVE, _POSITIVE, _BOX_LOWER, _BOX_UPPER = 0, 1, 2, 3
@@ -84,6 +86,35 @@ def render_prompts(
     stamp = torch.where(positive <= negative, LOGIT_LIMIT, -LOGIT_LIMIT)
     drawn = torch.where(torch.minimum(positive, negative) <= radius, stamp, guess)
     return drawn[:, None].clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+
+
+@torch.no_grad()
+def render_neighbour(logits: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
+    """Draw the mask of the slice beside this one as a first guess at the mask here.
+
+    The neighbour's own logits, moved to the edges of this slice: what lies inside its mask is taken for the
+    object, what lies far outside for background, and a cell leans to the one that is nearer on a way that
+    avoids edges.
+
+    Args:
+        logits: (B, 1, G, G) of the neighbour's mask; nowhere positive where it does not hold the object.
+        guide: (B, 1, G, G) of ``make_guide``, of this slice.
+
+    Returns:
+        (B, 1, G, G) float32 logits within [-LOGIT_LIMIT, LOGIT_LIMIT]; all at the lower end where the
+        neighbour does not hold the object.
+    """
+    logits = logits.float()
+    mask = (logits > 0).float()
+    reach = 2 * DRIFT + 1
+    deep = -F.max_pool2d(-mask, 3, stride=1, padding=1) > 0
+    surest = (logits >= logits.amax((2, 3), keepdim=True)) & (mask > 0)
+    far = F.max_pool2d(mask, reach, stride=1, padding=DRIFT) == 0
+    seeds = torch.cat([deep | surest, far])[:, 0]
+    to_object, to_background = geodesic_distance(guide[:, 0].repeat(2, 1, 1), seeds).chunk(2)
+    remoteness = LOG_SCALE * torch.log((to_background + _CLOSE) / (to_object + _CLOSE))
+    moved = logits.clamp(-LOGIT_LIMIT / 2, LOGIT_LIMIT / 2) + EDGE_WEIGHT * remoteness[:, None]
+    return torch.where(far, -LOGIT_LIMIT, moved).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
 
 
 def _require_shapes(
