@@ -96,17 +96,18 @@ def measure(items: Sequence[Item], viewer: Viewer, options: argparse.Namespace) 
     return trials
 
 
-def report(trials: Sequence[Trial], about: str, weights: str) -> str:
-    """The run as Markdown."""
+def short_report(trials: Sequence[Trial], about: str, weights: str) -> str:
+    """Means, where ours is not ahead, and a line per image, as Markdown."""
     sentences = "\n".join(f"- {sentence}" for sentence in verdicts(trials))
-    parts = [about, f"Weights: {weights}.", mean_table(trials), sentences, item_table(trials)]
-    return "\n\n".join([*parts, object_table(trials), PROTOCOL]) + "\n"
+    parts = [about, f"Weights: {weights}.", mean_table(trials), sentences, item_table(trials), PROTOCOL]
+    return "\n\n".join(parts) + "\n"
 
 
-def write(trials: Sequence[Trial], text: str, folder: Path) -> None:
-    """The report, every number, and the contact sheet."""
+def write(trials: Sequence[Trial], short: str, folder: Path) -> None:
+    """The short report, the whole one, every number, and the contact sheet."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "accuracy.md").write_text(text, encoding="utf-8")
+    (folder / "accuracy_short.md").write_text(short, encoding="utf-8")
+    (folder / "accuracy.md").write_text(f"{short}\n{object_table(trials)}\n", encoding="utf-8")
     (folder / "accuracy.csv").write_text(to_csv(trials), encoding="utf-8")
     numbers = []
     for trial in trials:
@@ -129,9 +130,9 @@ def main(argv: list[str] | None = None) -> None:
         with running_server(APP, studies, options.port, dict(options.conf), name="our server") as server:
             trials = measure(items, Viewer(server.url), options)
             weights = served_weights(server.url)
-    text = report(trials, about, weights)
-    write(trials, text, options.output)
-    print(text)
+    short = short_report(trials, about, weights)
+    write(trials, short, options.output)
+    print(short)
     print(f"Written to {options.output}/accuracy.md, .csv, .json and .png")
 
 

@@ -100,10 +100,18 @@ def report(results: dict[str, Any]) -> str:
     """The run as Markdown."""
     facts = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     settings = ", ".join(f"{name} {value}" for name, value in results["settings"].items())
-    seconds = results["seconds"]
-    tables = [latency_table(seconds), memory_table(results["memory_mb"]), parts_table(seconds)]
+    tables = [latency_table(results["seconds"]), memory_table(results["memory_mb"])]
     warning = [f"**{results['warning']}**"] if results["warning"] else []
     return "\n\n".join([f"{facts}.", f"{settings}.", *warning, *tables, LEGEND]) + "\n"
+
+
+def write(results: dict[str, Any], folder: Path) -> None:
+    """The report, the same with the floor's parts, and every number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "latency.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (folder / "latency_short.md").write_text(report(results), encoding="utf-8")
+    whole = f"{report(results)}\n{parts_table(results['seconds'])}\n"
+    (folder / "latency.md").write_text(whole, encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -121,9 +129,7 @@ def main(argv: list[str] | None = None) -> None:
         "propagated slices": str(options.slices),
     }
     results = {"machine": facts, "settings": settings, "warning": warning, **results}
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "latency.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (options.output / "latency.md").write_text(report(results), encoding="utf-8")
+    write(results, options.output)
     print(report(results))
     print(f"Written to {options.output}/latency.md and latency.json")
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import accuracy
-from benchmarks.accuracy import copy_images, find_data, find_items, report, write
+from benchmarks.accuracy import copy_images, find_data, find_items, short_report, write
 from benchmarks.trials import GRABCUT, OURS
 
 
@@ -43,14 +43,15 @@ def trials(trials_of):
 
 
 def test_a_report_names_weights_and_protocol(trials):
-    text = report(trials, "Real images.", "mini, 256 px")
+    text = short_report(trials, "Real images.", "mini, 256 px")
     assert text.startswith("Real images.\n\nWeights: mini, 256 px.")
     assert accuracy.PROTOCOL in text
 
 
 def test_everything_is_written(trials, tmp_path):
     write(trials, "text", tmp_path)
-    assert (tmp_path / "accuracy.md").read_text() == "text"
+    assert (tmp_path / "accuracy_short.md").read_text() == "text"
+    assert "| image0 | organ0 |" in (tmp_path / "accuracy.md").read_text()
     (numbers,) = json.loads((tmp_path / "accuracy.json").read_text())
     assert numbers["box"] == {OURS: 0.9, GRABCUT: 0.8}
     assert (tmp_path / "accuracy.csv").read_text().startswith("image,modality,object")

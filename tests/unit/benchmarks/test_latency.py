@@ -1,4 +1,4 @@
-from benchmarks.latency import IMAGE_SIZE, arguments, report, volumes_for_both
+from benchmarks.latency import IMAGE_SIZE, arguments, report, volumes_for_both, write
 
 RESULTS = {
     "machine": {"cores": "2"},
@@ -26,3 +26,11 @@ def test_report_says_where_and_warns():
     assert text.startswith("cores 2.")
     assert "**The machine is busy.**" in text
     assert "| second click, same slice | 100 / 100 |" in text
+
+
+def test_the_whole_report_has_the_floors_parts_too(tmp_path):
+    seconds = {**RESULTS["seconds"], "decoder": {"floor": [0.07]}}
+    write({**RESULTS, "seconds": seconds}, tmp_path)
+    assert "| decoder | 70 / 70 |" in (tmp_path / "latency.md").read_text()
+    assert "| decoder |" not in (tmp_path / "latency_short.md").read_text()
+    assert (tmp_path / "latency.json").stat().st_size > 0
