@@ -1,7 +1,7 @@
 """From the last runs to RESULTS.md and the README: ``python -m benchmarks.publish``.
 
-Both benchmarks leave a whole report (``<name>.md``) and a short one (``<name>_short.md``). The whole ones go to
-``benchmarks/RESULTS.md``, the short ones between the README's markers. What was not run stays as it is.
+Both benchmarks leave a whole report (``<name>.md``) and a short one (``<name>_short.md``). The whole ones go
+to ``benchmarks/RESULTS.md``, the short ones between the README's markers. What was not run stays as it is.
 """
 
 from __future__ import annotations
