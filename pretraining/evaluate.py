@@ -85,7 +85,7 @@ def propagate(
                 decoded = decode(model, features, draw_boxes(gen, masks[index][None], jitter=0.0))
             else:
                 recent = {0: bank[0], **{k: v for k, v in bank.items() if k >= t - 3}}
-                decoded = track(model, features, t, recent, len(order))
+                decoded = track(model, features, decoded, t, recent, len(order))
             bank[t] = remember(model, features, decoded, decoded.presence[:, 0] > 0)
             logits[index] = _gated(decoded)
     predicted = F.interpolate(torch.cat(logits), masks.shape[-2:], mode="bilinear")[:, 0] > 0

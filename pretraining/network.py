@@ -76,7 +76,7 @@ def plain_attention(
 
 @dataclass
 class Features:
-    """Encoded images: pyramid features (B, C, h, w) from fine to coarse, the codes of their places, guides."""
+    """Encoded images: features (B, C, h, w) from fine to coarse, the codes of their places, their guides."""
 
     levels: list[torch.Tensor]
     places: list[torch.Tensor]
@@ -89,12 +89,13 @@ class Features:
 
 @dataclass
 class Decoded:
-    """Output for N objects: low-resolution logits (N, 1, s, s), IoU (N, 1), presence (N, 1), token (N, C)."""
+    """For N objects: logits (N, 1, s, s), IoU (N, 1), presence (N, 1), token (N, C), and the image's guide."""
 
     logits: torch.Tensor
     iou: torch.Tensor
     presence: torch.Tensor
     token: torch.Tensor
+    guide: torch.Tensor
 
 
 def encode(model: torch.nn.Module, images: torch.Tensor) -> Features:
@@ -111,10 +112,12 @@ def decode(
     prompts: Prompts | None,
     previous: torch.Tensor | None = None,
     conditioned: torch.Tensor | None = None,
+    rendered: torch.Tensor | None = None,
 ) -> Decoded:
     """Decode one mask for each row of `features`; `conditioned` replaces the coarsest level after memory.
 
-    `previous` are logits: with prompts of the mask to correct, without of the frame before.
+    `previous` are logits of the mask that the prompts correct; without prompts `rendered` is the mask
+    prompt.
     """
     fine = features.levels
     coarse = fine[-1] + model.no_mem_embed.view(1, -1, 1, 1) if conditioned is None else conditioned
@@ -122,7 +125,6 @@ def decode(
     if prompts is None:
         coords = torch.zeros((n, 1, 2), device=device)
         labels = -torch.ones((n, 1), dtype=torch.int32, device=device)
-        rendered = None if previous is None else render_neighbour(previous, features.guide)
     else:
         coords, labels = prompts.coords, prompts.labels
         rendered = render_prompts(coords, labels, features.guide, previous)
@@ -136,7 +138,7 @@ def decode(
         repeat_image=False,
         high_res_features=list(fine[:-1]),
     )
-    return Decoded(logits.float(), iou.float(), presence.float(), tokens[:, 0])
+    return Decoded(logits.float(), iou.float(), presence.float(), tokens[:, 0], features.guide)
 
 
 def remember(model: torch.nn.Module, features: Features, decoded: Decoded, present: torch.Tensor) -> dict:
@@ -193,7 +195,8 @@ def track(
     )
     absent = (before.presence <= 0)[:, :, None, None]
     neighbour = before.logits.detach().masked_fill(absent, -1024.0)
-    return decode(model, features, None, previous=neighbour, conditioned=conditioned)
+    rendered = render_neighbour(neighbour, before.guide, features.guide)
+    return decode(model, features, None, rendered=rendered, conditioned=conditioned)
 
 
 def set_image_size(model: torch.nn.Module, size: int) -> None:

@@ -20,15 +20,15 @@ __all__ = ["STYLES", "synthetic_scenes"]
 def _stars(
     gen: torch.Generator, images: int, frames: int, count: int, size: tuple[float, float], spread: float
 ) -> Stars:
-    """Random shapes that move, grow and sometimes vanish over the frames; sizes are log-uniform."""
+    """Random shapes that move and, as a ball from slice to slice, grow, shrink and end; sizes log-uniform."""
     shape = (images, 1, count)
     steps = torch.arange(frames, device=gen.device).view(1, frames, 1)
     low, high = (torch.tensor(v).log().item() for v in size)
     a = uniform(gen, shape, low, high).exp()
     b = a * uniform(gen, shape, -0.9, 0.5).exp()
-    growth = 1 + uniform(gen, shape, -0.14, 0.1) * steps
-    gone = (uniform(gen, shape) < 0.25) & (steps >= 1 + (uniform(gen, shape) * (frames - 1)).floor())
-    growth = torch.where(gone, torch.zeros_like(growth), growth.clamp(min=0))
+    height = uniform(gen, shape, -0.9, 0.9)
+    heights = height + uniform(gen, shape, 0.02, 0.45) * steps
+    growth = ((1 - heights.square()).clamp(min=0) / (1 - height.square())).sqrt()
     x = uniform(gen, shape, 0.5 - spread, 0.5 + spread) + uniform(gen, shape, -0.02, 0.02) * steps
     y = uniform(gen, shape, 0.5 - spread, 0.5 + spread) + uniform(gen, shape, -0.02, 0.02) * steps
     angle = uniform(gen, shape, 0, 3.1416) + 0.0 * steps

@@ -122,7 +122,7 @@ def test_a_neighbours_mask_moves_to_the_edges_of_this_slice():
     neighbour = F.avg_pool2d((disc(70, 160, 40)[:, :1, ::4, ::4] > 0.5).float(), 5, 1, 2) * 8 - 4
     here = disc(74, 164, 38)
     truth = here[0, 0, ::4, ::4] > 0.5
-    out = render_neighbour(neighbour, make_guide(here))[0, 0]
+    out = render_neighbour(neighbour, make_guide(disc(70, 160, 40)), make_guide(here))[0, 0]
 
     def overlap(mask: torch.Tensor) -> float:
         return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
@@ -131,13 +131,20 @@ def test_a_neighbours_mask_moves_to_the_edges_of_this_slice():
 
 
 def test_a_neighbour_without_the_object_draws_nothing_of_it():
-    out = render_neighbour(torch.full((1, 1, 64, 64), -1024.0), PLAIN)
+    out = render_neighbour(torch.full((1, 1, 64, 64), -1024.0), PLAIN, PLAIN)
     assert float(out.max()) == -LOGIT_LIMIT
+
+
+def test_an_object_that_has_ended_is_hardly_drawn():
+    neighbour = F.avg_pool2d((disc(70, 160, 40)[:, :1, ::4, ::4] > 0.5).float(), 5, 1, 2) * 8 - 4
+    before, here = make_guide(disc(70, 160, 40)), make_guide(disc(200, 60, 40))
+    assert int((render_neighbour(neighbour, before, before) > 0).sum()) > 250
+    assert int((render_neighbour(neighbour, before, here) > 0).sum()) < 50
 
 
 def test_a_neighbour_of_one_cell_is_still_followed():
     neighbour = torch.full((1, 1, 64, 64), -6.0)
     neighbour[0, 0, 40, 10] = 3.0
-    out = render_neighbour(neighbour, PLAIN)[0, 0]
+    out = render_neighbour(neighbour, PLAIN, PLAIN)[0, 0]
     assert divmod(int(out.argmax()), 64) == (40, 10)
     assert float(out.max()) > 0

@@ -122,7 +122,7 @@ class Network(SAM2Base):
         points, rendered = None, None
         neighbour = bank.neighbour(frame, reverse)
         if features.guide is not None and neighbour is not None:
-            rendered = render_neighbour(neighbour["logits"], features.guide)
+            rendered = render_neighbour(neighbour["logits"], neighbour["guide"], features.guide)
             points = _no_points(rendered.device)
         return self._step(features, points, rendered, frame, count, bank.as_output_dict(), reverse)
 
@@ -142,6 +142,7 @@ class Network(SAM2Base):
             "maskmem_pos_enc": position,
             "obj_ptr": decoded.pointer,
             "logits": decoded.logits,
+            "guide": features.guide,
         }
 
     def _step(

@@ -25,7 +25,9 @@ LOG_SCALE = 2.0  # logits for each natural logarithm of a distance
 CORE = 0.5  # of a box's half sides: this inner ellipse counts as object
 DOME_HEIGHT = 3.0  # logits at a box's centre; zero on its inscribed ellipse, minus this in its corners
 OUTSIDE_BOX = -LOGIT_LIMIT
-EDGE_WEIGHT = 0.5  # of the edges, beside the neighbour's logits
+EDGE_WEIGHT = 0.25  # of the edges, beside the neighbour's logits and the likeness of the greys
+LIKENESS_LIMIT = LOGIT_LIMIT  # most that a cell's grey says: enough to overrule the other two
+LEAST_SPREAD = 0.04  # standard deviation of greys: an object that looks plainer is so by chance
 DRIFT = 2  # cells that an object's edge may move from one slice to the next
 DISC_RADIUS = 1 / 42  # of the image's side: one and a half cells of the rendered mask
 
@@ -89,16 +91,18 @@ def render_prompts(
 
 
 @torch.no_grad()
-def render_neighbour(logits: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
+def render_neighbour(logits: torch.Tensor, neighbour: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
     """Draw the mask of the slice beside this one as a first guess at the mask here.
 
-    The neighbour's own logits, moved to the edges of this slice: what lies inside its mask is taken for the
-    object, what lies far outside for background, and a cell leans to the one that is nearer on a way that
-    avoids edges.
+    Three things are added: the neighbour's logits; how much nearer a cell is to what lies deep in the
+    neighbour's mask than to what lies far outside it, on a way that avoids the edges of this slice; and how
+    much likelier the cell's grey is in the neighbour's object than in the neighbour's surroundings. Where the
+    object has ended, the last one speaks against it everywhere.
 
     Args:
         logits: (B, 1, G, G) of the neighbour's mask; nowhere positive where it does not hold the object.
-        guide: (B, 1, G, G) of ``make_guide``, of this slice.
+        neighbour: (B, 1, G, G) of ``make_guide``, of the neighbour.
+        guide: the same of this slice.
 
     Returns:
         (B, 1, G, G) float32 logits within [-LOGIT_LIMIT, LOGIT_LIMIT]; all at the lower end where the
@@ -113,8 +117,21 @@ def render_neighbour(logits: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
     seeds = torch.cat([deep | surest, far])[:, 0]
     to_object, to_background = geodesic_distance(guide[:, 0].repeat(2, 1, 1), seeds).chunk(2)
     remoteness = LOG_SCALE * torch.log((to_background + _CLOSE) / (to_object + _CLOSE))
-    moved = logits.clamp(-LOGIT_LIMIT / 2, LOGIT_LIMIT / 2) + EDGE_WEIGHT * remoteness[:, None]
+    surroundings = F.max_pool2d(mask, 9, stride=1, padding=4) - F.max_pool2d(mask, 3, stride=1, padding=1)
+    inside = torch.where(deep.any(2, keepdim=True).any(3, keepdim=True), deep.float(), mask)
+    likeness = _log_likelihood(guide, neighbour, inside) - _log_likelihood(guide, neighbour, surroundings)
+    likeness = F.avg_pool2d(likeness.clamp(-LIKENESS_LIMIT, LIKENESS_LIMIT), 3, 1, 1, count_include_pad=False)
+    moved = logits.clamp(-LOGIT_LIMIT / 2, LOGIT_LIMIT / 2) + EDGE_WEIGHT * remoteness[:, None] + likeness
     return torch.where(far, -LOGIT_LIMIT, moved).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+
+
+def _log_likelihood(guide: torch.Tensor, sample: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """(B, 1, G, G) of each grey of a guide, under the normal distribution of a sample's greys in a region."""
+    count = where.sum((2, 3), keepdim=True).clamp(min=1)
+    mean = (sample * where).sum((2, 3), keepdim=True) / count
+    spread = ((sample - mean).square() * where).sum((2, 3), keepdim=True) / count
+    deviation = spread.sqrt().clamp(min=LEAST_SPREAD)
+    return -((guide - mean) / deviation).square() / 2 - deviation.log()
 
 
 def _require_shapes(
