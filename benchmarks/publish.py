@@ -16,6 +16,8 @@ RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 # File of the report, section of the README and of RESULTS.md.
 SECTIONS = {"accuracy": "accuracy", "latency": "speed"}
 
+_LINK = "More numbers: [benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
+
 _EMPTY_RESULTS = """\
 # Results
 
@@ -60,7 +62,8 @@ def publish(reports: Path, readme: Path, results: Path) -> list[str]:
         if not (reports / f"{name}.md").is_file():
             continue
         whole = replace_section(whole, section, (reports / f"{name}.md").read_text(encoding="utf-8"))
-        short = replace_section(short, section, (reports / f"{name}_short.md").read_text(encoding="utf-8"))
+        brief = (reports / f"{name}_short.md").read_text(encoding="utf-8")
+        short = replace_section(short, section, f"{brief}\n{_LINK}")
         written.append(section)
     results.write_text(whole, encoding="utf-8")
     readme.write_text(short, encoding="utf-8")

@@ -44,7 +44,7 @@ def folder(tmp_path):
 def test_the_short_report_goes_to_the_readme_and_the_whole_one_to_results(folder):
     readme, results = folder / "README.md", folder / "RESULTS.md"
     assert publish(folder, readme, results) == ["speed"]
-    assert "some numbers" in readme.read_text()
+    assert "some numbers\nMore numbers: [benchmarks/RESULTS.md]" in readme.read_text()
     assert "all numbers" in results.read_text()
 
 
