@@ -89,7 +89,7 @@ class Features:
 
 @dataclass
 class Decoded:
-    """For N objects: logits (N, 1, s, s), IoU (N, 1), presence (N, 1), token (N, C), and the image guide."""
+    """For N objects: logits (N, 1, s, s), IoU (N, 1), presence (N, 1), token (N, C), and image guides."""
 
     logits: torch.Tensor
     iou: torch.Tensor

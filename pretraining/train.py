@@ -31,7 +31,7 @@ KINDS = ("box", "box+", "click", "clicks", "corrected", "tracked", "presence")
 COLUMNS = ("step", "seconds", "images", "size", "level", "rate", "loss", *KINDS)
 
 
-def options() -> argparse.Namespace:
+def options(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint.pt and log.csv")
@@ -52,7 +52,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
     parser.add_argument("--export", type=Path, help="also write the averaged weights here, in fp16")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if (args.steps is None) == (args.minutes is None):
         parser.error("give one of --steps and --minutes")
     return args
