@@ -15,7 +15,7 @@ from pretraining.scenes import Scenes, choose_targets
 __all__ = ["Outcome", "clip_step", "image_step"]
 
 IOU_WEIGHT = 0.1
-PRESENCE_WEIGHT = 0.3
+PRESENCE_WEIGHT = 1.0
 CORRECTION_CHANCE = 0.4
 
 
