@@ -53,6 +53,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--reach", type=int, help="most slices to either side that a propagation visits; all by default"
     )
+    parser.add_argument(
+        "--no-baselines", dest="baselines", action="store_false", help="our server alone: minutes less"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
     return parser.parse_args(argv)
 
@@ -91,7 +94,7 @@ def measure(items: Sequence[Item], viewer: Viewer, options: argparse.Namespace) 
         targets = choose_targets(item, item.read_label())
         for target in targets[: 1 if options.quick else None]:
             reach = 2 if options.quick else options.reach
-            trials.append(run_trial(viewer, target, image, reach=reach))
+            trials.append(run_trial(viewer, target, image, baselines=options.baselines, reach=reach))
         print(f"{item.id}: {len(targets)} objects, {time.monotonic() - started:.0f} s", flush=True)
     return trials
 
