@@ -21,11 +21,13 @@ def save(network: torch.nn.Module, path) -> Weights:
 
 
 def test_a_file_of_no_known_name_finds_its_configuration_by_its_tensors(tmp_path, tiny):
-    loaded = load_network(save(tiny, tmp_path / "mine.pt"), REGISTRY)
-    assert loaded.image_size == 1024
+    loaded = load_network(save(tiny, tmp_path / "mine.pt"), REGISTRY, "cpu")
+    assert loaded.image_size == 512
+    assert not loaded.rendered_prompts
     assert torch.equal(loaded.no_mem_embed, tiny.no_mem_embed)
-    mini = load_network(save(build_network(MINI), tmp_path / "small.pt"), REGISTRY)
+    mini = load_network(save(build_network(MINI), tmp_path / "small.pt"), REGISTRY, "cpu")
     assert mini.image_size == 256
+    assert mini.rendered_prompts
 
 
 def test_a_network_is_ready_for_inference(tiny):
@@ -39,7 +41,7 @@ def test_another_architecture_is_refused(tmp_path, tiny):
     weights = save(tiny, tmp_path / "mine.pt")
     wrong = Weights("mine", weights.path, MINI, None, None, "")
     with pytest.raises(CheckpointError, match=r"of another architecture than biosam2_mini\.yaml"):
-        load_network(wrong, REGISTRY)
+        load_network(wrong, REGISTRY, "cpu")
 
 
 def test_a_missing_tensor_is_refused(tmp_path, tiny):
@@ -48,13 +50,13 @@ def test_a_missing_tensor_is_refused(tmp_path, tiny):
     torch.save({"model": state}, tmp_path / "x.pt")
     weights = Weights("x", tmp_path / "x.pt", TINY, None, None, "")
     with pytest.raises(CheckpointError, match=r"obj_ptr_proj\.layers\.0\.weight"):
-        load_network(weights, REGISTRY)
+        load_network(weights, REGISTRY, "cpu")
 
 
 def test_an_unknown_architecture_is_refused_with_what_to_do(tmp_path):
     torch.save({"model": {"conv.weight": torch.zeros(3)}}, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=r"put its configuration beside it as x\.yaml"):
-        load_network(Weights("x", tmp_path / "x.pt", None, None, None, ""), REGISTRY)
+        load_network(Weights("x", tmp_path / "x.pt", None, None, None, ""), REGISTRY, "cpu")
 
 
 def test_a_broken_configuration_is_refused(tmp_path):

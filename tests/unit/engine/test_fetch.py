@@ -54,7 +54,7 @@ def make_registry(folder, url, sha256=None, permissive=True) -> Registry:
     entry = {
         "file": "weights.pt", "url": url, "bytes": None, "sha256": sha256, "config": "x.yaml",
         "image_size": {"cpu": 256, "cuda": 256}, "licence": "Apache-2.0" if permissive else "research only",
-        "permissive": permissive, "rendered_prompts": False, "stability_multimask": False,
+        "permissive": permissive, "rendered_prompts": False, "meta_settings": False,
     }  # fmt: skip
     content = {"preference": {"cpu": ["w"], "cuda": ["w"]}, "weights": {"w": entry}}
     (folder / "registry.yaml").write_text(yaml.safe_dump(content))

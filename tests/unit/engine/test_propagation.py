@@ -27,7 +27,6 @@ def meta_predictor(network) -> SAM2VideoPredictor:
     model = OmegaConf.load(TINY).model
     model._target_ = "sam2.sam2_video_predictor.SAM2VideoPredictor"
     model.image_size = SIZE
-    model.binarize_mask_from_pts_for_mem_enc = True
     predictor = instantiate(model).eval()
     predictor.load_state_dict(network.state_dict())
     return predictor

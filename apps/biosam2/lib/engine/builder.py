@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,31 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lib.engine.checkpoints import Weights, load_state_dict
 from lib.engine.network import Network
-from lib.engine.registry import Registry
+from lib.engine.registry import DeviceType, Entry, Registry
 from lib.errors import CheckpointError
 
 _TARGET = f"{Network.__module__}.{Network.__qualname__}"
 
-# What SAM 2 itself sets for inference: a single mask that changes much with the threshold (stability
-# below 0.98 between logits of +-0.05) gives way to the best of the three candidates.
-_STABILITY_MULTIMASK = {
-    "dynamic_multimask_via_stability": True,
-    "dynamic_multimask_stability_delta": 0.05,
-    "dynamic_multimask_stability_thresh": 0.98,
+# What SAM 2 itself sets for inference: masks of clicks are remembered as zeros and ones, and a single mask
+# that changes much with the threshold (stability below 0.98 between logits of +-0.05) gives way to the best
+# of the three candidates.
+_META_SETTINGS = {
+    "binarize_mask_from_pts_for_mem_enc": True,
+    "sam_mask_decoder_extra_args": {
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    },
 }
 
 
-def build_network(config: Path, image_size: int | None = None, stability_multimask: bool = False) -> Network:
+def build_network(config: Path, image_size: int | None = None, meta_settings: bool = False) -> Network:
     """Builds a network with random weights, on the CPU, ready for inference.
 
     Args:
         config: a SAM 2 configuration (YAML).
         image_size: side of the input in pixels, a multiple of 32; None: the configuration's own.
-        stability_multimask: see ``registry.yaml``.
+        meta_settings: see ``registry.yaml``.
 
     Raises:
         CheckpointError: when the configuration cannot be read.
@@ -40,26 +45,39 @@ def build_network(config: Path, image_size: int | None = None, stability_multima
     try:
         model = OmegaConf.load(config).model
         model._target_ = _TARGET
-        model.binarize_mask_from_pts_for_mem_enc = True
         if image_size is not None:
             model.image_size = image_size
-        if stability_multimask:
-            model.sam_mask_decoder_extra_args = _STABILITY_MULTIMASK
+        if meta_settings:
+            model.update(_META_SETTINGS)
         network: Network = instantiate(model)
     except (OSError, AttributeError, OmegaConfBaseException) as error:
         raise CheckpointError(f"the configuration {config} cannot be read: {error}") from error
     return network.eval().requires_grad_(False)
 
 
-def load_network(weights: Weights, registry: Registry) -> Network:
+def load_network(weights: Weights, registry: Registry, device: DeviceType) -> Network:
     """Builds the network of a checkpoint and fills it, strictly.
+
+    Args:
+        weights: the checkpoint.
+        registry: where the architecture of a checkpoint without a configuration is looked for.
+        device: where the network will run; it decides the size of the input where nothing else does.
 
     Raises:
         CheckpointError: when the file cannot be trusted or read, or is of another architecture.
     """
     tensors = load_state_dict(weights)
-    config = weights.config or _matching_config(tensors, weights, registry)
-    network = build_network(config, weights.image_size, weights.stability_multimask)
+    config = weights.config
+    if config is None:
+        entry = _matching_entry(tensors, weights, registry)
+        config = registry.config_path(entry.config)
+        weights = replace(
+            weights,
+            image_size=weights.image_size or entry.image_size[device],
+            rendered_prompts=entry.rendered_prompts,
+            meta_settings=entry.meta_settings,
+        )
+    network = build_network(config, weights.image_size, weights.meta_settings)
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -72,13 +90,13 @@ def load_network(weights: Weights, registry: Registry) -> Network:
     return network
 
 
-def _matching_config(tensors: dict[str, torch.Tensor], weights: Weights, registry: Registry) -> Path:
-    """The configuration of the registry whose architecture the tensors have."""
+def _matching_entry(tensors: dict[str, torch.Tensor], weights: Weights, registry: Registry) -> Entry:
+    """The first entry of the registry whose architecture the tensors have: the weights run as it does."""
     wanted = _signature_of_tensors(tensors)
-    for name in dict.fromkeys(entry.config for entry in registry.entries.values()):
-        path = registry.config_path(name)
-        if wanted == _signature_of_config(OmegaConf.load(path).model):
-            return path
+    for entry in registry.entries.values():
+        config = OmegaConf.load(registry.config_path(entry.config))
+        if wanted == _signature_of_config(config.model):
+            return entry
     raise CheckpointError(
         f"{weights.name}: {weights.path} is of no architecture of the registry; "
         f"put its configuration beside it as {weights.path.with_suffix('.yaml').name}"

@@ -32,7 +32,7 @@ class Weights:
         sha256: what the file must hash to; None: not known.
         reason: why it stands at its place in the order.
         rendered_prompts: see ``registry.yaml``.
-        stability_multimask: see ``registry.yaml``.
+        meta_settings: see ``registry.yaml``.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Weights:
     sha256: str | None
     reason: str
     rendered_prompts: bool = False
-    stability_multimask: bool = True
+    meta_settings: bool = True
 
 
 def candidates(settings: Settings, registry: Registry, device: DeviceType) -> Iterator[Weights]:
@@ -88,7 +88,7 @@ def _registered(
         sha256=registry.recorded_sha256(name),
         reason=reason,
         rendered_prompts=entry.rendered_prompts,
-        stability_multimask=entry.stability_multimask,
+        meta_settings=entry.meta_settings,
     )
 
 

@@ -77,7 +77,7 @@ class Engines:
         return list(candidates(self._settings, self.registry, runtime.type))
 
     def _predictor(self, weights: Weights, runtime: Runtime) -> Predictor:
-        network = load_network(weights, self.registry)
+        network = load_network(weights, self.registry, runtime.type)
         predictor = Predictor(network, runtime, self._embeddings, weights.name, sha256_of(weights.path))
         precision = str(runtime.dtype).removeprefix("torch.")
         summary = f"{weights.name} ({weights.reason}), {predictor.image_size} px, {precision}"

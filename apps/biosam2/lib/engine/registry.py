@@ -32,7 +32,7 @@ class Entry(BaseModel):
     licence: str
     permissive: bool
     rendered_prompts: bool
-    stability_multimask: bool
+    meta_settings: bool
 
 
 class _Document(BaseModel):
