@@ -52,7 +52,7 @@ def write_mask(
     """
     if mask.dtype != np.uint8 or mask.shape != image.shape:
         raise ValueError(f"a mask of {mask.dtype} {mask.shape} does not fit an image of {image.shape}")
-    extension = _known_extension(extension)
+    extension = known_extension(extension, mask.shape[2])
     if extension in PICTURE_EXTENSIONS:
         return _write_png(mask)
     # The files have the first axis fastest: this is a view of a mask that has it so, else a copy.
@@ -69,11 +69,22 @@ def write_mask(
     return path
 
 
-def _known_extension(extension: str) -> str:
+def known_extension(extension: object, slices: int) -> str:
+    """The extension in lower case and with its dot, where a mask of so many slices can be written so.
+
+    Raises:
+        PromptError: for what is no text, another extension, or a picture of a volume.
+    """
+    if not isinstance(extension, str):
+        raise PromptError(f"result_extension is {extension!r}; it must be text, such as .nrrd")
     lowered = "." + extension.strip().lower().lstrip(".")
     if lowered not in VOLUME_EXTENSIONS + PICTURE_EXTENSIONS:
         known = ", ".join(VOLUME_EXTENSIONS + PICTURE_EXTENSIONS)
         raise PromptError(f"result_extension {extension!r} cannot be written: ask for one of {known}")
+    if lowered in PICTURE_EXTENSIONS and slices != 1:
+        raise PromptError(
+            f"a mask of {slices} slices cannot be one picture: ask for result_extension .nrrd or .nii.gz"
+        )
     return lowered
 
 
@@ -118,11 +129,6 @@ def _write_itk(memory: NDArray[np.uint8], affine: NDArray, path: Path, compress:
 
 
 def _write_png(mask: NDArray[np.uint8]) -> Path:
-    if mask.shape[2] != 1:
-        raise PromptError(
-            f"a mask of {mask.shape[2]} slices cannot be one picture: ask for result_extension .nrrd or "
-            ".nii.gz"
-        )
     with _temporary(".png") as path:
         Image.fromarray(np.ascontiguousarray(mask[:, :, 0].T)).save(path, compress_level=LEVEL)
     return path

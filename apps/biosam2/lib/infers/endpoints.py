@@ -9,6 +9,7 @@ functions, which the server runs in threads, that check the request and then cal
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from http import HTTPStatus
 from pathlib import Path
@@ -23,6 +24,9 @@ from pydantic import ValidationError
 
 # Keys that MONAI Label itself puts into a request: from a client they would replace what was checked.
 _RESERVED = ("image", "session", "description")
+
+# MONAI Label makes a folder of it when a request asks to save its answer.
+_LABEL_TAG = re.compile(r"[\w-]{1,64}")
 
 
 def install(server: FastAPI, app: MONAILabelApp, models: Collection[str]) -> None:
@@ -130,6 +134,11 @@ class _Guard:
         if params.get("model", model) != model:
             _refuse(
                 HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {model!r}"
+            )
+        tag = params.get("label_tag", "original")
+        if not isinstance(tag, str) or not _LABEL_TAG.fullmatch(tag):
+            _refuse(
+                HTTPStatus.BAD_REQUEST, f"label_tag is {tag!r}; it must be a name of letters, digits, _ and -"
             )
         if session_id:
             self._check_session(session_id)

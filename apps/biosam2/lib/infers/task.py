@@ -18,7 +18,7 @@ from lib.engine.predictor import Predictor
 from lib.engine.runtime import available_devices, resolve_device
 from lib.images.cache import ImageCache
 from lib.images.medical_image import MedicalImage
-from lib.images.writing import write_mask
+from lib.images.writing import known_extension, write_mask
 from lib.infers.http import http_errors
 from lib.prompts.parsing import parse_prompts
 from lib.prompts.types import PromptSet
@@ -54,6 +54,7 @@ class Case:
     frames: FrameStack
     prompts: PromptSet
     predictor: Predictor
+    extension: str
 
 
 @dataclass
@@ -170,15 +171,16 @@ class SegmentTask(InferTask):  # type: ignore[misc]
             mode=self._mode,
             labels=self._services.labels,
         )
+        asked = request.get("result_extension")
+        extension = known_extension(_extension(image.path) if asked in (None, "") else asked, image.shape[2])
         frames = FrameStack(image.array, prompts.axis, window)
         predictor = self._services.engines.get(request["device"])
-        return Case(request, image, window, frames, prompts, predictor)
+        return Case(request, image, window, frames, prompts, predictor, extension)
 
     @staticmethod
     def _write(case: Case, result: Segmentation) -> Path:
-        extension = case.request.get("result_extension") or _extension(case.image.path)
         compress = bool(case.request.get("result_compress"))
-        return write_mask(result.labels, case.image, extension, compress, case.prompts.label_names)
+        return write_mask(result.labels, case.image, case.extension, compress, case.prompts.label_names)
 
     @staticmethod
     def _params(case: Case, result: Segmentation, latencies: dict[str, float]) -> dict[str, Any]:
