@@ -211,6 +211,46 @@ PICTURES = [
 
 ALL = IMAGES + POINTS + ROI + OPTIONS + BODIES + PICTURES
 
+# What a client can send beside its prompts, and a value of every kind that JSON has.
+OPTION_NAMES = (
+    *(
+        "foreground",
+        "background",
+        "points",
+        "point_labels",
+        "label_prompt",
+        "lesion",
+        "roi",
+        "boxes",
+        "location",
+    ),
+    *("label", "slice", "slice_range", "axis", "window", "device", "largest_component", "fill_holes"),
+    *("result_extension", "result_dtype", "result_compress", "restore_label_idx", "reset_state"),
+    *("label_tag", "model", "client_id", "output", "something_else"),
+)
+VALUES = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2.5,
+    1e300,
+    10**30,
+    "",
+    "x",
+    "1",
+    [],
+    {},
+    [None],
+    [[]],
+    [{}],
+    ["x"],
+    {"a": 1},
+    [1],
+)
+
 
 def cases() -> Iterator[tuple[str, Fault]]:
     """Every task with every fault that it must refuse."""

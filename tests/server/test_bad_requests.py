@@ -55,6 +55,17 @@ def test_an_unknown_model_is_refused_with_a_reason(client: Client, name: str) ->
         assert "biosam2_point" in answer.detail, "the reason names the models that there are"
 
 
+@pytest.mark.parametrize("option", faults.OPTION_NAMES)
+def test_no_value_of_any_type_breaks_the_server(client: Client, option: str) -> None:
+    for task in ("biosam2_point", "biosam2_multi"):
+        prompts = {"lesion" if task == "biosam2_multi" else "foreground": [[77, 22]]}
+        for value in faults.VALUES:
+            answer = client.infer(task, "grey", {**prompts, option: value})
+            assert answer.status < 500, f"{option}={value!r}: {answer.status}"
+            if answer.status != 200:
+                assert len(answer.detail) >= SHORTEST_REASON, f"{option}={value!r}: {answer.detail}"
+
+
 def test_after_all_of_them_the_server_is_as_it_was(client: Client, server: Server) -> None:
     """Sends every bad request again between two good ones, so that it holds in any order of the tests."""
     prompts = {"foreground": [faults.LESION], "background": [], **OHIF}

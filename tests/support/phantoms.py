@@ -131,7 +131,7 @@ def _oblique() -> np.ndarray:
 def grey_picture(width: int = 104, height: int = 72, seed: int = 4) -> Phantom:
     """8-bit grey picture: one bright cell right of the middle, above it."""
     shape = (width, height, 1)
-    cell = ellipsoid((width, height), (0.74 * width, 0.3 * height), (0.12 * width, 0.17 * height))[:, :, None]
+    cell = ellipsoid((width, height), (0.74 * width, 0.3 * height), (0.17 * width, 0.2 * height))[:, :, None]
     image = _paint(np.full(shape, 70.0), [(cell, 190)], noise=6, seed=seed)
     return Phantom(np.clip(np.rint(image), 0, 255).astype(np.uint8), np.eye(4), {"cell": cell})
 
