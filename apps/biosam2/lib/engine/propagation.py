@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from lib.engine.ending import Ending
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask, Frames, Predictor
 from lib.prompts.types import FramePrompts
-
-# An object has ended when the network does not see it on this many frames in a row. One or two are missed
-# by noise alone; a longer wait follows structures that merely look alike.
-_ABSENT_FRAMES_TO_STOP = 3
 
 
 @dataclass
@@ -21,23 +20,30 @@ class _Track:
     number: int
     prompts: Mapping[int, FramePrompts]
     bank: MemoryBank
-    absent: int = 0
-    first: int = field(init=False)
-    last: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.first, self.last = min(self.prompts), max(self.prompts)
+    areas: dict[int, int] = field(default_factory=dict)
+    ending: Ending | None = None
 
     @property
-    def ended(self) -> bool:
-        return self.absent >= _ABSENT_FRAMES_TO_STOP
+    def first(self) -> int:
+        return min(self.prompts)
 
-    def saw(self, result: FrameMask) -> None:
-        self.absent = 0 if result.mask.any() else self.absent + 1
+    @property
+    def last(self) -> int:
+        return max(self.prompts)
 
-    def turn(self) -> None:
-        self.bank.forget_tracked()
-        self.absent = 0
+    def start_from(self, index: int) -> None:
+        """Follows the object from one of its prompted frames on."""
+        self.ending = Ending(self.areas[index])
+
+    def follow(
+        self, predictor: Predictor, frames: Frames, digest: str, index: int, reverse: bool
+    ) -> FrameMask:
+        """The object on a frame; an empty mask where it has just ended."""
+        result = predictor.track(frames, digest, index, self.bank, reverse)
+        if self.ending is not None and self.ending.reached(int(result.mask.sum())):
+            self.ending = None
+            return replace(result, mask=np.zeros_like(result.mask))
+        return result
 
 
 def propagate(
@@ -52,7 +58,7 @@ def propagate(
 
     The prompted frames of an object are segmented first and always remembered. Then it is followed backward
     from its first prompted frame, and, with the memory of that way forgotten, forward over all that come
-    after, to its end: three frames in a row without it. A prompted frame further on takes it up again.
+    after, each way to its end (``lib.engine.ending``). A prompted frame further on takes it up again.
 
     Args:
         predictor: the network.
@@ -72,29 +78,24 @@ def propagate(
         for track in tracks:
             if index in track.prompts:
                 result = predictor.segment(frames, digest, index, track.prompts[index], track.bank)
+                track.areas[index] = int(result.mask.sum())
                 yield track.number, index, result
 
+    for track in tracks:
+        track.start_from(track.first)
     for index in reversed(range(low, high)):
         for track in tracks:
             near = not limit or track.first - index <= limit
-            if index < track.first and near and not track.ended:
-                yield track.number, index, _follow(predictor, frames, digest, index, track, reverse=True)
+            if index < track.first and near and track.ending:
+                yield track.number, index, track.follow(predictor, frames, digest, index, reverse=True)
 
     for track in tracks:
-        track.turn()
+        track.bank.forget_tracked()
+        track.start_from(track.first)
     for index in range(low, high):
         for track in tracks:
-            if index in track.prompts:
-                track.absent = 0
-                continue
             near = not limit or index - track.last <= limit
-            if index > track.first and near and not track.ended:
-                yield track.number, index, _follow(predictor, frames, digest, index, track, reverse=False)
-
-
-def _follow(
-    predictor: Predictor, frames: Frames, digest: str, index: int, track: _Track, reverse: bool
-) -> FrameMask:
-    result = predictor.track(frames, digest, index, track.bank, reverse)
-    track.saw(result)
-    return result
+            if index in track.prompts:
+                track.start_from(index)
+            elif index > track.first and near and track.ending:
+                yield track.number, index, track.follow(predictor, frames, digest, index, reverse=False)
