@@ -35,8 +35,9 @@ PROTOCOL = """\
 Box: tight around the object's largest island on the slice where that is largest. Clicks: the first in the
 island's middle, each next one in the middle of the largest mistake of our last mask. Propagation: a box on
 the object's middle slice, Dice of the whole volume. GrabCut: OpenCV, same box, same 8-bit slice, 5
-iterations. Random walker: scikit-image, the same clicks, the image's border as background; with "own clicks"
-each next click mends its own mask instead. Seen: whether the bundled weights were trained on the image."""
+iterations; in grey tissue it often keeps nothing, so the filled box stands beside it. Random walker:
+scikit-image, the same clicks, the image's border as background; with "own clicks" each next click mends its
+own mask instead. Seen: whether the bundled weights were trained on the image."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -10,18 +10,19 @@ from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from benchmarks.tables import markdown_table, number
-from benchmarks.trials import CLICK_COUNTS, GRABCUT, OURS, WALKER, WALKER_OWN, Trial
+from benchmarks.trials import CLICK_COUNTS, FILLED, GRABCUT, OURS, WALKER, WALKER_OWN, Trial
 
 CLICK_PROMPTS = tuple(f"{count} click" if count == 1 else f"{count} clicks" for count in CLICK_COUNTS)
 # (prompt, method) in the order of the columns; the rival of each prompt stands beside ours.
 COLUMNS = (
     ("box", OURS),
     ("box", GRABCUT),
+    ("box", FILLED),
     *((prompt, method) for prompt in CLICK_PROMPTS for method in (OURS, WALKER)),
     ("propagation", OURS),
 )
-METHODS = (OURS, GRABCUT, WALKER, WALKER_OWN)
-RIVALS = {"box": (GRABCUT,), **dict.fromkeys(CLICK_PROMPTS, (WALKER, WALKER_OWN))}
+METHODS = (OURS, GRABCUT, FILLED, WALKER, WALKER_OWN)
+RIVALS = {"box": (GRABCUT, FILLED), **dict.fromkeys(CLICK_PROMPTS, (WALKER, WALKER_OWN))}
 _SEEN = {True: "yes", False: "no", None: ""}
 
 

@@ -51,6 +51,14 @@ def grabcut(levels: Levels, box: tuple[int, int, int, int]) -> Mask:
     return np.isin(result, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 
+def filled_box(shape: tuple[int, int], box: tuple[int, int, int, int]) -> Mask:
+    """The box itself, (H, W): what a prompt is worth before anything was computed."""
+    x0, y0, x1, y1 = box
+    mask = np.zeros(shape, dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
 def random_walk(levels: Levels, clicks: Sequence[Click]) -> Mask:
     """scikit-image's random walker (Grady 2006) with its default beta, from clicks.
 

@@ -35,7 +35,7 @@ def draw_sheet(trials: Sequence[Trial]) -> Image.Image:
         left = GAP + number % COLUMNS * (PANEL + GAP)
         top = CAPTION + number // COLUMNS * (PANEL + CAPTION + GAP)
         sheet.paste(_panel(trial), (left, top))
-        scores = ", ".join(f"{method} {value:.2f}" for method, value in trial.dice["box"].items())
+        scores = ", ".join(f"{method} {trial.dice['box'][method]:.2f}" for method in trial.boxed)
         title = f"{trial.target.item.id}: {trial.target.name}"
         while pen.textlength(title, font) > PANEL:
             title = title[:-1]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.baselines import Click, grabcut, random_walk
+from benchmarks.baselines import Click, filled_box, grabcut, random_walk
 from benchmarks.client import VIEWER_OPTIONS, Answer, Viewer
 from benchmarks.overlap import dice
 from benchmarks.targets import Mask, Target
@@ -17,7 +17,8 @@ from lib.prompts.simulation import correction_click
 from lib.transforms.windowing import Window
 
 CLICK_COUNTS = (1, 3, 5)
-OURS, GRABCUT, WALKER, WALKER_OWN = "ours", "GrabCut", "random walker", "random walker, own clicks"
+OURS, GRABCUT, FILLED = "ours", "GrabCut", "the filled box"
+WALKER, WALKER_OWN = "random walker", "random walker, own clicks"
 
 
 @dataclass
@@ -61,6 +62,7 @@ def run_trial(
     trial.boxed[OURS] = asking.slice_of(answer)
     if baselines:
         trial.boxed[GRABCUT] = grabcut(levels, target.box())
+        trial.add("box", FILLED, dice(filled_box(target.truth.shape, target.box()), target.truth))
     for method, mask in trial.boxed.items():
         trial.add("box", method, dice(mask, target.truth))
     _click_trials(trial, asking, levels, baselines)

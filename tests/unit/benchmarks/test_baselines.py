@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.baselines import Click, grabcut, random_walk
+from benchmarks.baselines import Click, filled_box, grabcut, random_walk
 from benchmarks.overlap import dice
 
 
@@ -44,3 +44,7 @@ def test_a_negative_click_is_background(scene):
     assert found[22, 52]
     assert not found[50, 10]
     assert dice(found, mask) > 0.9
+
+
+def test_a_filled_box_is_half_open():
+    assert np.argwhere(filled_box((5, 6), (4, 1, 6, 2))).tolist() == [[1, 4], [1, 5]]

@@ -3,7 +3,7 @@ import pytest
 
 from benchmarks.baselines import Click
 from benchmarks.targets import Target
-from benchmarks.trials import GRABCUT, OURS, WALKER, WALKER_OWN, click_series, levels_of, run_trial
+from benchmarks.trials import FILLED, GRABCUT, OURS, WALKER, WALKER_OWN, click_series, levels_of, run_trial
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_perfect_server_has_one_everywhere(target, image, viewer_of):
     assert {prompt: scores[OURS] for prompt, scores in trial.dice.items()} == {
         "box": 1.0, "1 click": 1.0, "3 clicks": 1.0, "5 clicks": 1.0, "propagation": 1.0,
     }  # fmt: skip
-    assert set(trial.dice["box"]) == {OURS, GRABCUT}
+    assert set(trial.dice["box"]) == {OURS, GRABCUT, FILLED}
     assert set(trial.dice["5 clicks"]) == {OURS, WALKER, WALKER_OWN}
 
 
