@@ -37,6 +37,19 @@ def test_weights_that_want_rendered_prompts_get_them():
     assert not torch.equal(network.segment(features, prompts(20, 30)).logits, plain.logits)
 
 
+@pytest.mark.parametrize(("labels", "passes"), [([1], 1), ([1, 0], 2), ([2, 3], 1), ([2, 3, 1], 1)])
+def test_several_clicks_are_seen_again_beside_their_first_result(monkeypatch, labels, passes):
+    network = make_tiny()
+    network.rendered_prompts = True
+    features = network.encode(torch.rand(1, 3, SIZE, SIZE))
+    steps = []
+    step = network._step
+    monkeypatch.setattr(network, "_step", lambda *a, **k: steps.append(a) or step(*a, **k))
+    places = torch.tensor([[[20.0, 30.0], [90.0, 100.0], [60.0, 60.0]]])[:, : len(labels)]
+    network.segment(features, NetworkPrompts(places, torch.tensor([labels], dtype=torch.int32)))
+    assert len(steps) == passes
+
+
 def test_nothing_is_kept_between_two_calls(tiny):
     torch.manual_seed(3)
     features = tiny.encode(torch.randn(1, 3, SIZE, SIZE))
