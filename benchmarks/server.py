@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -101,8 +102,10 @@ def running_server(
         start_seconds: how long the start may take.
 
     Raises:
-        ServerError: the process ended or did not answer in time; the message has its last log lines.
+        ServerError: something listens on the port already, or the process ended or did not answer in time; the
+            message then has its last log lines.
     """
+    _refuse_taken_port(port)
     with tempfile.TemporaryDirectory(prefix="biosam2_bench_", ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "server.log"
         with log.open("wb") as sink:
@@ -120,6 +123,13 @@ def running_server(
             yield server
         finally:
             _stop(process)
+
+
+def _refuse_taken_port(port: int) -> None:
+    """What listens there already would answer in the place of the new server."""
+    with socket.socket() as probe:
+        if probe.connect_ex((HOST, port)) == 0:
+            raise ServerError(f"port {port} is taken; stop what listens there or choose another --port")
 
 
 def _wait_until_it_answers(server: RunningServer, process: subprocess.Popen, seconds: float) -> None:

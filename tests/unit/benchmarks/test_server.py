@@ -78,6 +78,18 @@ def test_a_server_is_stopped_when_the_benchmark_fails(monkeypatch, tmp_path, por
         requests.get(f"{running.url}/info/", timeout=5)
 
 
+def test_a_port_that_is_taken_is_refused(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(ServerError, match=f"port {port} is taken"),
+            running_server(tmp_path, tmp_path, port),
+        ):
+            pass
+
+
 def test_a_server_that_ends_is_reported_with_its_last_words(monkeypatch, tmp_path, port):
     _run_instead(monkeypatch, "import sys; print('no such weights'); sys.exit(3)")
     with (
