@@ -102,8 +102,8 @@ def running_server(
         start_seconds: how long the start may take.
 
     Raises:
-        ServerError: something listens on the port already, or the process ended or did not answer in time; the
-            message then has its last log lines.
+        ServerError: something listens on the port already, or the process ended or did not answer in time;
+            the message then has its last log lines.
     """
     _refuse_taken_port(port)
     with tempfile.TemporaryDirectory(prefix="biosam2_bench_", ignore_cleanup_errors=True) as folder:
