@@ -145,7 +145,7 @@ class Network(SAM2Base):
 
     def remember(self, features: Features, decoded: Decoded, prompted: bool) -> dict[str, Any]:
         """Turns the result on a frame into a memory of it, in the compute dtype."""
-        feats, _, sizes = self._flat(features)
+        feats, sizes = self._flat(features)
         memory, position = self._encode_new_memory(
             feats, sizes, decoded.logits_full, decoded.object_logits, is_mask_from_pts=prompted
         )
@@ -167,12 +167,14 @@ class Network(SAM2Base):
         memories: dict[str, dict[int, Any]] | None = None,
         reverse: bool = False,
     ) -> Decoded:
-        feats, position, sizes = self._flat(features)
+        feats, sizes = self._flat(features)
+        # Only the memory attention looks at positions.
+        positions = [] if memories is None else [self._position(features)]
         _, outputs, _, _ = self._track_step(
             frame_idx=frame,
             is_init_cond_frame=memories is None,
             current_vision_feats=feats,
-            current_vision_pos_embeds=[position],
+            current_vision_pos_embeds=positions,
             feat_sizes=sizes,
             point_inputs=points,
             mask_inputs=None,
@@ -183,12 +185,16 @@ class Network(SAM2Base):
         )
         return _decoded(outputs)
 
-    def _flat(self, features: Features) -> tuple[list[torch.Tensor], torch.Tensor, list[tuple[int, int]]]:
-        """The maps as SAM 2's steps take them, (h*w, 1, C); the last one's position encoding; their sizes."""
+    def _flat(self, features: Features) -> tuple[list[torch.Tensor], list[tuple[int, int]]]:
+        """The maps as SAM 2's steps take them, (h*w, 1, C), and their sizes."""
         maps = [level.flatten(2).permute(2, 0, 1) for level in features.maps]
-        position = self.image_encoder.neck.position_encoding(features.maps[-1]).to(features.maps[-1].dtype)
-        sizes = [(level.shape[-2], level.shape[-1]) for level in features.maps]
-        return maps, position.flatten(2).permute(2, 0, 1), sizes
+        return maps, [(level.shape[-2], level.shape[-1]) for level in features.maps]
+
+    def _position(self, features: Features) -> torch.Tensor:
+        """The position encoding of the last map, (h*w, 1, C)."""
+        last = features.maps[-1]
+        encoding: torch.Tensor = self.image_encoder.neck.position_encoding(last)
+        return encoding.to(last.dtype).flatten(2).permute(2, 0, 1)
 
 
 def _no_points(device: torch.device) -> dict[str, torch.Tensor]:

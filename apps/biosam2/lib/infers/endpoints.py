@@ -18,9 +18,13 @@ from typing import Annotated, Any, NoReturn
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, File, Form, HTTPException, UploadFile
 from monailabel.config import settings
 from monailabel.endpoints import infer, wsi_infer
+from monailabel.endpoints.infer import run_inference
 from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.endpoints.wsi_infer import WSIInput, run_wsi_inference
 from monailabel.interfaces.app import MONAILabelApp
 from pydantic import ValidationError
+
+_User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 
 # Keys that MONAI Label itself puts into a request: from a client they would replace what was checked.
 _RESERVED = ("image", "session", "description")
@@ -37,64 +41,69 @@ def install(server: FastAPI, app: MONAILabelApp, models: Collection[str]) -> Non
         app: whose datastore and sessions the requests are checked against.
         models: names of the app's tasks.
     """
+    routes = _Routes(_Guard(app, models))
+    router = APIRouter(prefix="/infer")
+    router.add_api_route("/wsi/{model}", routes.slide, methods=["POST"])
+    router.add_api_route("/wsi_v2/{model}", routes.slide_upload, methods=["POST"])
+    router.add_api_route("/{model}", routes.image, methods=["POST"])
     guarded = FastAPI()
-    guarded.include_router(_router(_Guard(app, models)))
+    guarded.include_router(router, include_in_schema=False)
     own = [route for route in guarded.routes if getattr(route, "path", "").startswith("/infer/")]
     server.router.routes[:0] = own
 
 
-def _router(guard: _Guard) -> APIRouter:
-    router = APIRouter(prefix="/infer", tags=["Infer"])
-    user = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+class _Routes:
+    """MONAI Label's inference routes, behind a guard. Their parameters are those of its own."""
 
-    @router.post("/wsi/{model}", include_in_schema=False)
-    def wsi_inference(
+    def __init__(self, guard: _Guard):
+        self._guard = guard
+
+    def slide(
+        self,
         background_tasks: BackgroundTasks,
         model: str,
+        user: _User,
         image: str = "",
         session_id: str = "",
-        wsi: wsi_infer.WSIInput | None = None,
+        wsi: WSIInput | None = None,
         output: wsi_infer.ResultType | None = None,
-        user: User = user,
     ) -> Any:
-        region = wsi or wsi_infer.WSIInput()
-        guard.check(model, image, session_id, None, region.params or {})
-        return wsi_infer.run_wsi_inference(background_tasks, model, image, session_id, None, region, output)
+        region = wsi or WSIInput()
+        self._guard.check(model, image, session_id, None, region.params or {})
+        return run_wsi_inference(background_tasks, model, image, session_id, None, region, output)
 
-    @router.post("/wsi_v2/{model}", include_in_schema=False)
-    def wsi_upload_inference(
+    def slide_upload(
+        self,
         background_tasks: BackgroundTasks,
         model: str,
+        user: _User,
         image: str = "",
         session_id: str = "",
         file: Annotated[UploadFile | None, File()] = None,
         wsi: Annotated[str, Form()] = "{}",
         output: wsi_infer.ResultType | None = None,
-        user: User = user,
     ) -> Any:
         try:
-            region = wsi_infer.WSIInput.model_validate(_json_object(wsi, "wsi"))
+            region = WSIInput.model_validate(_json_object(wsi, "wsi"))
         except ValidationError as error:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail=f"wsi: {error}") from error
-        guard.check(model, image, session_id, file, region.params or {})
-        return wsi_infer.run_wsi_inference(background_tasks, model, image, session_id, file, region, output)
+        self._guard.check(model, image, session_id, file, region.params or {})
+        return run_wsi_inference(background_tasks, model, image, session_id, file, region, output)
 
-    @router.post("/{model}", include_in_schema=False)
-    def inference(
+    def image(
+        self,
         background_tasks: BackgroundTasks,
         model: str,
+        user: _User,
         image: str = "",
         session_id: str = "",
         params: Annotated[str, Form()] = "{}",
         file: Annotated[UploadFile | None, File()] = None,
         label: Annotated[UploadFile | None, File()] = None,
         output: infer.ResultType | None = None,
-        user: User = user,
     ) -> Any:
-        guard.check(model, image, session_id, file, _json_object(params, "params"))
-        return infer.run_inference(background_tasks, model, image, session_id, params, file, label, output)
-
-    return router
+        self._guard.check(model, image, session_id, file, _json_object(params, "params"))
+        return run_inference(background_tasks, model, image, session_id, params, file, label, output)
 
 
 def _json_object(text: str, name: str) -> dict[str, Any]:
