@@ -24,7 +24,8 @@ _SMOOTH = 9  # rows a running median takes in: scenes differ much from batch to 
 
 def _column(rows: list[dict[str, str]], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and running median of a column, where it has values."""
-    found = [(int(r["step"]), float(r[name])) for r in rows if r[name]]
+    # A resumed training repeats some steps: the later row counts.
+    found = sorted({int(r["step"]): float(r[name]) for r in rows if r[name]}.items())
     if not found:
         return np.zeros(0), np.zeros(0)
     steps, values = (np.array(v) for v in zip(*found, strict=True))
