@@ -109,6 +109,19 @@ def test_a_guide_does_not_depend_on_the_contrast_of_the_image():
     assert float(make_guide(levels).std()) == pytest.approx(float(make_guide(levels / 2).std()), rel=0.3)
 
 
+@pytest.mark.parametrize("offset", [-0.5, 0.0, 0.25, 1.49, 1.5, 2.75, 3.49])
+def test_a_click_counts_wherever_in_its_cell_it_is(offset):
+    # On the corner of four cells too, where a native pixel's centre often comes to lie.
+    guide = make_guide(disc(100, 100, 30))
+    drawn = [
+        render_prompts(torch.tensor([[[100 + x, 100 + y]]]), torch.tensor([[1]]), guide)[0, 0]
+        for x, y in ((offset, offset), (offset, 1.5), (1.5, offset), (1.5, 1.5))
+    ]
+    for here in drawn:
+        assert float(here[4, 4]) < -1
+        assert float((here - drawn[-1])[40:].abs().max()) < 1e-4
+
+
 def test_shapes_that_do_not_belong_together_are_refused():
     with pytest.raises(ValueError, match="coords"):
         render_prompts(torch.zeros(1, 2, 2), torch.zeros(1, 3), PLAIN)

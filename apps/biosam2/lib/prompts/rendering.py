@@ -80,10 +80,7 @@ def render_prompts(
     x, y = _cell_centres(guide)
     positive = _nearest(coords, labels == _POSITIVE, x, y)
     negative = _nearest(coords, labels == _NEGATIVE, x, y)
-    if previous is not None:
-        guess = previous[:, 0].float()
-    else:
-        guess = _first_guess(coords, labels, guide[:, 0], positive, negative)
+    guess = previous[:, 0].float() if previous is not None else _first_guess(coords, labels, guide[:, 0])
     radius = DISC_RADIUS * CELL * guide.shape[-1]
     stamp = torch.where(positive <= negative, LOGIT_LIMIT, -LOGIT_LIMIT)
     drawn = torch.where(torch.minimum(positive, negative) <= radius, stamp, guess)
@@ -161,17 +158,12 @@ def _nearest(coords: torch.Tensor, wanted: torch.Tensor, x: torch.Tensor, y: tor
     return torch.where(wanted[:, :, None, None], distance, FAR * FAR).amin(1)
 
 
-def _first_guess(
-    coords: torch.Tensor,
-    labels: torch.Tensor,
-    guide: torch.Tensor,
-    positive: torch.Tensor,
-    negative: torch.Tensor,
-) -> torch.Tensor:
+def _first_guess(coords: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
     """(B, G, G) logits from geodesic distances to the clicks, and to the core and the outside of the box."""
     dome, has_box = _dome(coords, labels, *_cell_centres(guide[:, None]))
     core = has_box & (dome >= torch.minimum(dome.amax((1, 2), keepdim=True), torch.tensor(1 - CORE**2)))
-    seeds = torch.cat([_cells_of(positive) | core, _cells_of(negative) | (has_box & (dome < -1))])
+    clicked, refused = (_cells_of(coords, labels == sign, guide) for sign in (_POSITIVE, _NEGATIVE))
+    seeds = torch.cat([clicked | core, refused | (has_box & (dome < -1))])
     to_object, to_background = geodesic_distance(guide.repeat(2, 1, 1), seeds).chunk(2)
     nearness = LOG_SCALE * torch.log(NEAR / (to_object + _CLOSE))
     remoteness = LOG_SCALE * torch.log((to_background + _CLOSE) / (to_object + _CLOSE))
@@ -181,9 +173,14 @@ def _first_guess(
     return torch.where(has_box, from_box, from_clicks.masked_fill(nothing, 0.0))
 
 
-def _cells_of(distance: torch.Tensor) -> torch.Tensor:
-    """(B, G, G) whether a click lies in the cell."""
-    return distance <= CELL / 2 * 2**0.5 - 0.5
+def _cells_of(coords: torch.Tensor, wanted: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
+    """(B, G, G) whether a wanted click lies in the cell: each in one, also on the corner of four."""
+    x, y = _cell_centres(guide[:, None])
+    from_x = coords[:, :, 0, None, None] - x[:, None]
+    from_y = coords[:, :, 1, None, None] - y[:, None]
+    half = CELL / 2
+    inside = (from_x >= -half) & (from_x < half) & (from_y >= -half) & (from_y < half)
+    return (inside & wanted[:, :, None, None]).any(1)
 
 
 def _dome(
