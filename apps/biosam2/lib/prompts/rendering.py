@@ -161,7 +161,7 @@ def _nearest(coords: torch.Tensor, wanted: torch.Tensor, x: torch.Tensor, y: tor
 def _first_guess(coords: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
     """(B, G, G) logits from geodesic distances to the clicks, and to the core and the outside of the box."""
     dome, has_box = _dome(coords, labels, *_cell_centres(guide[:, None]))
-    core = has_box & (dome >= torch.minimum(dome.amax((1, 2), keepdim=True), torch.tensor(1 - CORE**2)))
+    core = has_box & (dome >= dome.amax((1, 2), keepdim=True).clamp(max=1 - CORE**2))
     clicked, refused = (_cells_of(coords, labels == sign, guide) for sign in (_POSITIVE, _NEGATIVE))
     seeds = torch.cat([clicked | core, refused | (has_box & (dome < -1))])
     to_object, to_background = geodesic_distance(guide.repeat(2, 1, 1), seeds).chunk(2)
