@@ -40,7 +40,7 @@ def test_row_06_the_volume_grows_to_both_sides_and_ends(client: Client) -> None:
 @pytest.mark.parametrize("k", [0, 23])
 def test_row_06_a_prompt_on_the_first_or_the_last_slice(client: Client, k: int) -> None:
     # A propagation with nothing before it, and one with nothing after it.
-    params = {"foreground": [[48, 40, k]], "result_extension": ".nrrd"}
+    params = {"boxes": [[3, 3, 93, 77]], "slice": k, "result_extension": ".nrrd"}
     mask = client.segment("biosam2_propagate", "ct", params).mask
     assert mask[48, 40, k] > 0
 
