@@ -14,9 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 from lib.engine.checkpoints import Weights, load_state_dict
 from lib.engine.network import Network
 from lib.engine.registry import DeviceType, Entry, Registry
+from lib.engine.rope import MemoryRoPEAttention
 from lib.errors import CheckpointError
 
 _TARGET = f"{Network.__module__}.{Network.__qualname__}"
+_ATTENTION_TARGET = f"{MemoryRoPEAttention.__module__}.{MemoryRoPEAttention.__qualname__}"
 
 # What SAM 2 itself sets for inference: masks of clicks are remembered as zeros and ones, and a single mask
 # that changes much with the threshold (stability below 0.98 between logits of +-0.05) gives way to the best
@@ -45,6 +47,8 @@ def build_network(config: Path, image_size: int | None = None, meta_settings: bo
     try:
         model = OmegaConf.load(config).model
         model._target_ = _TARGET
+        for attention in ("self_attention", "cross_attention"):
+            model.memory_attention.layer[attention]._target_ = _ATTENTION_TARGET
         if image_size is not None:
             model.image_size = image_size
         if meta_settings:
