@@ -13,7 +13,7 @@ from lib.engine.checkpoints import Weights, candidates, sha256_of
 from lib.engine.embeddings import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
-from lib.engine.runtime import Runtime, keep_freed_memory, resolve_device
+from lib.engine.runtime import Runtime, resolve_device
 from lib.errors import CheckpointError
 from lib.settings import Settings
 
@@ -63,8 +63,6 @@ class Engines:
         if self._settings.threads:
             torch.set_num_threads(self._settings.threads)
         runtime = Runtime(device, self._settings.precision)
-        if runtime.type == "cpu":
-            keep_freed_memory()
         for weights in self._candidates(runtime):
             try:
                 return self._predictor(weights, runtime)

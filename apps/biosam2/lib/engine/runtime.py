@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +14,6 @@ from lib.errors import DeviceError
 from lib.settings import Precision
 
 logger = logging.getLogger(__name__)
-
-# Of glibc's malloc.h: blocks above the threshold are mapped anew each time; 32 MiB is the highest it takes.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_MMAP_THRESHOLD = 32 << 20
-_KEPT_BYTES = 1 << 30
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,18 +53,6 @@ class Runtime:
             torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32),
         ):
             yield
-
-
-def keep_freed_memory() -> None:
-    """Lets the process keep large blocks that it freed, where the C library is glibc.
-
-    By default each large tensor's memory goes back to the system and comes again page by page: a tenth to an
-    eighth of the time of encoding a frame on a CPU (0.64 s and 0.56 s at 1024 pixels on two cores).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def available_devices() -> list[str]:
