@@ -16,6 +16,7 @@ if str(APP) not in sys.path:
 from hydra.utils import instantiate  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
+from lib.engine.network import IMAGE_MEAN, IMAGE_STD  # noqa: E402
 from lib.prompts.rendering import make_guide, render_neighbour, render_prompts  # noqa: E402
 from pretraining.prompts import Prompts  # noqa: E402
 
@@ -33,8 +34,6 @@ __all__ = [
 ]
 
 CONFIG = APP / "model" / "biosam2_mini.yaml"
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 def build(image_size: int | None = None) -> torch.nn.Module:
@@ -100,8 +99,8 @@ class Decoded:
 
 def encode(model: torch.nn.Module, images: torch.Tensor) -> Features:
     """Encode (B, 3, S, S) images in [0, 1]."""
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    mean = torch.tensor(IMAGE_MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGE_STD, device=images.device).view(1, 3, 1, 1)
     out = model.forward_image((images - mean) / std)
     return Features(out["backbone_fpn"], out["vision_pos_enc"], make_guide(images))
 

@@ -101,6 +101,19 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def require_sha256(path: Path, sha256: str | None, name: str) -> None:
+    """Refuses a file of another sha256; anything passes where None is known.
+
+    Raises:
+        CheckpointError: with both, and what to do.
+    """
+    if sha256 is not None and (found := sha256_of(path)) != sha256:
+        raise CheckpointError(
+            f"{name}: the sha256 of {path} is {found}, it must be {sha256}; "
+            "delete the file and fetch it again"
+        )
+
+
 def load_state_dict(weights: Weights) -> dict[str, torch.Tensor]:
     """Reads the tensors of a checkpoint on the CPU, as 32-bit floats.
 
@@ -112,11 +125,7 @@ def load_state_dict(weights: Weights) -> dict[str, torch.Tensor]:
             f"{weights.name}: there is no file {weights.path}; `make fetch MODEL={weights.name}` fetches it "
             "when it is in the registry"
         )
-    if weights.sha256 is not None and (found := sha256_of(weights.path)) != weights.sha256:
-        raise CheckpointError(
-            f"{weights.name}: the sha256 of {weights.path} is {found}, it must be {weights.sha256}; "
-            "delete the file and fetch it again"
-        )
+    require_sha256(weights.path, weights.sha256, weights.name)
     try:
         content = torch.load(weights.path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

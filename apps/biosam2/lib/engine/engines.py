@@ -63,7 +63,7 @@ class Engines:
         if self._settings.threads:
             torch.set_num_threads(self._settings.threads)
         runtime = Runtime(device, self._settings.precision)
-        for weights in self._candidates(runtime):
+        for weights in candidates(self._settings, self.registry, runtime.type):
             try:
                 return self._predictor(weights, runtime)
             except CheckpointError as error:
@@ -73,12 +73,11 @@ class Engines:
             "no weights could be loaded: " + "; ".join(self._refused.values() or ["none is present"])
         )
 
-    def _candidates(self, runtime: Runtime) -> list[Weights]:
-        return list(candidates(self._settings, self.registry, runtime.type))
-
     def _predictor(self, weights: Weights, runtime: Runtime) -> Predictor:
         network = load_network(weights, self.registry, runtime.type)
-        predictor = Predictor(network, runtime, self._embeddings, weights.name, sha256_of(weights.path))
+        # Loading has checked a known sha256 already, and a large file takes a second to hash.
+        version = weights.sha256 or sha256_of(weights.path)
+        predictor = Predictor(network, runtime, self._embeddings, weights.name, version)
         precision = str(runtime.dtype).removeprefix("torch.")
         summary = f"{weights.name} ({weights.reason}), {predictor.image_size} px, {precision}"
         self._served[str(runtime.device)] = summary

@@ -14,7 +14,7 @@ from pathlib import Path
 import requests
 from tqdm import tqdm
 
-from lib.engine.checkpoints import sha256_of
+from lib.engine.checkpoints import require_sha256, sha256_of
 from lib.engine.registry import Entry, Registry, record_path
 from lib.errors import CheckpointError
 
@@ -40,7 +40,7 @@ def fetch(name: str, registry: Registry) -> Path:
     """
     entry, path = registry.entry(name), registry.path(name)
     if path.is_file():
-        _verify(path, registry.recorded_sha256(name), name)
+        require_sha256(path, registry.recorded_sha256(name), name)
         return path
     if entry.url is None:
         raise CheckpointError(f"{name} is bundled with the app and is not downloaded; {path} is missing")
@@ -55,7 +55,7 @@ def fetch(name: str, registry: Registry) -> Path:
         ) from error
     sha256 = registry.recorded_sha256(name)
     try:
-        _verify(part, sha256, name)
+        require_sha256(part, sha256, name)
     except CheckpointError:
         part.unlink()
         raise
@@ -63,11 +63,6 @@ def fetch(name: str, registry: Registry) -> Path:
         record_path(path).write_text(sha256_of(part) + "\n")
     part.replace(path)
     return path
-
-
-def _verify(path: Path, sha256: str | None, name: str) -> None:
-    if sha256 is not None and (found := sha256_of(path)) != sha256:
-        raise CheckpointError(f"{name}: the sha256 of {path} is {found}, it must be {sha256}; fetch it again")
 
 
 def _download(url: str, part: Path, title: str) -> None:

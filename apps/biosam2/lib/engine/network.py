@@ -23,8 +23,8 @@ BOX_CORNERS = (2, 3)
 NO_POINT = -1
 
 # ImageNet's mean and standard deviation, of levels from 0 to 1: what SAM 2 was trained with.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class Network(SAM2Base):
         Args:
             levels: (1, 3, S, S) float32 in [0, 1].
         """
-        mean = torch.tensor(_MEAN, device=levels.device).view(1, 3, 1, 1)
-        std = torch.tensor(_STD, device=levels.device).view(1, 3, 1, 1)
+        mean = torch.tensor(IMAGE_MEAN, device=levels.device).view(1, 3, 1, 1)
+        std = torch.tensor(IMAGE_STD, device=levels.device).view(1, 3, 1, 1)
         image = ((levels - mean) / std).contiguous(memory_format=torch.channels_last)
         encoded = self.forward_image(image)
         maps = tuple(encoded["backbone_fpn"][-self.num_feature_levels :])

@@ -71,11 +71,6 @@ class Predictor:
         self._key = (version, network.image_size, str(runtime.device), runtime.dtype)
 
     @property
-    def network(self) -> Network:
-        """The network itself; use it within ``runtime.step()``."""
-        return self._network
-
-    @property
     def image_size(self) -> int:
         """Side of the network's input in pixels."""
         return int(self._network.image_size)
@@ -137,10 +132,9 @@ class Predictor:
                 decoded = self._network.segment(features, self._network_prompts(prompts, frames))
             if bank is not None:
                 bank.add_prompted(index, self._network.remember(features, decoded, prompted=True))
-            result = self._frame_mask(decoded, frames)
-        if prompts.mask is not None:
-            return FrameMask(prompts.mask, 1.0, 1.0)
-        return result
+            if prompts.mask is not None:
+                return FrameMask(prompts.mask, 1.0, 1.0)
+            return self._frame_mask(decoded, frames)
 
     def track(self, frames: Frames, digest: str, index: int, bank: MemoryBank, reverse: bool) -> FrameMask:
         """Segments an object on a frame from its memory, and remembers it there.

@@ -42,14 +42,11 @@ def install(server: FastAPI, app: MONAILabelApp, models: Collection[str]) -> Non
         models: names of the app's tasks.
     """
     routes = _Routes(_Guard(app, models))
-    router = APIRouter(prefix="/infer")
+    router = APIRouter(prefix="/infer", include_in_schema=False)
     router.add_api_route("/wsi/{model}", routes.slide, methods=["POST"])
     router.add_api_route("/wsi_v2/{model}", routes.slide_upload, methods=["POST"])
     router.add_api_route("/{model}", routes.image, methods=["POST"])
-    guarded = FastAPI()
-    guarded.include_router(router, include_in_schema=False)
-    own = [route for route in guarded.routes if getattr(route, "path", "").startswith("/infer/")]
-    server.router.routes[:0] = own
+    server.router.routes[:0] = router.routes
 
 
 class _Routes:
