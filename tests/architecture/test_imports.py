@@ -16,16 +16,19 @@ APP = REPOSITORY / "apps" / "biosam2"
 LIB = APP / "lib"
 
 TASKS = ("infers", "trainers", "scoring", "activelearning", "evaluation")
+BELOW_TASKS = {"engine", "prompts", "images", "report", "metrics", "transforms", "settings", "errors"}
 # Who may import whom, the house's own parts only. A part may always import from itself, and errors.
 BELOW = {
     "errors": set(),
     "settings": {"errors"},
     "transforms": {"errors"},
+    "metrics": {"errors"},
+    "report": {"metrics", "transforms", "errors"},
     "images": {"transforms", "errors"},
     "prompts": {"images", "transforms", "errors"},
     "engine": {"prompts", "images", "transforms", "settings", "errors"},
-    **{task: {"engine", "prompts", "images", "transforms", "settings", "errors"} for task in TASKS},
-    "main": {*TASKS, "engine", "prompts", "images", "transforms", "settings", "errors"},
+    **{task: BELOW_TASKS for task in TASKS},
+    "main": {*TASKS, *BELOW_TASKS},
 }
 # Libraries that only some parts may import.
 CONFINED = {
@@ -37,6 +40,8 @@ CONFINED = {
     "nibabel": {"images"},
     "SimpleITK": {"images"},
     "pydicom": {"images"},
+    "highdicom": {"images"},
+    "matplotlib": {"report"},
     "torchvision": set(),
 }
 IMPORT_LIMIT_S = 280

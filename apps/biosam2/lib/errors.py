@@ -38,3 +38,15 @@ class DeviceError(BioSam2Error):
 
 class BusyError(BioSam2Error):
     """The server has no room for the request now; it can be sent again later."""
+
+
+class LabelError(BioSam2Error):
+    """A label file cannot be used with its image."""
+
+
+class TrainingError(BioSam2Error):
+    """A training cannot start or go on."""
+
+
+class EvaluationError(BioSam2Error):
+    """An evaluation cannot start or go on."""
