@@ -7,6 +7,7 @@ import pytest
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
+from lib.engine.inputs import network_image
 from lib.engine.predictor import FrameMask
 from lib.engine.propagation import propagate
 from lib.prompts.types import FramePrompts
@@ -47,9 +48,7 @@ def meta_state(images: torch.Tensor) -> dict:
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "backward"])
 def test_masks_equal_those_of_metas_video_predictor(predictor, tiny, frames, reverse):
     start = 4 if reverse else 1
-    images = torch.cat(
-        [(predictor._network_image(frames[index]) - MEAN) / STD for index in range(len(frames))]
-    )
+    images = torch.cat([(network_image(frames[index], SIZE) - MEAN) / STD for index in range(len(frames))])
     meta = meta_predictor(tiny)
     state = meta_state(images)
     place = np.array([[40.0, 70.0]], dtype=np.float32)

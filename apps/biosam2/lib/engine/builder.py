@@ -33,13 +33,20 @@ _META_SETTINGS = {
 }
 
 
-def build_network(config: Path, image_size: int | None = None, meta_settings: bool = False) -> Network:
+# BioSAM-2 decodes one mask per frame: no choice among three, neither of a click nor of a tracked frame.
+_SINGLE_MASK = {"multimask_output_in_sam": False, "multimask_output_for_tracking": False}
+
+
+def build_network(
+    config: Path, image_size: int | None = None, meta_settings: bool = False, single_mask: bool = False
+) -> Network:
     """Builds a network with random weights, on the CPU, ready for inference.
 
     Args:
         config: a SAM 2 configuration (YAML).
         image_size: side of the input in pixels, a multiple of 32; None: the configuration's own.
         meta_settings: see ``registry.yaml``.
+        single_mask: see ``Weights``.
 
     Raises:
         CheckpointError: when the configuration cannot be read.
@@ -53,6 +60,8 @@ def build_network(config: Path, image_size: int | None = None, meta_settings: bo
             model.image_size = image_size
         if meta_settings:
             model.update(_META_SETTINGS)
+        if single_mask:
+            model.update(_SINGLE_MASK)
         network: Network = instantiate(model)
     except (OSError, AttributeError, OmegaConfBaseException) as error:
         raise CheckpointError(f"the configuration {config} cannot be read: {error}") from error
@@ -71,27 +80,45 @@ def load_network(weights: Weights, registry: Registry, device: DeviceType) -> Ne
         CheckpointError: when the file cannot be trusted or read, or is of another architecture.
     """
     tensors = load_state_dict(weights)
-    config = weights.config
-    if config is None:
-        entry = _matching_entry(tensors, weights, registry)
-        config = registry.config_path(entry.config)
-        weights = replace(
-            weights,
-            image_size=weights.image_size or entry.image_size[device],
-            rendered_prompts=entry.rendered_prompts,
-            meta_settings=entry.meta_settings,
-        )
-    network = build_network(config, weights.image_size, weights.meta_settings)
+    weights = _described(weights, tensors, registry, device)
+    assert weights.config is not None
+    network = build_network(weights.config, weights.image_size, weights.meta_settings, weights.single_mask)
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1:3]
         raise CheckpointError(
-            f"{weights.name}: {weights.path} is of another architecture than {config.name}: "
+            f"{weights.name}: {weights.path} is of another architecture than {weights.config.name}: "
             f"{' '.join(first).strip()}"
         ) from error
     network.rendered_prompts = weights.rendered_prompts
     return network
+
+
+def described(weights: Weights, registry: Registry, device: DeviceType) -> Weights:
+    """The same weights with their configuration known, found from the file's tensors where it was not.
+
+    Raises:
+        CheckpointError: when the file cannot be trusted or read, or is of an unknown architecture.
+    """
+    if weights.config is not None:
+        return weights
+    return _described(weights, load_state_dict(weights), registry, device)
+
+
+def _described(
+    weights: Weights, tensors: dict[str, torch.Tensor], registry: Registry, device: DeviceType
+) -> Weights:
+    if weights.config is not None:
+        return weights
+    entry = _matching_entry(tensors, weights, registry)
+    return replace(
+        weights,
+        config=registry.config_path(entry.config),
+        image_size=weights.image_size or entry.image_size[device],
+        rendered_prompts=entry.rendered_prompts,
+        meta_settings=entry.meta_settings,
+    )
 
 
 def _matching_entry(tensors: dict[str, torch.Tensor], weights: Weights, registry: Registry) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from typing import Any
 import torch
 
 from lib.engine.registry import BUNDLED, DeviceType, Registry
+from lib.engine.versions import Version, Versions
 from lib.errors import CheckpointError
 from lib.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 # The keys under which SAM 2 and those who fine-tuned it keep the tensors.
 _STATE_DICT_KEYS = ("model", "state_dict")
@@ -33,6 +37,10 @@ class Weights:
         reason: why it stands at its place in the order.
         rendered_prompts: see ``registry.yaml``.
         meta_settings: see ``registry.yaml``.
+        single_mask: whether one mask is decoded where SAM 2 would choose among three: the weights were
+            fine-tuned so.
+        base: name of the weights that these were fine-tuned from; their own where they were not.
+        version: name of the published version that these are; None for others.
     """
 
     name: str
@@ -43,10 +51,17 @@ class Weights:
     reason: str
     rendered_prompts: bool = False
     meta_settings: bool = True
+    single_mask: bool = False
+    base: str = ""
+    version: str | None = None
 
 
 def candidates(settings: Settings, registry: Registry, device: DeviceType) -> Iterator[Weights]:
-    """The weights to try, best first: those of ``--conf model``, those present, the bundled ones."""
+    """The weights to try, best first: published ones, those of ``--conf model``, those present, the bundled.
+
+    Where ``--conf model`` names weights, versions that were fine-tuned from others are not served.
+    """
+    yield from _published(settings, registry)
     if settings.model is not None:
         yield named_weights(settings.model, settings, registry, device, "named by --conf model")
     for name in registry.preferred(device):
@@ -58,12 +73,15 @@ def candidates(settings: Settings, registry: Registry, device: DeviceType) -> It
 def named_weights(
     model: str, settings: Settings, registry: Registry, device: DeviceType, reason: str
 ) -> Weights:
-    """The weights of a registry name or of a path.
+    """The weights of a registry name, of a published version, or of a path.
 
     A file that is not in the registry may have its configuration beside it, as ``<file>.yaml``.
     """
     if model in registry.entries:
         return _registered(model, settings, registry, device, reason)
+    versions = Versions(registry.folder)
+    if model in versions.names():
+        return _of_version(versions, versions.read(model), settings, reason)
     path = Path(model).expanduser()
     beside = path.with_suffix(".yaml")
     return Weights(
@@ -73,6 +91,35 @@ def named_weights(
         image_size=settings.image_size,
         sha256=None,
         reason=reason,
+        base=model,
+    )
+
+
+def _published(settings: Settings, registry: Registry) -> Iterator[Weights]:
+    """The version in service and its ancestors."""
+    versions = Versions(registry.folder)
+    try:
+        for version in versions.lineage():
+            if settings.model is None or settings.model in (version.base, version.name):
+                reason = f"published, fine-tuned from {version.parent or version.base}"
+                yield _of_version(versions, version, settings, reason)
+    except CheckpointError as error:
+        logger.error("Published weights are left out: %s", error)
+
+
+def _of_version(versions: Versions, version: Version, settings: Settings, reason: str) -> Weights:
+    return Weights(
+        name=version.name,
+        path=versions.weights_path(version.name),
+        config=versions.config_path(version.name),
+        image_size=settings.image_size or version.image_size,
+        sha256=version.sha256,
+        reason=reason,
+        rendered_prompts=version.rendered_prompts,
+        meta_settings=False,
+        single_mask=True,
+        base=version.base,
+        version=version.name,
     )
 
 
@@ -89,6 +136,7 @@ def _registered(
         reason=reason,
         rendered_prompts=entry.rendered_prompts,
         meta_settings=entry.meta_settings,
+        base=name,
     )
 
 

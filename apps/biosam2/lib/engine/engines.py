@@ -14,6 +14,7 @@ from lib.engine.embeddings import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
+from lib.engine.versions import Versions
 from lib.errors import CheckpointError
 from lib.settings import Settings
 
@@ -34,13 +35,16 @@ class Engines:
         self.registry = Registry(model_dir)
         self._settings = settings
         self._embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB)
+        self.versions = Versions(model_dir)
         self._predictors: dict[torch.device, Predictor] = {}
+        self._weights: dict[torch.device, Weights] = {}
+        self._published: dict[torch.device, str | None] = {}
         self._served: dict[str, str] = {}
         self._refused: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def get(self, device: str | None = None) -> Predictor:
-        """The predictor of a device, loaded now if it is not yet.
+        """The predictor of a device, loaded now if it is not yet, or if other weights were published since.
 
         Args:
             device: of the request; None or empty for the app's own.
@@ -51,9 +55,21 @@ class Engines:
         """
         target = resolve_device(device or self._settings.device)
         with self._lock:
-            if target not in self._predictors:
+            published = self.versions.current()
+            if target not in self._predictors or self._published[target] != published:
                 self._predictors[target] = self._load(target)
+                self._published[target] = published
             return self._predictors[target]
+
+    def weights(self, device: str | None = None) -> Weights:
+        """The weights in service on a device, which are loaded where they are not yet.
+
+        Raises:
+            DeviceError: for a device that does not exist here.
+            CheckpointError: when no weights can be loaded.
+        """
+        self.get(device)
+        return self._weights[resolve_device(device or self._settings.device)]
 
     def status(self) -> dict[str, dict[str, str]]:
         """Which weights are in service and why, by device, and which were refused and why."""
@@ -79,6 +95,7 @@ class Engines:
         version = weights.sha256 or sha256_of(weights.path)
         predictor = Predictor(network, runtime, self._embeddings, weights.name, version)
         precision = str(runtime.dtype).removeprefix("torch.")
+        self._weights[runtime.device] = weights
         summary = f"{weights.name} ({weights.reason}), {predictor.image_size} px, {precision}"
         self._served[str(runtime.device)] = summary
         logger.info("Serving %s on %s", summary, runtime.device)

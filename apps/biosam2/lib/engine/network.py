@@ -29,11 +29,11 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Features:
-    """What the image encoder makes of one frame.
+    """What the image encoder makes of frames: one in service, several in training.
 
     Attributes:
-        maps: three tensors (1, C, h, w), from stride 4 to stride 16, in the compute dtype.
-        guide: (1, 1, S/4, S/4) the frame as rendered prompts see it; None for weights that want none.
+        maps: three tensors (B, C, h, w), from stride 4 to stride 16, in the compute dtype.
+        guide: (B, 1, S/4, S/4) the frames as rendered prompts see them; None for weights that want none.
     """
 
     maps: tuple[torch.Tensor, ...]
@@ -44,14 +44,20 @@ class Features:
         """Memory in bytes."""
         return sum(level.nbytes for level in self.maps) + (self.guide.nbytes if self.guide is not None else 0)
 
+    def rows(self, index: torch.Tensor) -> Features:
+        """The features of the frames ``index`` (N,), a row for each object that is looked for on them."""
+        guide = self.guide[index] if self.guide is not None else None
+        return Features(tuple(level[index] for level in self.maps), guide)
+
 
 @dataclass(frozen=True)
 class NetworkPrompts:
-    """Prompts for one object on one frame, in pixels of the network's square input.
+    """Prompts for one object on each of B frames, in pixels of the network's square input.
 
     Attributes:
-        coordinates: (1, N, 2) float32, x and y.
-        labels: (1, N) int32, 1 foreground, 0 background, 2 and 3 the corners of a box.
+        coordinates: (B, N, 2) float32, x and y.
+        labels: (B, N) int32, 1 foreground, 0 background, 2 and 3 the corners of a box. Either every row has a
+            box or none has.
     """
 
     coordinates: torch.Tensor
@@ -65,21 +71,19 @@ class NetworkPrompts:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One object on one frame.
+    """One object on each of B frames.
 
     Attributes:
-        logits: (1, 1, S/4, S/4) float32 mask logits; -1024 everywhere where the object is absent.
-        logits_full: (1, 1, S, S) the same at the input's size, for the memory.
-        iou: predicted IoU of the mask with the truth, 0 to 1.
-        object_logit: above 0 where the network sees the object on this frame.
-        object_logits: (1, 1) the same as a tensor, for the memory.
-        pointer: (1, C) what the memory attention gets beside the memory.
+        logits: (B, 1, S/4, S/4) float32 mask logits; -1024 everywhere where the object is absent.
+        logits_full: (B, 1, S, S) the same at the input's size, for the memory.
+        ious: (B, M) predicted IoU with the truth of each of the M masks that were decoded, 0 to 1.
+        object_logits: (B, 1) above 0 where the network sees the object.
+        pointer: (B, C) what the memory attention gets beside the memory.
     """
 
     logits: torch.Tensor
     logits_full: torch.Tensor
-    iou: float
-    object_logit: float
+    ious: torch.Tensor
     object_logits: torch.Tensor
     pointer: torch.Tensor
 
@@ -94,10 +98,10 @@ class Network(SAM2Base):
     rendered_prompts = False
 
     def encode(self, levels: torch.Tensor) -> Features:
-        """Encodes a frame.
+        """Encodes frames.
 
         Args:
-            levels: (1, 3, S, S) float32 in [0, 1].
+            levels: (B, 3, S, S) float32 in [0, 1].
         """
         mean = torch.tensor(IMAGE_MEAN, device=levels.device).view(1, 3, 1, 1)
         std = torch.tensor(IMAGE_STD, device=levels.device).view(1, 3, 1, 1)
@@ -135,11 +139,11 @@ class Network(SAM2Base):
         neighbour = bank.neighbour(frame, reverse)
         if features.guide is not None and neighbour is not None:
             rendered = render_neighbour(neighbour["logits"], neighbour["guide"], features.guide)
-            points = _no_points(rendered.device)
+            points = _no_points(rendered)
         return self._step(features, points, rendered, frame, count, bank.as_output_dict(), reverse)
 
     def segment_mask(self, features: Features, mask: torch.Tensor) -> Decoded:
-        """Takes a mask (1, 1, S, S) of zeros and ones as the result, as SAM 2 does for a mask prompt."""
+        """Takes masks (B, 1, S, S) of zeros and ones as the result, as SAM 2 does for a mask prompt."""
         *high_res, embedding = features.maps
         return _decoded(self._use_mask_as_output(embedding, high_res, mask))
 
@@ -186,22 +190,22 @@ class Network(SAM2Base):
         return _decoded(outputs)
 
     def _flat(self, features: Features) -> tuple[list[torch.Tensor], list[tuple[int, int]]]:
-        """The maps as SAM 2's steps take them, (h*w, 1, C), and their sizes."""
+        """The maps as SAM 2's steps take them, (h*w, B, C), and their sizes."""
         maps = [level.flatten(2).permute(2, 0, 1) for level in features.maps]
         return maps, [(level.shape[-2], level.shape[-1]) for level in features.maps]
 
     def _position(self, features: Features) -> torch.Tensor:
-        """The position encoding of the last map, (h*w, 1, C)."""
+        """The position encoding of the last map, (h*w, B, C)."""
         last = features.maps[-1]
         encoding: torch.Tensor = self.image_encoder.neck.position_encoding(last)
         return encoding.to(last.dtype).flatten(2).permute(2, 0, 1)
 
 
-def _no_points(device: torch.device) -> dict[str, torch.Tensor]:
-    """One point that counts for nothing: SAM 2 takes a mask prompt beside points alone."""
+def _no_points(masks: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A point that counts for nothing beside each mask: SAM 2 takes a mask prompt beside points alone."""
     return {
-        "point_coords": torch.zeros(1, 1, 2, device=device),
-        "point_labels": torch.full((1, 1), NO_POINT, dtype=torch.int32, device=device),
+        "point_coords": torch.zeros(len(masks), 1, 2, device=masks.device),
+        "point_labels": torch.full((len(masks), 1), NO_POINT, dtype=torch.int32, device=masks.device),
     }
 
 
@@ -210,8 +214,7 @@ def _decoded(outputs: tuple[Any, ...]) -> Decoded:
     return Decoded(
         logits=logits,
         logits_full=logits_full,
-        iou=float(ious.max()),
-        object_logit=float(object_logits.max()),
+        ious=ious,
         object_logits=object_logits,
         pointer=pointer,
     )

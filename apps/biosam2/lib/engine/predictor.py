@@ -10,11 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 
 from lib.engine.embeddings import EmbeddingCache
+from lib.engine.inputs import network_image, stack_prompts
 from lib.engine.memory import MemoryBank
-from lib.engine.network import BOX_CORNERS, Decoded, Features, Network, NetworkPrompts
+from lib.engine.network import Decoded, Features, Network, NetworkPrompts
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
 
@@ -85,7 +85,7 @@ class Predictor:
         centre = np.full((1, 2), self.image_size / 2, dtype=np.float32)
         points = torch.from_numpy(centre).to(self.runtime.device)[None]
         labels = torch.ones((1, 1), dtype=torch.int32, device=self.runtime.device)
-        image = self._network_image(blank)
+        image = network_image(blank, self.image_size).to(self.runtime.device)
         with self.runtime.step():
             self._network.segment(self._network.encode(image), NetworkPrompts(points, labels))
 
@@ -100,7 +100,7 @@ class Predictor:
         key = (*self._key, digest, frames.key(index))
         if (features := self._embeddings.get(key)) is not None:
             return features
-        image = self._network_image(frames[index])
+        image = network_image(frames[index], self.image_size).to(self.runtime.device)
         with self.runtime.step():
             if (features := self._embeddings.get(key)) is None:
                 features = self._network.encode(image)
@@ -152,28 +152,9 @@ class Predictor:
             bank.add_tracked(index, self._network.remember(features, decoded, prompted=False))
             return self._frame_mask(decoded, frames)
 
-    def _network_image(self, frame: NDArray[np.uint8]) -> torch.Tensor:
-        """(H, W, 3) levels to (1, 3, S, S) in [0, 1]; bicubic, as SAM 2 reads its frames."""
-        size = (self.image_size, self.image_size)
-        resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
-        return torch.from_numpy(resized.copy()).to(self.runtime.device).permute(2, 0, 1)[None].float() / 255
-
     def _network_prompts(self, prompts: FramePrompts, frames: Frames) -> NetworkPrompts:
-        """Native pixels to pixels of the network's input.
-
-        The prompt encoder adds half a pixel to all coordinates. A point stands at the centre of its native
-        pixel and a box at the edges of its own, so half a pixel is added to points before the scaling, and
-        half is taken from all after it.
-        """
-        scale = np.array([self.image_size / frames.width, self.image_size / frames.height], dtype=np.float32)
-        coordinates, labels = (prompts.points + 0.5) * scale, prompts.labels
-        if prompts.box is not None:
-            coordinates = np.concatenate([prompts.box.reshape(2, 2) * scale, coordinates])
-            labels = np.concatenate([np.array(BOX_CORNERS, dtype=np.int32), labels])
-        device = self.runtime.device
-        points = torch.from_numpy((coordinates - 0.5).astype(np.float32)).to(device)[None]
-        kinds = torch.from_numpy(labels.astype(np.int32)).to(device)[None]
-        return NetworkPrompts(points, kinds)
+        size = (frames.width, frames.height)
+        return stack_prompts([prompts], [size], self.image_size, self.runtime.device)
 
     def _network_mask(self, mask: NDArray[np.bool_]) -> torch.Tensor:
         native = torch.from_numpy(mask).to(self.runtime.device)[None, None].float()
@@ -184,6 +165,6 @@ class Predictor:
         logits = F.interpolate(decoded.logits, (frames.height, frames.width), mode="bilinear")
         return FrameMask(
             mask=(logits[0, 0] > 0).cpu().numpy(),
-            score=min(max(decoded.iou, 0.0), 1.0),
-            presence=float(torch.sigmoid(torch.tensor(decoded.object_logit))),
+            score=min(max(float(decoded.ious.max()), 0.0), 1.0),
+            presence=float(torch.sigmoid(decoded.object_logits.float().max())),
         )

@@ -1,0 +1,52 @@
+"""Native frames and prompts brought to the network's square input: the same in service and in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from lib.engine.network import BOX_CORNERS, NetworkPrompts
+from lib.prompts.types import FramePrompts
+
+
+def network_image(frame: NDArray[np.uint8], image_size: int) -> torch.Tensor:
+    """(H, W, 3) levels to (1, 3, S, S) float32 in [0, 1]; bicubic, as SAM 2 reads its frames."""
+    size = (image_size, image_size)
+    resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+    return torch.from_numpy(resized.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def stack_prompts(
+    prompts: Sequence[FramePrompts],
+    sizes: Sequence[tuple[int, int]],
+    image_size: int,
+    device: torch.device,
+) -> NetworkPrompts:
+    """Prompts in native pixels to prompts in pixels of the network's input.
+
+    The prompt encoder adds half a pixel to all coordinates. A point stands at the centre of its native pixel
+    and a box at the edges of its own, so half a pixel is added to points before the scaling, and half is
+    taken from all after it.
+
+    Args:
+        prompts: B of them, each with as many points as the others, and a box where the others have one.
+        sizes: (width, height) of each native frame.
+        image_size: side of the network's input.
+        device: of the result.
+    """
+    coordinates, labels = [], []
+    for item, (width, height) in zip(prompts, sizes, strict=True):
+        scale = np.array([image_size / width, image_size / height], dtype=np.float32)
+        places, kinds = (item.points + 0.5) * scale, item.labels
+        if item.box is not None:
+            places = np.concatenate([item.box.reshape(2, 2) * scale, places])
+            kinds = np.concatenate([np.array(BOX_CORNERS, dtype=np.int32), kinds])
+        coordinates.append((places - 0.5).astype(np.float32))
+        labels.append(kinds.astype(np.int32))
+    return NetworkPrompts(
+        torch.from_numpy(np.stack(coordinates)).to(device), torch.from_numpy(np.stack(labels)).to(device)
+    )

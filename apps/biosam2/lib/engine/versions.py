@@ -1,0 +1,220 @@
+"""Fine-tuned weights that were published: a folder for each version, and one name that says which is served.
+
+    model/versions/v0001/   weights.pt, network.yaml, version.json, report.html, ...
+    model/current           the name of the version in service
+
+A folder is complete before it gets its name, and ``current`` is replaced in one step, so that a crash at any
+moment leaves what was served. Nothing is ever overwritten: going back is naming another version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lib.errors import CheckpointError
+
+CURRENT_FILE = "current"
+VERSIONS_FOLDER = "versions"
+WEIGHTS_FILE = "weights.pt"
+CONFIG_FILE = "network.yaml"
+RECORD_FILE = "version.json"
+_NAME = re.compile(r"v(\d{4,})")
+
+
+class Version(BaseModel):
+    """What is known of a published version.
+
+    Attributes:
+        name: ``v0001`` and so on.
+        base: the registry's name, or the path, of the weights that its first ancestor started from.
+        parent: the version that it was trained from; None where that was the base.
+        image_size: side of the network's input in pixels.
+        rendered_prompts: see ``registry.yaml``.
+        sha256: of the weights.
+        created: UTC, ISO 8601.
+        metrics: what was measured before and after, numbers and texts.
+        options: of the training.
+        data: the images that it learned from and was measured on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    base: str
+    parent: str | None
+    image_size: int
+    rendered_prompts: bool
+    sha256: str
+    created: str
+    metrics: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    data: list[dict[str, Any]] = []
+
+
+class Versions:
+    """The versions of one model folder.
+
+    Args:
+        model_dir: the folder of ``registry.yaml``. Nothing is made in it before the first version.
+    """
+
+    def __init__(self, model_dir: Path):
+        self._folder = model_dir / VERSIONS_FOLDER
+        self._current = model_dir / CURRENT_FILE
+
+    def names(self) -> list[str]:
+        """All complete versions, oldest first."""
+        if not self._folder.is_dir():
+            return []
+        found = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(found, key=_number)
+
+    def folder(self, name: str) -> Path:
+        """Where the files of a version lie."""
+        return self._folder / name
+
+    def weights_path(self, name: str) -> Path:
+        """The checkpoint of a version."""
+        return self._folder / name / WEIGHTS_FILE
+
+    def config_path(self, name: str) -> Path:
+        """The configuration of a version's network."""
+        return self._folder / name / CONFIG_FILE
+
+    def read(self, name: str) -> Version:
+        """The record of a version.
+
+        Raises:
+            CheckpointError: no version has this name, or its record cannot be read.
+        """
+        if name not in self.names():
+            known = ", ".join(self.names()) or "none was published yet"
+            raise CheckpointError(f"no version is called {name!r}; known are: {known}")
+        path = self._folder / name / RECORD_FILE
+        try:
+            return Version.model_validate_json(path.read_text())
+        except (OSError, ValidationError, ValueError) as error:
+            raise CheckpointError(f"the record of version {name} cannot be read: {error}") from error
+
+    def current(self) -> str | None:
+        """The name of the version in service; None where the base is."""
+        try:
+            name = self._current.read_text().strip()
+        except FileNotFoundError:
+            return None
+        return name or None
+
+    def lineage(self) -> Iterator[Version]:
+        """The version in service, then its ancestors: what to serve where the first cannot be loaded."""
+        name = self.current()
+        while name is not None:
+            version = self.read(name)
+            yield version
+            name = version.parent
+
+    def switch(self, name: str | None) -> None:
+        """Serves a version from now on; None for the base weights.
+
+        Raises:
+            CheckpointError: no version has this name.
+        """
+        if name is not None:
+            self.read(name)
+        write_atomically(self._current, f"{name or ''}\n".encode())
+
+    @contextlib.contextmanager
+    def new_folder(self) -> Iterator[Path]:
+        """A folder for the files of a version to be. It is deleted where it was not given to ``add``."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        folder = Path(tempfile.mkdtemp(prefix=f".new-{os.getpid()}-", dir=self._folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def add(self, folder: Path, record: Mapping[str, Any]) -> Version:
+        """Makes a complete version of a folder of ``new_folder``. It is not served yet.
+
+        Args:
+            folder: with ``weights.pt`` and ``network.yaml`` in it.
+            record: the fields of ``Version`` but its name.
+        """
+        number = max((_number(name) for name in self.names()), default=0) + 1
+        version = Version(name=f"v{number:04d}", **record)
+        write_atomically(folder / RECORD_FILE, version.model_dump_json(indent=2).encode())
+        _sync_tree(folder)
+        folder.chmod(0o755)  # mkdtemp made it for its owner alone
+        folder.replace(self._folder / version.name)
+        _sync(self._folder)
+        return version
+
+    def _sweep(self) -> None:
+        """Deletes folders that a killed training left behind."""
+        for path in self._folder.glob(".new-*"):
+            owner = int(path.name.split("-")[1])
+            if not psutil.pid_exists(owner):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def save_weights(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+    """Writes a checkpoint as SAM 2 has it, under the key ``model``."""
+    torch.save({"model": {name: value.detach().cpu() for name, value in state.items()}}, path)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader, or a crash, finds the old content or the new and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place at the end, or is deleted after an error."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _number(name: str) -> int:
+    match = _NAME.fullmatch(name)
+    assert match is not None
+    return int(match.group(1))
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Brings a file or folder to the disk; Windows has no such thing for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
