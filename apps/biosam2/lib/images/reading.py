@@ -15,7 +15,7 @@ from lib.images.medical_image import MedicalImage, Voxels, make_image
 from lib.images.nifti import read_nifti
 from lib.images.raster import read_raster
 
-__all__ = ["MedicalImage", "read_image"]
+__all__ = ["MedicalImage", "is_dicom", "read_image", "reason"]
 
 Reader = Callable[[Path, int], Voxels]
 
@@ -62,7 +62,7 @@ def read_image(path: Path | str, max_voxels: int) -> MedicalImage:
     except Exception as error:
         # A damaged file makes the libraries raise anything, from EOFError to struct.error.
         raise ImageError(
-            f"{path.name} cannot be read: {_reason(error, path)}; copy or export it again"
+            f"{path.name} cannot be read: {reason(error, path)}; copy or export it again"
         ) from error
 
 
@@ -71,20 +71,21 @@ def _reader(path: Path) -> tuple[str, Reader]:
     for name, reader, suffixes in _FORMATS:
         if lowered.endswith(suffixes):
             return name, reader
-    if path.is_dir() or _is_dicom(path):
+    if path.is_dir() or is_dicom(path):
         return "dicom", read_dicom
     known = ", ".join(suffix for _, _, suffixes in _FORMATS for suffix in suffixes)
     raise ImageError(f"{path.name} is of no kind that can be opened ({known}, or a DICOM folder)")
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Whether a file says that it is DICOM."""
     offset, mark = _DICOM_MARK
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(len(mark)) == mark
 
 
-def _reason(error: Exception, path: Path) -> str:
+def reason(error: Exception, path: Path) -> str:
     """Last line of the error's text, without the server's folders."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else type(error).__name__

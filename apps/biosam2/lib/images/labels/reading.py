@@ -1,0 +1,81 @@
+"""Opening a label: which reader, the image's grid, names, and one kind of error for whatever goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lib.errors import BioSam2Error, LabelError
+from lib.images.labels.grid import on_image_grid
+from lib.images.labels.label_file import LabelFile
+from lib.images.labels.label_map import LabelMap
+from lib.images.labels.names import name_values
+from lib.images.labels.nifti import read_nifti_label
+from lib.images.labels.values import as_labels, present_values
+from lib.images.medical_image import MedicalImage
+from lib.images.reading import reason
+
+logger = logging.getLogger(__name__)
+
+Reader = Callable[[Path, int], LabelFile]
+
+_FORMATS: tuple[tuple[Reader, tuple[str, ...]], ...] = ((read_nifti_label, (".nii", ".nii.gz")),)
+# Voxels of a label file that are opened whatever the size of its image: it may be cut out of a larger one.
+ROOM = 1 << 28
+
+
+def read_labels(
+    path: Path, image: MedicalImage, label_info: Sequence[Mapping[str, Any]] | None = None
+) -> LabelMap:
+    """Reads a label file onto the grid of its image.
+
+    Args:
+        path: a label as a viewer or MONAI Label wrote it.
+        image: the image it belongs to.
+        label_info: what the datastore keeps of the label, ``[{"name": "spleen", "idx": 1}, ...]``.
+
+    Raises:
+        LabelError: with the file's name, what does not fit, and what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LabelError(f"there is no label file {path.name!r}: save the label again")
+    if not path.stat().st_size:
+        raise LabelError(f"{path.name} is empty (0 bytes): save or export the label again")
+    try:
+        return _label_map(path, image, label_info)
+    except BioSam2Error as error:
+        raise LabelError(f"{path.name}: {error}") from error
+    except Exception as error:
+        # A damaged file makes the libraries raise anything, from EOFError to struct.error.
+        raise LabelError(
+            f"{path.name} cannot be read as a label: {reason(error, path)}; save or export it again"
+        ) from error
+
+
+def _label_map(path: Path, image: MedicalImage, label_info: Sequence[Mapping[str, Any]] | None) -> LabelMap:
+    found = _reader(path)(path, max(ROOM, image.array.size))
+    labels, numbers = as_labels(found.array)
+    if not numbers:
+        raise LabelError("it has no foreground, all its voxels are 0: draw a label and save it again")
+    array = on_image_grid(replace(found, array=labels), image)
+    present = present_values(array)
+    if not present:
+        raise LabelError(
+            "none of its objects lies inside its image: it is the label of another image; export it again "
+            "from this one"
+        )
+    array.flags.writeable = False
+    return LabelMap(array, name_values(present, found.names, label_info))
+
+
+def _reader(path: Path) -> Reader:
+    lowered = path.name.lower()
+    for reader, suffixes in _FORMATS:
+        if lowered.endswith(suffixes):
+            return reader
+    known = ", ".join(suffix for _, suffixes in _FORMATS for suffix in suffixes)
+    raise LabelError(f"it is of no kind that can be read as a label: export one of {known}")

@@ -1,0 +1,110 @@
+"""Numbers of a label file as labels: whole, not negative, and in the smallest type that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.errors import LabelError
+
+# What uint16 holds. No viewer numbers more objects than that.
+MOST_OBJECTS = 65535
+# Scale factors of NIfTI and resampling leave whole numbers off by less than that.
+WHOLE = 1e-3
+# Beyond it a float64 skips whole numbers, so that two labels would become one.
+_LARGEST_FLOAT = 2.0**53
+# Voxels that are looked at together: their copies in wider types stay small beside the label.
+_CHUNK = 1 << 20
+
+
+def as_labels(array: NDArray) -> tuple[NDArray, dict[int, int]]:
+    """The same labels as uint8 or uint16, first axis fastest.
+
+    Where a value is beyond 65535 all are numbered anew, 1, 2, 3 ..., in ascending order.
+
+    Args:
+        array: any shape, booleans, integers or floats.
+
+    Returns:
+        Labels of the same shape, and for each value that is present the one that the file has for it.
+
+    Raises:
+        LabelError: for NaN, infinite, broken or negative numbers, or more than 65535 different ones.
+    """
+    if array.dtype == bool:
+        array = array.view(np.uint8)
+    if array.dtype.kind not in "uif":
+        raise LabelError(f"voxels of type {array.dtype} are no labels: save whole numbers, 0 for background")
+    present = present_values(array)
+    if present and present[0] < 0:
+        raise LabelError(
+            f"it has negative values, down to {present[0]}: 0 is background and labels count from 1; give "
+            "these voxels a value of their own, or 0"
+        )
+    if not present or present[-1] <= MOST_OBJECTS:
+        return _lean(array, present[-1] if present else 0), {value: value for value in present}
+    numbered = np.empty(array.shape, dtype=np.uint16, order="F")
+    table = np.array([0, *present])
+    flat, start = numbered.ravel(order="K"), 0
+    for chunk in _chunks(array):
+        flat[start : start + chunk.size] = np.searchsorted(table, np.rint(chunk))
+        start += chunk.size
+    return _lean(numbered, len(present)), dict(enumerate(present, 1))
+
+
+def present_values(array: NDArray) -> list[int]:
+    """Values of an array other than 0, ascending.
+
+    Raises:
+        LabelError: for what is no whole number, or more than 65535 values.
+    """
+    found: set[int] = set()
+    for chunk in _chunks(array):
+        whole = _whole(chunk)
+        if int(whole.min()) >= 0 and int(whole.max()) <= MOST_OBJECTS:
+            # Counting is ten times faster than sorting, and nearly every label is so.
+            found.update(np.flatnonzero(np.bincount(whole.astype(np.intp, copy=False))).tolist())
+        else:
+            found.update(np.unique(whole).tolist())
+        if len(found - {0}) > MOST_OBJECTS:
+            raise LabelError(
+                f"it has more than {MOST_OBJECTS} different values: is it the image instead of its label?"
+            )
+    return sorted(found - {0})
+
+
+def _chunks(array: NDArray) -> Iterator[NDArray]:
+    """Parts of the array, flat, first axis fastest."""
+    flat = array.ravel(order="F")
+    return (flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK))
+
+
+def _lean(array: NDArray, highest: int) -> NDArray:
+    """Labels in the smaller of uint8 and uint16 that holds them; a copy only where something changes."""
+    dtype = np.dtype(np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16)
+    if array.dtype.kind != "f":
+        return np.asfortranarray(array, dtype=dtype)
+    lean = np.empty(array.shape, dtype=dtype, order="F")
+    return np.rint(array, out=lean, casting="unsafe")
+
+
+def _whole(chunk: NDArray) -> NDArray:
+    """Floats as integers; integers as they are."""
+    if chunk.dtype.kind != "f":
+        return chunk
+    if not np.isfinite(chunk).all():
+        raise LabelError("it has NaN or infinite values: replace them by 0 and save it again")
+    rounded = np.rint(chunk)
+    off = chunk[np.abs(chunk - rounded) > WHOLE]
+    if off.size:
+        raise LabelError(
+            f"it has values that are no whole numbers, such as {float(off[0]):.4g}: probabilities and grey "
+            "levels are no labels; threshold them and save whole numbers"
+        )
+    if float(np.abs(rounded).max()) > _LARGEST_FLOAT:
+        raise LabelError(
+            f"it has values as far from 0 as {float(np.abs(rounded).max()):.4g}: number its labels from 1"
+        )
+    return rounded.astype(np.int64)
