@@ -1,0 +1,1 @@
+"""How well a mask agrees with the truth: overlap, surface, boundary, instances."""
