@@ -16,7 +16,7 @@ APP = REPOSITORY / "apps" / "biosam2"
 LIB = APP / "lib"
 
 TASKS = ("infers", "trainers", "scoring", "activelearning", "evaluation")
-BELOW_TASKS = {"engine", "prompts", "images", "report", "metrics", "transforms", "settings", "errors"}
+BELOW_TASKS = {"http", "engine", "prompts", "images", "report", "metrics", "transforms", "settings", "errors"}
 # Who may import whom, the house's own parts only. A part may always import from itself, and errors.
 BELOW = {
     "errors": set(),
@@ -27,13 +27,14 @@ BELOW = {
     "images": {"transforms", "errors"},
     "prompts": {"images", "transforms", "errors"},
     "engine": {"prompts", "images", "transforms", "settings", "errors"},
+    "http": {"errors"},
     **{task: BELOW_TASKS for task in TASKS},
     "main": {*TASKS, *BELOW_TASKS},
 }
 # Libraries that only some parts may import.
 CONFINED = {
     "monailabel": {"main", "infers", "trainers", "scoring", "activelearning"},
-    "fastapi": {"main", "infers", "trainers", "scoring", "activelearning"},
+    "fastapi": {"main", "http", "infers", "trainers", "scoring", "activelearning"},
     "sam2": {"engine"},
     "hydra": {"engine"},
     "omegaconf": {"engine"},

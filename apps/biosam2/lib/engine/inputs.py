@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,6 +19,16 @@ def network_image(frame: NDArray[np.uint8], image_size: int) -> torch.Tensor:
     size = (image_size, image_size)
     resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
     return torch.from_numpy(resized.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def network_mask(mask: NDArray[np.bool_], image_size: int) -> torch.Tensor:
+    """(H, W) to (1, 1, S, S) bool: the pixels of which the object covers more than half.
+
+    Of an object that is too thin for that, those that it covers most: nothing vanishes.
+    """
+    native = torch.from_numpy(mask)[None, None].float()
+    covered = F.interpolate(native, (image_size, image_size), mode="bilinear", antialias=True)
+    return covered > min(0.5, float(covered.max()) / 2)
 
 
 def stack_prompts(

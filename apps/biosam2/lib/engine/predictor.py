@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from lib.engine.embeddings import EmbeddingCache
-from lib.engine.inputs import network_image, stack_prompts
+from lib.engine.inputs import network_image, network_mask, stack_prompts
 from lib.engine.memory import MemoryBank
 from lib.engine.network import Decoded, Features, Network, NetworkPrompts
 from lib.engine.runtime import Runtime
@@ -127,7 +127,8 @@ class Predictor:
         features = self.features(frames, digest, index)
         with self.runtime.step():
             if prompts.mask is not None:
-                decoded = self._network.segment_mask(features, self._network_mask(prompts.mask))
+                mask = network_mask(prompts.mask, self.image_size).to(self.runtime.device)
+                decoded = self._network.segment_mask(features, mask.float())
             else:
                 decoded = self._network.segment(features, self._network_prompts(prompts, frames))
             if bank is not None:
@@ -155,11 +156,6 @@ class Predictor:
     def _network_prompts(self, prompts: FramePrompts, frames: Frames) -> NetworkPrompts:
         size = (frames.width, frames.height)
         return stack_prompts([prompts], [size], self.image_size, self.runtime.device)
-
-    def _network_mask(self, mask: NDArray[np.bool_]) -> torch.Tensor:
-        native = torch.from_numpy(mask).to(self.runtime.device)[None, None].float()
-        size = (self.image_size, self.image_size)
-        return (F.interpolate(native, size, mode="bilinear", antialias=True) > 0.5).float()
 
     def _frame_mask(self, decoded: Decoded, frames: Frames) -> FrameMask:
         logits = F.interpolate(decoded.logits, (frames.height, frames.width), mode="bilinear")

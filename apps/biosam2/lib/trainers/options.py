@@ -51,7 +51,9 @@ class TrainOptions(BaseModel):
     clip_frames: int = Field(4, ge=2, le=16, description="frames of a clip of the video preset")
     val_split: float = Field(0.2, gt=0, lt=1, description="share of the images that only measure")
     val_objects: int = Field(48, ge=1, le=10_000, description="objects that are measured each epoch")
-    min_gain: float = Field(0.005, ge=0, le=1, description="Dice above the weights in service to be published")
+    min_gain: float = Field(
+        0.005, ge=0, le=1, description="Dice above the weights in service to be published"
+    )
     seed: int = Field(0, ge=0)
     multi_gpu: bool = Field(True, description="all GPUs, one process for each")
 

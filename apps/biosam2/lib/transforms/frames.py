@@ -51,8 +51,7 @@ class FrameStack:
         Raises:
             IndexError: where there is no slice t. Negative ones count from no end.
         """
-        view = self._array[self._across(t)].swapaxes(0, 1)
-        levels = self._window.apply(view)
+        levels = self._window.apply(frame_view(self._array, self.axis, t))
         if levels.ndim == 3:
             return levels.copy(order="C")
         frame = np.empty((self.height, self.width, 3), dtype=np.uint8)
@@ -101,6 +100,27 @@ class FrameStack:
         return out
 
     def _across(self, t: int) -> tuple[slice | int, ...]:
-        if not 0 <= t < len(self):
-            raise IndexError(f"slice {t} is not from 0 to {len(self) - 1}")
-        return (slice(None),) * self.axis + (int(t),)
+        return _across(self.axis, t, len(self))
+
+
+def frame_view(array: NDArray, axis: int, t: int) -> NDArray:
+    """Slice t of a volume as a frame, without a copy and with its values as they are.
+
+    Args:
+        array: (I, J, K), or (I, J, K, C).
+        axis: slice axis, 0, 1 or 2.
+        t: slice index.
+
+    Returns:
+        (H, W) or (H, W, C).
+
+    Raises:
+        IndexError: where there is no slice t.
+    """
+    return array[_across(axis, t, array.shape[axis])].swapaxes(0, 1)
+
+
+def _across(axis: int, t: int, count: int) -> tuple[slice | int, ...]:
+    if not 0 <= t < count:
+        raise IndexError(f"slice {t} is not from 0 to {count - 1}")
+    return (slice(None),) * axis + (int(t),)

@@ -15,11 +15,14 @@ from lib.errors import (
     BusyError,
     CheckpointError,
     DeviceError,
+    EvaluationError,
     ImageError,
     ImageNotFoundError,
     ImageTooLargeError,
+    LabelError,
     PromptError,
     SettingsError,
+    TrainingError,
 )
 
 logger = logging.getLogger(__name__)
@@ -29,9 +32,12 @@ _STATUS: tuple[tuple[type[BioSam2Error], HTTPStatus], ...] = (
     (PromptError, HTTPStatus.BAD_REQUEST),
     (DeviceError, HTTPStatus.BAD_REQUEST),
     (SettingsError, HTTPStatus.BAD_REQUEST),
+    (TrainingError, HTTPStatus.BAD_REQUEST),
+    (EvaluationError, HTTPStatus.BAD_REQUEST),
     (ImageNotFoundError, HTTPStatus.NOT_FOUND),
     (ImageTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (ImageError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (LabelError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (CheckpointError, HTTPStatus.SERVICE_UNAVAILABLE),
     (BusyError, HTTPStatus.SERVICE_UNAVAILABLE),
 )

@@ -3,7 +3,7 @@ import torch
 from fastapi import HTTPException
 
 from lib import errors
-from lib.infers.http import http_errors
+from lib.http import http_errors
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,9 @@ from lib.infers.http import http_errors
         (errors.PromptError, 400),
         (errors.DeviceError, 400),
         (errors.SettingsError, 400),
+        (errors.TrainingError, 400),
+        (errors.EvaluationError, 400),
+        (errors.LabelError, 422),
         (errors.ImageNotFoundError, 404),
         (errors.ImageTooLargeError, 413),
         (errors.ImageError, 422),

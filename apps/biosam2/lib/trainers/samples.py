@@ -1,0 +1,175 @@
+"""What one step learns from: frames, and on each some objects with prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lib.engine.inputs import network_image, network_mask
+from lib.prompts.types import FramePrompts
+from lib.trainers.frames import LabelledFrames
+from lib.trainers.prompting import Kind, draw_kind, draw_prompts
+
+Mask = NDArray[np.bool_]
+
+# Pixels of the network's input below which a piece of an object is labelling noise: nobody clicks on it.
+SMALLEST = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One object on one frame, or on the frames of a clip.
+
+    Attributes:
+        row: which of the step's frames, or clips, it is on.
+        masks: the truth on each of its frames, native (H, W); one for a single frame.
+        prompts: on the first of them.
+        kind: of the prompts.
+    """
+
+    row: int
+    masks: tuple[Mask, ...]
+    prompts: FramePrompts
+    kind: Kind
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A step's frames and what is looked for on them.
+
+    Attributes:
+        frames: the image and the indices of its frames, for each row; one index for a single frame.
+        samples: grouped by kind.
+    """
+
+    frames: tuple[tuple[LabelledFrames, tuple[int, ...]], ...]
+    samples: tuple[Sample, ...]
+
+    def parts(self, count: int) -> list[Batch]:
+        """The batch in at most ``count`` parts of whole rows; parts without an object are left out."""
+        parts = []
+        for rows in np.array_split(np.arange(len(self.frames)), count):
+            place = {int(row): new for new, row in enumerate(rows)}
+            samples = tuple(
+                replace(sample, row=place[sample.row]) for sample in self.samples if sample.row in place
+            )
+            if samples:
+                parts.append(Batch(tuple(self.frames[row] for row in rows), samples))
+        return parts
+
+    def groups(self) -> list[list[Sample]]:
+        """Samples whose prompts are of one shape, and so are decoded together."""
+        by_kind: dict[str, list[Sample]] = {}
+        for sample in self.samples:
+            by_kind.setdefault(sample.kind.name, []).append(sample)
+        return list(by_kind.values())
+
+
+class Sampler:
+    """Draws batches. Every one depends on the seed and its number alone, so that a training can be resumed.
+
+    Args:
+        images: the labelled images to learn from.
+        image_size: side of the network's input, below which small objects vanish.
+        objects_per_frame: at most.
+        empty_share: of objects that are looked for where they are not.
+        clip_frames: frames of a row; 1 for single frames.
+        seed: of everything that is drawn.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[LabelledFrames],
+        image_size: int,
+        objects_per_frame: int,
+        empty_share: float,
+        clip_frames: int,
+        seed: int,
+    ):
+        self._images = images
+        self._size = image_size
+        self._objects = objects_per_frame
+        self._empty = empty_share
+        self._clip = clip_frames
+        self._seed = seed
+
+    @cached_property
+    def labelled(self) -> list[tuple[int, int]]:
+        """(image, frame) of every frame with an object on it."""
+        return [
+            (number, index)
+            for number, image in enumerate(self._images)
+            for index in range(len(image))
+            if visible_objects(image, index, self._size)
+        ]
+
+    def batch(self, number: int, rows: int) -> Batch:
+        """Batch ``number`` of a training: each epoch visits the labelled frames in another order."""
+        rng = np.random.default_rng([self._seed, number])
+        frames: list[tuple[LabelledFrames, tuple[int, ...]]] = []
+        samples: list[Sample] = []
+        kinds = (draw_kind(rng), draw_kind(rng))
+        for row, place in enumerate(self._places(number, rows)):
+            image = self._images[place[0]]
+            indices = self._clip_around(image, place[1], rng)
+            frames.append((image, indices))
+            samples += self._samples(row, image, indices, kinds[row % 2], rng)
+        return Batch(tuple(frames), tuple(samples))
+
+    def _places(self, number: int, rows: int) -> list[tuple[int, int]]:
+        """Walks through a shuffled list of the frames, shuffled anew at its end."""
+        count = len(self.labelled)
+        places = []
+        for position in range(number * rows, (number + 1) * rows):
+            order = np.random.default_rng([self._seed, 1, position // count]).permutation(count)
+            places.append(self.labelled[order[position % count]])
+        return places
+
+    def _clip_around(self, image: LabelledFrames, index: int, rng: np.random.Generator) -> tuple[int, ...]:
+        """The frame, and those after it in one of the two directions; the last one stands still at the end."""
+        step = 1 if rng.random() < 0.5 else -1
+        return tuple(int(np.clip(index + step * t, 0, len(image) - 1)) for t in range(self._clip))
+
+    def _samples(
+        self,
+        row: int,
+        image: LabelledFrames,
+        indices: tuple[int, ...],
+        kind: Kind,
+        rng: np.random.Generator,
+    ) -> list[Sample]:
+        here = visible_objects(image, indices[0], self._size)
+        chosen = rng.permutation(here)[: self._objects].tolist()
+        absent = sorted(set(image.names) - set(image.objects[indices[0]]))
+        if self._clip == 1 and absent and rng.random() < self._empty * len(chosen):
+            chosen[-1] = int(rng.choice(absent))
+        return [
+            Sample(row, masks, draw_prompts(kind, masks[0], rng), kind)
+            for value in chosen
+            if (masks := tuple(image.mask(index, value) for index in indices))
+        ]
+
+
+def visible_objects(image: LabelledFrames, index: int, image_size: int) -> list[int]:
+    """The label values on a frame that are large enough to be seen by a network of this input size."""
+    scale = image_size**2 / (image.height * image.width)
+    least = SMALLEST / min(scale, 1.0)
+    return [value for value, area in sorted(image.objects[index].items()) if area >= least]
+
+
+def network_images(batch: Batch, image_size: int) -> list[torch.Tensor]:
+    """Each row's frames at the network's size: (T, 3, S, S) float32 in [0, 1]."""
+    return [
+        torch.cat([network_image(image[index], image_size) for index in indices])
+        for image, indices in batch.frames
+    ]
+
+
+def network_masks(samples: Sequence[Sample], frame: int, image_size: int) -> torch.Tensor:
+    """The truth of samples on one of their frames at the network's size: (N, S, S) bool."""
+    return torch.cat([network_mask(sample.masks[frame], image_size)[0] for sample in samples])
