@@ -24,7 +24,7 @@ def read_dicom(path: Path, max_voxels: int) -> Voxels:
         ImageError: for a folder without a series, or with slices of several sizes.
         ImageTooLargeError: by the headers, before voxels are read.
     """
-    files = _series(path) if path.is_dir() else [path]
+    files = series_files(path) if path.is_dir() else [path]
     # GDCM reads a whole file even when asked for its header alone, so the size comes from pydicom.
     tags = read_tags(files[0])
     columns, rows, frames = tags.size
@@ -36,8 +36,12 @@ def read_dicom(path: Path, max_voxels: int) -> Voxels:
     )
 
 
-def _series(folder: Path) -> list[Path]:
-    """Files of the folder's first series, in the order of their slices."""
+def series_files(folder: Path) -> list[Path]:
+    """Files of the folder's first series, in the order of their slices.
+
+    Raises:
+        ImageError: for a folder without a series.
+    """
     ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if not ids:
         raise ImageError("the folder has no DICOM series that can be read: name one with .dcm files in it")

@@ -63,14 +63,8 @@ def read_tags(file: Path) -> DicomTags:
 
 
 def tags_beside(path: Path) -> DicomTags:
-    """Tags of the series that a volume was converted from, where that lies beside it.
-
-    MONAI Label keeps a DICOMweb series in a folder and its volume in ``<folder>.nii.gz``.
-    """
-    folder = path.parent / path.name.split(".nii")[0]
-    if not folder.is_dir():
-        return DicomTags()
-    source = min(folder.glob("*.dcm"), default=None)
+    """Tags of the series that a volume was converted from, where that lies beside it."""
+    source = file_beside(path)
     if source is None:
         return DicomTags()
     try:
@@ -79,6 +73,15 @@ def tags_beside(path: Path) -> DicomTags:
         # The volume itself is sound: without the tags its window is chosen by its intensities.
         logger.warning("The DICOM tags beside %s cannot be read: %s", path, error)
         return DicomTags()
+
+
+def file_beside(path: Path) -> Path | None:
+    """A file of the series that a volume was converted from.
+
+    MONAI Label keeps a DICOMweb series in a folder and its volume in ``<folder>.nii.gz``.
+    """
+    folder = path.parent / path.name.split(".nii")[0]
+    return min(folder.glob("*.dcm"), default=None) if folder.is_dir() else None
 
 
 def _sources(dataset: pydicom.Dataset) -> Iterator[pydicom.Dataset]:

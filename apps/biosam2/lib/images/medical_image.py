@@ -101,7 +101,7 @@ def make_image(voxels: Voxels, path: Path, file_format: str) -> MedicalImage:
     array.flags.writeable = False
     return MedicalImage(
         array=array,
-        affine=_regular(voxels.affine),
+        affine=regular_affine(voxels.affine),
         is_2d=voxels.is_2d,
         is_rgb=array.ndim == 4,
         modality=voxels.modality,
@@ -168,7 +168,7 @@ def _integer_type(array: NDArray) -> np.dtype:
     return own if own.itemsize <= 4 else np.dtype(np.float32)
 
 
-def _regular(affine: NDArray) -> NDArray[np.float64]:
+def regular_affine(affine: NDArray) -> NDArray[np.float64]:
     """The affine, where an axis without extent (a 2-D image's third) gets 1 mm across the other two.
 
     Raises:

@@ -26,15 +26,29 @@ def read_raster(path: Path, max_voxels: int) -> Voxels:
         ImageError: for a stack of pages.
         ImageTooLargeError: by the header, before pixels are read.
     """
+    with open_raster(path, max_voxels) as image:
+        pixels = _pixels(image)
+    return Voxels(pixels.swapaxes(0, 1)[:, :, None], LPS_IDENTITY, is_2d=True)
+
+
+def open_raster(path: Path, max_voxels: int) -> Image.Image:
+    """Opens one 2-D image, whose pixels are not read yet; the caller closes it.
+
+    Raises:
+        ImageError: for a stack of pages.
+        ImageTooLargeError: by the header.
+    """
     try:
         image = Image.open(path)
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"{error}: crop or downsample the image") from error
-    with image:
+    try:
         require_size(image.size, max_voxels)
         _require_one_page(image)
-        pixels = _pixels(image)
-    return Voxels(pixels.swapaxes(0, 1)[:, :, None], LPS_IDENTITY, is_2d=True)
+    except BaseException:
+        image.close()
+        raise
+    return image
 
 
 def _require_one_page(image: Image.Image) -> None:

@@ -13,14 +13,61 @@ def name_values(
 ) -> dict[int, str]:
     """Names of values: those of the datastore, else the file's own, else ``label_<value>``.
 
+    The datastore's list says which classes there are, and not reliably by which values: 3D Slicer counts in
+    ``idx`` the segments that it does not export, and numbers those that it does from 1. So an entry's place
+    in the list, from 1, is its value, and its ``idx`` only where these are the values that are present, or 1,
+    2, 3 ... in another order, or explain the values while the places do not. Where neither does, entries and
+    values are paired in order if there are as many, and a list of one class names all values: they are its
+    instances. A file that itself names all its values, by names from the list, is believed.
+
     Args:
-        values: those present, ascending, without 0.
+        values: those in the file, ascending, without 0.
         own: value to name, as the file says.
-        label_info: what MONAI Label keeps of a label, ``[{"name": "spleen", "idx": 1}, ...]``.
+        label_info: what MONAI Label keeps of a label, ``[{"name": "spleen", "idx": 1}, ...]``. An entry with
+            ``idx`` 0 is the background.
     """
-    given = _by_datastore(values, label_info or ())
+    listed = _entries(label_info or ())
+    named = {own.get(value) for value in values}
+    if named <= {name for name, _ in listed}:
+        listed = []
+    given = _by_datastore(values, listed)
     return {value: given.get(value) or own.get(value) or f"label_{value}" for value in values}
 
 
-def _by_datastore(values: Sequence[int], label_info: Sequence[Mapping[str, Any]]) -> dict[int, str]:
-    return {}
+def _entries(label_info: Sequence[Mapping[str, Any]]) -> list[tuple[str, int | None]]:
+    """Name and idx of the entries; an entry without a name keeps its place."""
+    found = []
+    for entry in label_info:
+        fields = entry if isinstance(entry, Mapping) else {}
+        idx = _number(fields.get("idx"))
+        if idx != 0:
+            found.append((str(fields.get("name") or "").strip(), idx))
+    return found
+
+
+def _number(idx: Any) -> int | None:
+    try:
+        return int(idx)
+    except (TypeError, ValueError):
+        return None
+
+
+def _by_datastore(values: Sequence[int], listed: Sequence[tuple[str, int | None]]) -> Mapping[int, str]:
+    places = range(1, len(listed) + 1)
+    by_place = {place: name for place, (name, _) in zip(places, listed, strict=True)}
+    by_index = {idx: name for name, idx in listed if idx is not None}
+    if len(by_index) < len(listed):
+        by_index = {}
+    if set(by_index) == set(places):
+        by_place = by_index
+    if set(by_index) == set(values):
+        return by_index
+    if set(values) <= set(places):
+        return by_place
+    if set(values) <= set(by_index):
+        return by_index
+    if len(values) == len(listed):
+        return {value: name for value, (name, _) in zip(values, listed, strict=True)}
+    if len(listed) == 1:
+        return dict.fromkeys(values, listed[0][0])
+    return by_place

@@ -8,23 +8,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from lib.errors import BioSam2Error, LabelError
+from lib.images.labels.dicom_seg import read_dicom_seg
 from lib.images.labels.grid import on_image_grid
+from lib.images.labels.instances import split_instances
 from lib.images.labels.label_file import LabelFile
 from lib.images.labels.label_map import LabelMap
+from lib.images.labels.metaimage import read_metaimage_label
 from lib.images.labels.names import name_values
 from lib.images.labels.nifti import read_nifti_label
+from lib.images.labels.nrrd import read_nrrd_label
+from lib.images.labels.picture import read_picture_label
+from lib.images.labels.polygons import read_polygon_label
 from lib.images.labels.values import as_labels, present_values
 from lib.images.medical_image import MedicalImage
-from lib.images.reading import reason
+from lib.images.reading import is_dicom, reason
 
 logger = logging.getLogger(__name__)
 
-Reader = Callable[[Path, int], LabelFile]
+Reader = Callable[[Path, MedicalImage], LabelFile]
 
-_FORMATS: tuple[tuple[Reader, tuple[str, ...]], ...] = ((read_nifti_label, (".nii", ".nii.gz")),)
-# Voxels of a label file that are opened whatever the size of its image: it may be cut out of a larger one.
-ROOM = 1 << 28
+_FORMATS: tuple[tuple[Reader, tuple[str, ...]], ...] = (
+    (read_nifti_label, (".nii", ".nii.gz")),
+    (read_nrrd_label, (".nrrd",)),
+    (read_metaimage_label, (".mha", ".mhd")),
+    (read_picture_label, (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")),
+    (read_polygon_label, (".xml",)),
+    (read_dicom_seg, (".dcm",)),
+)
 
 
 def read_labels(
@@ -57,19 +70,35 @@ def read_labels(
 
 
 def _label_map(path: Path, image: MedicalImage, label_info: Sequence[Mapping[str, Any]] | None) -> LabelMap:
-    found = _reader(path)(path, max(ROOM, image.array.size))
+    found = _reader(path)(path, image)
     labels, numbers = as_labels(found.array)
     if not numbers:
         raise LabelError("it has no foreground, all its voxels are 0: draw a label and save it again")
+    named = name_values(list(numbers.values()), found.names, None if found.has_instances else label_info)
+    names = {value: named[number] for value, number in numbers.items()}
     array = on_image_grid(replace(found, array=labels), image)
+    names = _present(array, names, path)
+    if image.is_2d and len(names) == 1 and not found.has_instances:
+        pieces = split_instances(array)
+        if pieces is not None:
+            (name,) = names.values()
+            array, names = pieces, dict.fromkeys(present_values(pieces), name)
+    array.flags.writeable = False
+    return LabelMap(array, names)
+
+
+def _present(array: NDArray, names: Mapping[int, str], path: Path) -> dict[int, str]:
+    """Names of the values that are still there on the image's grid."""
     present = present_values(array)
     if not present:
         raise LabelError(
             "none of its objects lies inside its image: it is the label of another image; export it again "
             "from this one"
         )
-    array.flags.writeable = False
-    return LabelMap(array, name_values(present, found.names, label_info))
+    lost = [name for value, name in names.items() if value not in set(present)]
+    if lost:
+        logger.warning("%s: on the image's grid nothing is left of %s", path.name, ", ".join(lost))
+    return {value: names[value] for value in present}
 
 
 def _reader(path: Path) -> Reader:
@@ -77,5 +106,7 @@ def _reader(path: Path) -> Reader:
     for reader, suffixes in _FORMATS:
         if lowered.endswith(suffixes):
             return reader
+    if is_dicom(path):
+        return read_dicom_seg
     known = ", ".join(suffix for _, suffixes in _FORMATS for suffix in suffixes)
     raise LabelError(f"it is of no kind that can be read as a label: export one of {known}")

@@ -1,0 +1,164 @@
+"""Labels in NRRD files, among them 3D Slicer's segmentations with names and layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nrrd
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.errors import LabelError
+from lib.images.labels.label_file import LabelFile, most_voxels
+from lib.images.labels.overlaps import paint_order
+from lib.images.labels.values import MOST_OBJECTS, as_labels
+from lib.images.medical_image import MedicalImage, regular_affine, require_size
+
+# First letters of a space's three directions, such as left-posterior-superior, to axis and sign in RAS. A
+# space of another name, or of none, ITK takes for LPS, and so do images here.
+_SIGNS = {"l": (0, -1.0), "r": (0, 1.0), "p": (1, -1.0), "a": (1, 1.0), "i": (2, -1.0), "s": (2, 1.0)}
+_SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue|Layer)")
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A segment as the header describes it; value None is all that is not 0 in its layer."""
+
+    name: str
+    layer: int
+    value: int | None
+
+
+def read_nrrd_label(path: Path, image: MedicalImage) -> LabelFile:
+    """Reads a NRRD label or a 3D Slicer segmentation (``.seg.nrrd``).
+
+    Names and values are those of ``Segment0_Name``, ``Segment0_LabelValue`` and ``Segment0_Layer``. The grid
+    is the file's own, which may be cut to the segments. Where segments overlap the file has several layers,
+    and each value of each layer is an object: it keeps its value where all differ, else objects are numbered
+    in the order of the segments. See ``paint_order`` for voxels in two segments.
+
+    Raises:
+        LabelError: for voxels in another file, or more axes than three and the layers.
+        ImageTooLargeError: by the header, before voxels are read.
+    """
+    with path.open("rb") as file:
+        header = nrrd.read_header(file)
+        if "data file" in header or "datafile" in header:
+            raise LabelError("its voxels are in another file: save header and voxels as one .nrrd file")
+        sizes = [int(side) for side in header["sizes"]]
+        require_size(sizes, most_voxels(image) * (sizes[_layer_axis(header) or 0] if len(sizes) > 3 else 1))
+        array = nrrd.read_data(header, file, index_order="F")
+    axis = _layer_axis(header)
+    segments = _segments(header, is_layered=axis is not None)
+    affine = _affine(header, axis)
+    if axis is None:
+        names = {segment.value: segment.name for segment in segments if segment.name and segment.value}
+        return LabelFile(_volume(array), affine, names)
+    labels, names = _flattened([_volume(layer) for layer in np.moveaxis(array, axis, 0)], segments)
+    return LabelFile(labels, affine, names)
+
+
+def _layer_axis(header: Mapping[str, Any]) -> int | None:
+    """The axis that is no direction in space: it has no space direction, or a kind such as ``list``."""
+    directions = header.get("space directions")
+    if directions is not None:
+        empty = [axis for axis, row in enumerate(directions) if row is None or not np.isfinite(row).all()]
+    else:
+        kinds = header.get("kinds", [])
+        empty = [axis for axis, kind in enumerate(kinds) if kind not in ("domain", "space", "none", "???")]
+    if len(empty) > 1:
+        raise LabelError(f"{len(empty)} of its axes are no directions in space; one, of layers, is the limit")
+    return empty[0] if empty else None
+
+
+def _segments(header: Mapping[str, Any], is_layered: bool) -> list[_Segment]:
+    """Segments in the order of their numbers in the header.
+
+    Without value and layer, as 3D Slicer wrote until 4.10 and MONAI Label does, each has a layer of its own.
+    """
+    found: dict[int, dict[str, str]] = {}
+    for key, text in header.items():
+        match = _SEGMENT.fullmatch(key)
+        if match:
+            found.setdefault(int(match[1]), {})[match[2]] = str(text).strip()
+    segments = []
+    for index, fields in sorted(found.items()):
+        layer = int(fields.get("Layer", index if is_layered else 0))
+        value = int(fields["LabelValue"]) if "LabelValue" in fields else (None if is_layered else index + 1)
+        segments.append(_Segment(fields.get("Name", ""), layer, value))
+    return segments
+
+
+def _affine(header: Mapping[str, Any], layer_axis: int | None) -> NDArray[np.float64] | None:
+    """(4, 4) to RAS millimetres; None where the header has no directions or no origin."""
+    directions, origin = header.get("space directions"), header.get("space origin")
+    if directions is None or origin is None:
+        return None
+    columns = [np.asarray(row, dtype=float) for axis, row in enumerate(directions) if axis != layer_axis]
+    own = np.eye(4)
+    for axis, column in enumerate(columns[:3]):
+        own[: len(column), axis] = column
+    own[: len(origin), 3] = np.asarray(origin, dtype=float)
+    return regular_affine(_to_ras(str(header.get("space", ""))) @ own)
+
+
+def _to_ras(space: str) -> NDArray[np.float64]:
+    letters = space.lower() if len(space) == 3 else "".join(word[:1] for word in space.lower().split("-"))
+    found = [_SIGNS.get(letter) for letter in letters[:3]]
+    rows = [row for row in found if row is not None]
+    turn = np.zeros((4, 4))
+    if sorted(axis for axis, _ in rows) != [0, 1, 2]:
+        rows = [(0, -1.0), (1, -1.0), (2, 1.0)]
+    for column, (axis, sign) in enumerate(rows):
+        turn[axis, column] = sign
+    turn[3, 3] = 1.0
+    return turn
+
+
+def _volume(array: NDArray) -> NDArray:
+    """(I, J, K), where axes of length 1 behind the third are left out and missing ones are added."""
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim > 3:
+        size = " x ".join(str(side) for side in array.shape)
+        raise LabelError(f"it has {array.ndim} axes in space ({size}); save one volume of it")
+    return array.reshape(array.shape + (1,) * (3 - array.ndim), order="F")
+
+
+def _flattened(layers: list[NDArray], segments: list[_Segment]) -> tuple[NDArray, dict[int, str]]:
+    """Layers as one array, and the names of its values."""
+    clean = [as_labels(layer) for layer in layers]
+    objects = [segment for segment in segments if 0 <= segment.layer < len(layers)]
+    known = {(segment.layer, segment.value) for segment in objects}
+    for layer, (_, numbers) in enumerate(clean):
+        if (layer, None) not in known:
+            objects += [_Segment("", layer, old) for old in numbers.values() if (layer, old) not in known]
+    masks = [_Mask(*clean[segment.layer], segment.value) for segment in objects]
+    own = [segment.value for segment in objects if segment.value]
+    keeps = len(set(own)) == len(objects) and max(own, default=0) <= MOST_OBJECTS
+    numbered = own if keeps else list(range(1, len(objects) + 1))
+    out = np.zeros(clean[0][0].shape, dtype=np.uint16, order="F")
+    for index in paint_order([int(np.count_nonzero(mask())) for mask in masks]):
+        out[masks[index]()] = numbered[index]
+    return out, {
+        value: segment.name for value, segment in zip(numbered, objects, strict=True) if segment.name
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Mask:
+    """Where an object is in its layer, made when asked for: one at a time fits into memory."""
+
+    labels: NDArray
+    numbers: dict[int, int]
+    value: int | None
+
+    def __call__(self) -> NDArray[np.bool_]:
+        if self.value is None:
+            return self.labels != 0
+        new = next((new for new, old in self.numbers.items() if old == self.value), None)
+        return np.zeros(self.labels.shape, bool) if new is None else self.labels == new
