@@ -1,0 +1,137 @@
+"""The cases of a folder that MONAI Label serves, and of folders with a clip in each."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lib.errors import EvaluationError, LabelError
+from lib.evaluation.clips import FILM_SUFFIXES, FRAME_SUFFIXES, frame_number, natural, open_clip
+from lib.evaluation.scene import Case, Scene, open_image
+from lib.images.labels.reading import read_labels
+
+logger = logging.getLogger(__name__)
+
+LABELS = Path("labels") / "final"
+RECORD = "datastore_v2.json"
+_DOUBLE_SUFFIXES = (".nii.gz", ".seg.nrrd")
+
+
+def list_cases(folder: Path) -> list[Case]:
+    """The labelled images of a datastore, then the clips in the folder or in the folders in it.
+
+    Args:
+        folder: of the images, with their labels in ``labels/final``; or of clips, each a folder with
+            ``masks/`` and either ``frames/`` or one video file.
+
+    Raises:
+        EvaluationError: there is neither.
+    """
+    cases = [*_datastore_cases(folder), *_clip_cases(folder)]
+    if not cases:
+        raise EvaluationError(
+            f"{folder} holds nothing to evaluate: looked for labels in {LABELS}/, and for masks/ beside "
+            f"frames/ or a video ({', '.join(FILM_SUFFIXES)}) in it and in the folders in it; a public "
+            "dataset is read with --preset"
+        )
+    return cases
+
+
+def stem(path: Path) -> str:
+    """A file's name without its ending, of which ``.nii.gz`` is one."""
+    lowered = path.name.lower()
+    for suffix in _DOUBLE_SUFFIXES:
+        if lowered.endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem
+
+
+def _datastore_cases(folder: Path) -> Iterator[Case]:
+    images = {stem(path): path for path in sorted(folder.iterdir(), reverse=True) if _may_be_image(path)}
+    record = _read_record(folder)
+    for label in sorted((folder / LABELS).glob("*")):
+        if label.is_file() and not label.name.startswith("."):
+            name = stem(label)
+            yield Case(name, partial(_open, images.get(name), label, _label_info(record, name)))
+
+
+def _may_be_image(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix != ".json" and path.name != LABELS.parts[0]
+
+
+def _open(image: Path | None, label: Path, info: Sequence[Mapping[str, Any]] | None, axis: int) -> Scene:
+    if image is None:
+        raise LabelError(f"{label.name} has no image of its name: put the image back, or delete the label")
+    return open_image(image, label, partial(read_labels, label_info=info), axis)
+
+
+def _read_record(folder: Path) -> Any:
+    """What MONAI Label wrote down about its labels; nothing where that is absent or damaged."""
+    try:
+        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("%s cannot be read and is not used, so classes may be unnamed: %s", RECORD, error)
+        return {}
+
+
+def _label_info(record: Any, image: str) -> Sequence[Mapping[str, Any]] | None:
+    """The ``label_info`` of an image's final label, wherever it is as it should be."""
+    info = _inside(record, "objects", image, "labels", LABELS.parts[1], "info")
+    # Slicer's params are kept whole, under "params" or not, by the release of MONAI Label that saved them.
+    found = _inside(info, "label_info") or _inside(info, "params", "label_info")
+    if not isinstance(found, list):
+        return None
+    return [entry for entry in found if isinstance(entry, Mapping)] or None
+
+
+def _inside(record: Any, *keys: str) -> Any:
+    for key in keys:
+        record = record.get(key) if isinstance(record, Mapping) else None
+    return record
+
+
+def _clip_cases(folder: Path) -> Iterator[Case]:
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for place in (folder, *inside):
+        if (place / "masks").is_dir() and (source := _clip_source(place)):
+            yield Case(place.name, partial(_open_clip, source, place / "masks"))
+
+
+def _clip_source(place: Path) -> Sequence[Path] | Path | None:
+    if (place / "frames").is_dir():
+        return files_of(place / "frames")
+    return next((path for path in sorted(place.iterdir()) if path.suffix.lower() in FILM_SUFFIXES), None)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The pictures of a folder, in the order of the numbers in their names."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES]
+    return sorted((path for path in found if not path.name.startswith(".")), key=natural)
+
+
+def _open_clip(source: Sequence[Path] | Path, folder: Path, axis: int) -> Scene:
+    return open_clip(source, match_masks(source, files_of(folder)), read_labels, axis)
+
+
+def match_masks(source: Sequence[Path] | Path, masks: Sequence[Path]) -> dict[int, Path]:
+    """The frame that each mask belongs to: that of its name, or in a video file that of its number.
+
+    Raises:
+        LabelError: there is no mask, or one belongs to no frame.
+    """
+    if not masks:
+        raise LabelError("there is no mask: name each like its frame, or by its number")
+    numbers = None if isinstance(source, Path) else {path.stem: index for index, path in enumerate(source)}
+    matched = {}
+    for mask in masks:
+        index = frame_number(mask) if numbers is None else numbers.get(mask.stem)
+        if index is None:
+            raise LabelError(f"the mask {mask.name} has no frame of its name: name it like its frame")
+        matched[index] = mask
+    return matched
