@@ -17,7 +17,7 @@ from pydicom.encaps import generate_pixel_data_frame
 from lib.errors import LabelError
 from lib.images.medical_image import LPS_IDENTITY
 
-# Directions of two frames are one below that difference of their cosines: a thousandth of a radian.
+# Direction cosines that differ by less are one direction: DICOM keeps decimals.
 _SAME_DIRECTION = 1e-3
 # Share of the pixel spacing below which two frames are in one plane. Slices never lie that close.
 _SAME_PLANE = 0.1

@@ -13,8 +13,8 @@ from lib.images.labels.values import MOST_OBJECTS
 LEAST_PIECES = 3
 # A piece is a speck, the slip of a brush, below so many pixels,
 SPECK_PIXELS = 5
-# or below that share of the typical piece. In three electron micrographs, with cells of up to 23,828 pixels, it
-# takes pieces of up to 10 and leaves one of 12.
+# or below that share of the typical piece. In three electron micrographs, with cells of up to 23,828 pixels,
+# it takes pieces of up to 10 and leaves one of 12.
 SPECK_SHARE = 0.003
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nrrd
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lib.errors import LabelError
 from lib.images.labels.label_file import LabelFile, most_voxels
 from lib.images.labels.overlaps import paint_order
-from lib.images.labels.values import MOST_OBJECTS, as_labels
+from lib.images.labels.values import MOST_OBJECTS, as_labels, present_values
 from lib.images.medical_image import MedicalImage, regular_affine, require_size
 
 # First letters of a space's three directions, such as left-posterior-superior, to axis and sign in RAS. A
@@ -46,20 +46,34 @@ def read_nrrd_label(path: Path, image: MedicalImage) -> LabelFile:
         ImageTooLargeError: by the header, before voxels are read.
     """
     with path.open("rb") as file:
-        header = nrrd.read_header(file)
-        if "data file" in header or "datafile" in header:
-            raise LabelError("its voxels are in another file: save header and voxels as one .nrrd file")
+        header = _header(file)
+        axis = _layer_axis(header)
         sizes = [int(side) for side in header["sizes"]]
-        require_size(sizes, most_voxels(image) * (sizes[_layer_axis(header) or 0] if len(sizes) > 3 else 1))
+        require_size(sizes, most_voxels(image) * (1 if axis is None else sizes[axis]))
         array = nrrd.read_data(header, file, index_order="F")
-    axis = _layer_axis(header)
     segments = _segments(header, is_layered=axis is not None)
     affine = _affine(header, axis)
     if axis is None:
         names = {segment.value: segment.name for segment in segments if segment.name and segment.value}
         return LabelFile(_volume(array), affine, names)
-    labels, names = _flattened([_volume(layer) for layer in np.moveaxis(array, axis, 0)], segments)
+    labels, names = _flattened(array, axis, segments)
     return LabelFile(labels, affine, names)
+
+
+def _header(file: BinaryIO) -> dict[str, Any]:
+    """The header's fields; the file is left at its voxels."""
+    if not (first := file.readline()).startswith(b"NRRD"):
+        raise LabelError("it is no NRRD file, whatever its name says: export the label again")
+    lines = [first]
+    while lines[-1].strip():
+        lines.append(file.readline())
+    # As text, because pynrrd leaves out what is not ASCII, and 3D Slicer writes names in UTF-8.
+    header: dict[str, Any] = nrrd.read_header([line.decode("utf-8", "replace") for line in lines])
+    if "data file" in header or "datafile" in header:
+        raise LabelError("its voxels are in another file: save header and voxels as one .nrrd file")
+    if any("color" in str(kind).lower() for kind in header.get("kinds", [])):
+        raise LabelError("its voxels are colours: save one number for each voxel, 0 for background")
+    return header
 
 
 def _layer_axis(header: Mapping[str, Any]) -> int | None:
@@ -129,36 +143,27 @@ def _volume(array: NDArray) -> NDArray:
     return array.reshape(array.shape + (1,) * (3 - array.ndim), order="F")
 
 
-def _flattened(layers: list[NDArray], segments: list[_Segment]) -> tuple[NDArray, dict[int, str]]:
+def _flattened(array: NDArray, axis: int, segments: list[_Segment]) -> tuple[NDArray, dict[int, str]]:
     """Layers as one array, and the names of its values."""
-    clean = [as_labels(layer) for layer in layers]
+    labels, numbers = as_labels(array)
+    layers = [_volume(layer) for layer in np.moveaxis(labels, axis, 0)]
+    inside = {old: new for new, old in numbers.items()}
     objects = [segment for segment in segments if 0 <= segment.layer < len(layers)]
     known = {(segment.layer, segment.value) for segment in objects}
-    for layer, (_, numbers) in enumerate(clean):
-        if (layer, None) not in known:
-            objects += [_Segment("", layer, old) for old in numbers.values() if (layer, old) not in known]
-    masks = [_Mask(*clean[segment.layer], segment.value) for segment in objects]
+    for index, layer in enumerate(layers):
+        if (index, None) not in known:
+            old = [numbers[value] for value in present_values(layer)]
+            objects += [_Segment("", index, value) for value in old if (index, value) not in known]
+
+    def mask(segment: _Segment) -> NDArray[np.bool_]:
+        layer = layers[segment.layer]
+        return layer != 0 if segment.value is None else (layer == inside.get(segment.value, 0)) & (layer != 0)
+
     own = [segment.value for segment in objects if segment.value]
     keeps = len(set(own)) == len(objects) and max(own, default=0) <= MOST_OBJECTS
-    numbered = own if keeps else list(range(1, len(objects) + 1))
-    out = np.zeros(clean[0][0].shape, dtype=np.uint16, order="F")
-    for index in paint_order([int(np.count_nonzero(mask())) for mask in masks]):
-        out[masks[index]()] = numbered[index]
-    return out, {
-        value: segment.name for value, segment in zip(numbered, objects, strict=True) if segment.name
-    }
-
-
-@dataclass(frozen=True, eq=False)
-class _Mask:
-    """Where an object is in its layer, made when asked for: one at a time fits into memory."""
-
-    labels: NDArray
-    numbers: dict[int, int]
-    value: int | None
-
-    def __call__(self) -> NDArray[np.bool_]:
-        if self.value is None:
-            return self.labels != 0
-        new = next((new for new, old in self.numbers.items() if old == self.value), None)
-        return np.zeros(self.labels.shape, bool) if new is None else self.labels == new
+    values = own if keeps else list(range(1, len(objects) + 1))
+    out = np.zeros(layers[0].shape, dtype=np.uint16, order="F")
+    for place in paint_order([int(np.count_nonzero(mask(segment))) for segment in objects]):
+        out[mask(objects[place])] = values[place]
+    named = zip(values, objects, strict=True)
+    return out, {value: segment.name for value, segment in named if segment.name}

@@ -136,10 +136,10 @@ def _offset(
         x, y, width, height = (float(attributes.get(name, 0)) for name in "XYWH")
     except ValueError:
         return np.zeros(2)
-    if width <= 0 or height <= 0 or (width, height) == image.shape[:2]:
-        return np.zeros(2)
-    size, corner = np.array([width, height]), np.array([x, y])
-    if (corner < 0).any() or (corner + size > image.shape[:2]).any():
+    size, corner, whole = np.array([width, height]), np.array([x, y]), np.array(image.shape[:2])
+    # A region's corners are rounded, so its image can be a pixel larger.
+    is_whole = (np.abs(size - whole) <= 1).all()
+    if not (size > 0).all() or is_whole or (corner < 0).any() or (corner + size > whole).any():
         return np.zeros(2)
     points = np.concatenate([polygon.corners for polygon in polygons])
     relative = ((points >= 0) & (points <= size)).all(axis=1).sum()
