@@ -8,21 +8,26 @@ from pathlib import Path
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 from lib.engine.engines import Engines
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
-from lib.infers.endpoints import install
+from lib.infers import endpoints as infer_endpoints
 from lib.infers.task import Services
 from lib.infers.tasks import all_tasks
 from lib.settings import Settings
+from lib.trainers import endpoints as train_endpoints
+from lib.trainers.task import FineTuneTask
 
 logger = logging.getLogger(__name__)
 
 # What viewers offer to paint when --conf labels names nothing: OHIF lists no row to click on without a label.
 DEFAULT_LABELS = ("object",)
+
+TRAINER = "biosam2"
 
 
 class BioSam2App(MONAILabelApp):
@@ -38,6 +43,7 @@ class BioSam2App(MONAILabelApp):
         options = {name: value for name, value in conf.items() if name != "server_mode"}
         settings = Settings.from_conf(options)
         model_dir = settings.model_dir or Path(app_dir) / "model"
+        self._settings = settings
         self._engines = Engines(settings, model_dir)
         images = ImageCache(settings.image_cache_mb << 20, max_voxels=settings.max_voxels)
         self._services = Services(settings, self._engines, images, settings.labels)
@@ -55,6 +61,10 @@ class BioSam2App(MONAILabelApp):
         """The tasks of ``lib/infers``."""
         return all_tasks(self._services)
 
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """One: viewers show the numbers of the first trainer alone."""
+        return {TRAINER: FineTuneTask(self._settings, self._engines)}
+
     def init_strategies(self) -> dict[str, Strategy]:
         """MONAI Label's own; OHIF always asks for ``random``."""
         return {"random": Random(), "first": First()}
@@ -63,7 +73,10 @@ class BioSam2App(MONAILabelApp):
         """Called by the server alone: guards its routes, and loads the network before the first click."""
         from monailabel.app import app as server
 
-        install(server, self, self._infers)
+        infer_endpoints.install(server, self, self._infers)
+        train_endpoints.install(server, self._engines, self._trainers)
+        if self._settings.rollback is not None:
+            self._engines.roll_back(self._settings.rollback)
         try:
             self._engines.get().warm_up()
         except BioSam2Error as error:

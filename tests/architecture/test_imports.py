@@ -16,17 +16,18 @@ APP = REPOSITORY / "apps" / "biosam2"
 LIB = APP / "lib"
 
 TASKS = ("infers", "trainers", "scoring", "activelearning", "evaluation")
-BELOW_TASKS = {"http", "engine", "prompts", "images", "report", "metrics", "transforms", "settings", "errors"}
+BELOW_TASKS = {"http", "files", "engine", "prompts", "images", "report", "metrics", "transforms", "settings", "errors"}
 # Who may import whom, the house's own parts only. A part may always import from itself, and errors.
 BELOW = {
     "errors": set(),
     "settings": {"errors"},
     "transforms": {"errors"},
     "metrics": {"errors"},
-    "report": {"metrics", "transforms", "errors"},
+    "files": {"errors"},
+    "report": {"metrics", "transforms", "files", "errors"},
     "images": {"transforms", "errors"},
     "prompts": {"images", "transforms", "errors"},
-    "engine": {"prompts", "images", "transforms", "settings", "errors"},
+    "engine": {"prompts", "images", "transforms", "settings", "files", "errors"},
     "http": {"errors"},
     **{task: BELOW_TASKS for task in TASKS},
     "main": {*TASKS, *BELOW_TASKS},

@@ -97,6 +97,12 @@ class Settings:
             _model_dir, "a folder", "where downloaded and fine-tuned weights lie; the app's model/ by default"
         ),
     )
+    rollback: str | None = field(
+        default=None,
+        metadata=_option(
+            _model, "a published version, or base", "the version to go back to when the server starts"
+        ),
+    )
     image_size: int | None = field(
         default=None,
         metadata=_option(

@@ -21,6 +21,8 @@ from lib.settings import Settings
 logger = logging.getLogger(__name__)
 
 _MIB = 1 << 20
+# The name, for going back, of the weights that were there before any version.
+BASE = "base"
 
 
 class Engines:
@@ -70,6 +72,17 @@ class Engines:
         """
         self.get(device)
         return self._weights[resolve_device(device or self._settings.device)]
+
+    def roll_back(self, version: str) -> None:
+        """Serves a published version from now on, or the weights that were there before all of them.
+
+        Args:
+            version: its name, or ``base``.
+
+        Raises:
+            CheckpointError: no version has this name.
+        """
+        self.versions.switch(None if version == BASE else version)
 
     def status(self) -> dict[str, dict[str, str]]:
         """Which weights are in service and why, by device, and which were refused and why."""

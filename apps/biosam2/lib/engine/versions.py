@@ -10,6 +10,7 @@ moment leaves what was served. Nothing is ever overwritten: going back is naming
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lib.errors import CheckpointError
+from lib.files import sync, write_atomically
 
 CURRENT_FILE = "current"
 VERSIONS_FOLDER = "versions"
@@ -157,7 +159,7 @@ class Versions:
         _sync_tree(folder)
         folder.chmod(0o755)  # mkdtemp made it for its owner alone
         folder.replace(self._folder / version.name)
-        _sync(self._folder)
+        sync(self._folder)
         return version
 
     def _sweep(self) -> None:
@@ -169,31 +171,23 @@ class Versions:
 
 
 def save_weights(path: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Writes a checkpoint as SAM 2 has it, under the key ``model``."""
-    torch.save({"model": {name: value.detach().cpu() for name, value in state.items()}}, path)
+    """Writes a checkpoint as SAM 2 has it, under the key ``model``.
+
+    Raises:
+        OSError: where the disk is full.
+    """
+    save_tensors(path, {"model": {name: value.detach().cpu() for name, value in state.items()}})
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash, finds the old content or the new and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes what ``torch.load`` reads with ``weights_only``, in one step.
 
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place at the end, or is deleted after an error."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    Raises:
+        OSError: where the disk is full: torch itself would raise something that does not say so.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getbuffer())
 
 
 def _number(name: str) -> int:
@@ -205,16 +199,5 @@ def _number(name: str) -> int:
 def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    """Brings a file or folder to the disk; Windows has no such thing for folders."""
-    if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(path)
+    sync(folder)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.engine.versions import replacing, write_atomically
+from lib.files import replacing, write_atomically
 from lib.images.labels.reading import read_labels
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
@@ -27,7 +27,7 @@ MARGIN = 2
 _FORMAT = 1  # of the files below: another number makes them anew
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelledFrames:
     """The frames of one image that are labelled, and those beside them.
 
@@ -126,18 +126,17 @@ def _write(target: Path, image: MedicalImage, labels: NDArray, names: dict[int, 
 def _fill(path: Path, dtype: type[np.generic], frames: Sequence[Callable[[], NDArray]]) -> None:
     """Writes frames (T, H, W[, 3]) to a file, one in memory at a time."""
     shape = (len(frames), *frames[0]().shape)
-    with replacing(path) as temporary:
-        with temporary.open("wb") as file:
-            np.lib.format.write_array_header_2_0(
-                file,
-                {
-                    "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-                    "fortran_order": False,
-                    "shape": shape,
-                },
-            )
-            for frame in frames:
-                file.write(np.ascontiguousarray(frame(), dtype=dtype).data)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_2_0(
+            file,
+            {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+                "fortran_order": False,
+                "shape": shape,
+            },
+        )
+        for frame in frames:
+            file.write(np.ascontiguousarray(frame(), dtype=dtype).data)
 
 
 def _areas(marks: NDArray) -> dict[str, int]:

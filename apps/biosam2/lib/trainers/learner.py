@@ -81,9 +81,8 @@ class Learner:
         Raises:
             TrainingError: when the losses are no numbers any more, or one frame is too much for the memory.
         """
-        options = self._options
         number = self.steps * distributed.world() + distributed.rank()
-        batch = self._sampler.batch(number, options.batch_size)
+        batch = self._batch(number)
         losses = self._accumulate(batch, number)
         parameters = [parameter for _, parameter in trained_parameters(self.network)]
         distributed.average_gradients(parameters)
@@ -114,6 +113,16 @@ class Learner:
         self._optimizer.load_state_dict(state["optimizer"])
         self.steps = state["steps"]
 
+    def _batch(self, number: int) -> Batch:
+        """Single frames, or clips that hold about as many frames."""
+        options = self._options
+        drawn = np.random.default_rng([options.seed, 3, self.steps]).random()
+        share = 1.0 if options.preset == "video" else options.clip_share
+        if not self._sampler.labelled_in_volumes or drawn >= share:
+            return self._sampler.batch(number, options.batch_size)
+        rows = options.batch_size if options.preset == "video" else options.batch_size // options.clip_frames
+        return self._sampler.batch(number, max(1, rows), options.clip_frames)
+
     def _accumulate(self, batch: Batch, number: int) -> dict[str, float]:
         """Gradients of a batch, in as many parts as the memory asks for."""
         while True:
@@ -142,7 +151,7 @@ class Learner:
 
     def _backward(self, batch: Batch, share: float, seed: list[int]) -> dict[str, float]:
         with self._learning():
-            if self._options.preset == "video":
+            if batch.is_of_clips:
                 losses = self._teacher.clip_losses(batch)
             else:
                 rng = np.random.default_rng([self._options.seed, 2, *seed])

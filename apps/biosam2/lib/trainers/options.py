@@ -16,11 +16,12 @@ _STARTS: tuple[Start, ...] = get_args(Start)
 
 
 class TrainOptions(BaseModel):
-    """The options of one training. Viewers show each as a field: scalars, and lists of strings to choose from.
+    """The options of one training. Viewers show each as a field: scalars, and lists of strings.
 
-    The recipe is that of BioSAM-2 (Yan et al. 2024, section 3.3) where it names a value: AdamW at 1e-4, batches
-    of 8, Dice and cross-entropy weighted 1 and 1. It trains 200 epochs; here it is 50 with early stopping,
-    because a network that is trained long on one target learns to ignore its prompts (SAM-Med2D, issue 25).
+    The recipe is that of BioSAM-2 (Yan et al. 2024, section 3.3) where it names a value: AdamW at 1e-4,
+    batches of 8, Dice and cross-entropy weighted 1 and 1. It trains 200 epochs; here it is 50 with early
+    stopping, because a network that is trained long on one target learns to ignore its prompts (SAM-Med2D,
+    issue 25).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +49,14 @@ class TrainOptions(BaseModel):
     occlusion_weight: float = Field(1.0, ge=0)
     iou_weight: float = Field(1.0, ge=0)
     empty_frames: float = Field(0.05, ge=0, le=0.5, description="share of frames without the object")
-    clip_frames: int = Field(4, ge=2, le=16, description="frames of a clip of the video preset")
+    clip_share: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="share of the steps that follow objects through the memory, so that propagation keeps "
+        "up with the decoder; the video preset takes nothing else, the paper's images nothing of it",
+    )
+    clip_frames: int = Field(4, ge=2, le=16, description="frames of a clip")
     val_split: float = Field(0.2, gt=0, lt=1, description="share of the images that only measure")
     val_objects: int = Field(48, ge=1, le=10_000, description="objects that are measured each epoch")
     min_gain: float = Field(

@@ -50,6 +50,11 @@ class Batch:
     frames: tuple[tuple[LabelledFrames, tuple[int, ...]], ...]
     samples: tuple[Sample, ...]
 
+    @property
+    def is_of_clips(self) -> bool:
+        """Whether a row has several frames."""
+        return len(self.frames[0][1]) > 1
+
     def parts(self, count: int) -> list[Batch]:
         """The batch in at most ``count`` parts of whole rows; parts without an object are left out."""
         parts = []
@@ -78,7 +83,6 @@ class Sampler:
         image_size: side of the network's input, below which small objects vanish.
         objects_per_frame: at most.
         empty_share: of objects that are looked for where they are not.
-        clip_frames: frames of a row; 1 for single frames.
         seed: of everything that is drawn.
     """
 
@@ -88,14 +92,12 @@ class Sampler:
         image_size: int,
         objects_per_frame: int,
         empty_share: float,
-        clip_frames: int,
         seed: int,
     ):
         self._images = images
         self._size = image_size
         self._objects = objects_per_frame
         self._empty = empty_share
-        self._clip = clip_frames
         self._seed = seed
 
     @cached_property
@@ -108,32 +110,39 @@ class Sampler:
             if visible_objects(image, index, self._size)
         ]
 
-    def batch(self, number: int, rows: int) -> Batch:
-        """Batch ``number`` of a training: each epoch visits the labelled frames in another order."""
+    @cached_property
+    def labelled_in_volumes(self) -> list[tuple[int, int]]:
+        """Those of ``labelled`` that have frames beside them."""
+        return [(number, index) for number, index in self.labelled if len(self._images[number]) > 1]
+
+    def batch(self, number: int, rows: int, frames_per_row: int = 1) -> Batch:
+        """Batch ``number`` of a training: each epoch visits the labelled frames in another order.
+
+        Args:
+            number: of the step.
+            rows: frames, or clips.
+            frames_per_row: 1 for single frames; of a clip otherwise, and then only volumes take part.
+        """
         rng = np.random.default_rng([self._seed, number])
+        labelled = self.labelled if frames_per_row == 1 else self.labelled_in_volumes
         frames: list[tuple[LabelledFrames, tuple[int, ...]]] = []
         samples: list[Sample] = []
         kinds = (draw_kind(rng), draw_kind(rng))
-        for row, place in enumerate(self._places(number, rows)):
+        for row, place in enumerate(self._places(labelled, number, rows)):
             image = self._images[place[0]]
-            indices = self._clip_around(image, place[1], rng)
+            indices = _clip_from(image, place[1], frames_per_row, rng)
             frames.append((image, indices))
             samples += self._samples(row, image, indices, kinds[row % 2], rng)
         return Batch(tuple(frames), tuple(samples))
 
-    def _places(self, number: int, rows: int) -> list[tuple[int, int]]:
+    def _places(self, labelled: Sequence[tuple[int, int]], number: int, rows: int) -> list[tuple[int, int]]:
         """Walks through a shuffled list of the frames, shuffled anew at its end."""
-        count = len(self.labelled)
+        count = len(labelled)
         places = []
         for position in range(number * rows, (number + 1) * rows):
             order = np.random.default_rng([self._seed, 1, position // count]).permutation(count)
-            places.append(self.labelled[order[position % count]])
+            places.append(labelled[order[position % count]])
         return places
-
-    def _clip_around(self, image: LabelledFrames, index: int, rng: np.random.Generator) -> tuple[int, ...]:
-        """The frame, and those after it in one of the two directions; the last one stands still at the end."""
-        step = 1 if rng.random() < 0.5 else -1
-        return tuple(int(np.clip(index + step * t, 0, len(image) - 1)) for t in range(self._clip))
 
     def _samples(
         self,
@@ -146,13 +155,19 @@ class Sampler:
         here = visible_objects(image, indices[0], self._size)
         chosen = rng.permutation(here)[: self._objects].tolist()
         absent = sorted(set(image.names) - set(image.objects[indices[0]]))
-        if self._clip == 1 and absent and rng.random() < self._empty * len(chosen):
+        if len(indices) == 1 and absent and rng.random() < self._empty * len(chosen):
             chosen[-1] = int(rng.choice(absent))
         return [
             Sample(row, masks, draw_prompts(kind, masks[0], rng), kind)
             for value in chosen
             if (masks := tuple(image.mask(index, value) for index in indices))
         ]
+
+
+def _clip_from(image: LabelledFrames, index: int, count: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """A frame and those after it in one of the two directions; the last one stands still at the end."""
+    step = 1 if rng.random() < 0.5 else -1
+    return tuple(int(np.clip(index + step * t, 0, len(image) - 1)) for t in range(count))
 
 
 def visible_objects(image: LabelledFrames, index: int, image_size: int) -> list[int]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from lib.engine.versions import write_atomically
 from lib.errors import TrainingError
+from lib.files import write_atomically
 
 Side = Literal["train", "val"]
 LEAST_IMAGES = 2  # one to learn from and one to measure on
@@ -32,8 +32,8 @@ def split(images: Iterable[str], val_split: float, record: Path) -> dict[str, Si
     names = sorted(set(images))
     if len(names) < LEAST_IMAGES:
         raise TrainingError(
-            f"{len(names)} labelled image(s) can be used and a training needs at least {LEAST_IMAGES}: one to "
-            "learn from and one to measure on. Label more images, submit them, and train again"
+            f"{len(names)} labelled image(s) can be used and a training needs at least {LEAST_IMAGES}: one "
+            "to learn from and one to measure on. Label more images, submit them, and train again"
         )
     known = _read(record)
     sides: dict[str, Side] = {name: known.get(name, _side(name, val_split)) for name in names}

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from lib.engine.embeddings import EmbeddingCache
-from lib.engine.inputs import stack_prompts
+from lib.engine.inputs import network_image, stack_prompts
 from lib.engine.memory import MemoryBank
 from lib.engine.network import Decoded, Features, Network
 from lib.engine.teaching import told_presence
 from lib.prompts.types import FramePrompts
+from lib.trainers.frames import LabelledFrames
 from lib.trainers.losses import Losses, LossWeights, segmentation_loss
 from lib.trainers.prompting import correct
 from lib.trainers.samples import Batch, Sample, network_images, network_masks
@@ -94,19 +95,18 @@ class Teacher:
     def _encode(self, batch: Batch) -> Features:
         """Features of every frame of every row, row by row."""
         if self.embeddings is not None:
-            return _joined([self._kept(batch, row) for row in range(len(batch.frames))])
+            return _joined([self._kept(image, index) for image, indices in batch.frames for index in indices])
         device = next(self.network.parameters()).device
         images = torch.cat(network_images(batch, int(self.network.image_size)))
         return self.network.encode(images.to(device, non_blocking=True))
 
-    def _kept(self, batch: Batch, row: int) -> Features:
-        """The embedding of a row's only frame, encoded once."""
+    def _kept(self, image: LabelledFrames, index: int) -> Features:
+        """The embedding of a frame, encoded once."""
         assert self.embeddings is not None
-        image, (index,) = batch.frames[row]
         key = (image.digest, index)
         if (features := self.embeddings.get(key)) is None:
             device = next(self.network.parameters()).device
-            (levels,) = network_images(Batch((batch.frames[row],), ()), int(self.network.image_size))
+            levels = network_image(image[index], int(self.network.image_size))
             with torch.no_grad():
                 features = self.network.encode(levels.to(device))
             self.embeddings.put(key, features)

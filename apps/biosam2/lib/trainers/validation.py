@@ -1,4 +1,4 @@
-"""Measuring weights on held-out images: the same objects and prompts for all, through the predictor of service."""
+"""Measuring weights on held-out images: the same objects and prompts for all, as they are in service."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from lib.trainers.samples import visible_objects
 Mask = NDArray[np.bool_]
 
 # Prompts that count for the decision; the mean of their Dice is the score.
-SCORED = ("1 click", "3 clicks", "box")
-TRACKED = "tracked"
+CLICK, CLICKS, BOX, TRACKED = "1 click", "3 clicks", "box", "tracked"
+SCORED = (CLICK, CLICKS, BOX, TRACKED)
 FAR = "far click"
 NSD = "NSD, 1 click"
 # What a surface may be off by and still be right, in mm (in pixels for pictures).
 TOLERANCE_MM = 2.0
 # Objects that are followed, and frames to either side: enough to see whether the memory still works.
-TRACKED_OBJECTS = 6
+TRACKED_OBJECTS = 8
 TRACKED_FRAMES = 3
 # A click at least this share of the frame's diagonal from an object must not find it.
 FAR_SHARE = 0.15
@@ -45,6 +45,16 @@ class Target:
     value: int
 
     @property
+    def name(self) -> str:
+        """The object's class."""
+        return self.image.names[self.value]
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"{self.image.id}, frame {self.frame}"
+
+    @property
     def truth(self) -> Mask:
         """(H, W)."""
         return self.image.mask(self.frame, self.value)
@@ -54,9 +64,9 @@ class Target:
         """By kind."""
         truth, rng = self.truth, _seeded(f"{self.image.id} {self.frame} {self.value}")
         prompts = {
-            "1 click": _clicks(random_clicks(truth, 1, rng)),
-            "3 clicks": _clicks(random_clicks(truth, 3, rng)),
-            "box": FramePrompts(points=[], labels=[], box=jittered_box(truth, rng)),
+            CLICK: _clicks(random_clicks(truth, 1, rng)),
+            CLICKS: _clicks(random_clicks(truth, 3, rng)),
+            BOX: FramePrompts(points=[], labels=[], box=jittered_box(truth, rng)),
         }
         far = _far_click(truth)
         return {**prompts, FAR: _clicks(np.array([far]))} if far is not None else prompts
@@ -118,7 +128,7 @@ def measure(predictor: Predictor, targets: Sequence[Target]) -> Iterator[Measure
         for kind, prompts in target.prompts.items():
             found = predictor.segment(target.image, target.image.digest, target.frame, prompts).mask
             scores.setdefault(kind, []).append(dice(found, target.truth))
-            if kind == SCORED[0]:
+            if kind == CLICK:
                 masks[target] = found
                 nsd = normalized_surface_dice(found, target.truth, target.image.spacing, TOLERANCE_MM)
                 scores.setdefault(NSD, []).append(nsd)
@@ -132,7 +142,7 @@ def measure(predictor: Predictor, targets: Sequence[Target]) -> Iterator[Measure
 
 
 def _tracked(predictor: Predictor, target: Target) -> float | None:
-    """Dice over the frames beside the target's, from a box there; None where the object is on none of them."""
+    """Dice over the frames beside the target's, from a box there; None where it is on none of them."""
     image, middle = target.image, target.frame
     bounds = max(0, middle - TRACKED_FRAMES), min(len(image), middle + TRACKED_FRAMES + 1)
     beside = [index for index in range(*bounds) if index != middle]
@@ -140,7 +150,7 @@ def _tracked(predictor: Predictor, target: Target) -> float | None:
     if not truth.any():
         return None
     found = np.zeros_like(truth)
-    prompts = {middle: target.prompts["box"]}
+    prompts = {middle: target.prompts[BOX]}
     for _, index, result in propagate(predictor, image, image.digest, [prompts], bounds):
         if index != middle:
             found[beside.index(index)] = result.mask

@@ -1,0 +1,106 @@
+"""The end of a training: the new weights as they would be served are measured, and published if they won."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from lib.engine.checkpoints import Weights, sha256_of
+from lib.engine.network import Network
+from lib.engine.versions import CONFIG_FILE, WEIGHTS_FILE, Versions, save_weights
+from lib.trainers.course import Course
+from lib.trainers.judging import Verdict, judge
+from lib.trainers.plan import TrainingPlan
+from lib.trainers.progress import EVENTS_FOLDER, Progress
+from lib.trainers.report import REPORT_FILE, write_report
+from lib.trainers.validation import Measurement
+
+
+def publish(
+    plan: TrainingPlan,
+    network: Network,
+    before: Measurement,
+    measured: Callable[[Weights], Measurement],
+    course: Course,
+    data: list[dict[str, Any]],
+    progress: Progress,
+) -> None:
+    """Writes the weights beside those in service, measures the file, and serves it if it is better.
+
+    Args:
+        plan: of the training.
+        network: with the best parameters.
+        before: measurement of the weights in service.
+        measured: measures a checkpoint on the same objects.
+        course: of the training.
+        data: what is recorded of each image.
+        progress: told the end.
+    """
+    versions = Versions(plan.model_dir)
+    with versions.new_folder() as folder:
+        weights = _write(plan, network, folder)
+        after = measured(weights)
+        verdict = judge(before, after, plan.options.min_gain)
+        write_report(folder / REPORT_FILE, plan, before, after, course, data, verdict)
+        shutil.copy(folder / REPORT_FILE, plan.folder / REPORT_FILE)
+        facts = {"after": {"dice": after.score, **after.means}, "best_metric": after.score}
+        if not verdict.publish:
+            name = plan.service.name
+            progress.end("kept", f"{name} stays in service: {verdict.reason}", version=name, **facts)
+            return
+        shutil.copytree(progress.events, folder / EVENTS_FOLDER, dirs_exist_ok=True)
+        version = versions.add(folder, _record(plan, weights, before, after, course, data, verdict))
+        versions.switch(version.name)
+    progress.end(
+        "published", f"{version.name} is in service: {verdict.reason}", version=version.name, **facts
+    )
+
+
+def _write(plan: TrainingPlan, network: Network, folder: Path) -> Weights:
+    """The checkpoint of a version to be."""
+    assert plan.weights.config is not None
+    shutil.copy(plan.weights.config, folder / CONFIG_FILE)
+    save_weights(folder / WEIGHTS_FILE, network.state_dict())
+    return replace(
+        plan.weights,
+        name="the new weights",
+        path=folder / WEIGHTS_FILE,
+        config=folder / CONFIG_FILE,
+        image_size=int(network.image_size),
+        sha256=sha256_of(folder / WEIGHTS_FILE),
+        meta_settings=False,
+        single_mask=True,
+    )
+
+
+def _record(
+    plan: TrainingPlan,
+    weights: Weights,
+    before: Measurement,
+    after: Measurement,
+    course: Course,
+    data: list[dict[str, Any]],
+    verdict: Verdict,
+) -> dict[str, Any]:
+    return {
+        "base": plan.weights.base,
+        "parent": plan.weights.version,
+        "image_size": weights.image_size,
+        "rendered_prompts": weights.rendered_prompts,
+        "sha256": weights.sha256,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "metrics": {
+            "verdict": verdict.reason,
+            "before": {"dice": before.score, **before.means},
+            "after": {"dice": after.score, **after.means},
+            "epochs": course.epoch,
+            "best_epoch": course.best_epoch,
+            "seconds": round(course.seconds, 1),
+        },
+        "options": plan.options.model_dump(),
+        "data": data,
+    }
