@@ -53,7 +53,7 @@ def stem(path: Path) -> str:
 def _datastore_cases(folder: Path) -> Iterator[Case]:
     images = {stem(path): path for path in sorted(folder.iterdir(), reverse=True) if _may_be_image(path)}
     record = _read_record(folder)
-    for label in sorted((folder / LABELS).glob("*")):
+    for label in sorted((folder / LABELS).glob("*"), key=stem):
         if label.is_file() and not label.name.startswith("."):
             name = stem(label)
             yield Case(name, partial(_open, images.get(name), label, _label_info(record, name)))

@@ -59,11 +59,14 @@ class ImagePipeline:
     ) -> list[Judgement]:
         """Prompts each object by itself."""
         frame = trial.frame or 0
-        found = {}
+        found, judgements = {}, []
         for value in trial.objects:
             prompts = drawing.draw(trial.prompt, scene.mask(value, frame), value, frame)
             found[value] = predictor.segment(scene.frames, scene.digest, frame, prompts)
-        judgements = [_judge(scene, value, frame, found[value].mask, rules) for value in trial.objects]
+            values = _rate(scene, value, frame, found[value].mask, rules)
+            judgements.append(
+                Judgement(value, values, {frame: found[value].mask}, {frame: prompts}, (frame,))
+            )
         if rules.wants("f1"):
             judgements.append(_judge_together(scene, frame, found, rules.border))
         return judgements
@@ -90,14 +93,14 @@ def without_border(labels: NDArray[np.integer], border: int) -> NDArray[np.integ
     return np.where(np.isin(labels, np.unique(edge[edge > 0])), 0, labels)
 
 
-def _judge(scene: Scene, value: int, frame: int, found: NDArray[np.bool_], rules: Rules) -> Judgement:
+def _rate(scene: Scene, value: int, frame: int, found: NDArray[np.bool_], rules: Rules) -> dict[str, float]:
     truth, values = scene.mask(value, frame), {}
     if rules.wants("dice"):
         values["dice"] = dice(found, truth)
     if rules.wants("nsd"):
         tolerance = rules.tolerance(scene.names.get(value, ""))
         values["nsd"] = normalized_surface_dice(found, truth, scene.spacing[1:], tolerance)
-    return Judgement(value, values, {frame: found}, (frame,))
+    return values
 
 
 def _judge_together(scene: Scene, frame: int, found: Mapping[int, FrameMask], border: int) -> Judgement:

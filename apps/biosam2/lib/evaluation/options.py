@@ -112,7 +112,9 @@ def parse_options(arguments: Sequence[str], presets: Sequence[str]) -> Options:
         EvaluationError: naming the option, its value and what is allowed.
     """
     given = vars(_parser(presets).parse_args(arguments))
-    options = Options(**{name: value for name, value in given.items() if value is not None})
+    taken = {name: value for name, value in given.items() if value is not None}
+    taken["weights"] = tuple(taken.get("weights", Options.weights))
+    options = Options(**taken)
     if not options.data.is_dir():
         raise EvaluationError(f"--data {options.data} is no folder: name the folder that holds the images")
     if options.output.exists() and not options.output.is_dir():

@@ -89,6 +89,19 @@ def evaluate(plan: Plan, entrants: Sequence[Entrant], options: Options) -> Outco
     return outcome
 
 
+def open_case(case: Case, options: Options) -> Scene:
+    """Opens a case as the options want it.
+
+    Raises:
+        ImageError: its image cannot be read.
+        LabelError: its label cannot be used.
+    """
+    scene = case.open(options.axis)
+    if options.instances:
+        scene = replace(scene, names=dict.fromkeys(scene.names, options.instances))
+    return scene
+
+
 def pipelines_for(scene: Scene, wanted: PipelineName | None) -> list[Pipeline]:
     """The pipeline that is wanted where it can read the case, or all that suit it."""
     if wanted is None:
@@ -115,9 +128,7 @@ def _evaluate_case(
 ) -> None:
     rows: list[Row] = []
     try:
-        scene = case.open(options.axis)
-        if options.instances:
-            scene = replace(scene, names=dict.fromkeys(scene.names, options.instances))
+        scene = open_case(case, options)
         pipelines = pipelines_for(scene, plan.pipeline)
         if not pipelines:
             raise LabelError(f"a {scene.kind} is nothing for the pipeline {plan.pipeline}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lib.evaluation.results import LOWER_IS_BETTER, METRICS, TITLES, Row
 
@@ -42,17 +42,31 @@ class Table:
     Attributes:
         title: for people.
         header: one text for each column.
-        rows: a text for each column; the best are in bold as in Markdown.
+        rows: a text for each column.
+        best: row and column of the cells that are the best of those they are compared with.
+        detail: whether it tells more of what another table sums up.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    best: frozenset[tuple[int, int]] = frozenset()
+    detail: bool = False
 
     def markdown(self) -> str:
-        """The table with its title, in Markdown."""
+        """The table with its title, in Markdown, the best in bold."""
         lines = [f"## {self.title}", "", _line(self.header), _line(["---"] * len(self.header))]
-        return "\n".join([*lines, *(_line(row) for row in self.rows), ""])
+        return "\n".join([*lines, *(_line(row) for row in self.marked("**", "**")), ""])
+
+    def marked(self, before: str, after: str) -> list[list[str]]:
+        """The rows, with the best between two texts."""
+        return [
+            [
+                f"{before}{cell}{after}" if (down, across) in self.best else cell
+                for across, cell in enumerate(row)
+            ]
+            for down, row in enumerate(self.rows)
+        ]
 
 
 def spread_of(values: Sequence[float]) -> Spread:
@@ -70,7 +84,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     """For each pipeline one table by prompt and one by class.
 
     The columns are the metrics, as in Tables 1 and 2 of the paper. Those of a video are the numbers of
-    prompted frames, as in Table 4, and each metric has a table.
+    prompted frames, as in Table 4, and each metric has a table; J&F alone has one by class.
     """
     made = []
     for pipeline in dict.fromkeys(row.pipeline for row in rows):
@@ -78,9 +92,10 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         metrics = [name for name in METRICS if any(name in row.values for row in chosen)]
         if pipeline == "video":
             counts = sorted({row.frames for row in chosen})
-            for metric in metrics:
+            for number, metric in enumerate(metrics):
                 columns = [_Column(_frames_title(count), metric, count) for count in counts]
-                made.extend(_both(f"{pipeline}: {TITLES[metric]}", columns, chosen))
+                both = _both(f"{pipeline}: {TITLES[metric]}", columns, chosen)
+                made.extend(both if number == 0 else both[:1])
         else:
             made.extend(_both(pipeline, [_Column(TITLES[name], name) for name in metrics], chosen))
     return made
@@ -116,7 +131,8 @@ def _both(title: str, columns: Sequence[_Column], rows: Sequence[Row]) -> list[T
     objects = sorted((row for row in rows if row.object), key=lambda row: row.label)
     by_class = _grouped(objects, lambda row: (row.label, row.prompt, row.weights))
     if len({label for label, _, _ in by_class}) > 1:
-        made.append(_table(f"{title}, by class", ("Class", "Prompt", "Weights"), columns, by_class))
+        table = _table(f"{title}, by class", ("Class", "Prompt", "Weights"), columns, by_class)
+        made.append(replace(table, detail=True))
     return made
 
 
@@ -141,14 +157,22 @@ def _table(
         _best(found, lambda group: group[: -1 if several else -2], column.metric in LOWER_IS_BETTER)
         for column, found in zip(columns, cells, strict=True)
     ]
-    lines = []
-    for group, rows in groups.items():
-        texts = [
-            f"**{found[group]}**" if group in winners else str(found.get(group, ""))
-            for found, winners in zip(cells, best, strict=True)
-        ]
-        lines.append([*group, str(len({(row.image, row.object) for row in rows if row.object})), *texts])
-    return Table(title, [*names, "Objects", *(column.title for column in columns)], lines)
+    lines = [
+        [*group, str(_count(rows)), *(str(found.get(group, "")) for found in cells)]
+        for group, rows in groups.items()
+    ]
+    marks = {
+        (down, len(names) + 1 + across)
+        for down, group in enumerate(groups)
+        for across, winners in enumerate(best)
+        if group in winners
+    }
+    return Table(title, [*names, "Objects", *(column.title for column in columns)], lines, frozenset(marks))
+
+
+def _count(rows: Sequence[Row]) -> int:
+    """Different objects in rows."""
+    return len({(row.image, row.object) for row in rows if row.object})
 
 
 def _cell(column: _Column, rows: Sequence[Row]) -> Spread | None:

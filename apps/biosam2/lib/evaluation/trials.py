@@ -13,6 +13,7 @@ from lib.engine.predictor import Predictor
 from lib.evaluation.options import DEFAULT_TOLERANCE_MM, Options, PipelineName
 from lib.evaluation.prompting import Drawing, Prompt
 from lib.evaluation.scene import Kind, Scene
+from lib.prompts.types import FramePrompts
 
 # The object of a row that rates all objects of a frame together.
 ALL_OBJECTS = 0
@@ -71,12 +72,14 @@ class Judgement:
         object: its value in the truth; ``ALL_OBJECTS`` where all of a frame are rated together.
         values: by metric.
         masks: what the network drew, by frame: (H, W).
+        prompts: what it was asked, by frame.
         shown: frames that tell the most in a picture.
     """
 
     object: int
     values: Mapping[str, float]
     masks: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
+    prompts: Mapping[int, FramePrompts] = field(default_factory=dict)
     shown: Sequence[int] = ()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from lib.metrics.boundary import region_and_boundary
 
 # The paper's Table 3 shows what one click does to small frames: 6.6 J&F on the 112 pixels of EchoNet-Dynamic.
 SMALL_FRAME = 128
+
+
+Masks = Mapping[int, NDArray[np.bool_]]
 
 
 class VideoPipeline:
@@ -62,24 +65,30 @@ class VideoPipeline:
         rules: Rules,
     ) -> list[Judgement]:
         """Follows the objects together, from the frame that all of them begin on."""
-        prompted = {value: scene.visible(value)[: trial.prompt.frames] for value in trial.objects}
         prompts = [
             {
                 index: drawing.draw(trial.prompt, scene.mask(value, index), value, index)
-                for index in prompted[value]
+                for index in scene.visible(value)[: trial.prompt.frames]
             }
             for value in trial.objects
         ]
-        bounds = (min(prompted[trial.objects[0]]), scene.annotated[-1] + 1)
+        bounds = (min(prompts[0]), scene.annotated[-1] + 1)
         found: dict[int, dict[int, NDArray[np.bool_]]] = {value: {} for value in trial.objects}
         for number, index, result in propagate(predictor, scene.frames, scene.digest, prompts, bounds):
             found[trial.objects[number]][index] = result.mask
-        return [_judge(scene, value, found[value], prompted[value], rules) for value in trial.objects]
+        return [
+            Judgement(
+                value,
+                _rate(scene, value, masks, tuple(asked), rules),
+                masks,
+                asked,
+                _shown(scene, value, min(asked)),
+            )
+            for (value, masks), asked in zip(found.items(), prompts, strict=True)
+        ]
 
 
-def _judge(
-    scene: Scene, value: int, masks: dict[int, NDArray[np.bool_]], prompted: Sequence[int], rules: Rules
-) -> Judgement:
+def _rate(scene: Scene, value: int, masks: Masks, prompted: Sequence[int], rules: Rules) -> dict[str, float]:
     rated = [index for index in scene.annotated if index >= prompted[0]]
     nothing = np.zeros(scene.truth[0].shape, dtype=np.bool_)
     scores = np.array(
@@ -89,7 +98,10 @@ def _judge(
     tracked = ~np.isin(rated, prompted)
     if tracked.any():
         means["jf_tracked"] = float(scores[tracked, 2].mean())
-    visible = [index for index in scene.visible(value) if index >= prompted[0]]
-    shown = {visible[0], visible[len(visible) // 2], visible[-1]}
-    values = {name: mean for name, mean in means.items() if rules.wants(name)}
-    return Judgement(value, values, masks, tuple(sorted(shown)))
+    return {name: mean for name, mean in means.items() if rules.wants(name)}
+
+
+def _shown(scene: Scene, value: int, start: int) -> tuple[int, ...]:
+    """The first frame, and the middle one and the last of those with the object."""
+    visible = [index for index in scene.visible(value) if index >= start]
+    return tuple(sorted({visible[0], visible[len(visible) // 2], visible[-1]}))

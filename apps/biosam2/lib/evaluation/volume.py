@@ -48,15 +48,23 @@ class VolumePipeline:
         rules: Rules,
     ) -> list[Judgement]:
         """Follows the objects together; each has a memory of its own."""
-        starts = {value: prompted_slice(scene, value, options.slice) for value in trial.objects}
-        prompts = [
-            {start: drawing.draw(trial.prompt, scene.mask(value, start), value, start)}
-            for value, start in starts.items()
-        ]
+        prompts = []
+        for value in trial.objects:
+            start = prompted_slice(scene, value, options.slice)
+            prompts.append({start: drawing.draw(trial.prompt, scene.mask(value, start), value, start)})
         found: dict[int, dict[int, NDArray[np.bool_]]] = {value: {} for value in trial.objects}
         for number, index, result in propagate(predictor, scene.frames, scene.digest, prompts):
             found[trial.objects[number]][index] = result.mask
-        return [_judge(scene, value, found[value], starts[value], rules) for value in trial.objects]
+        return [
+            Judgement(
+                value,
+                _rate(scene, value, masks, rules),
+                masks,
+                asked,
+                _shown(scene, value, next(iter(asked))),
+            )
+            for (value, masks), asked in zip(found.items(), prompts, strict=True)
+        ]
 
 
 def prompted_slice(scene: Scene, value: int, rule: SliceRule) -> int:
@@ -75,7 +83,7 @@ def prompted_slice(scene: Scene, value: int, rule: SliceRule) -> int:
     return min(visible, key=lambda index: abs(index - middle))
 
 
-def _judge(scene: Scene, value: int, masks: Masks, start: int, rules: Rules) -> Judgement:
+def _rate(scene: Scene, value: int, masks: Masks, rules: Rules) -> dict[str, float]:
     label, visible = scene.names.get(value, ""), scene.visible(value)
     rated: Sequence[int] = scene.annotated
     if label in rules.labelled_slices:
@@ -90,5 +98,10 @@ def _judge(scene: Scene, value: int, masks: Masks, start: int, rules: Rules) -> 
         values["nsd"] = normalized_surface_dice(found, truth, scene.spacing, rules.tolerance(label))
     if rules.wants("hd95"):
         values["hd95"] = hausdorff95(found, truth, scene.spacing)
-    ends = (visible[0] + start) // 2, (start + visible[-1] + 1) // 2
-    return Judgement(value, values, masks, tuple(sorted({ends[0], start, ends[1]})))
+    return values
+
+
+def _shown(scene: Scene, value: int, start: int) -> tuple[int, ...]:
+    """The boxed slice and those half way to the object's ends."""
+    visible = scene.visible(value)
+    return tuple(sorted({(visible[0] + start) // 2, start, (start + visible[-1] + 1) // 2}))
