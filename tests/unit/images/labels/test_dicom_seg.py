@@ -128,6 +128,24 @@ def test_every_second_slice_only(image, ct, save, states):
     np.testing.assert_array_equal(read_labels(path, image(affine, shape)).array, labels)
 
 
+def test_every_second_slice_of_another_grid(image, ct, save):
+    """Only the file itself can say then how thick its slices are."""
+    (affine, shape), (grid, size) = GRIDS["sagittal"], GRIDS["LPS"]
+    labels = np.zeros(size, np.uint8)
+    labels[10:30, 5:40, 4:20:2] = 1
+    path = save(labels, ct(grid, size), names=("liver",))
+    dataset = pydicom.dcmread(path)
+    dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1.5
+    dataset.save_as(path)
+    found = read_labels(path, image(affine, shape)).array
+    inside = nib.affines.apply_affine(np.linalg.inv(grid) @ affine, np.stack(np.indices(shape), axis=-1))
+    sure = (np.abs(inside % 1 - 0.5) > 0.05).all(axis=-1)
+    nearest = np.rint(inside).astype(int)
+    sure &= ((nearest >= 0) & (nearest < size)).all(axis=-1)
+    np.testing.assert_array_equal(found[sure], labels[tuple(nearest[sure].T)])
+    assert found.any()
+
+
 @pytest.mark.parametrize("own", ["sagittal", "anisotropic", "oblique"])
 def test_frames_on_another_grid_are_at_the_same_millimetres(image, ct, save, own):
     (affine, shape), (grid, size) = GRIDS["LPS"], GRIDS[own]

@@ -169,6 +169,7 @@ def test_the_datastores_names_by_place_where_layers_repeat_their_values(image, s
         ("right-anterior-superior", (1, 1, 1)),
         ("RAS", (1, 1, 1)),
         ("left-anterior-superior", (-1, 1, 1)),
+        ("scanner-xyz", (-1, -1, 1)),  # as ITK takes it
     ],
 )
 def test_every_space(image, tmp_path, space, signs):

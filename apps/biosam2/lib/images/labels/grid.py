@@ -98,15 +98,40 @@ def _require_overlap(shape: Sequence[int], affine: NDArray, image: MedicalImage,
 
 
 def _nearest(array: NDArray, to_label: NDArray, shape: tuple[int, int, int]) -> NDArray:
-    # grid-constant: a voxel reaches half its size beyond its centre, also at the border.
+    """The label's voxel that each image voxel's centre lies in; 0 outside."""
+    turn, offset = to_label[:3, :3], to_label[:3, 3] + TIE
+    axes = np.argmax(np.abs(turn), axis=1)
+    along = turn[range(3), axes]
+    tilt = (np.abs(turn).sum(axis=1) - np.abs(along)) * max(shape)
+    if sorted(axes) == [0, 1, 2] and tilt.max() < TIE:
+        return _nearest_along_axes(array, axes, along, offset, shape)
     out = np.empty(shape, dtype=array.dtype, order="F")
-    ndimage.affine_transform(
-        array,
-        to_label[:3, :3],
-        offset=to_label[:3, 3] + TIE,
-        output=out,
-        order=0,
-        mode="grid-constant",
-        cval=0,
-    )
+    # grid-constant: a voxel reaches half its size beyond its centre, also at the border.
+    ndimage.affine_transform(array, turn, offset, output=out, order=0, mode="grid-constant", cval=0)
+    return out
+
+
+def _nearest_along_axes(
+    array: NDArray, axes: NDArray, along: NDArray, offset: NDArray, shape: tuple[int, int, int]
+) -> NDArray:
+    """The same for grids whose axes run along each other, such as cut or flipped ones, in a tenth of the time.
+
+    Args:
+        array: (I, J, K) of the label.
+        axes: the image's axis that each of the label's axes runs along.
+        along: label voxels for each image voxel along them, negative where they run against each other.
+        offset: label voxel of the image's first voxel.
+        shape: of the image.
+    """
+    taken: list[NDArray] = []
+    given = [slice(0)] * 3
+    for axis, step, first in zip(axes, along, offset, strict=True):
+        index = np.floor(first + step * np.arange(shape[axis]) + 0.5).astype(int)
+        inside = np.flatnonzero((index >= 0) & (index < array.shape[len(taken)]))
+        taken.append(index[inside])
+        given[axis] = slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0)
+    out = np.zeros(shape, dtype=array.dtype, order="F")
+    # Turned over, so that the axis that is fastest in memory is the innermost.
+    found = array.T[np.ix_(*reversed(taken))].T
+    out[tuple(given)] = found.transpose(np.argsort(axes))
     return out
