@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lib.report.colours import INKS
+
+Ink = tuple[float, float, float]
 
 DPI = 110
 WIDTH_IN, CURVES_HEIGHT_IN = 7.2, 3.6
@@ -96,31 +99,32 @@ def box_plot(
         A PNG file.
     """
     figure, axes = _figure(_BOX_MARGIN_IN + _BOX_HEIGHT_IN * max(len(groups), 1), title)
-    finite = [[value for value in values if math.isfinite(value)] for values in groups.values()]
-    places = list(range(len(groups), 0, -1))
-    if groups:
-        boxes = axes.boxplot(
-            finite,
-            positions=places,
-            orientation="horizontal",
-            widths=0.6,
-            patch_artist=True,
-            showfliers=False,
-            medianprops={"color": "black", "linewidth": 1.6},
-        )
-        for number, box in enumerate(boxes["boxes"]):
-            box.set(facecolor=(*_ink(number), 0.35), edgecolor=_ink(number))
-    for number, (place, values) in enumerate(zip(places, finite, strict=True)):
-        colour = _ink(number)
-        if len(values) <= _SHOWN_POINTS:
-            axes.scatter(values, _spread(place, len(values)), s=9, color=[colour], alpha=0.8, zorder=3)
+    places = range(len(groups), 0, -1)
+    for number, (place, values) in enumerate(zip(places, groups.values(), strict=True)):
+        finite = [value for value in values if math.isfinite(value)]
+        if finite:
+            _draw_box(axes, place, finite, _ink(number))
+    axes.set_ylim(0.4, len(groups) + 0.6)
     labels = [_group_label(name, values) for name, values in groups.items()]
-    axes.set_yticks(places, labels, parse_math=False)
+    axes.set_yticks(list(places), labels, parse_math=False)
     _label(axes, value_label, "")
     axes.grid(alpha=0.3, axis="x")
     if limits is not None:
         axes.set_xlim(*limits)
     return _png(figure)
+
+
+def _draw_box(axes: Axes, place: float, values: Sequence[float], ink: Ink) -> None:
+    """Draws one box. Matplotlib's own reads every setting, its backend too, and so imports pyplot."""
+    (found,) = boxplot_stats(values)
+    low, high = found["q1"], found["q3"]
+    for start, end in ((found["whislo"], low), (high, found["whishi"])):
+        axes.hlines(place, start, end, colors=[ink], linewidth=1.2)
+    axes.vlines([found["whislo"], found["whishi"]], place - 0.12, place + 0.12, colors=[ink], linewidth=1.2)
+    axes.barh(place, high - low, height=0.6, left=low, facecolor=(*ink, 0.3), edgecolor=ink)
+    if len(values) <= _SHOWN_POINTS:
+        axes.scatter(values, _spread(place, len(values)), s=9, color=[ink], alpha=0.8, zorder=3)
+    axes.vlines(found["med"], place - 0.3, place + 0.3, colors="black", linewidth=1.8, zorder=4)
 
 
 def _figure(height: float, title: str) -> tuple[Figure, Axes]:
@@ -152,12 +156,12 @@ def _group_label(name: str, values: Sequence[float]) -> str:
     return f"{name}\n(n = {finite}{left_out})"
 
 
-def _spread(place: int, count: int) -> list[float]:
+def _spread(place: float, count: int) -> list[float]:
     """Heights around a box's middle, the same each time, so that equal values do not hide each other."""
     return [place + 0.2 * ((number * 7 % 11) / 5 - 1) for number in range(count)]
 
 
-def _ink(number: int) -> tuple[float, float, float]:
+def _ink(number: int) -> Ink:
     red, green, blue = INKS[number % len(INKS)]
     return red / 255, green / 255, blue / 255
 

@@ -13,15 +13,16 @@ from lib.report.colours import Colour, colour_of
 
 Frame = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Masks = Mapping[str, Mask] | Mapping[Colour, Mask] | Mapping[str | Colour, Mask]
 
-FILL = 0.15  # opacity: the object is found at a glance, and what lies under it still shows
+FILL = 0.12  # opacity: the object is found at a glance, and what lies under it still shows
 # Where two lines run over each other they take turns, so many pixels each.
 _DASH = 4
 
 
 def outlined(
     frame: Frame,
-    masks: Mapping[str | Colour, Mask],
+    masks: Masks,
     *,
     side: int | None = None,
     width: int = 1,
@@ -113,9 +114,7 @@ def _resized_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     return np.asarray(levels) > 127
 
 
-def _check(
-    frame: Frame, masks: Mapping[str | Colour, Mask], side: int | None, width: int, fill: float
-) -> None:
+def _check(frame: Frame, masks: Masks, side: int | None, width: int, fill: float) -> None:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
         raise ValueError(f"a frame of {frame.dtype} {frame.shape} cannot be drawn on: give uint8 (H, W, 3)")
     for key, mask in masks.items():

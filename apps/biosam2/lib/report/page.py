@@ -17,6 +17,10 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _NUMBER = re.compile(r"[-+<>\u2212]?\s*(\d[\d.,]*|inf|nan)(\s*[%/\u00b1(].*|\s+\S{1,4}|[a-z\u00b5]{1,2})?")
 _NOTHING = ("", "-", "\u2013")
 _LEVELS = (2, 3, 4)
+# A PNG file's width stands here.
+_WIDTH = slice(16, 20)
+# On a phone a picture is made this small, so that its text can be read, and is moved sideways from there.
+_SMALLEST_SHARE = 0.45
 # A temporary file is for its writer alone; a report is for all to read.
 _MODE = 0o644
 
@@ -26,7 +30,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --paper: #14181c; --ink: #e4e8ec; --faint: #9aa5b0;
   --line: #343b43; --band: #1c2228; --accent: #56b4e9; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; overflow-wrap: anywhere;
+body { margin: 0 auto; max-width: 80rem; padding: 1.5rem 1rem 4rem; overflow-wrap: anywhere;
   background: var(--paper); color: var(--ink);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; padding-bottom: .6rem;
@@ -44,7 +48,7 @@ tbody tr:nth-child(even) { background: var(--band); }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .pairs th { font-weight: normal; color: var(--faint); }
 .pairs td { overflow-wrap: anywhere; }
-figure { margin: 1rem 0; }
+figure { margin: 1rem 0; overflow-x: auto; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
 figcaption { color: var(--faint); font-size: .9rem; max-width: 46rem; }
 """
@@ -138,8 +142,11 @@ class Page:
             raise ValueError(f"a picture that begins with {png[:8]!r} is no PNG file: convert it before")
         data = base64.b64encode(png).decode("ascii")
         below = f"<figcaption>{_escaped(caption)}</figcaption>" if caption else ""
-        image = f'<img src="data:image/png;base64,{data}" alt="{_escaped(alt)}">'
-        self._parts.append(f"<figure>{image}{below}</figure>")
+        smallest = round(_SMALLEST_SHARE * int.from_bytes(png[_WIDTH], "big"))
+        image = (
+            f'<img src="data:image/png;base64,{data}" alt="{_escaped(alt)}" style="min-width: {smallest}px">'
+        )
+        self._parts.append(f'<figure tabindex="0">{image}{below}</figure>')
 
     def render(self) -> str:
         """The whole page."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,14 +34,18 @@ class Tile:
     caption: str = ""
 
 
+Rows = Sequence[Sequence[Tile | None]]
+Legend = Sequence[str | tuple[str, Colour]]
+
+
 def contact_sheet(
-    rows: Sequence[Sequence[Tile | None]],
+    rows: Rows,
     *,
     heading: str = "",
     columns: Sequence[str] = (),
-    legend: Sequence[str] | Sequence[tuple[str, Colour]] = (),
+    legend: Legend = (),
 ) -> Frame:
-    """Draws tiles in rows and columns, each in the middle of a cell as large as the largest.
+    """Draws tiles in rows as high as the highest in them, and columns as wide as the widest of all.
 
     Args:
         rows: of tiles; None leaves a cell empty, and a row may be shorter than another.
@@ -54,10 +59,10 @@ def contact_sheet(
     Raises:
         ValueError: there is no tile, or more titles than columns.
     """
-    tiles = [tile for row in rows for tile in row if tile is not None]
-    if not tiles:
+    if not any(tile is not None for row in rows for tile in row):
         raise ValueError("a contact sheet of no tile shows nothing: give one or more")
-    layout = _Layout(rows, tiles, bool(heading), bool(columns), bool(legend))
+    entries = [(entry, colour_of(entry)) if isinstance(entry, str) else entry for entry in legend]
+    layout = _Layout(rows, bool(heading), bool(columns), entries)
     if len(columns) > layout.columns:
         raise ValueError(f"{len(columns)} titles for {layout.columns} columns: give one for each")
     sheet = Image.new("RGB", (layout.width, layout.height), PAPER)
@@ -65,15 +70,18 @@ def contact_sheet(
     if heading:
         font = ImageFont.load_default(HEADING)
         pen.text((GAP, GAP), _fitted(heading, font, layout.width - 2 * GAP), INK, font)
-    if legend:
-        _draw_legend(pen, layout.legend_top, legend)
     font = ImageFont.load_default(TEXT)
+    left = GAP
+    for text, colour in entries:
+        pen.rectangle((left, layout.legend_top + 1, left + TEXT, layout.legend_top + TEXT + 1), colour, INK)
+        pen.text((left + TEXT + GAP, layout.legend_top), text, INK, font)
+        left += _entry_width(text, font)
     for number, title in enumerate(columns):
         pen.text((layout.left(number), layout.titles_top), _fitted(title, font, layout.cell_width), INK, font)
     for down, row in enumerate(rows):
         for across, tile in enumerate(row):
             if tile is not None:
-                _place(sheet, pen, tile, layout, down, across)
+                _place(sheet, tile, layout, down, across)
     return np.asarray(sheet)
 
 
@@ -81,56 +89,43 @@ class _Layout:
     """Where everything lies, in pixels."""
 
     def __init__(
-        self,
-        rows: Sequence[Sequence[Tile | None]],
-        tiles: Iterable[Tile],
-        heading: bool,
-        titles: bool,
-        legend: bool,
+        self, rows: Rows, heading: bool, titles: bool, entries: Sequence[tuple[str, Colour]]
     ) -> None:
-        tiles = list(tiles)
         self.columns = max(len(row) for row in rows)
-        self.cell_width = max(tile.image.shape[1] for tile in tiles)
-        self.tile_height = max(tile.image.shape[0] for tile in tiles)
-        lines = max(len(tile.caption.splitlines()) for tile in tiles)
-        self.cell_height = self.tile_height + lines * (TEXT + _LEADING)
+        self.cell_width = max(tile.image.shape[1] for row in rows for tile in row if tile is not None)
         self.legend_top = GAP + heading * (HEADING + GAP)
-        self.titles_top = self.legend_top + legend * (TEXT + GAP)
-        self._top = self.titles_top + titles * (TEXT + _LEADING)
-        self.width = GAP + self.columns * (self.cell_width + GAP)
-        self.height = self._top + len(rows) * (self.cell_height + GAP)
+        self.titles_top = self.legend_top + bool(entries) * (TEXT + GAP)
+        top = self.titles_top + titles * (TEXT + GAP)
+        self.tops, self.heights = [], []
+        for row in rows:
+            tiles = [tile for tile in row if tile is not None]
+            height = max((tile.image.shape[0] for tile in tiles), default=0)
+            lines = max((len(tile.caption.splitlines()) for tile in tiles), default=0)
+            self.tops.append(top)
+            self.heights.append(height)
+            top += height + lines * (TEXT + _LEADING) + 2 * GAP
+        font = ImageFont.load_default(TEXT)
+        legend = sum(_entry_width(text, font) for text, _ in entries)
+        self.width = GAP + max(self.columns * (self.cell_width + GAP), legend)
+        self.height = top
 
     def left(self, column: int) -> int:
         return GAP + column * (self.cell_width + GAP)
 
-    def top(self, row: int) -> int:
-        return self._top + row * (self.cell_height + GAP)
 
-
-def _place(
-    sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, layout: _Layout, down: int, across: int
-) -> None:
-    left, top = layout.left(across), layout.top(down)
-    height, width = tile.image.shape[:2]
+def _place(sheet: Image.Image, tile: Tile, layout: _Layout, down: int, across: int) -> None:
+    left, top, height = layout.left(across), layout.tops[down], layout.heights[down]
     image = Image.fromarray(tile.image)
-    sheet.paste(image, (left + (layout.cell_width - width) // 2, top + (layout.tile_height - height) // 2))
-    font = ImageFont.load_default(TEXT)
+    sheet.paste(image, (left + (layout.cell_width - image.width) // 2, top + (height - image.height) // 2))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
     for number, line in enumerate(tile.caption.splitlines()):
-        below = top + layout.tile_height + _LEADING + number * (TEXT + _LEADING)
+        below = top + height + _LEADING + number * (TEXT + _LEADING)
         pen.text((left, below), _fitted(line, font, layout.cell_width), FAINT if number else INK, font)
 
 
-def _draw_legend(
-    pen: ImageDraw.ImageDraw, top: int, legend: Sequence[str] | Sequence[tuple[str, Colour]]
-) -> None:
-    font = ImageFont.load_default(TEXT)
-    left = GAP
-    for entry in legend:
-        text, colour = (entry, colour_of(entry)) if isinstance(entry, str) else entry
-        pen.rectangle((left, top + 1, left + TEXT, top + TEXT + 1), colour, INK)
-        left += TEXT + GAP
-        pen.text((left, top), text, INK, font)
-        left += int(pen.textlength(text, font)) + 2 * GAP
+def _entry_width(text: str, font: Font) -> int:
+    """Of an entry of the legend and the gap after it."""
+    return TEXT + 3 * GAP + math.ceil(font.getlength(text))
 
 
 def _fitted(text: str, font: Font, width: int) -> str:
