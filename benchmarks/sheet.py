@@ -5,42 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import binary_erosion
+from PIL import Image
 
-from benchmarks.targets import Mask
 from benchmarks.trials import GRABCUT, OURS, Trial
+from lib.report.colours import COLOURS as NAMED
+from lib.report.overlay import outlined
+from lib.report.sheet import Tile, contact_sheet
 
 PANEL = 220  # pixels, side of one slice's cut-out
-CAPTION = 34  # pixels below it
-GAP = 6
 COLUMNS = 8
-TEXT = 12
 # The cut-out is this many times as large as the box, so that what lies around the object shows.
 _CONTEXT = 2.0
 _SMALLEST_CUT = 32  # pixels of the image
 
-PAPER, INK = (255, 255, 255), (30, 30, 30)
-COLOURS = {"truth": (70, 230, 70), OURS: (255, 160, 0), GRABCUT: (230, 60, 230)}
+COLOURS = {"truth": NAMED["truth"], OURS: NAMED["after"], GRABCUT: NAMED["before"]}
 
 
 def draw_sheet(trials: Sequence[Trial]) -> Image.Image:
     """A panel per object with outlines, and below it the Dice coefficients for the box."""
-    rows = -(-len(trials) // COLUMNS)
-    width = COLUMNS * (PANEL + GAP) + GAP
-    sheet = Image.new("RGB", (width, CAPTION + rows * (PANEL + CAPTION + GAP)), PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
-    _legend(pen, font)
-    for number, trial in enumerate(trials):
-        left = GAP + number % COLUMNS * (PANEL + GAP)
-        top = CAPTION + number // COLUMNS * (PANEL + CAPTION + GAP)
-        sheet.paste(_panel(trial), (left, top))
-        scores = ", ".join(f"{method} {trial.dice['box'][method]:.2f}" for method in trial.boxed)
-        title = f"{trial.target.item.id}: {trial.target.name}"
-        while pen.textlength(title, font) > PANEL:
-            title = title[:-1]
-        pen.multiline_text((left, top + PANEL + 2), f"{title}\n{scores}", INK, font, spacing=2)
-    return sheet
+    tiles = [_tile(trial) for trial in trials]
+    rows = [tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)]
+    return Image.fromarray(contact_sheet(rows, legend=list(COLOURS.items())))
 
 
 def cut_out(box: tuple[int, int, int, int], width: int, height: int) -> tuple[int, int, int]:
@@ -53,30 +38,19 @@ def cut_out(box: tuple[int, int, int, int], width: int, height: int) -> tuple[in
     return left, top, side
 
 
-def _legend(pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> None:
-    left = GAP
-    for name, colour in COLOURS.items():
-        pen.rectangle((left, GAP, left + TEXT, GAP + TEXT), colour)
-        pen.text((left + TEXT + GAP, GAP), name, INK, font)
-        left += TEXT + 4 * GAP + int(pen.textlength(name, font))
-
-
-def _panel(trial: Trial) -> Image.Image:
+def _tile(trial: Trial) -> Tile:
     if trial.levels is None:
         raise ValueError(f"nothing was measured on {trial.target.name} of {trial.target.item.id}")
     height, width = trial.levels.shape[:2]
     left, top, side = cut_out(trial.target.box(), width, height)
     area = (left, top, left + side, top + side)
-    slice_ = Image.fromarray(trial.levels).crop(area).resize((PANEL, PANEL), Image.Resampling.BICUBIC)
-    pixels = np.asarray(slice_).copy()
     masks = {"truth": trial.target.truth, **trial.boxed}
-    for name in (GRABCUT, OURS, "truth"):
-        if name in masks:
-            pixels[_outline(masks[name], area)] = COLOURS[name]
-    return Image.fromarray(pixels)
-
-
-def _outline(mask: Mask, area: tuple[int, int, int, int]) -> Mask:
-    large = Image.fromarray(mask.astype(np.uint8) * 255).crop(area).resize((PANEL, PANEL))
-    inside = np.asarray(large) > 127
-    return inside & ~binary_erosion(inside)
+    drawn = {
+        COLOURS[name]: np.asarray(Image.fromarray(mask).crop(area))
+        for name, mask in masks.items()
+        if name in COLOURS
+    }
+    slice_ = np.asarray(Image.fromarray(trial.levels).crop(area))
+    scores = ", ".join(f"{method} {trial.dice['box'][method]:.2f}" for method in trial.boxed)
+    title = f"{trial.target.item.id}: {trial.target.name}"
+    return Tile(outlined(slice_, drawn, side=PANEL, fill=0), f"{title}\n{scores}")

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from scipy.ndimage import binary_erosion
 
 from demo.session import Answered, Click, Session
 from demo.targets import Target
+from lib.report.overlay import edge
 
 PANEL = 232  # pixels, the longer side of each of a row's images
 GAP = 6
@@ -149,6 +149,6 @@ def _covered(image: Image.Image, mask: NDArray[np.bool_], truth: NDArray[np.bool
     )
     pixels = np.asarray(image).astype(np.float64)
     pixels[large_mask] = (1 - OPACITY) * pixels[large_mask] + OPACITY * np.asarray(MASK)
-    pixels[large_mask & ~binary_erosion(large_mask, iterations=2)] = MASK
-    pixels[large_truth & ~binary_erosion(large_truth)] = TRUTH
+    pixels[edge(large_mask, 2)] = MASK
+    pixels[edge(large_truth)] = TRUTH
     return Image.fromarray(np.rint(pixels).astype(np.uint8))

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.sheet import COLOURS, COLUMNS, GAP, PANEL, cut_out, draw_sheet
+from benchmarks.sheet import COLOURS, COLUMNS, PANEL, cut_out, draw_sheet
 from benchmarks.trials import GRABCUT, OURS, Trial
+from lib.report.sheet import GAP
 
 
 @pytest.fixture
