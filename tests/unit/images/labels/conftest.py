@@ -1,9 +1,13 @@
 """Images, and labels that are drawn in world coordinates, so that every grid has the same truth."""
 
+import highdicom as hd
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
+from highdicom.seg import SegmentationTypeValues, SegmentDescription
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, generate_uid
 
 from lib.images.medical_image import LPS_IDENTITY, Voxels, make_image
@@ -105,3 +109,58 @@ def ct():
         return slices
 
     return make
+
+
+def described(number, name):
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=codes.SCT.Organ,
+        segmented_property_type=codes.SCT.Liver,
+        algorithm_type="MANUAL",
+    )
+
+
+@pytest.fixture
+def seg(tmp_path):
+    """Function that writes (I, J, K) labels, or (I, J, K, segments), as the segmentation of a series."""
+
+    def write(labels, series, names=("liver", "spleen"), kind="BINARY", **more):
+        made = hd.seg.Segmentation(
+            source_images=series,
+            pixel_array=np.ascontiguousarray(np.moveaxis(labels, (0, 1, 2), (2, 1, 0))),
+            segmentation_type=SegmentationTypeValues[kind],
+            segment_descriptions=[described(number, name) for number, name in enumerate(names, 1)],
+            series_instance_uid=generate_uid(),
+            series_number=2,
+            sop_instance_uid=generate_uid(),
+            instance_number=1,
+            manufacturer="a",
+            manufacturer_model_name="b",
+            software_versions="1",
+            device_serial_number="1",
+            **more,
+        )
+        made.save_as(tmp_path / "label.dcm")
+        return tmp_path / "label.dcm"
+
+    return write
+
+
+def changed(path, **elements):
+    """Sets elements of a file; None takes them away."""
+    dataset = pydicom.dcmread(path)
+    for name, value in elements.items():
+        if value is None:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
+    dataset.save_as(path)
+    return path
+
+
+@pytest.fixture
+def case(image, ct, seg):
+    """A file with two segments, and its image."""
+    affine, shape = GRIDS["LPS"]
+    return seg(drawn(affine, shape)[0], ct(affine, shape)), image(affine, shape)

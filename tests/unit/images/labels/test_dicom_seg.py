@@ -1,202 +1,62 @@
 """DICOM segmentations, written by highdicom."""
 
-import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from highdicom.seg import SegmentationTypeValues, SegmentDescription
 from pydicom.encaps import encapsulate
-from pydicom.pixel_data_handlers.util import pack_bits
-from pydicom.sr.codedict import codes
 from pydicom.uid import RLELossless, generate_uid
 
 from lib.errors import LabelError
 from lib.images.labels import read_labels
 from lib.images.medical_image import LPS_IDENTITY
 from lib.images.reading import read_image
-from tests.unit.images.labels.conftest import GRIDS, drawn
+from tests.unit.images.labels.conftest import GRIDS, changed, drawn
 
 MANY = 2**29
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
-def described(number, name):
-    return SegmentDescription(
-        segment_number=number,
-        segment_label=name,
-        segmented_property_category=codes.SCT.Organ,
-        segmented_property_type=codes.SCT.Liver,
-        algorithm_type="MANUAL",
-    )
-
-
-@pytest.fixture
-def save(tmp_path):
-    """Function that writes (I, J, K) labels, or (I, J, K, segments), as the segmentation of a series."""
-
-    def write(labels, series, names=("liver", "spleen"), kind="BINARY", **more):
-        made = hd.seg.Segmentation(
-            source_images=series,
-            pixel_array=np.ascontiguousarray(np.moveaxis(labels, (0, 1, 2), (2, 1, 0))),
-            segmentation_type=SegmentationTypeValues[kind],
-            segment_descriptions=[described(number, name) for number, name in enumerate(names, 1)],
-            series_instance_uid=generate_uid(),
-            series_number=2,
-            sop_instance_uid=generate_uid(),
-            instance_number=1,
-            manufacturer="a",
-            manufacturer_model_name="b",
-            software_versions="1",
-            device_serial_number="1",
-            **more,
-        )
-        made.save_as(tmp_path / "label.dcm")
-        return tmp_path / "label.dcm"
-
-    return write
-
-
-def changed(path, **elements):
-    """Sets elements of a file; None takes them away."""
-    dataset = pydicom.dcmread(path)
-    for name, value in elements.items():
-        if value is None:
-            delattr(dataset, name)
-        else:
-            setattr(dataset, name, value)
-    dataset.save_as(path)
-    return path
-
-
-def shuffled(path, order):
-    """Puts the frames into another order, or leaves some out."""
-    dataset = pydicom.dcmread(path)
-    frames = dataset.pixel_array[order]
-    items = dataset.PerFrameFunctionalGroupsSequence
-    dataset.PerFrameFunctionalGroupsSequence = [items[index] for index in order]
-    dataset.NumberOfFrames = len(order)
-    dataset.PixelData = pack_bits(frames) if dataset.BitsAllocated == 1 else frames.tobytes()
-    dataset.save_as(path)
-    return path
-
-
 @pytest.mark.parametrize("grid", ["RAS", "LPS", "sagittal", "oblique"])
-def test_on_the_series_own_grid(image, ct, save, grid):
+def test_on_the_series_own_grid(image, ct, seg, grid):
     affine, shape = GRIDS[grid]
     labels, _ = drawn(affine, shape)
-    found = read_labels(save(labels, ct(affine, shape)), image(affine, shape))
+    found = read_labels(seg(labels, ct(affine, shape)), image(affine, shape))
     np.testing.assert_array_equal(found.array, labels)
     named = {1: "liver", 2: "spleen"}
     assert found.names == {value: named[value] for value in np.unique(labels).tolist() if value}
 
 
-@pytest.mark.parametrize("grid", ["LPS", "oblique"])
-def test_frames_in_any_order_and_without_the_empty_ones(image, ct, save, grid):
-    affine, shape = GRIDS[grid]
-    labels, _ = drawn(affine, shape)
-    path = save(labels, ct(affine, shape))
-    count = pydicom.dcmread(path).NumberOfFrames
-    assert count < 2 * shape[2]
-    shuffled(path, np.random.default_rng(1).permutation(count).tolist())
-    np.testing.assert_array_equal(read_labels(path, image(affine, shape)).array, labels)
-
-
-def test_slices_that_run_the_other_way_than_the_images(image, ct, save):
-    affine, shape = GRIDS["oblique"]
-    labels, _ = drawn(affine, shape)
-    turn = np.eye(4)
-    turn[2, 2], turn[2, 3] = -1, shape[2] - 1
-    path = save(labels[:, :, ::-1], ct(affine @ turn, shape))
-    np.testing.assert_array_equal(read_labels(path, image(affine, shape)).array, labels)
-
-
-@pytest.mark.parametrize("states", ["spacing", "thickness", "nothing"])
-def test_every_second_slice_only(image, ct, save, states):
-    """The gap is twice the spacing, and a slice without a frame is background all the same."""
-    affine, shape = GRIDS["LPS"]
-    labels = np.zeros(shape, np.uint8)
-    labels[10:20, 5:30, 4:20:2] = 1
-    path = save(labels, ct(affine, shape), names=("liver",))
-    dataset = pydicom.dcmread(path)
-    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    if "SpacingBetweenSlices" in measures and states != "spacing":
-        del measures.SpacingBetweenSlices
-    if states == "nothing":
-        measures.SliceThickness = None
-    dataset.save_as(path)
-    np.testing.assert_array_equal(read_labels(path, image(affine, shape)).array, labels)
-
-
-def test_every_second_slice_of_another_grid(image, ct, save):
-    """Only the file itself can say then how thick its slices are."""
-    (affine, shape), (grid, size) = GRIDS["sagittal"], GRIDS["LPS"]
-    labels = np.zeros(size, np.uint8)
-    labels[10:30, 5:40, 4:20:2] = 1
-    path = save(labels, ct(grid, size), names=("liver",))
-    dataset = pydicom.dcmread(path)
-    dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1.5
-    dataset.save_as(path)
-    found = read_labels(path, image(affine, shape)).array
-    inside = nib.affines.apply_affine(np.linalg.inv(grid) @ affine, np.stack(np.indices(shape), axis=-1))
-    sure = (np.abs(inside % 1 - 0.5) > 0.05).all(axis=-1)
-    nearest = np.rint(inside).astype(int)
-    sure &= ((nearest >= 0) & (nearest < size)).all(axis=-1)
-    np.testing.assert_array_equal(found[sure], labels[tuple(nearest[sure].T)])
-    assert found.any()
-
-
-@pytest.mark.parametrize("own", ["sagittal", "anisotropic", "oblique"])
-def test_frames_on_another_grid_are_at_the_same_millimetres(image, ct, save, own):
-    (affine, shape), (grid, size) = GRIDS["LPS"], GRIDS[own]
-    path = save(drawn(grid, size)[0], ct(grid, size))
-    found = read_labels(path, image(affine, shape)).array
-    truth, away = drawn(affine, shape)
-    inside = nib.affines.apply_affine(np.linalg.inv(grid) @ affine, np.stack(np.indices(shape), axis=-1))
-    covered = ((inside > -0.5) & (inside < np.array(size) - 0.5)).all(axis=-1)
-    sure = covered & (away > np.linalg.norm(np.linalg.norm(grid[:3, :3], axis=0)) / 2)
-    np.testing.assert_array_equal(found[sure], truth[sure])
-    assert found[sure].any()
-
-
-@pytest.mark.parametrize("shape", [(7, 11, 3), (13, 5, 5), (3, 3, 9)])
-def test_frames_that_start_within_a_byte(image, ct, save, shape):
-    labels = np.random.default_rng(0).integers(0, 2, shape).astype(np.uint8)
-    affine = np.diag([1.0, 2.0, 3.0, 1.0])
-    found = read_labels(save(labels, ct(affine, shape), names=("a",)), image(affine, shape))
-    np.testing.assert_array_equal(found.array, labels)
-
-
 @pytest.mark.parametrize("compression", [None, RLELossless])
-def test_fractions_from_one_half_on(image, ct, save, compression):
+def test_fractions_from_one_half_on(image, ct, seg, compression):
     affine, shape = GRIDS["LPS"][0], (12, 10, 4)
     fractions = np.zeros((*shape, 2))
     fractions[1:5, 2:4, 1:3, 0], fractions[3, 3, 2, 0] = 0.6, 0.45
     fractions[8, 7, :, 1], fractions[9, 7, :, 1] = 0.5, 0.1
     more = {"transfer_syntax_uid": compression} if compression else {}
-    path = save(fractions, ct(affine, shape), kind="FRACTIONAL", max_fractional_value=100, **more)
+    path = seg(fractions, ct(affine, shape), kind="FRACTIONAL", max_fractional_value=100, **more)
     found = read_labels(path, image(affine, shape)).array
     np.testing.assert_array_equal(found == 1, fractions[..., 0] > 0.5)
     np.testing.assert_array_equal(found == 2, fractions[..., 1] >= 0.5)
 
 
-def test_segments_that_overlap_are_all_there_the_smaller_one_on_top(image, ct, save):
+def test_segments_that_overlap_are_all_there_the_smaller_one_on_top(image, ct, seg):
     affine, shape = GRIDS["LPS"][0], (12, 10, 6)
     segments = np.zeros((*shape, 2), np.uint8)
     segments[4:6, 4:6, 2:4, 0] = 1
     segments[1:11, 1:9, 1:5, 1] = 1
-    found = read_labels(save(segments, ct(affine, shape), names=("lesion", "liver")), image(affine, shape))
+    found = read_labels(seg(segments, ct(affine, shape), names=("lesion", "liver")), image(affine, shape))
     assert found.names == {1: "lesion", 2: "liver"}
     np.testing.assert_array_equal(found.array == 1, segments[..., 0] > 0)
     np.testing.assert_array_equal(found.array == 2, (segments[..., 1] > 0) & (segments[..., 0] == 0))
 
 
-def test_a_label_map_segmentation(image, ct, save):
+def test_a_label_map_segmentation(image, ct, seg):
     """Newer servers write it; made here of a fractional one, whose frames have bytes too."""
     affine, shape = GRIDS["LPS"][0], (12, 10, 3)
     labels = np.zeros(shape, np.uint8)
     labels[2:5, 3, 1], labels[7, 8, 2] = 2, 1
-    path = save(
+    path = seg(
         np.ones(shape), ct(affine, shape), names=("liver",), kind="FRACTIONAL", omit_empty_frames=False
     )
     dataset = pydicom.dcmread(path)
@@ -213,12 +73,12 @@ def test_a_label_map_segmentation(image, ct, save):
     assert found.names == {1: "liver", 2: "spleen"}
 
 
-def test_frames_without_a_position_are_those_that_they_refer_to(image, ct, save):
+def test_frames_without_a_position_are_those_that_they_refer_to(image, ct, seg):
     """As of an ultrasound loop, where the third axis is time."""
     shape = (12, 10, 5)
     labels = np.zeros(shape, np.uint8)
     labels[2:5, 3, 3], labels[7, 8, 1] = 1, 1
-    path = save(labels, ct(np.eye(4), shape), names=("a",))
+    path = seg(labels, ct(np.eye(4), shape), names=("a",))
     dataset = pydicom.dcmread(path)
     for item, frame in zip(dataset.PerFrameFunctionalGroupsSequence, (1, 3), strict=True):
         del item.PlanePositionSequence
@@ -231,13 +91,6 @@ def test_frames_without_a_position_are_those_that_they_refer_to(image, ct, save)
         read_labels(path, image(LPS_IDENTITY, (12, 10, 3), file_format="dicom"))
 
 
-@pytest.fixture
-def case(image, ct, save):
-    """A file with two segments, and its image."""
-    affine, shape = GRIDS["LPS"]
-    return save(drawn(affine, shape)[0], ct(affine, shape)), image(affine, shape)
-
-
 def test_a_series_elsewhere_in_space_is_refused(image, case):
     affine, shape = GRIDS["LPS"]
     away = affine.copy()
@@ -247,7 +100,7 @@ def test_a_series_elsewhere_in_space_is_refused(image, case):
 
 
 @pytest.mark.parametrize("keeps", ["folder", "folder beside", "file"])
-def test_another_frame_of_reference_is_refused(tmp_path, ct_slice, ct, save, nifti, keeps):
+def test_another_frame_of_reference_is_refused(tmp_path, ct_slice, ct, seg, nifti, keeps):
     """Also where the series was converted by MONAI Label, which keeps it beside its volume."""
     (tmp_path / "series").mkdir()
     for k in range(3):
@@ -266,9 +119,9 @@ def test_another_frame_of_reference_is_refused(tmp_path, ct_slice, ct, save, nif
     if keeps == "file":
         opened = read_image(tmp_path / "series" / "0.dcm", MANY)
     labels = np.ones(opened.shape, np.uint8)
-    found = read_labels(save(labels, ct(opened.affine, opened.shape, "1.2.9"), names=("a",)), opened)
+    found = read_labels(seg(labels, ct(opened.affine, opened.shape, "1.2.9"), names=("a",)), opened)
     assert found.array.all()
-    path = save(labels, ct(opened.affine, opened.shape, "1.2.8"), names=("a",))
+    path = seg(labels, ct(opened.affine, opened.shape, "1.2.8"), names=("a",))
     with pytest.raises(
         LabelError, match=r"frame of reference 1\.2\.8 and its image lies in 1\.2\.9: .*another series"
     ):
@@ -294,36 +147,15 @@ def test_a_file_that_is_cut_off(case):
         read_labels(path, opened)
 
 
-def test_fewer_frames_than_the_header_promises(image, ct, save):
+def test_fewer_frames_than_the_header_promises(image, ct, seg):
     affine, shape = GRIDS["LPS"][0], (12, 10, 4)
-    path = save(np.ones(shape), ct(affine, shape), names=("a",), kind="FRACTIONAL")
+    path = seg(np.ones(shape), ct(affine, shape), names=("a",), kind="FRACTIONAL")
     dataset = pydicom.dcmread(path)
     dataset.compress(RLELossless)
     dataset.save_as(path)
     changed(path, PixelData=encapsulate([bytes(64)] * 3))
     with pytest.raises(LabelError, match=r"label\.dcm"):
         read_labels(path, image(affine, shape))
-
-
-def test_headers_that_do_not_fit(case):
-    path, opened = case
-    dataset = pydicom.dcmread(path)
-    items = list(dataset.PerFrameFunctionalGroupsSequence)
-    with pytest.raises(LabelError, match=rf"describes {len(items) - 1} of its {len(items)} frames"):
-        read_labels(changed(path, PerFrameFunctionalGroupsSequence=items[:-1]), opened)
-    items[0].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 7
-    with pytest.raises(LabelError, match="do not say which of its segments they show"):
-        read_labels(changed(path, PerFrameFunctionalGroupsSequence=items), opened)
-
-
-def test_frames_of_several_directions_are_refused(case):
-    path, opened = case
-    items = list(pydicom.dcmread(path).PerFrameFunctionalGroupsSequence)
-    turned = pydicom.Dataset()
-    turned.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
-    items[0].PlaneOrientationSequence = [turned]
-    with pytest.raises(LabelError, match="several directions or pixel spacings: segment one series"):
-        read_labels(changed(path, PerFrameFunctionalGroupsSequence=items), opened)
 
 
 def test_a_segmentation_without_a_voxel_is_refused(case):
