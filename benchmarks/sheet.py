@@ -23,7 +23,8 @@ COLOURS = {"truth": NAMED["truth"], OURS: NAMED["after"], GRABCUT: NAMED["before
 
 def draw_sheet(trials: Sequence[Trial]) -> Image.Image:
     """A panel per object with outlines, and below it the Dice coefficients for the box."""
-    tiles = [_tile(trial) for trial in trials]
+    tiles: list[Tile | None] = [_tile(trial) for trial in trials]
+    tiles += [None] * (-len(tiles) % COLUMNS)
     rows = [tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)]
     return Image.fromarray(contact_sheet(rows, legend=list(COLOURS.items())))
 
