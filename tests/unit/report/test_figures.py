@@ -70,6 +70,18 @@ def test_a_name_is_only_text(name):
         assert (pixels(png).sum(axis=2) < 200).any()
 
 
+def test_dollars_show_and_begin_no_formula():
+    for draw in (
+        lambda name: curves({name: LINE, "other": LINE}, "x", "y"),
+        lambda name: curves({"a": LINE}, name, "y", "t"),
+        lambda name: curves({"a": LINE}, "x", "y", name),
+        lambda name: box_plot({name: [0.1, 0.2]}, "x"),
+    ):
+        # As a formula, a space between dollars is nothing at all.
+        dollars, space = ((pixels(draw(name)).sum(axis=2) < 400).sum() for name in ("$ $", " "))
+        assert dollars > space + 20
+
+
 def test_names_that_begin_with_an_underscore_are_in_the_legend():
     named = pixels(curves({"_aaaaaaaaaa": LINE, "b": LINE}, "x", "y"))
     short = pixels(curves({"_": LINE, "b": LINE}, "x", "y"))
