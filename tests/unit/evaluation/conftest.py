@@ -124,5 +124,5 @@ def options(study, tmp_path) -> Options:
     return Options(data=study, output=tmp_path / "results")
 
 
-def entrant(predictor, name="stub") -> Entrant:
-    return Entrant(name, "0" * 64, predictor)
+def entrant(predictor, name="stub", sha256="0" * 64) -> Entrant:
+    return Entrant(name, sha256, predictor)

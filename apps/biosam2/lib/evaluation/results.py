@@ -126,7 +126,9 @@ class ResultsFile:
         if len(whole) < len(content):
             logger.warning("%s ends within a line, which is computed again", self._path.name)
             os.truncate(self._path, len(whole))
-        lines = list(csv.reader(io.StringIO(whole.decode("utf-8", errors="replace"))))
+        # Line by line, so that a damaged one spoils no other.
+        text = whole.decode("utf-8", errors="replace").split("\n")[:-1]
+        lines = [next(csv.reader([line]), []) for line in text]
         if lines and tuple(lines[0]) != _HEADER:
             raise EvaluationError(
                 f"{self._path} has other columns than this program writes: choose another --output, or move "
@@ -145,7 +147,7 @@ def _line(row: Row) -> list[str]:
     # repr gives floats back bit by bit, so that a resumed evaluation equals an uninterrupted one.
     values = [repr(row.values[name]) if name in row.values else "" for name in METRICS]
     cells = ("" if (cell := getattr(row, name)) is None else str(cell) for name in _COLUMNS)
-    return [*cells, *values]
+    return [*(" ".join(cell.splitlines()) for cell in cells), *values]
 
 
 def _row(line: list[str]) -> Row:

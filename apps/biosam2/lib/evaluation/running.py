@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
@@ -169,8 +169,8 @@ class Desk:
         drawing = Drawing(self.options.seed, self.case, self.options.jitter)
         return self.pipeline.run(entrant.predictor, self.scene, trial, drawing, self.options, self.rules)
 
-    def row(self, entrant: Entrant, trial: Trial, value: int, values: Mapping[str, float]) -> Row:
-        """The row of one judgement."""
+    def row(self, entrant: Entrant, trial: Trial, value: int) -> Row:
+        """The row of an object of a trial, still without values."""
         return Row(
             run=fingerprint(entrant, self.options, self.rules),
             weights=entrant.name,
@@ -182,23 +182,25 @@ class Desk:
             frame=trial.frame,
             prompt=trial.prompt.name,
             frames=trial.prompt.frames,
-            values=values,
+            values={},
         )
 
 
 def _rows(desk: Desk, entrant: Entrant, trial: Trial, results: ResultsFile) -> list[Row]:
     """The rows of a trial: those on the disk, and the others after they were computed and put there."""
     expected = desk.pipeline.expects(trial, desk.rules)
-    known = {value: results.get(desk.row(entrant, trial, value, {}).key) for value in expected}
+    blank = {value: desk.row(entrant, trial, value) for value in expected}
+    known = {value: results.get(row.key) for value, row in blank.items()}
     missing = tuple(value for value, row in known.items() if row is None)
     if missing:
         # Objects of one frame are rated together, followed objects each by itself.
         again = trial if trial.frame is not None else replace(trial, objects=missing)
         judged = {item.object: item.values for item in desk.judge(entrant, again)}
-        new = {value: desk.row(entrant, trial, value, judged[value]) for value in missing}
+        new = {value: replace(blank[value], values=judged[value]) for value in missing}
         results.append(new.values())
         known |= new
-    return [row for row in known.values() if row is not None]
+    # The same weights may have had another name before.
+    return [replace(row, weights=entrant.name) for row in known.values() if row is not None]
 
 
 def _notes(case: str, scene: Scene, pipelines: Sequence[Pipeline], options: Options) -> list[str]:
