@@ -21,7 +21,7 @@ QUIET   := $(if $(MAKE_TERMOUT),,-q)
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev serve sample demo fetch test lint format bench bench-accuracy clean
+.PHONY: help venv install install-dev serve sample demo fetch evaluate test lint format bench bench-accuracy clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +72,9 @@ demo: install sample ## Prompt the sample study over HTTP, print Dice and latenc
 
 fetch: install ## Download weights: make fetch MODEL=sam2.1_hiera_tiny
 	@cd $(APP) && $(IN_VENV) python -m lib.engine.fetch $(MODEL) $(ARGS)
+
+evaluate: install ## Measure weights as the BioSAM-2 paper does: make evaluate ARGS="--data FOLDER"
+	@$(IN_VENV) python -m lib.evaluation $(ARGS)
 
 # --- Check ---
 

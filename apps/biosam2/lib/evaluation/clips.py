@@ -187,8 +187,8 @@ def _decoded(path: Path) -> list[NDArray[np.uint8]]:
         import cv2
     except ImportError as error:
         raise ImageError(
-            f"{path.name} cannot be decoded here: install opencv-python-headless, or save the frames as "
-            "pictures in a folder `frames` beside it"
+            f"{path.name} cannot be decoded here: `make install-dev` brings opencv, which can; or save the "
+            "frames as pictures in a folder `frames` beside it"
         ) from error
     film = cv2.VideoCapture(str(path))
     frames: list[NDArray[np.uint8]] = []
