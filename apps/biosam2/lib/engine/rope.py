@@ -45,7 +45,9 @@ class MemoryRoPEAttention(RoPEAttention):
         """Complex (places, C / heads / 2) rotations for the size of this frame."""
         if self.freqs_cis.shape[0] != q.shape[-2]:
             side = math.isqrt(q.shape[-2])
-            self.freqs_cis = self.compute_cis(end_x=side, end_y=side)
+            # A table that was made in inference mode could not be learned with afterwards.
+            with torch.inference_mode(False):
+                self.freqs_cis = self.compute_cis(end_x=side, end_y=side)
         self.freqs_cis = self.freqs_cis.to(q.device)
         return self.freqs_cis
 

@@ -18,6 +18,7 @@ from lib.engine.network import Network
 from lib.engine.runtime import Runtime
 from lib.errors import TrainingError
 from lib.trainers import distributed
+from lib.trainers.average import Average
 from lib.trainers.losses import Losses, LossWeights
 from lib.trainers.options import TrainOptions
 from lib.trainers.parameters import parameter_groups, prepare, trained_parameters
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # Gradients longer than this are shortened: the first steps on a new kind of image have some.
 LONGEST_GRADIENT = 1.0
+OCCLUSION_HEAD = "pred_obj_score_head"
 # Rate at the end of the training, as a part of the first.
 LAST_RATE = 0.1
 # Steps in a row whose loss is no number, after which nothing good can come.
@@ -36,6 +38,11 @@ HOPELESS_STEPS = 10
 
 class Learner:
     """A network in training.
+
+    Attributes:
+        network: as the last step left it.
+        average: of what it was over the last steps: that is measured and published.
+        steps: that were made.
 
     Args:
         network: to train; it is changed.
@@ -65,6 +72,7 @@ class Learner:
         )
         kept = EmbeddingCache(embedding_budget) if options.preset == "decoder" else None
         self._teacher = Teacher(network, weights, kept)
+        self.average = Average(network)
         self._parts = 1  # into which a batch is cut, to fit into the memory
         self._hopeless = 0
         self.steps = 0
@@ -84,12 +92,11 @@ class Learner:
         number = self.steps * distributed.world() + distributed.rank()
         batch = self._batch(number)
         losses = self._accumulate(batch, number)
-        parameters = [parameter for _, parameter in trained_parameters(self.network)]
-        distributed.average_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, LONGEST_GRADIENT)
+        distributed.average_gradients(parameter for _, parameter in trained_parameters(self.network))
         rate = self._set_rate(progress)
-        if bool(torch.isfinite(norm)):
+        if self._shorten_gradients():
             self._optimizer.step()
+            self.average.update(self.steps)
             self._hopeless = 0
         else:
             self._hopeless += 1
@@ -99,10 +106,27 @@ class Learner:
         self.steps += 1
         return {**losses, "learning_rate": rate}
 
+    def _shorten_gradients(self) -> bool:
+        """Clips the gradients; False where they are no numbers.
+
+        Those of the occlusion head by themselves: it is so sure of itself at first that one empty frame would
+        shorten everybody else's to nothing.
+        """
+        named = list(trained_parameters(self.network))
+        norms = [
+            torch.nn.utils.clip_grad_norm_(
+                [parameter for name, parameter in named if (OCCLUSION_HEAD in name) == of_head],
+                LONGEST_GRADIENT,
+            )
+            for of_head in (True, False)
+        ]
+        return bool(torch.isfinite(torch.stack(norms)).all())
+
     def state(self) -> dict[str, Any]:
         """All that a training needs to go on, on the CPU."""
         return {
             "network": {name: value.detach().cpu() for name, value in trained_parameters(self.network)},
+            "average": self.average.values,
             "optimizer": self._optimizer.state_dict(),
             "steps": self.steps,
         }
@@ -110,6 +134,7 @@ class Learner:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state."""
         self.network.load_state_dict(state["network"], strict=False)
+        self.average.values = dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.steps = state["steps"]
 
@@ -136,16 +161,16 @@ class Learner:
                 return sums
             except torch.OutOfMemoryError as error:
                 self._optimizer.zero_grad(set_to_none=True)
-                if self._parts >= len(batch.frames):
+                if self._parts >= len(batch.rows):
                     raise TrainingError(
                         f"out of memory with one frame at a time on {self._runtime.device}: choose a smaller "
                         "image_size or fewer objects_per_frame, preset decoder, or device cpu"
                     ) from error
-                self._parts = min(2 * self._parts, len(batch.frames))
+                self._parts = min(2 * self._parts, len(batch.rows))
                 torch.cuda.empty_cache()
                 logger.warning(
                     "Out of memory: going on with %d frames at a time, and %d such parts a step",
-                    math.ceil(len(batch.frames) / self._parts),
+                    math.ceil(len(batch.rows) / self._parts),
                     self._parts,
                 )
 

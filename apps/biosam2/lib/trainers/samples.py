@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lib.engine.inputs import network_image, network_mask
+from lib.engine.inputs import network_mask
 from lib.prompts.types import FramePrompts
+from lib.trainers.augmentation import View, draw_view
 from lib.trainers.frames import LabelledFrames
 from lib.trainers.prompting import Kind, draw_kind, draw_prompts
 
@@ -39,32 +40,50 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """A step's frames and what is looked for on them.
+class Row:
+    """One frame of a step, or one clip.
 
     Attributes:
-        frames: the image and the indices of its frames, for each row; one index for a single frame.
-        samples: grouped by kind.
+        image: whose frames they are.
+        indices: of the frames; one for a single frame.
+        view: in which they are seen.
     """
 
-    frames: tuple[tuple[LabelledFrames, tuple[int, ...]], ...]
+    image: LabelledFrames
+    indices: tuple[int, ...]
+    view: View
+
+    def frame(self, place: int) -> NDArray[np.uint8]:
+        """The frame at a place of the row: uint8 (H, W, 3)."""
+        return self.view.frame(self.image[self.indices[place]])
+
+    def mask(self, place: int, value: int) -> Mask:
+        """Where an object is on it: (H, W)."""
+        return self.view.mask(self.image.mask(self.indices[place], value))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A step's frames and what is looked for on them."""
+
+    rows: tuple[Row, ...]
     samples: tuple[Sample, ...]
 
     @property
     def is_of_clips(self) -> bool:
         """Whether a row has several frames."""
-        return len(self.frames[0][1]) > 1
+        return len(self.rows[0].indices) > 1
 
     def parts(self, count: int) -> list[Batch]:
         """The batch in at most ``count`` parts of whole rows; parts without an object are left out."""
         parts = []
-        for rows in np.array_split(np.arange(len(self.frames)), count):
+        for rows in np.array_split(np.arange(len(self.rows)), count):
             place = {int(row): new for new, row in enumerate(rows)}
             samples = tuple(
                 replace(sample, row=place[sample.row]) for sample in self.samples if sample.row in place
             )
             if samples:
-                parts.append(Batch(tuple(self.frames[row] for row in rows), samples))
+                parts.append(Batch(tuple(self.rows[row] for row in rows), samples))
         return parts
 
     def groups(self) -> list[list[Sample]]:
@@ -83,6 +102,7 @@ class Sampler:
         image_size: side of the network's input, below which small objects vanish.
         objects_per_frame: at most.
         empty_share: of objects that are looked for where they are not.
+        new_levels: whether frames are seen lighter and darker than they are, beside mirrored.
         seed: of everything that is drawn.
     """
 
@@ -92,12 +112,14 @@ class Sampler:
         image_size: int,
         objects_per_frame: int,
         empty_share: float,
+        new_levels: bool,
         seed: int,
     ):
         self._images = images
         self._size = image_size
         self._objects = objects_per_frame
         self._empty = empty_share
+        self._new_levels = new_levels
         self._seed = seed
 
     @cached_property
@@ -125,15 +147,16 @@ class Sampler:
         """
         rng = np.random.default_rng([self._seed, number])
         labelled = self.labelled if frames_per_row == 1 else self.labelled_in_volumes
-        frames: list[tuple[LabelledFrames, tuple[int, ...]]] = []
+        chosen: list[Row] = []
         samples: list[Sample] = []
         kinds = (draw_kind(rng), draw_kind(rng))
-        for row, place in enumerate(self._places(labelled, number, rows)):
+        for number_of_row, place in enumerate(self._places(labelled, number, rows)):
             image = self._images[place[0]]
             indices = _clip_from(image, place[1], frames_per_row, rng)
-            frames.append((image, indices))
-            samples += self._samples(row, image, indices, kinds[row % 2], rng)
-        return Batch(tuple(frames), tuple(samples))
+            row = Row(image, indices, draw_view(rng, self._new_levels))
+            chosen.append(row)
+            samples += self._samples(number_of_row, row, kinds[number_of_row % 2], rng)
+        return Batch(tuple(chosen), tuple(samples))
 
     def _places(self, labelled: Sequence[tuple[int, int]], number: int, rows: int) -> list[tuple[int, int]]:
         """Walks through a shuffled list of the frames, shuffled anew at its end."""
@@ -144,24 +167,17 @@ class Sampler:
             places.append(labelled[order[position % count]])
         return places
 
-    def _samples(
-        self,
-        row: int,
-        image: LabelledFrames,
-        indices: tuple[int, ...],
-        kind: Kind,
-        rng: np.random.Generator,
-    ) -> list[Sample]:
-        here = visible_objects(image, indices[0], self._size)
-        chosen = rng.permutation(here)[: self._objects].tolist()
-        absent = sorted(set(image.names) - set(image.objects[indices[0]]))
-        if len(indices) == 1 and absent and rng.random() < self._empty * len(chosen):
-            chosen[-1] = int(rng.choice(absent))
-        return [
-            Sample(row, masks, draw_prompts(kind, masks[0], rng), kind)
-            for value in chosen
-            if (masks := tuple(image.mask(index, value) for index in indices))
-        ]
+    def _samples(self, number: int, row: Row, kind: Kind, rng: np.random.Generator) -> list[Sample]:
+        image, first = row.image, row.indices[0]
+        values = rng.permutation(visible_objects(image, first, self._size))[: self._objects].tolist()
+        absent = sorted(set(image.names) - set(image.objects[first]))
+        if len(row.indices) == 1 and absent and rng.random() < self._empty * len(values):
+            values[-1] = int(rng.choice(absent))
+        samples = []
+        for value in values:
+            masks = tuple(row.mask(place, value) for place in range(len(row.indices)))
+            samples.append(Sample(number, masks, draw_prompts(kind, masks[0], rng), kind))
+        return samples
 
 
 def _clip_from(image: LabelledFrames, index: int, count: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -175,14 +191,6 @@ def visible_objects(image: LabelledFrames, index: int, image_size: int) -> list[
     scale = image_size**2 / (image.height * image.width)
     least = SMALLEST / min(scale, 1.0)
     return [value for value, area in sorted(image.objects[index].items()) if area >= least]
-
-
-def network_images(batch: Batch, image_size: int) -> list[torch.Tensor]:
-    """Each row's frames at the network's size: (T, 3, S, S) float32 in [0, 1]."""
-    return [
-        torch.cat([network_image(image[index], image_size) for index in indices])
-        for image, indices in batch.frames
-    ]
 
 
 def network_masks(samples: Sequence[Sample], frame: int, image_size: int) -> torch.Tensor:

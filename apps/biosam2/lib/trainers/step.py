@@ -15,10 +15,9 @@ from lib.engine.memory import MemoryBank
 from lib.engine.network import Decoded, Features, Network
 from lib.engine.teaching import told_presence
 from lib.prompts.types import FramePrompts
-from lib.trainers.frames import LabelledFrames
 from lib.trainers.losses import Losses, LossWeights, segmentation_loss
 from lib.trainers.prompting import correct
-from lib.trainers.samples import Batch, Sample, network_images, network_masks
+from lib.trainers.samples import Batch, Row, Sample, network_masks
 
 # Share of the groups of a batch that get a correction on their first answer, as people go on to do.
 CORRECTED = 0.4
@@ -54,7 +53,7 @@ class Teacher:
     def clip_losses(self, batch: Batch) -> list[Losses]:
         """The losses of clips: each object is prompted on the first frame and followed to the last."""
         encoded = self._encode(batch)
-        count = len(batch.frames[0][1])
+        count = len(batch.rows[0].indices)
         losses = []
         for samples in batch.groups():
             rows = _rows(samples, encoded) * count
@@ -76,7 +75,7 @@ class Teacher:
     def _segment(
         self, features: Features, samples: Sequence[Sample], prompts: Sequence[FramePrompts], batch: Batch
     ) -> tuple[Decoded, Losses]:
-        images = [batch.frames[sample.row][0] for sample in samples]
+        images = [batch.rows[sample.row].image for sample in samples]
         sizes = [(image.width, image.height) for image in images]
         truth = self._truth(samples, 0)
         placed = stack_prompts(prompts, sizes, int(self.network.image_size), truth.device)
@@ -94,23 +93,25 @@ class Teacher:
 
     def _encode(self, batch: Batch) -> Features:
         """Features of every frame of every row, row by row."""
+        places = [(row, place) for row in batch.rows for place in range(len(row.indices))]
         if self.embeddings is not None:
-            return _joined([self._kept(image, index) for image, indices in batch.frames for index in indices])
-        device = next(self.network.parameters()).device
-        images = torch.cat(network_images(batch, int(self.network.image_size)))
-        return self.network.encode(images.to(device, non_blocking=True))
+            return _joined([self._kept(row, place) for row, place in places])
+        return self.network.encode(torch.cat([self._image(row, place) for row, place in places]))
 
-    def _kept(self, image: LabelledFrames, index: int) -> Features:
-        """The embedding of a frame, encoded once."""
+    def _kept(self, row: Row, place: int) -> Features:
+        """The embedding of a frame in a view, encoded once."""
         assert self.embeddings is not None
-        key = (image.digest, index)
+        key = (row.image.digest, row.indices[place], row.view)
         if (features := self.embeddings.get(key)) is None:
-            device = next(self.network.parameters()).device
-            levels = network_image(image[index], int(self.network.image_size))
             with torch.no_grad():
-                features = self.network.encode(levels.to(device))
+                features = self.network.encode(self._image(row, place))
             self.embeddings.put(key, features)
         return features
+
+    def _image(self, row: Row, place: int) -> torch.Tensor:
+        device = next(self.network.parameters()).device
+        image = network_image(row.frame(place), int(self.network.image_size))
+        return image.to(device, non_blocking=True)
 
 
 def _rows(samples: Sequence[Sample], encoded: Features) -> torch.Tensor:

@@ -27,7 +27,7 @@ from lib.trainers import distributed
 from lib.trainers.course import Course
 from lib.trainers.frames import LabelledFrames, prepare_frames
 from lib.trainers.learner import Learner
-from lib.trainers.parameters import prepare, trained_parameters
+from lib.trainers.parameters import prepare
 from lib.trainers.plan import TrainingPlan
 from lib.trainers.progress import Progress
 from lib.trainers.publishing import publish
@@ -88,6 +88,7 @@ class Training:
             size,
             self._options.objects_per_frame,
             self._options.empty_frames,
+            self._options.preset != "decoder",
             self._options.seed,
         )
         targets = choose_targets(
@@ -186,13 +187,13 @@ class Training:
         self, learner: Learner, targets: list[Target], losses: dict[str, float], started: float
     ) -> None:
         course, network = self._course, learner.network
-        network.eval()
-        measurement = self._measure(network, targets, f"epoch {course.epoch}")
-        prepare(network, self._options.preset)
+        with learner.average.in_place():
+            network.eval()
+            measurement = self._measure(network, targets, f"epoch {course.epoch}")
+            prepare(network, self._options.preset)
         score = measurement.score
         if score > course.best_score:
-            trained = trained_parameters(network)
-            course.best = {name: value.detach().cpu().clone() for name, value in trained}
+            course.best = {name: value.cpu().clone() for name, value in learner.average.values.items()}
             course.best_score, course.best_epoch = score, course.epoch
         seconds = time.monotonic() - started
         course.seconds += seconds
