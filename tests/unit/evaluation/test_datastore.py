@@ -44,6 +44,11 @@ def test_a_label_without_its_image_is_a_case_that_cannot_be_opened(study):
         case.open(2)
 
 
+def test_a_file_wins_over_the_dicom_folder_of_its_name(study):
+    (study / "ct").mkdir()
+    assert opened(study)["ct"].kind == "volume"
+
+
 def test_clips_are_found_in_the_folder_and_as_the_folder(tmp_path):
     write_clip(tmp_path / "clips" / "first", annotated=(0, 3))
     (scene,) = opened(tmp_path / "clips").values()

@@ -51,7 +51,9 @@ def stem(path: Path) -> str:
 
 
 def _datastore_cases(folder: Path) -> Iterator[Case]:
-    images = {stem(path): path for path in sorted(folder.iterdir(), reverse=True) if _may_be_image(path)}
+    # A file wins over the DICOM folder beside it that it was made from.
+    found = sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.name))
+    images = {stem(path): path for path in found if _may_be_image(path)}
     record = _read_record(folder)
     for label in sorted((folder / LABELS).glob("*"), key=stem):
         if label.is_file() and not label.name.startswith("."):
