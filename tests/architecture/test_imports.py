@@ -16,7 +16,18 @@ APP = REPOSITORY / "apps" / "biosam2"
 LIB = APP / "lib"
 
 TASKS = ("infers", "trainers", "scoring", "activelearning", "evaluation")
-BELOW_TASKS = {"http", "files", "engine", "prompts", "images", "report", "metrics", "transforms", "settings", "errors"}
+BELOW_TASKS = {
+    "http",
+    "files",
+    "engine",
+    "prompts",
+    "images",
+    "report",
+    "metrics",
+    "transforms",
+    "settings",
+    "errors",
+}
 # Who may import whom, the house's own parts only. A part may always import from itself, and errors.
 BELOW = {
     "errors": set(),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import studies
 from tests.support.client import Client
-from tests.support.server import Server
+from tests.support.server import Server, copy_model_folder
 
 # Small numbers keep the suite short: the labels that viewers offer, and the voxel limit of the bad requests.
 CONF = {"labels": "lesion,organ", "max_voxels": str(studies.MAX_VOXELS)}
@@ -39,7 +39,9 @@ def start_server(
     def start(conf: Mapping[str, str]) -> Server:
         workdir = tmp_path_factory.mktemp("server")
         folder = studies.write_datastore(workdir / "studies", outside)
-        server = Server(folder, workdir, conf)
+        # Whatever was fine-tuned on this machine is no matter of the tests.
+        model_dir = {} if "model_dir" in conf else {"model_dir": str(copy_model_folder(workdir / "model"))}
+        server = Server(folder, workdir, {**model_dir, **conf})
         servers.append(server)
         return server.start()
 

@@ -128,6 +128,23 @@ def _oblique() -> np.ndarray:
     return affine
 
 
+def rimmed(seed: int) -> Phantom:
+    """Two bodies, a bright and a dark one, on other places for each seed: something to learn.
+
+    Each lies in a rim of a middle grey that belongs to it. Who does not know that takes the core alone.
+    """
+    shape = (60, 48, 9)
+    rng = np.random.default_rng(seed)
+    shift = rng.integers(-4, 5, 2)
+    places = [(40 + shift[0], 16 + shift[1], 4), (18 - shift[0], 32 - shift[1], 5)]
+    image = 100 + rng.normal(0, 6, shape)
+    objects = {}
+    for (name, sign), place, depth in zip((("bright", 1), ("dark", -1)), places, (4.5, 3.5), strict=True):
+        objects[name] = ellipsoid(shape, place, (13, 10, depth))
+        image += sign * (25 * objects[name] + 70 * ellipsoid(shape, place, (6, 5, depth)))
+    return Phantom(image.astype(np.float32), np.diag([1.0, 1.5, 3.0, 1.0]), objects)
+
+
 def grey_picture(width: int = 104, height: int = 72, seed: int = 4) -> Phantom:
     """8-bit grey picture: one bright cell right of the middle, above it."""
     shape = (width, height, 1)

@@ -47,6 +47,14 @@ def environment(workdir: Path) -> dict[str, str]:
     return {**os.environ, **changes}
 
 
+def copy_model_folder(folder: Path) -> Path:
+    """A model folder of its own, with the registry and the bundled weights and no others."""
+    folder.mkdir(parents=True)
+    for name in ("registry.yaml", "biosam2_mini.yaml", "biosam2_mini.pt"):
+        shutil.copy(APP / "model" / name, folder / name)
+    return folder
+
+
 class Server:
     """Starts on ``start``, is gone after ``stop``; its output is in ``log``."""
 
@@ -101,6 +109,7 @@ class Server:
         give_up = time.monotonic() + START_LIMIT_S
         while time.monotonic() < give_up:
             if self._process.poll() is not None:
+                self.stop()
                 raise RuntimeError(
                     f"the server ended with {self._process.returncode}:\n{self.log[-LOG_TAIL:]}"
                 )

@@ -74,9 +74,8 @@ def test_an_unknown_version_cannot_be_switched_to(versions, name):
 
 
 def test_a_folder_that_was_not_added_leaves_nothing(versions, tmp_path):
-    with pytest.raises(RuntimeError, match="out of paper"), versions.new_folder() as folder:
+    with versions.new_folder() as folder:
         (folder / WEIGHTS_FILE).write_bytes(b"half")
-        raise RuntimeError("out of paper")
     assert versions.names() == []
     assert list((tmp_path / "versions").iterdir()) == []
 

@@ -35,7 +35,7 @@ def test_two_images_are_one_of_each(tmp_path, names):
 
 @pytest.mark.parametrize("names", [[], ["only"], ["same", "same"]])
 def test_fewer_than_two_say_what_to_do(tmp_path, names):
-    with pytest.raises(TrainingError, match="at least 2.*Label more"):
+    with pytest.raises(TrainingError, match=r"at least 2.*Label more"):
         split(names, 0.2, tmp_path / "split.json")
     assert not (tmp_path / "split.json").exists()
 

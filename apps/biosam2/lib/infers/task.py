@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from lib.engine.engines import Engines
 from lib.engine.predictor import Predictor
 from lib.engine.runtime import available_devices, resolve_device
+from lib.http import http_errors
 from lib.images.cache import ImageCache
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import known_extension, write_mask
-from lib.http import http_errors
 from lib.prompts.parsing import parse_prompts
 from lib.prompts.types import PromptSet
 from lib.settings import Settings

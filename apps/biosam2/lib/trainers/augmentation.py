@@ -1,4 +1,4 @@
-"""Other views of a frame: mirrored, lighter or darker, of more or less contrast. The truth is mirrored with it."""
+"""Other views of a frame: mirrored, lighter or darker, of more or less contrast; the truth goes with it."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def read_options(request: Mapping[str, Any], defaults: Mapping[str, Any]) -> Tra
     Raises:
         TrainingError: naming every option that is unknown or out of range, and what is allowed.
     """
-    merged = {**defaults, **{name: value for name, value in request.items() if name not in _NOT_OPTIONS}}
+    merged = {**defaults, **{name: value for name, value in request.items() if not _is_foreign(name, value)}}
     chosen = {
         name: value[0] if isinstance(value, list) and value else value
         for name, value in merged.items()
@@ -108,7 +108,12 @@ def read_options(request: Mapping[str, Any], defaults: Mapping[str, Any]) -> Tra
     try:
         return TrainOptions.model_validate(chosen)
     except ValidationError as error:
-        raise TrainingError("; ".join(_complaint(item) for item in error.errors())) from error
+        raise TrainingError("; ".join(_complaint(item) for item in error.errors())) from None
+
+
+def _is_foreign(name: str, value: Any) -> bool:
+    """Whether an entry of a request is no option: MONAI Label also leaves the table of each trainer in it."""
+    return name in _NOT_OPTIONS or (isinstance(value, dict) and name not in TrainOptions.model_fields)
 
 
 def _default_first(choices: tuple[str, ...], default: str) -> list[str]:

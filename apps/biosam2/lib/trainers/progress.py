@@ -125,9 +125,17 @@ def read_stats(folder: Path) -> dict[str, Any]:
         stats: dict[str, Any] = json.loads((folder / STATS_FILE).read_text())
     except (OSError, ValueError):
         return {}
-    if stats["status"] == "running" and not psutil.pid_exists(stats["pid"]):
+    if stats["status"] == "running" and not _is_running(stats["pid"]):
         stats.update(status="stopped", message="stopped; the next training goes on from its last epoch")
     return stats
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process runs; one that was killed and not yet cleared away does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float]:
