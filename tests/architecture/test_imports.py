@@ -40,7 +40,7 @@ BELOW = {
     "prompts": {"images", "transforms", "errors"},
     "engine": {"prompts", "images", "transforms", "settings", "files", "errors"},
     "http": {"errors"},
-    **{task: BELOW_TASKS for task in TASKS},
+    **dict.fromkeys(TASKS, BELOW_TASKS),
     "main": {*TASKS, *BELOW_TASKS},
 }
 # Libraries that only some parts may import.

@@ -22,8 +22,13 @@ from lib.prompts.types import FramePrompts
 class Frames(Protocol):
     """The frames of one image: ``lib.transforms.frames.FrameStack``, or anything like it."""
 
-    height: int
-    width: int
+    @property
+    def height(self) -> int:
+        """Pixels of a frame along y."""
+
+    @property
+    def width(self) -> int:
+        """Pixels of a frame along x."""
 
     def __len__(self) -> int: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,8 +109,8 @@ def _write(target: Path, image: MedicalImage, labels: NDArray, names: dict[int, 
     kept = range(max(0, int(labelled[0]) - MARGIN), min(len(stack), int(labelled[-1]) + 1 + MARGIN))
     target.mkdir(parents=True, exist_ok=True)
     channels = slice(None) if image.is_rgb else 0
-    _fill(target / "levels.npy", np.uint8, [lambda t=t: stack[t][..., channels] for t in kept])
-    _fill(target / "labels.npy", np.uint16, [lambda t=t: frame_view(labels, AXIS, t) for t in kept])
+    _fill(target / "levels.npy", np.uint8, kept, lambda t: stack[t][..., channels])
+    _fill(target / "labels.npy", np.uint16, kept, lambda t: frame_view(labels, AXIS, t))
     spacing = np.linalg.norm(image.affine[:3, :2], axis=0)
     facts = {
         "height": stack.height,
@@ -123,20 +123,17 @@ def _write(target: Path, image: MedicalImage, labels: NDArray, names: dict[int, 
     write_atomically(target / "facts.json", json.dumps(facts).encode())
 
 
-def _fill(path: Path, dtype: type[np.generic], frames: Sequence[Callable[[], NDArray]]) -> None:
+def _fill(path: Path, dtype: type[np.generic], kept: range, frame: Callable[[int], NDArray]) -> None:
     """Writes frames (T, H, W[, 3]) to a file, one in memory at a time."""
-    shape = (len(frames), *frames[0]().shape)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": (len(kept), *frame(kept[0]).shape),
+    }
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_2_0(
-            file,
-            {
-                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-                "fortran_order": False,
-                "shape": shape,
-            },
-        )
-        for frame in frames:
-            file.write(np.ascontiguousarray(frame(), dtype=dtype).data)
+        np.lib.format.write_array_header_2_0(file, header)
+        for t in kept:
+            file.write(np.ascontiguousarray(frame(t), dtype=dtype).data)
 
 
 def _areas(marks: NDArray) -> dict[str, int]:

@@ -60,8 +60,8 @@ def write_report(
 
 
 def _comparison(before: Measurement, after: Measurement) -> list[list[str]]:
-    rows = [["all that count", before.score, after.score]]
-    rows += [[kind, value, after.means[kind]] for kind, value in before.means.items() if kind in after.means]
+    rows = [("all that count", before.score, after.score)]
+    rows += [(kind, value, after.means[kind]) for kind, value in before.means.items() if kind in after.means]
     return [
         [name, f"{old:.3f}", f"{new:.3f}", f"{new - old:+.3f}", _MEANINGS.get(name, "")]
         for name, old, new in rows

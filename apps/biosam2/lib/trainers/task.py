@@ -33,7 +33,7 @@ _OWN_PROCESS = "local_rank"
 _NICENESS = 10
 
 
-class FineTuneTask(TrainTask):  # type: ignore[misc]
+class FineTuneTask(TrainTask):
     """Fine-tunes the weights in service on the datastore's final labels, as BioSAM-2 does.
 
     Args:

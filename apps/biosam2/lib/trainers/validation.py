@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,7 +67,9 @@ class Target:
         prompts = {
             CLICK: _clicks(random_clicks(truth, 1, rng)),
             CLICKS: _clicks(random_clicks(truth, 3, rng)),
-            BOX: FramePrompts(points=[], labels=[], box=jittered_box(truth, rng)),
+            BOX: FramePrompts(
+                np.zeros((0, 2), np.float32), np.zeros(0, np.int32), box=jittered_box(truth, rng)
+            ),
         }
         far = _far_click(truth)
         return {**prompts, FAR: _clicks(np.array([far]))} if far is not None else prompts
@@ -165,7 +168,7 @@ def _far_click(truth: Mask) -> tuple[int, int] | None:
     """(x, y) of the pixel that is farthest from the object; None where nothing is far from it."""
     distance = ndimage.distance_transform_edt(~truth)
     y, x = np.unravel_index(int(np.argmax(distance)), truth.shape)
-    if distance[y, x] < FAR_SHARE * np.hypot(*truth.shape):
+    if distance[y, x] < FAR_SHARE * math.hypot(*truth.shape):
         return None
     return int(x), int(y)
 
