@@ -16,33 +16,26 @@ APP = REPOSITORY / "apps" / "biosam2"
 LIB = APP / "lib"
 
 TASKS = ("infers", "trainers", "scoring", "activelearning", "evaluation")
-BELOW_TASKS = {
-    "http",
-    "files",
-    "engine",
-    "prompts",
-    "images",
-    "report",
-    "metrics",
-    "transforms",
-    "settings",
-    "errors",
-}
+_FOUNDATION = {"images", "metrics", "transforms", "settings", "files", "errors"}
+_ENGINE = {"engine", "prompts", *_FOUNDATION}
 # Who may import whom, the house's own parts only. A part may always import from itself, and errors.
 BELOW = {
     "errors": set(),
     "settings": {"errors"},
+    "files": {"errors"},
+    "http": {"errors"},
     "transforms": {"errors"},
     "metrics": {"errors"},
-    "files": {"errors"},
     "report": {"metrics", "transforms", "files", "errors"},
     "images": {"transforms", "errors"},
     "prompts": {"images", "transforms", "errors"},
-    "engine": {"prompts", "images", "transforms", "settings", "files", "errors"},
-    "http": {"errors"},
-    **dict.fromkeys(TASKS, BELOW_TASKS),
-    "main": {*TASKS, *BELOW_TASKS},
+    "engine": _ENGINE - {"engine", "metrics"},
+    "selection": {"errors"},
+    "signals": _ENGINE,
+    "learning": {"report", *_ENGINE},
+    **{task: {"learning", "selection", "signals", "report", "http", *_ENGINE} for task in TASKS},
 }
+BELOW["main"] = {*TASKS, *BELOW["infers"]}
 # Libraries that only some parts may import.
 CONFINED = {
     "monailabel": {"main", "infers", "trainers", "scoring", "activelearning"},

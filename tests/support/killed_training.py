@@ -19,11 +19,11 @@ import torch
 from lib.engine.builder import described
 from lib.engine.engines import Engines
 from lib.engine.versions import Versions
+from lib.learning.case import Case
+from lib.learning.options import TrainOptions
+from lib.learning.plan import TrainingPlan
+from lib.learning.training import train
 from lib.settings import Settings
-from lib.trainers.cases import Case
-from lib.trainers.options import TrainOptions
-from lib.trainers.plan import TrainingPlan
-from lib.trainers.training import train
 
 KILLS = 10
 SEED = 4

@@ -1,1 +1,1 @@
-"""Fine-tuning on the datastore's labels, as BioSAM-2 does."""
+"""MONAI Label's train task and its routes: request, datastore, learning."""

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
+from lib.learning.case import Case
+
 # Endings of two parts; of any other file name, what stands after the last dot.
 _DOUBLE_ENDINGS = (".nii.gz", ".seg.nrrd")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One labelled image.
-
-    Attributes:
-        id: the image's id in the datastore.
-        image: its file, or folder of DICOM files.
-        label: the file of its final label.
-        label_info: names of the label's values as the client sent them, ``[{"name": ..., "idx": ...}]``.
-    """
-
-    id: str
-    image: Path
-    label: Path
-    label_info: Sequence[Mapping[str, Any]] = ()
 
 
 def labelled_cases(datastore: Datastore) -> list[Case]:

@@ -20,8 +20,8 @@ from monailabel.endpoints.user.auth import RBAC, User
 from lib.engine.engines import Engines
 from lib.errors import CheckpointError
 from lib.http import http_errors
+from lib.learning.uploads import publish_upload
 from lib.trainers.task import FineTuneTask
-from lib.trainers.uploads import publish_upload
 
 _Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 _Annotator = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]

@@ -17,13 +17,13 @@ from lib.engine.checkpoints import Weights, named_weights
 from lib.engine.engines import Engines
 from lib.engine.registry import DeviceType
 from lib.engine.runtime import available_devices, resolve_device
+from lib.learning.distributed import launch, processes
+from lib.learning.options import TrainOptions, read_options, viewer_config
+from lib.learning.plan import TrainingPlan
+from lib.learning.progress import read_stats
+from lib.learning.training import train
 from lib.settings import Settings
 from lib.trainers.cases import labelled_cases
-from lib.trainers.distributed import launch, processes
-from lib.trainers.options import TrainOptions, read_options, viewer_config
-from lib.trainers.plan import TrainingPlan
-from lib.trainers.progress import read_stats
-from lib.trainers.training import train
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from lib.engine.network import Network
-from lib.trainers.parameters import trained_parameters
+from lib.learning.parameters import trained_parameters
 
 # A step's share fades over about this many steps; sooner at the beginning, where old steps are worse.
 STEPS = 100

@@ -14,12 +14,12 @@ from scipy import ndimage
 
 from lib.engine.predictor import Predictor
 from lib.engine.propagation import propagate
+from lib.learning.frames import LabelledFrames
+from lib.learning.samples import visible_objects
 from lib.metrics.overlap import dice
 from lib.metrics.surface import normalized_surface_dice
 from lib.prompts.simulation import jittered_box, random_clicks
 from lib.prompts.types import FramePrompts
-from lib.trainers.frames import LabelledFrames
-from lib.trainers.samples import visible_objects
 
 Mask = NDArray[np.bool_]
 

@@ -3,8 +3,8 @@
 import pytest
 
 from lib.engine.builder import build_network
-from lib.trainers.options import TrainOptions
-from lib.trainers.parameters import parameter_groups, prepare, trained_parameters
+from lib.learning.options import TrainOptions
+from lib.learning.parameters import parameter_groups, prepare, trained_parameters
 from tests.support.server import APP
 
 MODULES = {

@@ -13,9 +13,9 @@ import torch
 from lib.engine.engines import Engines
 from lib.engine.versions import Versions
 from lib.errors import TrainingError
+from lib.learning.progress import read_stats
+from lib.learning.training import Training, train
 from lib.settings import Settings
-from lib.trainers.progress import read_stats
-from lib.trainers.training import Training, train
 
 # So small a gain that any is enough: what is tested is the way and not the learning.
 ANY = {"min_gain": 0.0}
@@ -153,7 +153,7 @@ def test_a_full_disk_is_said_and_loses_nothing(good, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     # A disk cannot be filled here: writing the weights fails instead, as it does then.
-    monkeypatch.setattr("lib.trainers.publishing.save_weights", full)
+    monkeypatch.setattr("lib.learning.publishing.save_weights", full)
     with pytest.raises(TrainingError, match="disk is full"):
         train(good)
     assert read_stats(good.folder)["status"] == "failed"

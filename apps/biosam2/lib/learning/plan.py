@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.engine.checkpoints import Weights
+from lib.learning.case import Case
+from lib.learning.options import TrainOptions
 from lib.settings import Precision
-from lib.trainers.cases import Case
-from lib.trainers.options import TrainOptions
 
 # Options that say how long, where and how it is judged, and not what is learned: a training that was cut off
 # goes on under others.

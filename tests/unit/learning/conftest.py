@@ -10,11 +10,11 @@ import pytest
 from lib.engine.builder import described
 from lib.engine.checkpoints import named_weights
 from lib.engine.registry import BUNDLED, Registry
+from lib.learning.case import Case
+from lib.learning.frames import LabelledFrames, prepare_frames
+from lib.learning.options import TrainOptions
+from lib.learning.plan import TrainingPlan
 from lib.settings import Settings
-from lib.trainers.cases import Case
-from lib.trainers.frames import LabelledFrames, prepare_frames
-from lib.trainers.options import TrainOptions
-from lib.trainers.plan import TrainingPlan
 from tests.support.phantoms import rimmed
 from tests.support.server import copy_model_folder
 from tests.support.studies import write_nifti

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from lib.errors import TrainingError
-from lib.trainers.options import TrainOptions, read_options, viewer_config
+from lib.learning.options import TrainOptions, read_options, viewer_config
 
 SHOWN = viewer_config(["cpu"], "decoder")
 

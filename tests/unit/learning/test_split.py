@@ -3,7 +3,7 @@ import json
 import pytest
 
 from lib.errors import TrainingError
-from lib.trainers.split import split
+from lib.learning.split import split
 
 NAMES = [f"image{number}" for number in range(200)]
 

@@ -1,7 +1,7 @@
 import pytest
 
-from lib.trainers.judging import judge
-from lib.trainers.validation import BOX, CLICK, CLICKS, FAR, TRACKED, Measurement
+from lib.learning.judging import judge
+from lib.learning.validation import BOX, CLICK, CLICKS, FAR, TRACKED, Measurement
 
 
 def measurement(click=0.5, clicks=0.6, box=0.7, tracked=0.6, far=0.01):

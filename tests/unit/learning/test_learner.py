@@ -10,11 +10,11 @@ from lib.engine.builder import load_network
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime
 from lib.errors import TrainingError
-from lib.trainers.learner import HOPELESS_STEPS, Learner
-from lib.trainers.parameters import trains
-from lib.trainers.samples import Sampler
-from lib.trainers.step import Teacher
-from tests.unit.trainers.conftest import SIZE
+from lib.learning.learner import HOPELESS_STEPS, Learner
+from lib.learning.parameters import trains
+from lib.learning.samples import Sampler
+from lib.learning.step import Teacher
+from tests.unit.learning.conftest import SIZE
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lib.trainers.validation import FAR, SCORED, Measurement
+from lib.learning.validation import FAR, SCORED, Measurement
 
 # Dice that a kind of prompt may lose while the whole gains: less is the noise of few objects.
 MOST_LOSS = 0.03

@@ -17,13 +17,13 @@ from lib.engine.embeddings import EmbeddingCache
 from lib.engine.network import Network
 from lib.engine.runtime import Runtime
 from lib.errors import TrainingError
-from lib.trainers import distributed
-from lib.trainers.average import Average
-from lib.trainers.losses import Losses, LossWeights
-from lib.trainers.options import TrainOptions
-from lib.trainers.parameters import parameter_groups, prepare, trained_parameters
-from lib.trainers.samples import Batch, Sampler
-from lib.trainers.step import Teacher
+from lib.learning import distributed
+from lib.learning.average import Average
+from lib.learning.losses import Losses, LossWeights
+from lib.learning.options import TrainOptions
+from lib.learning.parameters import parameter_groups, prepare, trained_parameters
+from lib.learning.samples import Batch, Sampler
+from lib.learning.step import Teacher
 
 logger = logging.getLogger(__name__)
 

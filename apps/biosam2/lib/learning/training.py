@@ -23,17 +23,17 @@ from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
 from lib.engine.versions import save_tensors
 from lib.errors import BioSam2Error, TrainingError
-from lib.trainers import distributed
-from lib.trainers.course import Course
-from lib.trainers.frames import LabelledFrames, prepare_frames
-from lib.trainers.learner import Learner
-from lib.trainers.parameters import prepare
-from lib.trainers.plan import TrainingPlan
-from lib.trainers.progress import Progress
-from lib.trainers.publishing import publish
-from lib.trainers.samples import Sampler
-from lib.trainers.split import Side, split
-from lib.trainers.validation import Measurement, Target, choose_targets, measure
+from lib.learning import distributed
+from lib.learning.course import Course
+from lib.learning.frames import LabelledFrames, prepare_frames
+from lib.learning.learner import Learner
+from lib.learning.parameters import prepare
+from lib.learning.plan import TrainingPlan
+from lib.learning.progress import Progress
+from lib.learning.publishing import publish
+from lib.learning.samples import Sampler
+from lib.learning.split import Side, split
+from lib.learning.validation import Measurement, Target, choose_targets, measure
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from lib.engine.inputs import network_mask
+from lib.learning.augmentation import View, draw_view
+from lib.learning.frames import LabelledFrames
+from lib.learning.prompting import Kind, draw_kind, draw_prompts
 from lib.prompts.types import FramePrompts
-from lib.trainers.augmentation import View, draw_view
-from lib.trainers.frames import LabelledFrames
-from lib.trainers.prompting import Kind, draw_kind, draw_prompts
 
 Mask = NDArray[np.bool_]
 

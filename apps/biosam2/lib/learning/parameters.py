@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lib.engine.network import Network
-from lib.trainers.options import Preset, TrainOptions
+from lib.learning.options import Preset, TrainOptions
 
 # Two convolutions of the mask decoder run in the image encoder, on its fine maps: where embeddings are kept,
 # what they made is kept too, and they cannot learn.

@@ -12,12 +12,12 @@ from typing import Any
 from lib.engine.checkpoints import Weights, sha256_of
 from lib.engine.network import Network
 from lib.engine.versions import CONFIG_FILE, WEIGHTS_FILE, Versions, save_weights
-from lib.trainers.course import Course
-from lib.trainers.judging import Verdict, judge
-from lib.trainers.plan import TrainingPlan
-from lib.trainers.progress import EVENTS_FOLDER, Progress
-from lib.trainers.report import REPORT_FILE, write_report
-from lib.trainers.validation import Measurement
+from lib.learning.course import Course
+from lib.learning.judging import Verdict, judge
+from lib.learning.plan import TrainingPlan
+from lib.learning.progress import EVENTS_FOLDER, Progress
+from lib.learning.report import REPORT_FILE, write_report
+from lib.learning.validation import Measurement
 
 
 def publish(

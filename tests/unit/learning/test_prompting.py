@@ -1,7 +1,7 @@
 import numpy as np
 
+from lib.learning.prompting import KINDS, correct, draw_kind, draw_prompts
 from lib.prompts.types import FramePrompts
-from lib.trainers.prompting import KINDS, correct, draw_kind, draw_prompts
 
 MASK = np.zeros((40, 60), bool)
 MASK[5:15, 30:50] = True

@@ -17,7 +17,7 @@ from lib.files import replacing, write_atomically
 from lib.images.labels.reading import read_labels
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
-from lib.trainers.cases import Case
+from lib.learning.case import Case
 from lib.transforms.frames import FrameStack, frame_view
 
 # The slices that viewers show and people label: those of the file's third axis.

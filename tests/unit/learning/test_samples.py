@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from lib.trainers.frames import LabelledFrames
-from lib.trainers.samples import Sampler, network_masks, visible_objects
-from tests.unit.trainers.conftest import SIZE
+from lib.learning.frames import LabelledFrames
+from lib.learning.samples import Sampler, network_masks, visible_objects
+from tests.unit.learning.conftest import SIZE
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lib.errors import LabelError
-from lib.trainers.cases import Case
-from lib.trainers.frames import MARGIN, prepare_frames
+from lib.learning.case import Case
+from lib.learning.frames import MARGIN, prepare_frames
 from tests.support.studies import write_picture
-from tests.unit.trainers.conftest import MAX_VOXELS, SHAPE
+from tests.unit.learning.conftest import MAX_VOXELS, SHAPE
 
 
 def test_frames_and_masks_are_those_of_the_files(cases, images):

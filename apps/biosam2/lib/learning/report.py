@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.learning.course import Course
+from lib.learning.judging import Verdict
+from lib.learning.plan import TrainingPlan
+from lib.learning.validation import CLICK, FAR, Measurement, Target
 from lib.metrics.overlap import dice
 from lib.report.figures import curves
 from lib.report.overlay import outlined, png_bytes
 from lib.report.page import Page
 from lib.report.sheet import Tile, contact_sheet
-from lib.trainers.course import Course
-from lib.trainers.judging import Verdict
-from lib.trainers.plan import TrainingPlan
-from lib.trainers.validation import CLICK, FAR, Measurement, Target
 
 REPORT_FILE = "report.html"
 # Held-out objects that are shown: those that changed most for the better and for the worse, and some between.

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lib.trainers.losses import LossWeights, bce_loss, dice_loss, segmentation_loss
+from lib.learning.losses import LossWeights, bce_loss, dice_loss, segmentation_loss
 
 ALL = LossWeights()
 

@@ -14,10 +14,10 @@ from lib.engine.inputs import network_image, stack_prompts
 from lib.engine.memory import MemoryBank
 from lib.engine.network import Decoded, Features, Network
 from lib.engine.teaching import told_presence
+from lib.learning.losses import Losses, LossWeights, segmentation_loss
+from lib.learning.prompting import correct
+from lib.learning.samples import Batch, Row, Sample, network_masks
 from lib.prompts.types import FramePrompts
-from lib.trainers.losses import Losses, LossWeights, segmentation_loss
-from lib.trainers.prompting import correct
-from lib.trainers.samples import Batch, Row, Sample, network_masks
 
 # Share of the groups of a batch that get a correction on their first answer, as people go on to do.
 CORRECTED = 0.4
