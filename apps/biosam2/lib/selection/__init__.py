@@ -1,0 +1,1 @@
+"""Which image next: orders of candidates, as pure functions of their scores and embeddings."""
