@@ -1,0 +1,71 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lib.learning.progress import Progress, read_stats
+
+
+def test_there_are_no_numbers_before_the_first_training(tmp_path):
+    assert read_stats(tmp_path / "training") == {}
+
+
+def test_what_viewers_show_while_it_runs(tmp_path):
+    progress = Progress(tmp_path, 20)
+    progress.note("measured", before={"dice": 0.5})
+    progress.epoch(3, {"total": 0.7}, {"1 click": 0.4}, 0.61, 12.0)
+    stats = read_stats(tmp_path)
+    assert (stats["epoch"], stats["total_epochs"], stats["best_metric"]) == (3, 20, 0.61)
+    assert "total_time" not in stats
+    assert stats["status"] == "running"
+    assert "epoch 3 of 20" in stats["message"]
+    assert "before 0.500" in stats["message"]
+    progress.end("published", "v0001 is in service", version="v0001")
+    assert read_stats(tmp_path)["total_time"] == "00:00:00"
+
+
+def test_the_best_stays_when_an_epoch_is_worse(tmp_path):
+    progress = Progress(tmp_path, 20)
+    for epoch, score in enumerate((0.3, 0.6, 0.5), 1):
+        progress.epoch(epoch, {}, {}, score, 1.0)
+    assert read_stats(tmp_path)["best_metric"] == 0.6
+
+
+def test_no_nan_reaches_a_viewer(tmp_path):
+    progress = Progress(tmp_path, 20)
+    progress.epoch(1, {"total": float("nan"), "dice": 0.25}, {"box": float("inf")}, 0.1, 1.0)
+    text = (tmp_path / "stats.json").read_text()
+    stats = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert stats["train"] == {"dice": 0.25}
+
+
+def test_a_training_whose_process_has_gone_was_stopped(tmp_path):
+    code = "import sys; from pathlib import Path; from lib.learning.progress import Progress; "
+    code += "Progress(Path(sys.argv[1]), 5); import os; os._exit(9)"
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    stats = read_stats(tmp_path)
+    assert stats["status"] == "stopped"
+    assert "goes on" in stats["message"]
+
+
+def test_damaged_numbers_are_none(tmp_path):
+    (tmp_path / "stats.json").write_text('{"status": "runn')
+    assert read_stats(tmp_path) == {}
+
+
+def test_events_for_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    progress = Progress(tmp_path, 5)
+    progress.epoch(1, {"total": 0.7}, {"1 click": 0.4}, 0.5, 1.0)
+    progress.epoch(2, {"total": 0.6}, {"1 click": 0.5}, 0.6, 1.0)
+    progress.end("kept", "done")
+    events = EventAccumulator(str(progress.events)).Reload()
+    assert [round(event.value, 3) for event in events.Scalars("validation/score")] == [0.5, 0.6]
+    assert [event.step for event in events.Scalars("loss/total")] == [1, 2]
