@@ -27,10 +27,17 @@ def test_a_gain_must_not_be_paid_for_by_one_kind_of_prompt():
     assert "tracked 0.600 before, 0.500 after" in verdict.reason
 
 
-def test_weights_that_ignore_their_prompts_are_not_published():
-    verdict = judge(measurement(), measurement(click=0.9, far=0.6), 0.005)
+@pytest.mark.parametrize("before", [measurement(), measurement(click=0.1, far=0.02)])
+def test_weights_that_ignore_their_prompts_are_not_published(before):
+    verdict = judge(before, measurement(click=0.9, far=0.6), 0.005)
     assert not verdict.publish
     assert "far" in verdict.reason
+
+
+def test_of_small_objects_even_a_small_overlap_is_ignorance():
+    before = measurement(click=0.05, clicks=0.05, box=0.05, tracked=0.05)
+    after = measurement(click=0.2, clicks=0.2, box=0.2, tracked=0.2, far=0.2)
+    assert not judge(before, after, 0.005).publish
 
 
 def test_pictures_have_nothing_to_track():

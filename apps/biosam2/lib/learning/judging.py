@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lib.learning.validation import FAR, SCORED, Measurement
+from lib.learning.validation import CLICK, FAR, SCORED, Measurement
 
 # Dice that a kind of prompt may lose while the whole gains: less is the noise of few objects.
 MOST_LOSS = 0.03
-# A click far from the object may find it, with a Dice up to this, where the weights in service did not.
+# A click far from the object may overlap it with a Dice up to this, or up to this part of what a click on it
+# has: beyond, the prompts do not steer. What the weights in service do is allowed.
 MOST_FAR = 0.25
+MOST_FAR_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ def judge(before: Measurement, after: Measurement, min_gain: float) -> Verdict:
             change = _change(kind, before.means, after.means)
             return Verdict(False, f"{summary}, and yet it got worse at one thing: {change}")
     far = after.means.get(FAR, 0.0)
-    if far > max(MOST_FAR, before.means.get(FAR, 0.0)):
+    most = min(MOST_FAR, MOST_FAR_SHARE * after.means.get(CLICK, 1.0))
+    if far > max(most, before.means.get(FAR, 0.0)):
         return Verdict(
             False,
             f"{summary}, but the prompts do not steer it: a click far away finds the object ({far:.2f})",
