@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
 
+from lib.engine.inputs import network_image
 from lib.learning.frames import LabelledFrames
-from lib.learning.samples import Sampler, network_masks, visible_objects
+from lib.learning.samples import Sampler, visible_objects
 from tests.unit.learning.conftest import SIZE
 
 
@@ -47,8 +49,10 @@ def test_all_kinds_of_prompts_come(sampler):
 
 def test_a_group_has_prompts_of_one_shape(sampler):
     for number in range(20):
-        for group in sampler.batch(number, 6).groups():
-            assert len({(len(s.prompts.points), s.prompts.box is None) for s in group}) == 1
+        batch = sampler.batch(number, 6)
+        for group in batch.groups():
+            prompts = [batch.samples[place].prompts for place in group]
+            assert len({(len(item.points), item.box is None) for item in prompts}) == 1
 
 
 def test_some_objects_are_looked_for_where_they_are_not(images):
@@ -91,6 +95,14 @@ def test_what_is_too_small_for_the_network_is_left_alone(images):
 
 
 def test_the_truth_at_the_network_size_covers_the_same_share(sampler):
-    sample = sampler.batch(0, 2).samples[0]
-    (small,) = network_masks([sample], 0, SIZE)
-    assert float(small.float().mean()) == pytest.approx(sample.masks[0].mean(), rel=0.1)
+    batch = sampler.batch(0, 2)
+    for sample, masks in zip(batch.samples, batch.masks, strict=True):
+        assert masks.shape == (1, SIZE, SIZE)
+        assert float(masks.float().mean()) == pytest.approx(sample.masks[0].mean(), rel=0.1)
+
+
+def test_the_images_of_a_clip_lie_row_by_row(sampler):
+    batch = sampler.batch(0, 2, frames_per_row=3)
+    assert batch.images.shape == (6, 3, SIZE, SIZE)
+    expected = network_image(batch.rows[1].frame(2), SIZE)[0]
+    assert torch.equal(batch.images[5], expected)

@@ -19,6 +19,7 @@ from lib.engine.runtime import Runtime
 from lib.errors import TrainingError
 from lib.learning import distributed
 from lib.learning.average import Average
+from lib.learning.batches import Batches
 from lib.learning.losses import Losses, LossWeights
 from lib.learning.options import TrainOptions
 from lib.learning.parameters import parameter_groups, prepare, trained_parameters
@@ -63,7 +64,7 @@ class Learner:
         torch.manual_seed(options.seed)
         self.network = network.to(runtime.device)
         self._options = options
-        self._sampler = sampler
+        self._batches = Batches(sampler, options)
         self._runtime = runtime
         prepare(network, options.preset)
         self._optimizer = torch.optim.AdamW(parameter_groups(network, options))
@@ -90,7 +91,7 @@ class Learner:
             TrainingError: when the losses are no numbers any more, or one frame is too much for the memory.
         """
         number = self.steps * distributed.world() + distributed.rank()
-        batch = self._batch(number)
+        batch = self._batches.next(number)
         losses = self._accumulate(batch, number)
         distributed.average_gradients(parameter for _, parameter in trained_parameters(self.network))
         rate = self._set_rate(progress)
@@ -137,16 +138,6 @@ class Learner:
         self.average.values = dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.steps = state["steps"]
-
-    def _batch(self, number: int) -> Batch:
-        """Single frames, or clips that hold about as many frames."""
-        options = self._options
-        drawn = np.random.default_rng([options.seed, 3, self.steps]).random()
-        share = 1.0 if options.preset == "video" else options.clip_share
-        if not self._sampler.labelled_in_volumes or drawn >= share:
-            return self._sampler.batch(number, options.batch_size)
-        rows = options.batch_size if options.preset == "video" else options.batch_size // options.clip_frames
-        return self._sampler.batch(number, max(1, rows), options.clip_frames)
 
     def _accumulate(self, batch: Batch, number: int) -> dict[str, float]:
         """Gradients of a batch, in as many parts as the memory asks for."""

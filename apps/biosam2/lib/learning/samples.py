@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lib.engine.inputs import network_mask
+from lib.engine.inputs import network_image, network_mask
 from lib.learning.augmentation import View, draw_view
 from lib.learning.frames import LabelledFrames
 from lib.learning.prompting import Kind, draw_kind, draw_prompts
@@ -64,10 +64,35 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A step's frames and what is looked for on them."""
+    """A step's frames and what is looked for on them.
+
+    Attributes:
+        rows: frames or clips, all of as many frames.
+        samples: objects on them.
+        image_size: side of the network's input.
+    """
 
     rows: tuple[Row, ...]
     samples: tuple[Sample, ...]
+    image_size: int
+
+    @cached_property
+    def images(self) -> torch.Tensor:
+        """Every frame of every row, row by row, at the network's size: (R * T, 3, S, S) in [0, 1]."""
+        frames = [row.frame(place) for row in self.rows for place in range(len(row.indices))]
+        return _pinned(torch.cat([network_image(frame, self.image_size) for frame in frames]))
+
+    @cached_property
+    def masks(self) -> torch.Tensor:
+        """The truth of every sample on each of its frames at the network's size: (N, T, S, S) bool."""
+        return _pinned(
+            torch.stack(
+                [
+                    torch.cat([network_mask(mask, self.image_size)[0] for mask in sample.masks])
+                    for sample in self.samples
+                ]
+            )
+        )
 
     @property
     def is_of_clips(self) -> bool:
@@ -83,14 +108,14 @@ class Batch:
                 replace(sample, row=place[sample.row]) for sample in self.samples if sample.row in place
             )
             if samples:
-                parts.append(Batch(tuple(self.rows[row] for row in rows), samples))
+                parts.append(Batch(tuple(self.rows[row] for row in rows), samples, self.image_size))
         return parts
 
-    def groups(self) -> list[list[Sample]]:
-        """Samples whose prompts are of one shape, and so are decoded together."""
-        by_kind: dict[str, list[Sample]] = {}
-        for sample in self.samples:
-            by_kind.setdefault(sample.kind.name, []).append(sample)
+    def groups(self) -> list[list[int]]:
+        """Numbers of samples whose prompts are of one shape, and so are decoded together."""
+        by_kind: dict[str, list[int]] = {}
+        for number, sample in enumerate(self.samples):
+            by_kind.setdefault(sample.kind.name, []).append(number)
         return list(by_kind.values())
 
 
@@ -156,7 +181,7 @@ class Sampler:
             row = Row(image, indices, draw_view(rng, self._new_levels))
             chosen.append(row)
             samples += self._samples(number_of_row, row, kinds[number_of_row % 2], rng)
-        return Batch(tuple(chosen), tuple(samples))
+        return Batch(tuple(chosen), tuple(samples), self._size)
 
     def _places(self, labelled: Sequence[tuple[int, int]], number: int, rows: int) -> list[tuple[int, int]]:
         """Walks through a shuffled list of the frames, shuffled anew at its end."""
@@ -193,6 +218,6 @@ def visible_objects(image: LabelledFrames, index: int, image_size: int) -> list[
     return [value for value, area in sorted(image.objects[index].items()) if area >= least]
 
 
-def network_masks(samples: Sequence[Sample], frame: int, image_size: int) -> torch.Tensor:
-    """The truth of samples on one of their frames at the network's size: (N, S, S) bool."""
-    return torch.cat([network_mask(sample.masks[frame], image_size)[0] for sample in samples])
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """In memory that a GPU copies from while others compute, where there is a GPU."""
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor
