@@ -37,13 +37,13 @@ def test_gamma_is_the_exponent_of_levels_between_0_and_1():
 
 def test_views_are_drawn_within_their_limits_and_all_four_mirror_images_come():
     rng = np.random.default_rng(1)
-    views = [draw_view(rng, levels_too=True) for _ in range(200)]
+    views = [draw_view(rng, few=False) for _ in range(200)]
     assert {view.mirrored for view in views} == {(a, b) for a in (False, True) for b in (False, True)}
     assert all(
         1 / CONTRAST <= view.contrast <= CONTRAST and 1 / GAMMA <= view.gamma <= GAMMA for view in views
     )
 
 
-def test_where_embeddings_are_kept_there_are_four_views():
+def test_where_embeddings_are_kept_there_are_twelve_views():
     rng = np.random.default_rng(1)
-    assert len({draw_view(rng, levels_too=False) for _ in range(100)}) == 4
+    assert len({draw_view(rng, few=True) for _ in range(200)}) == 12

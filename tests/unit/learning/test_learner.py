@@ -26,7 +26,7 @@ def make_learner(images, make_plan):
         weights = replace(plan.weights, image_size=SIZE)
         network = load_network(weights, Registry(plan.model_dir), "cpu")
         chosen = plan.options
-        sampler = Sampler(images, SIZE, chosen.objects_per_frame, chosen.empty_frames, False, chosen.seed)
+        sampler = Sampler(images, SIZE, chosen.objects_per_frame, chosen.empty_frames, True, chosen.seed)
         return Learner(network, chosen, sampler, Runtime(CPU, "fp32"), 1 << 28)
 
     return make

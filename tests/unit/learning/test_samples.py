@@ -10,11 +10,11 @@ from tests.unit.learning.conftest import SIZE
 
 @pytest.fixture
 def sampler(images):
-    return Sampler(images, SIZE, objects_per_frame=2, empty_share=0.0, new_levels=True, seed=3)
+    return Sampler(images, SIZE, objects_per_frame=2, empty_share=0.0, few_views=False, seed=3)
 
 
 def test_a_batch_depends_on_seed_and_number_alone(images, sampler):
-    again = Sampler(images, SIZE, 2, 0.0, True, 3).batch(5, 4)
+    again = Sampler(images, SIZE, 2, 0.0, False, 3).batch(5, 4)
     batch = sampler.batch(5, 4)
     for one, other in zip(batch.samples, again.samples, strict=True):
         assert (one.row, one.kind.name) == (other.row, other.kind.name)
@@ -56,7 +56,7 @@ def test_a_group_has_prompts_of_one_shape(sampler):
 
 
 def test_some_objects_are_looked_for_where_they_are_not(images):
-    sampler = Sampler(images, SIZE, 2, 0.5, True, 0)
+    sampler = Sampler(images, SIZE, 2, 0.5, False, 0)
     samples = [s for number in range(60) for s in sampler.batch(number, 4).samples]
     empty = [s for s in samples if not s.masks[0].any()]
     assert 0 < len(empty) < 0.5 * len(samples)

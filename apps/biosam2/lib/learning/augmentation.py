@@ -46,16 +46,16 @@ class View:
         return np.ascontiguousarray(np.flip(array, along)) if along else array
 
 
-def draw_view(rng: np.random.Generator, levels_too: bool) -> View:
+def draw_view(rng: np.random.Generator, few: bool) -> View:
     """A random view: each mirror image as often as the other.
 
     Args:
         rng: source of the randomness.
-        levels_too: whether brightness and contrast change. Where embeddings are kept they do not: the four
-            mirror images can be kept, all shades cannot.
+        few: whether there are but twelve of them, four mirror images in three shades. Where embeddings are
+            kept, those of all shades could not be.
     """
     mirrored = (bool(rng.random() < 0.5), bool(rng.random() < 0.5))
-    if not levels_too:
-        return View(mirrored)
+    if few:
+        return View(mirrored, gamma=float(GAMMA ** rng.integers(-1, 2)))
     contrast, gamma = (float(limit ** rng.uniform(-1, 1)) for limit in (CONTRAST, GAMMA))
     return View(mirrored, contrast, gamma)

@@ -16,6 +16,8 @@ class Course:
         epoch: the last one that was measured; 0 before the first.
         best: trained parameters of the best one by name; None before the first.
         best_score: its mean Dice.
+        best_is_publishable: whether it was better than the weights in service in every respect. Such an epoch
+            is better than one with a higher score that is not.
         best_epoch: its number.
         history: for each epoch its number, ``loss`` by part, ``means`` by kind of prompt, and ``score``.
         seconds: of training, those before it was cut off too.
@@ -24,6 +26,7 @@ class Course:
     epoch: int = 0
     best: dict[str, torch.Tensor] | None = None
     best_score: float = -1.0
+    best_is_publishable: bool = False
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0

@@ -127,7 +127,7 @@ class Sampler:
         image_size: side of the network's input, below which small objects vanish.
         objects_per_frame: at most.
         empty_share: of objects that are looked for where they are not.
-        new_levels: whether frames are seen lighter and darker than they are, beside mirrored.
+        few_views: whether frames are seen in few views: embeddings of many could not be kept.
         seed: of everything that is drawn.
     """
 
@@ -137,14 +137,14 @@ class Sampler:
         image_size: int,
         objects_per_frame: int,
         empty_share: float,
-        new_levels: bool,
+        few_views: bool,
         seed: int,
     ):
         self._images = images
         self._size = image_size
         self._objects = objects_per_frame
         self._empty = empty_share
-        self._new_levels = new_levels
+        self._few_views = few_views
         self._seed = seed
 
     @cached_property
@@ -178,7 +178,7 @@ class Sampler:
         for number_of_row, place in enumerate(self._places(labelled, number, rows)):
             image = self._images[place[0]]
             indices = _clip_from(image, place[1], frames_per_row, rng)
-            row = Row(image, indices, draw_view(rng, self._new_levels))
+            row = Row(image, indices, draw_view(rng, self._few_views))
             chosen.append(row)
             samples += self._samples(number_of_row, row, kinds[number_of_row % 2], rng)
         return Batch(tuple(chosen), tuple(samples), self._size)

@@ -26,6 +26,7 @@ from lib.errors import BioSam2Error, TrainingError
 from lib.learning import distributed
 from lib.learning.course import Course
 from lib.learning.frames import LabelledFrames, prepare_frames
+from lib.learning.judging import judge
 from lib.learning.learner import Learner
 from lib.learning.parameters import prepare
 from lib.learning.plan import TrainingPlan
@@ -76,6 +77,7 @@ class Training:
         self._runtime = Runtime(distributed.own_device(resolve_device(plan.device)), plan.precision)
         self._registry = Registry(plan.model_dir)
         self._course = Course()
+        self._before = Measurement({})
 
     def run(self) -> None:
         """From the labels to the verdict."""
@@ -88,14 +90,14 @@ class Training:
             size,
             self._options.objects_per_frame,
             self._options.empty_frames,
-            self._options.preset != "decoder",
+            self._options.preset == "decoder",
             self._options.seed,
         )
         targets = choose_targets(
             [image for image in images if sides[image.id] == "val"], size, self._options.val_objects
         )
         _require(sampler, targets)
-        before = self._measure_before(targets)
+        self._before = self._measure_before(targets)
         learner = Learner(
             network, self._options, sampler, self._runtime, self._plan.embedding_cache_mb * _MIB
         )
@@ -107,7 +109,7 @@ class Training:
             publish(
                 self._plan,
                 network,
-                before,
+                self._before,
                 lambda weights: self._measure(self._load(weights), targets, "the new weights"),
                 self._course,
                 self._facts(images, sides, left_out),
@@ -192,9 +194,11 @@ class Training:
             measurement = self._measure(network, targets, f"epoch {course.epoch}")
             prepare(network, self._options.preset)
         score = measurement.score
-        if score > course.best_score:
+        would_be_published = judge(self._before, measurement, self._options.min_gain).publish
+        if (would_be_published, score) > (course.best_is_publishable, course.best_score):
             course.best = {name: value.cpu().clone() for name, value in learner.average.values.items()}
             course.best_score, course.best_epoch = score, course.epoch
+            course.best_is_publishable = would_be_published
         seconds = time.monotonic() - started
         course.seconds += seconds
         course.history.append(
