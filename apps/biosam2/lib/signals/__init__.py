@@ -1,0 +1,1 @@
+"""What the network's own outputs say about an image: signals, prompts without a person, scores."""
