@@ -21,7 +21,8 @@ QUIET   := $(if $(MAKE_TERMOUT),,-q)
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev serve sample demo fetch evaluate test lint format bench bench-accuracy clean
+.PHONY: help venv install install-dev serve sample demo fetch evaluate test lint format bench bench-accuracy bench-finetuning \
+	bench-training clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -95,6 +96,12 @@ bench: install-dev ## Measure latency and memory against MONAI Label's own SAM 2
 
 bench-accuracy: install-dev ## Measure accuracy on real images against classical methods.
 	@$(IN_VENV) python -m benchmarks.accuracy $(ARGS)
+
+bench-finetuning: install-dev ## Measure what Train gains on patients that were held out (about 30 minutes).
+	@$(IN_VENV) python -m benchmarks.finetuning $(ARGS)
+
+bench-training: install-dev ## Measure how fast a network learns.
+	@$(IN_VENV) python -m benchmarks.training_speed $(ARGS)
 
 clean: ## Remove the environment, the sample study with labels saved in it, outputs and caches.
 	rm -rf $(VENV) studies/sample studies/sample_truth outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,6 +1,6 @@
 """From the last runs to RESULTS.md and the README: ``python -m benchmarks.publish``.
 
-Both benchmarks leave a whole report (``<name>.md``) and a short one (``<name>_short.md``). The whole ones go
+The benchmarks leave a whole report (``<name>.md``) and a short one (``<name>_short.md``). The whole ones go
 to ``benchmarks/RESULTS.md``, the short ones between the README's markers. What was not run stays as it is.
 """
 
@@ -14,14 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 # File of the report, section of the README and of RESULTS.md.
-SECTIONS = {"accuracy": "accuracy", "latency": "speed"}
+SECTIONS = {"accuracy": "accuracy", "latency": "speed", "finetuning": "finetuning"}
 
 _LINK = "More numbers: [benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
 
 _EMPTY_RESULTS = """\
 # Results
 
-Written by `python -m benchmarks.publish` from the last runs of `make bench` and `make bench-accuracy`.
+Written by `python -m benchmarks.publish` from the last runs of `make bench`, `make bench-accuracy` and
+`make bench-finetuning`.
 
 ## Accuracy
 
@@ -32,6 +33,11 @@ Written by `python -m benchmarks.publish` from the last runs of `make bench` and
 
 <!-- speed: begin -->
 <!-- speed: end -->
+
+## Fine-tuning
+
+<!-- finetuning: begin -->
+<!-- finetuning: end -->
 """
 
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
@@ -20,6 +21,7 @@ from lib.infers.task import Services
 from lib.infers.tasks import all_tasks
 from lib.settings import Settings
 from lib.trainers import endpoints as train_endpoints
+from lib.trainers.auto import AutoTrain
 from lib.trainers.task import FineTuneTask
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class BioSam2App(MONAILabelApp):
         self._settings = settings
         self._engines = Engines(settings, model_dir)
         images = ImageCache(settings.image_cache_mb << 20, max_voxels=settings.max_voxels)
+        self._auto_train = AutoTrain(settings.auto_train, self._start_training)
         self._services = Services(settings, self._engines, images, settings.labels)
         super().__init__(
             app_dir=app_dir,
@@ -73,7 +76,7 @@ class BioSam2App(MONAILabelApp):
         """Called by the server alone: guards its routes, and loads the network before the first click."""
         from monailabel.app import app as server
 
-        infer_endpoints.install(server, self, self._infers)
+        infer_endpoints.install(server, self, self._infers, self._engines.courtesy)
         train_endpoints.install(server, self._engines, self._trainers)
         if self._settings.rollback is not None:
             self._engines.roll_back(self._settings.rollback)
@@ -82,6 +85,15 @@ class BioSam2App(MONAILabelApp):
         except BioSam2Error as error:
             logger.error("No network is loaded yet: %s", error)
         super().on_init_complete()
+
+    def on_save_label(self, image_id: str, label_id: str) -> None:
+        """MONAI Label calls this whenever a client has submitted a label."""
+        if self._datastore.get_label_by_image_id(image_id, DefaultLabelTag.FINAL):
+            self._auto_train.label_saved(image_id)
+
+    def _start_training(self) -> bool:
+        """Starts the cheapest training in the background, unless one runs."""
+        return self.async_training(TRAINER, {TRAINER: {"preset": "decoder"}}) is not None
 
     def _download_dcmqi_tools(self) -> None:
         """Downloads nothing. MONAI Label fetches a converter here, and stops when it cannot."""

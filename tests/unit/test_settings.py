@@ -37,6 +37,10 @@ def test_every_option_is_read_from_text():
         "fill_holes": "False",
         "threads": "2",
         "propagate_limit": "10",
+        "rollback": "v0003",
+        "strategy": "Hybrid",
+        "lease_minutes": "5",
+        "auto_train": "4",
     }
     assert set(conf) == {option.name for option in dataclasses.fields(Settings)}
     assert Settings.from_conf(conf) == Settings(
@@ -53,6 +57,10 @@ def test_every_option_is_read_from_text():
         fill_holes=False,
         threads=2,
         propagate_limit=10,
+        rollback="v0003",
+        strategy="hybrid",
+        lease_minutes=5,
+        auto_train=4,
     )
 
 

@@ -20,6 +20,7 @@ IMAGE_SIZE_RANGE = (64, 2048)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+STRATEGIES = ("random", "first", "last", "diversity", "uncertainty", "hybrid")
 _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -51,6 +52,12 @@ def _precision(text: str) -> str:
 
 def _device(text: str) -> str:
     if not _DEVICE.fullmatch(text.lower()):
+        raise ValueError
+    return text.lower()
+
+
+def _strategy(text: str) -> str:
+    if text.lower() not in STRATEGIES:
         raise ValueError
     return text.lower()
 
@@ -145,6 +152,25 @@ class Settings:
         default=0,
         metadata=_option(
             _count, "0 or more", "slices that a propagation goes to either side, 0 for no limit"
+        ),
+    )
+
+    strategy: str = field(
+        default="random",
+        metadata=_option(
+            _strategy,
+            "one of " + ", ".join(STRATEGIES),
+            "how the next sample is chosen where a client says random",
+        ),
+    )
+    lease_minutes: int = field(
+        default=30,
+        metadata=_option(_count, "0 or more", "minutes for which an image is kept for who was given it"),
+    )
+    auto_train: int = field(
+        default=0,
+        metadata=_option(
+            _count, "0 or more", "new labels after which a training starts by itself, 0 for never"
         ),
     )
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from lib.engine.embeddings import EmbeddingCache
@@ -58,3 +59,20 @@ def test_bf16_gives_nearly_the_masks_of_fp32(tiny, frames):
         for precision in ("fp32", "bf16")
     ]
     assert (masks[0] == masks[1]).mean() > 0.95
+
+
+def test_the_outputs_of_several_objects_are_those_of_each_alone(predictor, frames):
+    clicks = [FramePrompts(points=[[x, 90]], labels=[1]) for x in range(10, 110, 10)]
+    together = predictor.outputs(frames, "d", 2, clicks)
+    assert frames.reads == [2]
+    assert together.logits.shape == (10, SIZE // 4, SIZE // 4)
+    assert len(together.ious) == len(together.object_logits) == 10
+    for number in (0, 9):  # one of the first step and one of the next
+        alone = predictor.outputs(frames, "d", 2, clicks[number : number + 1])
+        np.testing.assert_allclose(alone.logits[0], together.logits[number], atol=1e-3)
+        np.testing.assert_allclose(alone.ious[0], together.ious[number], atol=1e-4)
+        np.testing.assert_allclose(alone.object_logits[0], together.object_logits[number], atol=1e-2)
+        mask = predictor.segment(frames, "d", 2, clicks[number])
+        assert mask.score == pytest.approx(np.clip(together.ious[number].max(), 0, 1), abs=1e-4)
+        grown = np.repeat(np.repeat(together.logits[number] > 0, 4, 0), 4, 1)
+        assert (grown == mask.mask).mean() > 0.9

@@ -38,5 +38,5 @@ def test_every_file_it_points_to_is_there():
 
 
 def test_the_sections_that_the_benchmarks_fill_are_marked():
-    for name in ("accuracy", "speed"):
+    for name in ("accuracy", "speed", "finetuning"):
         assert README.count(f"<!-- {name}: begin") == README.count(f"<!-- {name}: end -->") == 1

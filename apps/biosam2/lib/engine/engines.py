@@ -10,6 +10,7 @@ import torch
 
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights, candidates, sha256_of
+from lib.engine.courtesy import Courtesy
 from lib.engine.embeddings import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
@@ -38,6 +39,7 @@ class Engines:
         self._settings = settings
         self._embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB)
         self.versions = Versions(model_dir)
+        self.courtesy = Courtesy(model_dir)
         self._predictors: dict[torch.device, Predictor] = {}
         self._weights: dict[torch.device, Weights] = {}
         self._published: dict[torch.device, str | None] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,10 @@ from lib.engine.memory import MemoryBank
 from lib.engine.network import Decoded, Features, Network, NetworkPrompts
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
+
+
+# Objects that are decoded in one step: at 1024 px each takes 16 MB, and a click should not wait long for all.
+MOST_AT_ONCE = 8
 
 
 class Frames(Protocol):
@@ -52,6 +56,21 @@ class FrameMask:
     mask: NDArray[np.bool_]
     score: float
     presence: float
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What the network says about B objects on one frame, before anything is decided from it.
+
+    Attributes:
+        logits: float32 (B, h, w), of the network's own mask grid; -1024 everywhere where it sees no object.
+        ious: float32 (B, M), predicted IoU with the truth of each mask that was decoded.
+        object_logits: float32 (B,), above 0 where it sees the object.
+    """
+
+    logits: NDArray[np.float32]
+    ious: NDArray[np.float32]
+    object_logits: NDArray[np.float32]
 
 
 class Predictor:
@@ -141,6 +160,29 @@ class Predictor:
             if prompts.mask is not None:
                 return FrameMask(prompts.mask, 1.0, 1.0)
             return self._frame_mask(decoded, frames)
+
+    def outputs(self, frames: Frames, digest: str, index: int, prompts: Sequence[FramePrompts]) -> Outputs:
+        """What the network says about several objects on a frame, in steps of a few of them.
+
+        Args:
+            frames: the image's frames.
+            digest: of the image's content.
+            index: of the frame.
+            prompts: one for each object, at least one; points and boxes, as many of each as the others have.
+        """
+        features = self.features(frames, digest, index)
+        steps = []
+        for start in range(0, len(prompts), MOST_AT_ONCE):
+            some = prompts[start : start + MOST_AT_ONCE]
+            with self.runtime.step():
+                rows = features.rows(torch.zeros(len(some), dtype=torch.long, device=self.runtime.device))
+                stacked = stack_prompts(
+                    some, [(frames.width, frames.height)] * len(some), self.image_size, self.runtime.device
+                )
+                decoded = self._network.segment(rows, stacked)
+                parts = (decoded.logits[:, 0], decoded.ious, decoded.object_logits[:, 0])
+                steps.append([part.float().cpu().numpy() for part in parts])
+        return Outputs(*(np.concatenate(part) for part in zip(*steps, strict=True)))
 
     def track(self, frames: Frames, digest: str, index: int, bank: MemoryBank, reverse: bool) -> FrameMask:
         """Segments an object on a frame from its memory, and remembers it there.

@@ -24,6 +24,8 @@ from monailabel.endpoints.wsi_infer import WSIInput, run_wsi_inference
 from monailabel.interfaces.app import MONAILabelApp
 from pydantic import ValidationError
 
+from lib.engine.courtesy import Courtesy
+
 _User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 
 # Keys that MONAI Label itself puts into a request: from a client they would replace what was checked.
@@ -33,15 +35,16 @@ _RESERVED = ("image", "session", "description")
 _LABEL_TAG = re.compile(r"[\w-]{1,64}")
 
 
-def install(server: FastAPI, app: MONAILabelApp, models: Collection[str]) -> None:
+def install(server: FastAPI, app: MONAILabelApp, models: Collection[str], courtesy: Courtesy) -> None:
     """Puts the guarded routes before MONAI Label's own.
 
     Args:
         server: MONAI Label's FastAPI application.
         app: whose datastore and sessions the requests are checked against.
         models: names of the app's tasks.
+        courtesy: told while somebody waits for an answer.
     """
-    routes = _Routes(_Guard(app, models))
+    routes = _Routes(_Guard(app, models), courtesy)
     router = APIRouter(prefix="/infer", include_in_schema=False)
     router.add_api_route("/wsi/{model}", routes.slide, methods=["POST"])
     router.add_api_route("/wsi_v2/{model}", routes.slide_upload, methods=["POST"])
@@ -52,8 +55,9 @@ def install(server: FastAPI, app: MONAILabelApp, models: Collection[str]) -> Non
 class _Routes:
     """MONAI Label's inference routes, behind a guard. Their parameters are those of its own."""
 
-    def __init__(self, guard: _Guard):
+    def __init__(self, guard: _Guard, courtesy: Courtesy):
         self._guard = guard
+        self._courtesy = courtesy
 
     def slide(
         self,
@@ -67,7 +71,8 @@ class _Routes:
     ) -> Any:
         region = wsi or WSIInput()
         self._guard.check(model, image, session_id, None, region.params or {})
-        return run_wsi_inference(background_tasks, model, image, session_id, None, region, output)
+        with self._courtesy.interactive():
+            return run_wsi_inference(background_tasks, model, image, session_id, None, region, output)
 
     def slide_upload(
         self,
@@ -85,7 +90,8 @@ class _Routes:
         except ValidationError as error:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail=f"wsi: {error}") from error
         self._guard.check(model, image, session_id, file, region.params or {})
-        return run_wsi_inference(background_tasks, model, image, session_id, file, region, output)
+        with self._courtesy.interactive():
+            return run_wsi_inference(background_tasks, model, image, session_id, file, region, output)
 
     def image(
         self,
@@ -100,7 +106,8 @@ class _Routes:
         output: infer.ResultType | None = None,
     ) -> Any:
         self._guard.check(model, image, session_id, file, _json_object(params, "params"))
-        return run_inference(background_tasks, model, image, session_id, params, file, label, output)
+        with self._courtesy.interactive():
+            return run_inference(background_tasks, model, image, session_id, params, file, label, output)
 
 
 def _json_object(text: str, name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights
+from lib.engine.courtesy import Courtesy
 from lib.engine.embeddings import EmbeddingCache
 from lib.engine.network import Network
 from lib.engine.predictor import Predictor
@@ -76,6 +77,7 @@ class Training:
         self._progress = progress
         self._runtime = Runtime(distributed.own_device(resolve_device(plan.device)), plan.precision)
         self._registry = Registry(plan.model_dir)
+        self._courtesy = Courtesy(plan.model_dir)
         self._course = Course()
         self._before = Measurement({})
 
@@ -174,6 +176,7 @@ class Training:
             started = time.monotonic()
             sums: dict[str, float] = {}
             for done in range(1, steps + 1):
+                self._courtesy.give_way()
                 losses = learner.advance(self._share_done(done / steps, started))
                 sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
                 if distributed.from_first(course.seconds + time.monotonic() - started > options.limit_s):
