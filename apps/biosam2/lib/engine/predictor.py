@@ -18,7 +18,6 @@ from lib.engine.network import Decoded, Features, Network, NetworkPrompts
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
 
-
 # Objects that are decoded in one step: at 1024 px each takes 16 MB, and a click should not wait long for all.
 MOST_AT_ONCE = 8
 
