@@ -10,9 +10,9 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
-from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
 
+from lib.activelearning import endpoints as next_endpoints
+from lib.activelearning.strategies import all_strategies
 from lib.engine.engines import Engines
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
@@ -20,6 +20,7 @@ from lib.infers import endpoints as infer_endpoints
 from lib.infers.task import Services
 from lib.infers.tasks import all_tasks
 from lib.settings import Settings
+from lib.signals.store import ScoreStore
 from lib.trainers import endpoints as train_endpoints
 from lib.trainers.auto import AutoTrain
 from lib.trainers.task import FineTuneTask
@@ -69,8 +70,9 @@ class BioSam2App(MONAILabelApp):
         return {TRAINER: FineTuneTask(self._settings, self._engines)}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """MONAI Label's own; OHIF always asks for ``random``."""
-        return {"random": Random(), "first": First()}
+        """Those of ``lib/selection``; OHIF always asks for ``random``."""
+        scores = ScoreStore(self._engines.registry.folder)
+        return all_strategies(self._settings.strategy, self._settings.lease_minutes, scores)
 
     def on_init_complete(self) -> None:
         """Called by the server alone: guards its routes, and loads the network before the first click."""
@@ -78,6 +80,7 @@ class BioSam2App(MONAILabelApp):
 
         infer_endpoints.install(server, self, self._infers, self._engines.courtesy)
         train_endpoints.install(server, self._engines, self._trainers)
+        next_endpoints.install(server, self._strategies)
         if self._settings.rollback is not None:
             self._engines.roll_back(self._settings.rollback)
         try:
