@@ -135,3 +135,14 @@ def test_the_rate_warms_up_and_falls_to_a_tenth(make_learner):
     warming = [learner.advance(0.0)["learning_rate"] for _ in range(5)]
     assert warming == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3])
     assert learner.advance(1.0)["learning_rate"] == pytest.approx(1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("preset", ["paper", "decoder", "video"])
+def test_a_step_on_a_gpu(images, make_plan, preset):
+    plan = make_plan(preset=preset)
+    network = load_network(replace(plan.weights, image_size=SIZE), Registry(plan.model_dir), "cuda")
+    sampler = Sampler(images, SIZE, 3, 0.0, preset == "decoder", 0)
+    learner = Learner(network, plan.options, sampler, Runtime(torch.device("cuda:0"), "auto"), 1 << 28)
+    assert np.isfinite([learner.advance(0.0)["total"] for _ in range(3)]).all()
