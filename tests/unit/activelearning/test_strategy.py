@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from monailabel.datastore.local import LocalDatastore
+
+from lib.activelearning.leases import LeaseBook
+from lib.activelearning.strategy import ANNOTATOR, NextImage
+from lib.errors import ImageNotFoundError
+from lib.selection.candidate import Candidate, Choice
+from lib.selection.plain import First, Random
+from lib.selection.uncertainty import Uncertainty
+from lib.signals.store import ScoreStore
+from tests.unit.activelearning.conftest import Clock, image_score, make_datastore
+
+ANN, BOB = {"client_id": "ann"}, {"client_id": "bob"}
+WEB = {ANNOTATOR: "10.0.0.7 Firefox"}
+
+
+@pytest.fixture
+def leases(clock: Clock) -> LeaseBook:
+    return LeaseBook(30, clock)
+
+
+@pytest.fixture
+def first(scores: ScoreStore, leases: LeaseBook) -> NextImage:
+    return NextImage("first", First(), "by name", scores, leases)
+
+
+def given(strategy: NextImage, request: dict[str, Any], datastore: LocalDatastore) -> str | None:
+    answer = strategy(request, datastore)
+    return None if answer is None else answer["id"]
+
+
+def test_the_answer_says_why(datastore: LocalDatastore, scores: ScoreStore, leases: LeaseBook) -> None:
+    for name, score in zip("abc", (0.2, 0.9, 0.4), strict=True):
+        scores.put(name, image_score(score, slice_index=11))
+    strategy = NextImage("uncertainty", Uncertainty(), "", scores, leases)
+    assert strategy(ANN, datastore) == {
+        "id": "b",
+        "choice": {
+            "score": 0.9,
+            "rank": 0,
+            "strategy": "uncertainty",
+            "why": "uncertainty 0.90, place 1 of 3 by it",
+            "slice": 11,
+        },
+    }
+    again = strategy(ANN, datastore)
+    assert again is not None
+    assert again["id"] == "b"
+    assert again["choice"]["why"] == "yours already, and without a final label"
+    assert (again["choice"]["score"], again["choice"]["slice"]) == (0.9, 11)
+
+
+def test_two_clients_get_two_cases_and_a_saved_label_frees_the_client(
+    first: NextImage, datastore: LocalDatastore, label: Callable[..., None]
+) -> None:
+    assert [given(first, who, datastore) for who in (ANN, BOB, ANN, BOB)] == ["a", "b", "a", "b"]
+    label("a", "original")
+    assert given(first, ANN, datastore) == "a"
+    label("a")
+    assert given(first, ANN, datastore) == "c"
+    label("b")
+    assert given(first, BOB, datastore) is None
+    label("c")
+    assert given(first, BOB, datastore) is None
+
+
+def test_skip_goes_on_and_comes_back_when_all_were_seen(first: NextImage, datastore: LocalDatastore) -> None:
+    assert given(first, ANN, datastore) == "a"
+    skipping = {**ANN, "skip": True}
+    assert [given(first, skipping, datastore) for _ in range(4)] == ["b", "c", "a", "b"]
+    # What ann passed over is there for bob.
+    assert given(first, BOB, datastore) == "a"
+
+
+def test_who_skips_what_is_the_last_free_one_gets_it_again(
+    first: NextImage, datastore: LocalDatastore
+) -> None:
+    assert [given(first, who, datastore) for who in (BOB, {"client_id": "eve"}, ANN)] == ["a", "b", "c"]
+    assert given(first, {**ANN, "skip": True}, datastore) == "c"
+
+
+def test_without_a_name_each_request_gets_another_and_then_its_own_oldest(
+    first: NextImage, datastore: LocalDatastore
+) -> None:
+    assert given(first, BOB, datastore) == "a"
+    assert [given(first, WEB, datastore) for _ in range(4)] == ["b", "c", "b", "c"]
+    assert given(first, {ANNOTATOR: "10.0.0.8 Firefox"}, datastore) is None
+
+
+def test_when_all_are_with_others_the_log_says_so_and_when_it_ends(
+    first: NextImage, datastore: LocalDatastore, caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    for _ in range(3):
+        given(first, WEB, datastore)
+    clock.now += 600
+    with caplog.at_level(logging.INFO):
+        assert given(first, ANN, datastore) is None
+    assert "all 3 without a final label are with annotators" in caplog.text
+    assert "a lease ends in 20 minutes" in caplog.text
+    clock.now += 1201
+    assert given(first, ANN, datastore) == "a"
+
+
+def test_an_empty_datastore_gives_none(first: NextImage, tmp_path: Path) -> None:
+    assert first(ANN, make_datastore(tmp_path / "empty", [])) is None
+
+
+def test_asked_for_again_within_a_second_is_no_failure(
+    datastore: LocalDatastore, scores: ScoreStore, leases: LeaseBook
+) -> None:
+    """MONAI Label's own random draws by seconds since the last time, and fails when all are zero."""
+    strategy = NextImage("random", Random(), "", scores, leases)
+    assert all(given(strategy, WEB, datastore) in ("a", "b", "c") for _ in range(20))
+
+
+def test_labelled_and_leased_ones_are_what_a_choice_is_made_beside(
+    datastore: LocalDatastore, scores: ScoreStore, leases: LeaseBook, label: Callable[..., None]
+) -> None:
+    seen: list[tuple[set[str], set[str]]] = []
+
+    class Spy:
+        def rank(self, candidates: Any, labelled: Any, rng: np.random.Generator) -> list[Choice]:
+            seen.append(({c.id for c in candidates}, {c.id for c in labelled}))
+            return First().rank(candidates, labelled, rng)
+
+    strategy = NextImage("first", Spy(), "", scores, leases)
+    label("b")
+    strategy(ANN, datastore)
+    strategy(BOB, datastore)
+    assert seen == [({"a", "c"}, {"b"}), ({"c"}, {"a", "b"})]
+
+
+def test_a_case_that_is_labelled_while_the_order_is_made_is_not_given(
+    datastore: LocalDatastore, scores: ScoreStore, leases: LeaseBook, label: Callable[..., None]
+) -> None:
+    class Slow:
+        def rank(
+            self, candidates: list[Candidate], labelled: list[Candidate], rng: np.random.Generator
+        ) -> list[Choice]:
+            order = First().rank(candidates, labelled, rng)
+            if order[0].id == "a":
+                label("a")
+            return order
+
+    assert given(NextImage("first", Slow(), "", scores, leases), ANN, datastore) == "b"
+    assert leases.held() == ["b"]
+
+
+def test_a_case_that_was_removed_is_not_given_again(first: NextImage, datastore: LocalDatastore) -> None:
+    assert given(first, ANN, datastore) == "a"
+    datastore.remove_image("a")
+    assert given(first, ANN, datastore) == "b"
+
+
+def test_qupath_asks_for_the_next_patch_of_the_picture_that_is_open(
+    first: NextImage, datastore: LocalDatastore, leases: LeaseBook
+) -> None:
+    body = {"image": "b", "patch_size": [64, 32], "image_size": [64, 32], **WEB}
+    answer = first(body, datastore)
+    assert answer is not None
+    assert answer["id"] == "b"
+    assert answer["bbox"] == [0, 0, 64, 32]
+    assert answer["choice"]["why"] == "the one that was asked for"
+    assert leases.held() == ["b"]
+    assert given(first, ANN, datastore) == "a"
+    # With an empty name it is the next picture.
+    assert given(first, {**body, "image": ""}, datastore) == "c"
+    with pytest.raises(ImageNotFoundError, match="there is no image 'nowhere'"):
+        first({**body, "image": "nowhere"}, datastore)
+
+
+def test_a_picture_that_somebody_else_works_on_is_given_to_who_names_it_and_stays_theirs(
+    first: NextImage, datastore: LocalDatastore, leases: LeaseBook, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert given(first, ANN, datastore) == "a"
+    answer = first({"image": "a", **WEB}, datastore)
+    assert answer is not None
+    assert answer["id"] == "a"
+    assert "bbox" not in answer
+    assert "open in two viewers" in caplog.text
+    assert given(first, ANN, datastore) == "a"
+
+
+def test_two_threads_that_ask_200_times_at_once_never_get_the_same_case(
+    tmp_path: Path, scores: ScoreStore, leases: LeaseBook
+) -> None:
+    datastore = make_datastore(tmp_path / "many", [f"case{number:03}" for number in range(200)])
+    strategy = NextImage("random", Random(), "", scores, leases)
+
+    def ask(number: int) -> str | None:
+        return given(strategy, {ANNOTATOR: str(number % 2)}, datastore)
+
+    with ThreadPoolExecutor(2) as threads:
+        cases = list(threads.map(ask, range(200)))
+    assert None not in cases
+    assert max(Counter(cases).values()) == 1
+
+
+def test_two_threads_that_skip_never_hold_the_same_case_at_one_time(
+    datastore: LocalDatastore, scores: ScoreStore, leases: LeaseBook
+) -> None:
+    strategy = NextImage("random", Random(), "", scores, leases)
+
+    def work(client: str) -> list[str]:
+        own = {"client_id": client}
+        cases = []
+        for _ in range(100):
+            case = given(strategy, {**own, "skip": True}, datastore)
+            assert case is not None
+            # Nobody took it since.
+            assert given(strategy, own, datastore) == case
+            cases.append(case)
+        return cases
+
+    with ThreadPoolExecutor(2) as threads:
+        for cases in threads.map(work, ("ann", "bob")):
+            assert set(cases) == {"a", "b", "c"}
+
+
+def test_viewers_are_told_of_the_option() -> None:
+    strategy = NextImage("first", First(), "by name", ScoreStore(Path("nowhere")), LeaseBook(30))
+    assert strategy.info() == {"description": "by name", "config": {"skip": False}}
