@@ -108,6 +108,20 @@ def test_out_of_memory_halves_the_batch_and_learns_the_same(make_learner, monkey
     assert any(not torch.equal(before[name], value) for name, value in tensors(learner).items())
 
 
+def test_accumulated_gradients_are_those_of_the_whole_batch(make_learner, monkeypatch):
+    # No corrections: they are drawn anew for each part. One object a frame: each part weighs the same.
+    monkeypatch.setattr("lib.learning.step.CORRECTED", 0.0)
+    same = {"batch_size": 4, "objects_per_frame": 1, "clip_share": 0.0, "empty_frames": 0.0}
+    gradients = []
+    for parts in (1, 2, 4):
+        learner = make_learner(**same, accumulation=parts)
+        learner.advance(0.0)
+        gradients.append([p.grad for p in learner.network.parameters() if p.grad is not None])
+    for whole, *others in zip(*gradients, strict=True):
+        for other in others:
+            assert torch.allclose(whole, other, rtol=1e-3, atol=1e-5)
+
+
 def test_one_frame_that_does_not_fit_says_what_to_do(make_learner, monkeypatch):
     def never(self, batch, rng):
         raise torch.OutOfMemoryError("CUDA out of memory")

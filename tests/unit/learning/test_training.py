@@ -13,6 +13,7 @@ import torch
 from lib.engine.engines import Engines
 from lib.engine.versions import Versions
 from lib.errors import TrainingError
+from lib.learning.distributed import launch
 from lib.learning.progress import read_stats
 from lib.learning.training import Training, train
 from lib.settings import Settings
@@ -171,3 +172,10 @@ def test_no_better_epochs_end_the_training(make_plan, monkeypatch):
     plan = make_plan(max_epochs=50, early_stop_patience=2, learning_rate=1e-9, steps_per_epoch=1)
     train(plan)
     assert read_stats(plan.folder)["epoch"] <= 6
+
+
+def test_two_processes_learn_together_and_one_publishes(good):
+    # gloo on a CPU in the place of nccl on two GPUs.
+    launch(train, good, 2)
+    assert read_stats(good.folder)["status"] == "published"
+    assert Versions(good.model_dir).names() == ["v0001"]

@@ -74,7 +74,7 @@ class Learner:
         kept = EmbeddingCache(embedding_budget) if options.preset == "decoder" else None
         self._teacher = Teacher(network, weights, kept)
         self.average = Average(network)
-        self._parts = 1  # into which a batch is cut, to fit into the memory
+        self._parts = options.accumulation  # into which a batch is cut, to fit into the memory
         self._hopeless = 0
         self.steps = 0
 

@@ -38,6 +38,9 @@ class TrainOptions(BaseModel):
     max_minutes: float = Field(0.0, ge=0, description="0 for no limit")
     early_stop_patience: int = Field(10, ge=0, description="epochs without a better result, 0 to go on")
     batch_size: int = Field(8, ge=1, le=256, description="frames a step; clips for the video preset")
+    accumulation: int = Field(
+        1, ge=1, le=256, description="parts that a batch is computed in, one after the other, to save memory"
+    )
     objects_per_frame: int = Field(3, ge=1, le=16)
     steps_per_epoch: int = Field(0, ge=0, description="0 for all labelled frames once, at most 200 steps")
     learning_rate: float = Field(1e-4, gt=0, le=10)

@@ -15,7 +15,16 @@ from lib.settings import Precision
 # Options that say how long, where and how it is judged, and not what is learned: a training that was cut off
 # goes on under others.
 _NOT_IDENTITY = frozenset(
-    {"max_epochs", "max_minutes", "early_stop_patience", "device", "multi_gpu", "min_gain", "start_from"}
+    {
+        "max_epochs",
+        "max_minutes",
+        "early_stop_patience",
+        "device",
+        "multi_gpu",
+        "min_gain",
+        "start_from",
+        "accumulation",
+    }
 )
 
 
