@@ -33,7 +33,8 @@ BELOW = {
     "selection": {"errors"},
     "signals": _ENGINE,
     "learning": {"report", *_ENGINE},
-    **{task: {"learning", "selection", "signals", "report", "http", *_ENGINE} for task in TASKS},
+    "overview": {"signals", "report", *_ENGINE},
+    **{task: {"learning", "overview", "selection", "signals", "report", "http", *_ENGINE} for task in TASKS},
 }
 BELOW["main"] = {*TASKS, *BELOW["infers"]}
 # Libraries that only some parts may import.

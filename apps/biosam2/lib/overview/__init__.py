@@ -1,0 +1,1 @@
+"""How the labelling goes: one page about a datastore and the versions of its model."""

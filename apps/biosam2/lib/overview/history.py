@@ -1,0 +1,78 @@
+"""Series over time: labels, and what each version of the model was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+from lib.engine.versions import Version
+from lib.overview.datastore import ImageRecord
+
+_HOUR_S = 3600.0
+# The kinds of prompt whose course is shown.
+SHOWN = ("dice", "1 click", "3 clicks", "box", "tracked")
+
+
+def labels_over_time(records: Sequence[ImageRecord]) -> dict[str, list[tuple[float, float]]]:
+    """Labelled images by hours since the first, for each annotator and for all together."""
+    times = sorted((record.labelled_at, record.annotator) for record in records if record.labelled_at)
+    if not times:
+        return {}
+    first = float(times[0][0] or 0.0)
+    everybody = {"all": [annotator for _, annotator in times]}
+    named = {annotator for _, annotator in times if annotator}
+    groups = {**everybody, **{name: [name] for name in sorted(named)}} if len(named) > 1 else everybody
+    series = {}
+    for name, members in groups.items():
+        hours = [((at or 0.0) - first) / _HOUR_S for at, annotator in times if annotator in members]
+        series[name] = [(hour, float(count)) for count, hour in enumerate(hours, 1)]
+    return series
+
+
+def learning_curve(versions: Sequence[Version]) -> dict[str, list[tuple[float, float]]]:
+    """Dice on held-out images over the images that were learned from, by kind of prompt.
+
+    The weights that the first version had to beat stand at 0 images.
+    """
+    measured = [version for version in versions if "after" in version.metrics]
+    if not measured:
+        return {}
+    series: dict[str, list[tuple[float, float]]] = {}
+    for kind in SHOWN:
+        before = measured[0].metrics.get("before", {}).get(kind)
+        points = [(0.0, float(before))] if before is not None else []
+        for version in measured:
+            if (value := version.metrics["after"].get(kind)) is not None:
+                points.append((float(_learned_from(version)), float(value)))
+        if points:
+            series["all that count" if kind == "dice" else kind] = sorted(points)
+    return series
+
+
+def version_rows(versions: Sequence[Version], current: str | None) -> list[list[str | int | float | None]]:
+    """A row for each version, newest first: name, when, from what, images, Dice before and after."""
+    rows: list[list[str | int | float | None]] = []
+    for version in reversed(versions):
+        before, after = (version.metrics.get(when, {}).get("dice") for when in ("before", "after"))
+        rows.append(
+            [
+                f"{version.name} (in service)" if version.name == current else version.name,
+                _day(version.created),
+                version.parent or version.base,
+                _learned_from(version) or None,
+                None if before is None else f"{before:.3f}",
+                None if after is None else f"{after:.3f}",
+            ]
+        )
+    return rows
+
+
+def _learned_from(version: Version) -> int:
+    return sum(item.get("side") == "train" for item in version.data)
+
+
+def _day(created: str) -> str:
+    try:
+        return datetime.fromisoformat(created).astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return created
