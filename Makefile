@@ -21,7 +21,7 @@ QUIET   := $(if $(MAKE_TERMOUT),,-q)
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev serve sample demo fetch evaluate test lint format bench bench-accuracy bench-finetuning \
+.PHONY: help venv install install-dev serve sample demo fetch evaluate report test lint format bench bench-accuracy bench-finetuning \
 	bench-training clean
 
 help: ## List the targets.
@@ -76,6 +76,9 @@ fetch: install ## Download weights: make fetch MODEL=sam2.1_hiera_tiny
 
 evaluate: install ## Measure weights as the BioSAM-2 paper does: make evaluate ARGS="--data FOLDER"
 	@$(IN_VENV) python -m lib.evaluation $(ARGS)
+
+report: install ## Write outputs/report.html: labels, what the model is worth, where it is least sure.
+	@$(IN_VENV) python -m lib.overview --studies $(STUDIES) $(ARGS)
 
 # --- Check ---
 

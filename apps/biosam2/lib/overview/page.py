@@ -55,15 +55,14 @@ def write_overview(studies: Path, model_dir: Path, output: Path, max_voxels: int
 def _add_numbers(page: Page, records: Sequence[ImageRecord], model_dir: Path) -> None:
     labelled = [record for record in records if record.labelled_at is not None]
     versions = Versions(model_dir)
-    page.key_values(
-        {
-            "Images": len(records),
-            "Labelled": len(labelled),
-            "Annotators": len({record.annotator for record in labelled if record.annotator}),
-            "Versions of the model": len(versions.names()),
-            "In service": versions.current() or "the weights before any training",
-        }
-    )
+    pairs: list[tuple[str, str | int | float | None]] = [
+        ("Images", len(records)),
+        ("Labelled", len(labelled)),
+        ("Annotators", len({record.annotator for record in labelled if record.annotator})),
+        ("Versions of the model", len(versions.names())),
+        ("In service", versions.current() or "the weights before any training"),
+    ]
+    page.key_values(pairs)
 
 
 def _add_labels(page: Page, records: Sequence[ImageRecord]) -> None:

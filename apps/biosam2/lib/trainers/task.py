@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,6 +23,7 @@ from lib.learning.options import TrainOptions, read_options, viewer_config
 from lib.learning.plan import TrainingPlan
 from lib.learning.progress import read_stats
 from lib.learning.training import train
+from lib.overview.page import OVERVIEW_FILE, write_overview
 from lib.settings import Settings
 from lib.trainers.cases import labelled_cases
 
@@ -88,7 +90,19 @@ class FineTuneTask(TrainTask):
             torch.set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) // 2))
         plan = self._plan(options, datastore, "cuda" if device.type == "cuda" else "cpu")
         launch(train, plan, processes(device, options.multi_gpu))
+        self._write_overview(datastore, plan)
         return self.stats()
+
+    def _write_overview(self, datastore: Datastore, plan: TrainingPlan) -> None:
+        """The page about the datastore and its model; a training that ended well stays one without it."""
+        folder = getattr(datastore, "_datastore_path", None)
+        if folder is None:
+            return
+        try:
+            output = plan.folder / OVERVIEW_FILE
+            write_overview(Path(folder), plan.model_dir, output, plan.max_voxels)
+        except OSError as error:
+            logger.warning("The overview cannot be written: %s", error)
 
     def _plan(self, options: TrainOptions, datastore: Datastore, device: DeviceType) -> TrainingPlan:
         registry = self._engines.registry
