@@ -153,7 +153,7 @@ def test_3_a_training_that_is_stopped_breaks_nothing(
     assert set(np.unique(np.asarray(nib.load(labels / "case0.nii.gz").dataobj))) == {0, 1, 2}
 
 
-def test_4_the_next_click_is_better_without_a_restart(annotator: Annotator) -> None:
+def test_4_the_next_click_is_better_without_a_restart(annotator: Annotator, own_server: Server) -> None:
     before, name = annotator.click()
     assert name == "biosam2_mini"
     assert annotator.train(SHORT).status_code == 200
@@ -167,6 +167,9 @@ def test_4_the_next_click_is_better_without_a_restart(annotator: Annotator) -> N
     assert name == "v0001"
     assert after > before + 0.05
     assert "v0001" in str(annotator.info()["models"]["biosam2_point"]["weights"])
+    pages = Path(own_server.conf["model_dir"]) / "training"
+    assert "Published" in (pages / "report.html").read_text()
+    assert "v0001 (in service)" in (pages / "overview.html").read_text()
 
 
 def test_5_the_weights_can_be_had_and_their_history_is_known(annotator: Annotator, tmp_path: Path) -> None:
@@ -216,6 +219,23 @@ def test_8_a_restart_can_go_to_any_version(annotator: Annotator, own_server: Ser
     del own_server.conf["rollback"]
     own_server.start()
     assert annotator.click()[1] == "v0001"
+
+
+def test_9_a_training_starts_by_itself_after_so_many_labels(
+    annotator: Annotator, own_server: Server, tmp_path: Path
+) -> None:
+    own_server.stop()
+    own_server.conf["auto_train"] = "2"
+    own_server.start()
+    annotator.label("case0", tmp_path)
+    annotator.label("case0", tmp_path)
+    assert requests.get(f"{annotator.url}/train/", timeout=LIMIT_S).status_code == 404
+    annotator.label("case1", tmp_path)
+    task = requests.get(f"{annotator.url}/train/", timeout=LIMIT_S).json()
+    assert task["request"]["preset"] == "decoder"
+    while not annotator.is_training():
+        time.sleep(0.2)
+    requests.delete(f"{annotator.url}/train/", timeout=LIMIT_S)
 
 
 def _upload(annotator: Annotator, content: bytes) -> requests.Response:

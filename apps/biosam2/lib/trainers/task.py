@@ -86,7 +86,7 @@ class FineTuneTask(TrainTask):
         options = self.options(request)
         device = resolve_device(options.device)
         if _OWN_PROCESS in request:
-            psutil.Process().nice(_NICENESS)
+            psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else _NICENESS)
             torch.set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) // 2))
         plan = self._plan(options, datastore, "cuda" if device.type == "cuda" else "cpu")
         launch(train, plan, processes(device, options.multi_gpu))
