@@ -158,6 +158,7 @@ def test_a_full_disk_is_said_and_loses_nothing(good, monkeypatch):
     with pytest.raises(TrainingError, match="disk is full"):
         train(good)
     assert read_stats(good.folder)["status"] == "failed"
+    assert not good.frames_folder.exists()
     assert Versions(good.model_dir).names() == []
     assert Engines(Settings(precision="fp32"), good.model_dir).get().name == "biosam2_mini"
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -26,6 +23,7 @@ from lib.engine.versions import save_tensors
 from lib.errors import BioSam2Error, TrainingError
 from lib.learning import distributed
 from lib.learning.course import Course
+from lib.learning.failures import plain_errors
 from lib.learning.frames import LabelledFrames, prepare_frames
 from lib.learning.judging import judge
 from lib.learning.learner import Learner
@@ -54,7 +52,7 @@ def train(plan: TrainingPlan) -> None:
     if distributed.rank() == 0:
         progress = Progress(plan.folder, plan.options.max_epochs)
     try:
-        with _plain_errors():
+        with plain_errors(plan.frames_folder):
             Training(plan, progress).run()
     except Exception as error:
         if progress is not None:
@@ -276,24 +274,3 @@ def _require(sampler: Sampler, targets: list[Target]) -> None:
             f"no labelled object is large enough to {side}: label larger objects, or choose a larger "
             "image_size"
         )
-
-
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Whatever can go wrong, as a ``TrainingError`` with a reason that a person can act on."""
-    try:
-        yield
-    except TrainingError:
-        raise
-    except BioSam2Error as error:
-        raise TrainingError(str(error)) from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise TrainingError(
-                "the disk is full: nothing was published and nothing is lost; free some space and train again"
-            ) from error
-        raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrainingError(
-            "out of memory: choose a smaller image_size or batch_size, preset decoder, or another device"
-        ) from error
