@@ -51,6 +51,17 @@ CONFINED = {
     "matplotlib": {"report"},
     "torchvision": set(),
 }
+BELOW_ENGINE = (
+    "errors",
+    "settings",
+    "files",
+    "transforms",
+    "metrics",
+    "images",
+    "prompts",
+    "report",
+    "selection",
+)
 IMPORT_LIMIT_S = 280
 
 
@@ -181,15 +192,22 @@ def _modules(*parts: str) -> list[str]:
 @pytest.mark.parametrize(
     ("parts", "baseline"),
     [
-        (("errors", "settings", "transforms", "images", "prompts"), ["numpy", "scipy.ndimage", "torch"]),
-        (("engine",), ["torch", "sam2"]),
+        (BELOW_ENGINE, ["numpy", "scipy.ndimage", "torch"]),
+        (
+            ("engine", "signals", "learning", "overview"),
+            ["torch", "sam2", "matplotlib", "torch.utils.tensorboard"],
+        ),
         (TASKS, ["torch", "sam2", "monailabel.app"]),
     ],
     ids=["below the engine", "engine", "tasks"],
 )
 def test_an_import_does_nothing_else(parts: tuple[str, ...], baseline: list[str]) -> None:
     # Other libraries do what they do when they are imported first, before anybody looks.
-    libraries = {"images": ["nibabel", "SimpleITK", "pydicom", "PIL.Image"]}
+    libraries = {
+        "images": ["nibabel", "SimpleITK", "pydicom", "PIL.Image", "highdicom", "nrrd", "skimage.draw"],
+        "metrics": ["scipy.spatial", "scipy.sparse.csgraph"],
+        "report": ["matplotlib.figure", "matplotlib.backends.backend_agg"],
+    }
     first = baseline + [name for part in parts for name in libraries.get(part, [])]
     seen = _probe(_modules(*parts), first)
     assert seen["written"] == []
@@ -199,7 +217,7 @@ def test_an_import_does_nothing_else(parts: tuple[str, ...], baseline: list[str]
 
 
 def test_the_parts_below_the_engine_need_neither_sam2_nor_monailabel() -> None:
-    seen = _probe(_modules("errors", "settings", "transforms", "images", "prompts"), [])
+    seen = _probe(_modules(*BELOW_ENGINE), [])
     assert not {"sam2", "hydra", "monailabel", "monai"} & set(seen["modules"])
 
 

@@ -99,6 +99,7 @@ def _record(
             "after": {"dice": after.score, **after.means},
             "epochs": course.epoch,
             "best_epoch": course.best_epoch,
+            "blend": course.blend,
             "seconds": round(course.seconds, 1),
         },
         "options": plan.options.model_dump(),

@@ -73,7 +73,8 @@ def _add_course(page: Page, course: Course) -> None:
         return
     page.heading("Course")
     page.paragraph(
-        f"{course.epoch} epochs in {course.seconds / 60:.1f} minutes; the best was epoch {course.best_epoch}."
+        f"{course.epoch} epochs, {course.seconds / 60:.1f} minutes; the best was epoch {course.best_epoch}. "
+        f"Published is {course.blend:.0%} of what was learned, the rest is what it started from."
     )
     dice_series = {
         kind: [(item["epoch"], item["means"][kind]) for item in course.history if kind in item["means"]]

@@ -22,12 +22,13 @@ from lib.engine.runtime import Runtime, resolve_device
 from lib.engine.versions import save_tensors
 from lib.errors import BioSam2Error, TrainingError
 from lib.learning import distributed
+from lib.learning.blending import blend
 from lib.learning.course import Course
 from lib.learning.failures import plain_errors
 from lib.learning.frames import LabelledFrames, prepare_frames
 from lib.learning.judging import judge
 from lib.learning.learner import Learner
-from lib.learning.parameters import prepare
+from lib.learning.parameters import prepare, trained_parameters
 from lib.learning.plan import TrainingPlan
 from lib.learning.progress import Progress
 from lib.learning.publishing import publish
@@ -101,11 +102,14 @@ class Training:
         learner = Learner(
             network, self._options, sampler, self._runtime, self._plan.embedding_cache_mb * _MIB
         )
+        start = {name: value.detach().cpu().clone() for name, value in trained_parameters(network)}
         fingerprint = self._plan.fingerprint([image.digest for image in images])
         self._resume(learner, fingerprint)
         self._learn(learner, sampler, targets, fingerprint)
         if self._progress is not None:
-            network.load_state_dict(self._course.best or {}, strict=False)
+            self._course.blend = blend(
+                network, start, self._course.best or start, lambda mixed: self._worth(mixed, targets)
+            )
             publish(
                 self._plan,
                 network,
@@ -194,8 +198,7 @@ class Training:
             network.eval()
             measurement = self._measure(network, targets, f"epoch {course.epoch}")
             prepare(network, self._options.preset)
-        score = measurement.score
-        would_be_published = judge(self._before, measurement, self._options.min_gain).publish
+        would_be_published, score = self._judged(measurement)
         if (would_be_published, score) > (course.best_is_publishable, course.best_score):
             course.best = {name: value.cpu().clone() for name, value in learner.average.values.items()}
             course.best_score, course.best_epoch = score, course.epoch
@@ -207,6 +210,14 @@ class Training:
         )
         assert self._progress is not None
         self._progress.epoch(course.epoch, losses, measurement.means, score, seconds)
+
+    def _worth(self, network: Network, targets: list[Target]) -> tuple[bool, float]:
+        network.eval()
+        return self._judged(self._measure(network, targets, "a blend"))
+
+    def _judged(self, measurement: Measurement) -> tuple[bool, float]:
+        """Whether weights would be published, and their score: weights that would not are worth less."""
+        return judge(self._before, measurement, self._options.min_gain).publish, measurement.score
 
     def _is_over(self) -> bool:
         options, course = self._options, self._course
