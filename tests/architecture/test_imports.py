@@ -62,6 +62,7 @@ BELOW_ENGINE = (
     "report",
     "selection",
 )
+ABOVE_ENGINE = ("engine", "signals", "learning", "overview")
 IMPORT_LIMIT_S = 280
 
 
