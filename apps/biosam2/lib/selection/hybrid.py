@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from scipy.stats import rankdata
 
 from lib.selection.candidate import Candidate, Choice
 from lib.selection.diversity import diverse_order
@@ -21,17 +22,17 @@ from lib.selection.uncertainty import UNSCORED
 COLD_START = 4
 # Labels after which the noise has fallen to a half, a third, a quarter...
 FADING = 8
-# A score of 0 would never be drawn, whatever the noise.
-LEAST_SCORE = 1e-3
 
 
 class Hybrid:
     """Diversity until ``cold_start`` images are labelled, then noisy uncertainty spread over the labels.
 
-    *Noise.* An image is next with a probability in proportion to ``score ** power``: power noise (Kirsch et
-    al. 2021, "Stochastic batch acquisition"), drawn as ``power * log(score)`` plus Gumbel noise. With n
-    labels ``power = 1 + (n - cold_start) / fading``: it begins near chance, which covers the pool, and ends
-    near the greedy order, when the scores are those of a model that has learned.
+    *Noise.* The candidate of rank r by uncertainty is next with a probability in proportion to
+    ``r ** -power``: power noise on ranks (Kirsch et al. 2021, "Stochastic batch acquisition", softrank), drawn
+    as ``-power * log(r)`` plus Gumbel noise. On ranks, because scores lie close together: of 0.26 and 0.19 the
+    first would hardly be likelier than the second. With n labels ``power = 1 + (n - cold_start) / fading``: it
+    begins with chance that covers the pool, and ends near the greedy order, when the scores are those of a
+    model that has learned.
 
     *Spread.* Every second choice takes the label that is in the fewest images so far, and of the candidates
     in which the model found it the first of the noisy order. The other choices take the first of all, so that
@@ -59,8 +60,9 @@ class Hybrid:
 
     def _noisy(self, scored: Sequence[Candidate], labels: int, rng: np.random.Generator) -> list[Candidate]:
         power = 1 + (labels - self._cold_start) / self._fading
-        scores = np.array([max(one.score or 0.0, LEAST_SCORE) for one in scored])
-        keys = power * np.log(scores) + rng.gumbel(size=len(scores))
+        # Equal scores share the mean of their ranks.
+        ranks = rankdata([-(one.score or 0.0) for one in scored])
+        keys = rng.gumbel(size=len(scored)) - power * np.log(ranks)
         return [scored[place] for place in np.argsort(-keys, kind="stable")]
 
 
