@@ -28,11 +28,11 @@ class Hybrid:
     """Diversity until ``cold_start`` images are labelled, then noisy uncertainty spread over the labels.
 
     *Noise.* The candidate of rank r by uncertainty is next with a probability in proportion to
-    ``r ** -power``: power noise on ranks (Kirsch et al. 2021, "Stochastic batch acquisition", softrank), drawn
-    as ``-power * log(r)`` plus Gumbel noise. On ranks, because scores lie close together: of 0.26 and 0.19 the
-    first would hardly be likelier than the second. With n labels ``power = 1 + (n - cold_start) / fading``: it
-    begins with chance that covers the pool, and ends near the greedy order, when the scores are those of a
-    model that has learned.
+    ``r ** -power``: power noise on ranks (Kirsch et al. 2021, "Stochastic batch acquisition", softrank),
+    drawn as ``-power * log(r)`` plus Gumbel noise. On ranks, because scores lie close together: of 0.26 and
+    0.19 the first would hardly be likelier than the second. With n labels
+    ``power = 1 + (n - cold_start) / fading``: it begins with chance that covers the pool, and ends near the
+    greedy order, when the scores are those of a model that has learned.
 
     *Spread.* Every second choice takes the label that is in the fewest images so far, and of the candidates
     in which the model found it the first of the noisy order. The other choices take the first of all, so that
