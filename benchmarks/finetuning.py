@@ -123,7 +123,7 @@ def train(url: str, options: Mapping[str, Any]) -> tuple[float, str]:
     """Trains as a viewer does. Returns minutes, and the server's last word."""
     started = time.monotonic()
     requests.post(f"{url}/train/{TRAINER}", json=dict(options), timeout=60).raise_for_status()
-    while requests.get(f"{url}/train/?check_if_running=true", timeout=60).status_code == 200:
+    while requests.get(f"{url}/train/", timeout=60).json()["status"] in ("SUBMITTED", "RUNNING"):
         time.sleep(POLL_SECONDS)
     stats = requests.get(f"{url}/info/", timeout=60).json()["train_stats"][TRAINER]
     return (time.monotonic() - started) / 60, stats["message"]
