@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lib.errors import BioSam2Error
+from lib.evaluation.active_learning import run_active_learning
 from lib.evaluation.datastore import list_cases
 from lib.evaluation.entrants import open_entrants
 from lib.evaluation.options import Options, parse_options
@@ -19,14 +20,20 @@ from lib.evaluation.trials import Rules
 # As the shell has it for a process that Ctrl-C ended.
 INTERRUPTED = 130
 FAILED = 2
+# The first argument for simulated annotation, which has options of its own.
+ACTIVE_LEARNING = "active-learning"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: 0 with the results written, 2 with one line of reason, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given[:1] == [ACTIVE_LEARNING]:
+            print(run_active_learning(given[1:]))
+            return 0
         presets = read_presets()
-        options = parse_options(sys.argv[1:] if arguments is None else arguments, list(presets))
+        options = parse_options(given, list(presets))
         plan = plan_for(options, presets[options.preset] if options.preset else None)
         entrants = open_entrants(options)
         outcome = evaluate(plan, entrants, options)
