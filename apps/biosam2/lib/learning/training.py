@@ -79,6 +79,8 @@ class Training:
         self._courtesy = Courtesy(plan.model_dir)
         self._course = Course()
         self._before = Measurement({})
+        frozen = plan.options.preset == "decoder"
+        self._embeddings = EmbeddingCache(plan.embedding_cache_mb * _MIB) if frozen else None
 
     def run(self) -> None:
         """From the labels to the verdict."""
@@ -157,16 +159,17 @@ class Training:
         )
         return before
 
-    def _measure(self, network: Network, targets: list[Target], what: str) -> Measurement:
-        """Measures a network as it is in service."""
-        predictor = Predictor(network, self._runtime, self._kept(), "validation", what)
+    def _measure(
+        self, network: Network, targets: list[Target], what: str, kept: EmbeddingCache | None = None
+    ) -> Measurement:
+        """Measures a network as it is in service; with kept embeddings where its encoder is frozen."""
+        version = what if kept is None else "frozen encoder"
+        embeddings = kept if kept is not None else EmbeddingCache(self._plan.embedding_cache_mb * _MIB)
+        predictor = Predictor(network, self._runtime, embeddings, "validation", version)
         steps = tqdm(measure(predictor, targets), desc=f"Measuring {what}", disable=None)
         *_, last = steps
         assert last is not None
         return last
-
-    def _kept(self) -> EmbeddingCache:
-        return EmbeddingCache(self._plan.embedding_cache_mb * _MIB)
 
     def _learn(self, learner: Learner, sampler: Sampler, targets: list[Target], fingerprint: str) -> None:
         """Epochs, until they are done, no better any more, or out of time."""
@@ -179,9 +182,11 @@ class Training:
             sums: dict[str, float] = {}
             for done in range(1, steps + 1):
                 self._courtesy.give_way()
-                losses = learner.advance(self._share_done(done / steps, started))
+                # One clock for all processes: by their own they would learn at different rates.
+                share = distributed.from_first(self._share_done(done / steps, started))
+                losses = learner.advance(share)
                 sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
-                if distributed.from_first(course.seconds + time.monotonic() - started > options.limit_s):
+                if share >= 1.0:
                     break
             course.epoch += 1
             if self._progress is not None:
@@ -196,7 +201,7 @@ class Training:
         course, network = self._course, learner.network
         with learner.average.in_place():
             network.eval()
-            measurement = self._measure(network, targets, f"epoch {course.epoch}")
+            measurement = self._measure(network, targets, f"epoch {course.epoch}", self._embeddings)
             prepare(network, self._options.preset)
         would_be_published, score = self._judged(measurement)
         if (would_be_published, score) > (course.best_is_publishable, course.best_score):
@@ -213,7 +218,7 @@ class Training:
 
     def _worth(self, network: Network, targets: list[Target]) -> tuple[bool, float]:
         network.eval()
-        return self._judged(self._measure(network, targets, "a blend"))
+        return self._judged(self._measure(network, targets, "a blend", self._embeddings))
 
     def _judged(self, measurement: Measurement) -> tuple[bool, float]:
         """Whether weights would be published, and their score: weights that would not are worth less."""
