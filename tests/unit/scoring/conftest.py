@@ -1,4 +1,4 @@
-"""A datastore of small images, as MONAI Label opens it."""
+"""A datastore of small images, as MONAI Label opens it, and the bundled weights."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
 
+from lib.engine.engines import Engines
+from lib.settings import Settings
 from tests.support.phantoms import rimmed
+from tests.support.server import copy_model_folder
 from tests.support.studies import write_nifti
 
 IMAGES = 3
+SETTINGS = Settings(device="cpu", precision="fp32", embedding_cache_mb=64)
+LABEL_INFO = [{"name": "bright", "idx": 1}, {"name": "dark", "idx": 2}]
 
 
 @pytest.fixture
@@ -31,12 +36,29 @@ def open_datastore(studies: Path) -> Callable[[], LocalDatastore]:
     return lambda: LocalDatastore(str(studies), extensions=("*.nii.gz", "*.png"), auto_reload=False)
 
 
-def write_label(folder: Path, image_id: str, seed: int) -> Path:
-    """A file with the truth of a phantom: 1 bright, 2 dark."""
-    phantom = rimmed(seed)
-    array = sum(value * mask.astype(np.uint8) for value, mask in enumerate(phantom.objects.values(), 1))
+@pytest.fixture
+def datastore(open_datastore: Callable[[], LocalDatastore]) -> LocalDatastore:
+    """The folder, opened."""
+    return open_datastore()
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Engines:
+    """The bundled weights in a model folder of their own."""
+    return Engines(SETTINGS, copy_model_folder(tmp_path / "model"))
+
+
+def write_label(folder: Path, image_id: str, seed: int, shift: int = 0) -> Path:
+    """A file with the truth of a phantom, 1 bright and 2 dark, moved along i by some voxels."""
+    objects = rimmed(seed).objects
+    array = sum(value * mask.astype(np.uint8) for value, mask in enumerate(objects.values(), 1))
     folder.mkdir(parents=True, exist_ok=True)
-    return write_nifti(folder / f"{image_id}.nii.gz", array, phantom.affine)
+    return write_nifti(folder / f"{image_id}.nii.gz", np.roll(array, shift, axis=0), rimmed(seed).affine)
 
 
-LABEL_INFO = [{"name": "bright", "idx": 1}, {"name": "dark", "idx": 2}]
+def save_label(
+    datastore: LocalDatastore, folder: Path, seed: int, tag: str = "final", shift: int = 0, **info: object
+) -> None:
+    """Saves the truth of ``case<seed>`` as a client does."""
+    path = write_label(folder / tag, f"case{seed}", seed, shift)
+    datastore.save_label(f"case{seed}", str(path), tag, {"label_info": LABEL_INFO, **info})

@@ -12,7 +12,7 @@ from monailabel.datastore.local import LocalDatastore
 from lib.scoring.record import open_shared, share_record
 from tests.unit.scoring.conftest import LABEL_INFO, write_label
 
-TAGS = 25
+TAGS = 15
 RECORD = "datastore_v2.json"
 
 
@@ -129,12 +129,8 @@ def test_a_server_that_watches_its_folder_sees_what_another_process_wrote(studie
         server._observer.join()
 
 
-def _annotate(studies: Path, labels: Path, ready, begin) -> None:
-    """A person's process: a label for every tag, each with the names of its classes."""
-    datastore = LocalDatastore(str(studies), auto_reload=False)
-    share_record(datastore)
-    ready.release()
-    begin.wait()
+def _annotate(datastore: LocalDatastore, labels: Path) -> None:
+    """A person: a label for every tag, each with the names of its classes."""
     for number in range(TAGS):
         told = {"label_info": LABEL_INFO, "client_id": str(number)}
         datastore.save_label("case0", str(labels / "case0.nii.gz"), f"tag{number}", told)
@@ -151,13 +147,14 @@ def _score(studies: Path, name: str, ready, begin) -> None:
             datastore.update_image_info(image, {f"{name}{number}": number / TAGS})
 
 
+@pytest.mark.slow
 def test_three_processes_that_write_at_once_lose_nothing(studies, open_datastore, tmp_path):
-    open_datastore()
+    server = open_datastore()
+    share_record(server)
     labels = write_label(tmp_path / "drawn", "case0", 0).parent
     context = multiprocessing.get_context("spawn")
     ready, begin = context.Semaphore(0), context.Event()
     processes = [
-        context.Process(target=_annotate, args=(studies, labels, ready, begin)),
         context.Process(target=_score, args=(studies, "a", ready, begin)),
         context.Process(target=_score, args=(studies, "b", ready, begin)),
     ]
@@ -166,6 +163,7 @@ def test_three_processes_that_write_at_once_lose_nothing(studies, open_datastore
     for _ in processes:
         ready.acquire()
     begin.set()
+    _annotate(server, labels)
     for process in processes:
         process.join()
         assert process.exitcode == 0

@@ -30,11 +30,13 @@ class Calibration:
         predicted: knots, rising; none for the identity.
         true: the curve's value at each.
         pairs: that it was fitted on.
+        images: labelled ones, that the pairs are from; also where they were too few.
     """
 
     predicted: tuple[float, ...] = ()
     true: tuple[float, ...] = ()
     pairs: int = 0
+    images: int = 0
 
     def __call__(self, iou: float) -> float:
         """The IoU to expect where the network predicts this one, 0 to 1."""
@@ -89,6 +91,7 @@ def save_calibration(model_dir: Path, weights: str, calibration: Calibration) ->
     facts = {
         "weights": weights,
         "pairs": calibration.pairs,
+        "images": calibration.images,
         "predicted": calibration.predicted,
         "true": calibration.true,
     }
@@ -101,7 +104,8 @@ def load_calibration(model_dir: Path, weights: str) -> Calibration:
         facts = json.loads(_path(model_dir).read_text(encoding="utf-8"))
         if facts["weights"] != weights:
             return IDENTITY
-        return Calibration(tuple(facts["predicted"]), tuple(facts["true"]), int(facts["pairs"]))
+        counts = int(facts["pairs"]), int(facts["images"])
+        return Calibration(tuple(facts["predicted"]), tuple(facts["true"]), *counts)
     except FileNotFoundError:
         return IDENTITY
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -118,7 +118,12 @@ class NearestLabelSource:
     @property
     def name(self) -> str:
         """Without the slices: one label more does not make all scores anew."""
-        return f"nearest {self._most}"
+        return self.name_for(self._most)
+
+    @staticmethod
+    def name_for(most: int = MOST_CLASSES) -> str:
+        """The name of a source that looks for so many classes, before there is one."""
+        return f"nearest {most}"
 
     def suggest(self, predictor: Predictor, frames: Frames, digest: str, index: int) -> list[Suggestion]:
         """A box around each object of the nearest slice where it was found on the frame.

@@ -75,10 +75,15 @@ def native_mask(logits: NDArray[np.float32], height: int, width: int) -> Mask:
     return mask
 
 
-def piece_boxes(mask: Mask, most: int) -> list[FramePrompts]:
-    """Tight boxes around the largest 4-connected pieces of a mask (H, W), the largest first."""
+def largest_pieces(mask: Mask, most: int) -> list[Mask]:
+    """The largest 4-connected pieces of a mask (H, W), the largest first; of two as large, the upper one."""
     pieces, count = ndimage.label(mask)
     sizes = np.bincount(pieces.ravel())[1:]
-    none = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
     largest = np.argsort(-sizes, kind="stable")[: min(count, most)] + 1
-    return [FramePrompts(*none, box=tight_box(pieces == piece)) for piece in largest.tolist()]
+    return [pieces == piece for piece in largest.tolist()]
+
+
+def piece_boxes(mask: Mask, most: int) -> list[FramePrompts]:
+    """Tight boxes around the largest 4-connected pieces of a mask (H, W), the largest first."""
+    none = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
+    return [FramePrompts(*none, box=tight_box(piece)) for piece in largest_pieces(mask, most)]

@@ -1,0 +1,72 @@
+"""What the app's scoring methods share: options that are checked, and manners."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+
+from lib.engine.engines import Engines
+from lib.scoring.options import ScoringOptions, read_options
+from lib.scoring.process import give_way, is_own_process
+from lib.scoring.record import share_record
+from lib.settings import Settings
+
+O = TypeVar("O", bound=ScoringOptions)  # noqa: E741
+
+
+class Scoring(ScoringMethod, Generic[O]):
+    """A scoring method of the app.
+
+    Args:
+        name: that clients call it.
+        description: for people.
+        settings: of the app.
+        engines: which weights are in service, and the folder of their scores.
+        kind: of its options.
+    """
+
+    def __init__(self, name: str, description: str, settings: Settings, engines: Engines, kind: type[O]):
+        super().__init__(description)
+        self.name = name
+        self._settings = settings
+        self._engines = engines
+        self._kind = kind
+
+    def info(self) -> dict[str, Any]:
+        """What ``/info/`` shows, with the options and their defaults."""
+        return {**super().info(), "config": self._kind().model_dump()}
+
+    def options(self, request: Mapping[str, Any]) -> O:
+        """The options of a request.
+
+        Raises:
+            EvaluationError: naming what is wrong with them.
+            DeviceError: for a device that does not exist here.
+        """
+        return read_options(self._kind, request)
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Scores. MONAI Label calls it in a process of its own, which it kills to stop the scoring.
+
+        Whatever was scored before it was killed is kept, and the next call goes on from there.
+
+        Args:
+            request: the options that the client changed.
+            datastore: whose images are scored.
+
+        Returns:
+            What was done, in plain JSON.
+        """
+        options = self.options(request)
+        if is_own_process():
+            give_way(self._settings.threads)
+        share_record(datastore)
+        return self.score(options, datastore)
+
+    @abstractmethod
+    def score(self, options: O, datastore: Datastore) -> dict[str, Any]:
+        """Scores the images of a datastore."""

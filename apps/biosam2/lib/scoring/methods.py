@@ -1,0 +1,65 @@
+"""The app's scoring methods by the names that clients call them, and all of them at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+
+from lib.engine.engines import Engines
+from lib.errors import BioSam2Error
+from lib.scoring.agreement import DiceScoring, NsdScoring
+from lib.scoring.annotation_stats import AnnotationStats
+from lib.scoring.method import Scoring
+from lib.scoring.options import ScoringOptions
+from lib.scoring.uncertainty import UncertaintyScoring
+from lib.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+ALL = "biosam2_all"
+
+
+def all_methods(settings: Settings, engines: Engines) -> dict[str, Scoring[Any]]:
+    """Every method by its name.
+
+    Args:
+        settings: of the app.
+        engines: which weights are in service, and the folder of their scores.
+    """
+    # What is quick, and what people wait for, comes first.
+    methods: list[Scoring[Any]] = [
+        AnnotationStats(settings, engines),
+        DiceScoring(settings, engines),
+        NsdScoring(settings, engines),
+        UncertaintyScoring(settings, engines),
+    ]
+    everything = AllScoring(settings, engines, {method.name: method for method in methods})
+    return {method.name: method for method in [*methods, everything]}
+
+
+class AllScoring(Scoring[ScoringOptions]):
+    """Every method, one after the other in one process: starting a process takes ten seconds.
+
+    Args:
+        settings: of the app.
+        engines: which weights are in service.
+        methods: to run, in this order.
+    """
+
+    def __init__(self, settings: Settings, engines: Engines, methods: Mapping[str, Scoring[Any]]):
+        super().__init__(ALL, "Every scoring, one after the other", settings, engines, ScoringOptions)
+        self._methods = methods
+
+    def score(self, options: ScoringOptions, datastore: Datastore) -> dict[str, Any]:
+        """Runs the methods; one that fails stops no other."""
+        results: dict[str, Any] = {}
+        for name, method in self._methods.items():
+            try:
+                results[name] = method.score(method.options(options.model_dump()), datastore)
+            except BioSam2Error as error:
+                results[name] = {"error": str(error)}
+                logger.error("%s: %s", name, error)
+        return results

@@ -1,0 +1,159 @@
+"""``biosam2_uncertainty``: how sure the model is of each image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+
+from lib.engine.checkpoints import Weights
+from lib.engine.engines import Engines
+from lib.engine.predictor import Predictor
+from lib.errors import BioSam2Error
+from lib.images.reading import read_image
+from lib.scoring.files import image_path, label_entry, stamp, weights_key
+from lib.scoring.infos import write_info
+from lib.scoring.method import Scoring
+from lib.scoring.options import UncertaintyOptions
+from lib.scoring.progress import Progress
+from lib.scoring.references import References
+from lib.settings import Settings
+from lib.signals.calibration import Calibration, load_calibration
+from lib.signals.combining import combine
+from lib.signals.labelled import image_frames
+from lib.signals.scorer import score_image
+from lib.signals.store import ImageScore, ScoreStore
+
+logger = logging.getLogger(__name__)
+
+NAME = "biosam2_uncertainty"
+# Of the signals and how they are combined: another number makes all scores anew.
+_VERSION = 1
+_DIGITS = 4
+
+
+class UncertaintyScoring(Scoring[UncertaintyOptions]):
+    """Scores images that are new, that have changed, or that were scored with other weights or settings.
+
+    Images without a label come first. A score is kept as soon as it is made, so that a scoring which is
+    stopped, by its limits or by a kill, goes on at the next call.
+
+    Args:
+        settings: of the app.
+        engines: which weights are in service, and the folder of their scores.
+    """
+
+    def __init__(self, settings: Settings, engines: Engines):
+        super().__init__(
+            NAME, "How sure the model is of each image, 0 (sure) to 1", settings, engines, UncertaintyOptions
+        )
+
+    def score(self, options: UncertaintyOptions, datastore: Datastore) -> dict[str, Any]:
+        """Scores the images of a datastore."""
+        progress = Progress(NAME, options.limit_s)
+        run = _Run(self._settings, self._engines, options, datastore)
+        images = _in_order(datastore, options.images == "all")
+        for number, image_id in enumerate(progress.over(images, options.max_images)):
+            try:
+                score, is_new = run.score(image_id)
+            except BioSam2Error as error:
+                progress.failure(image_id, error)
+                continue
+            write_info(datastore, image_id, {NAME: facts(score)})
+            if is_new:
+                progress.scored(image_id, f"{score.score:.3f}", len(images) - number - 1)
+            else:
+                progress.unchanged += 1
+        for image_id, score in run.recalibrated(images):
+            write_info(datastore, image_id, {NAME: facts(score)})
+        return {**progress.summary(), "weights": run.weights.name}
+
+
+@dataclass
+class _Run:
+    """One call: the weights, and what is known of the labels."""
+
+    settings: Settings
+    engines: Engines
+    options: UncertaintyOptions
+    datastore: Datastore
+
+    def __post_init__(self) -> None:
+        self._model_dir = self.engines.registry.folder
+        self._store = ScoreStore(self._model_dir)
+        self._predictor: Predictor = self.engines.get(self.options.device)
+        self.weights: Weights = self.engines.weights(self.options.device)
+        self._references = References(self.datastore, self.settings.max_voxels)
+        self._key = weights_key(self.weights, self._predictor)
+        self._kind = f"{_VERSION}: {self._key}, {self.options.plan.name}, {self._references.kind}"
+        self._calibration: Calibration = load_calibration(self._model_dir, self._key)
+        self._is_calibrated = False
+
+    def score(self, image_id: str) -> tuple[ImageScore, bool]:
+        """The score of an image, and whether it was made now."""
+        path = image_path(self.datastore, image_id)
+        now = stamp(path)
+        old = None if self.options.again else self._store.get(image_id)
+        if old is not None and (old.settings, old.stamp) == (self._kind, now):
+            return old, False
+        image = read_image(path, self.settings.max_voxels)
+        if old is not None and old.is_of(image.digest, self._kind):
+            # The file was written again with the same content.
+            same = replace(old, stamp=now)
+            self._store.put(image_id, same)
+            return same, False
+        self._calibrate()
+        found = score_image(
+            self._predictor,
+            image_frames(image),
+            image.digest,
+            self._references.sources(),
+            self.options.plan,
+            self._calibration,
+            self.engines.courtesy.give_way,
+        )
+        found = replace(found, weights=self.weights.name, settings=self._kind, stamp=now)
+        self._store.put(image_id, found)
+        return found, True
+
+    def _calibrate(self) -> None:
+        """Once in a call, and only where something has to be scored anyway."""
+        if not self._is_calibrated:
+            give_way = self.engines.courtesy.give_way
+            self._calibration = self._references.calibration(
+                self._predictor, self._key, self._model_dir, give_way
+            )
+            self._is_calibrated = True
+
+    def recalibrated(self, images: Sequence[str]) -> Iterator[tuple[str, ImageScore]]:
+        """Combines those scores anew that were made before the calibration was; their parts stay."""
+        for image_id in images:
+            old = self._store.get(image_id)
+            if old is None or old.settings != self._kind or old.calibration == self._calibration.name:
+                continue
+            score = combine(old.parts, self._calibration)
+            new = replace(old, score=score, calibration=self._calibration.name)
+            self._store.put(image_id, new)
+            yield image_id, new
+
+
+def facts(score: ImageScore) -> Mapping[str, Any]:
+    """What an image's info says of its score."""
+    return {
+        "score": round(score.score, _DIGITS),
+        "parts": {name: round(value, _DIGITS) for name, value in score.parts.items()},
+        "slice": score.slice_index,
+        "labels": list(score.labels),
+        "weights": score.weights,
+    }
+
+
+def _in_order(datastore: Datastore, with_labelled: bool) -> list[str]:
+    """Images without a final label first."""
+    images = sorted(datastore.list_images())
+    have = {image_id for image_id in images if label_entry(datastore, image_id) is not None}
+    waiting = [image_id for image_id in images if image_id not in have]
+    return [*waiting, *(image_id for image_id in images if image_id in have and with_labelled)]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from lib.engine.engines import Engines
+from lib.scoring.agreement import DiceScoring, NsdScoring
+from tests.support.phantoms import dice as reference_dice
+from tests.support.phantoms import rimmed
+from tests.support.studies import write_nifti
+from tests.unit.scoring.conftest import LABEL_INFO, SETTINGS, save_label
+
+
+@pytest.fixture
+def dice(engines: Engines) -> DiceScoring:
+    return DiceScoring(SETTINGS, engines)
+
+
+@pytest.fixture
+def nsd(engines: Engines) -> NsdScoring:
+    return NsdScoring(SETTINGS, engines)
+
+
+def test_without_labels_there_is_nothing_to_compare(dice, datastore):
+    summary = dice({}, datastore)
+    assert (summary["scored"], summary["images"]) == (0, 0)
+    assert "mean" not in summary
+    assert "dice" not in datastore.get_image_info("case0")
+
+
+def test_the_label_that_the_model_made_is_compared_with_the_one_that_was_accepted(dice, datastore, tmp_path):
+    save_label(datastore, tmp_path, 0, "original", shift=3)
+    save_label(datastore, tmp_path, 0, "final")
+    summary = dice({}, datastore)
+    truth = rimmed(0).objects
+    expected = {name: reference_dice(np.roll(mask, 3, axis=0), mask) for name, mask in truth.items()}
+    info = datastore.get_image_info("case0")
+    assert info["dice_details"]["by_label"] == pytest.approx(expected, abs=1e-4)
+    assert info["dice"] == pytest.approx(np.mean(list(expected.values())), abs=1e-4)
+    assert info["dice_details"]["against"] == "original"
+    assert summary["mean"] == pytest.approx(info["dice"])
+    json.dumps(info, allow_nan=False)
+
+
+def test_an_answer_that_was_accepted_as_it_was_is_1(dice, nsd, datastore, tmp_path):
+    for tag in ("original", "final"):
+        save_label(datastore, tmp_path, 1, tag)
+    dice({}, datastore)
+    nsd({}, datastore)
+    info = datastore.get_image_info("case1")
+    assert (info["dice"], info["nsd"]) == (1.0, 1.0)
+
+
+def test_a_surface_may_be_off_by_the_tolerance(nsd, datastore, tmp_path):
+    # The voxels are 1 mm along i, and the answer is off by 3 of them.
+    save_label(datastore, tmp_path, 0, "original", shift=3)
+    save_label(datastore, tmp_path, 0, "final")
+    nsd({"tolerance_mm": 3}, datastore)
+    assert datastore.get_image_info("case0")["nsd"] == 1
+    nsd({"tolerance_mm": 0.5}, datastore)
+    assert 0 < datastore.get_image_info("case0")["nsd"] < 0.6
+
+
+def test_where_no_answer_was_kept_the_model_is_asked(dice, nsd, datastore, tmp_path):
+    save_label(datastore, tmp_path, 2)
+    dice({}, datastore)
+    nsd({}, datastore)
+    info = datastore.get_image_info("case2")
+    # The bundled weights take the cores of these bodies and leave their rims.
+    assert 0.3 < info["dice"] < 0.98
+    assert 0 <= info["nsd"] <= 1
+    assert set(info["dice_details"]["by_label"]) == {"bright", "dark"}
+    assert info["dice_details"]["against"] == "model"
+
+
+def test_only_what_changed_is_compared_again(dice, datastore, tmp_path):
+    save_label(datastore, tmp_path, 0)
+    save_label(datastore, tmp_path, 1)
+    assert (dice({}, datastore)["scored"], dice({}, datastore)["scored"]) == (2, 0)
+    save_label(datastore, tmp_path, 1, "original")
+    summary = dice({}, datastore)
+    assert (summary["scored"], summary["unchanged"], summary["images"]) == (1, 1, 2)
+    assert dice({"again": True}, datastore)["scored"] == 2
+
+
+def test_a_class_that_the_model_missed_counts_and_names_that_are_others_are_one_object(
+    dice, datastore, tmp_path
+):
+    truth = rimmed(0).objects
+    bright = truth["bright"].astype(np.uint8)
+    path = write_nifti(tmp_path / "case0.nii.gz", bright, rimmed(0).affine)
+    datastore.save_label("case0", str(path), "original", {"label_info": LABEL_INFO[:1]})
+    save_label(datastore, tmp_path, 0)
+    dice({}, datastore)
+    assert datastore.get_image_info("case0")["dice_details"]["by_label"] == {"bright": 1.0, "dark": 0.0}
+    datastore.save_label("case0", str(path), "original", {"label_info": [{"name": "thing", "idx": 1}]})
+    dice({"again": True}, datastore)
+    both = (truth["bright"] | truth["dark"]).astype(np.uint8)
+    expected = {"bright, dark": pytest.approx(reference_dice(bright, both), abs=1e-4)}
+    assert datastore.get_image_info("case0")["dice_details"]["by_label"] == expected
+
+
+def test_a_label_that_cannot_be_read_is_named_and_stops_no_other(dice, datastore, tmp_path):
+    save_label(datastore, tmp_path, 0)
+    save_label(datastore, tmp_path, 1)
+    (tmp_path / "studies" / "labels" / "final" / "case0.nii.gz").write_bytes(b"no label")
+    summary = dice({}, datastore)
+    assert set(summary["failed"]) == {"case0"}
+    assert summary["scored"] == 1

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import http.server
+import json
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from lib.engine.versions import Versions
+from lib.scoring import background
+from lib.scoring.background import AutomaticScoring, ask_server, state_of
+from lib.scoring.methods import ALL
+from tests.unit.scoring.conftest import save_label
+
+
+@pytest.fixture
+def queue(monkeypatch) -> Iterator[list[dict]]:
+    """MONAI Label's queue, without its processes."""
+    waiting: list[dict] = []
+
+    def run(method, request, params, enqueue):
+        if not enqueue and any(task["status"] == "RUNNING" for task in waiting):
+            return None, "runs already"
+        task = {"id": str(len(waiting)), "status": "SUBMITTED", "request": {**request, **params}}
+        waiting.append(task)
+        return task, None
+
+    monkeypatch.setattr(background.AsyncTask, "run", run)
+    monkeypatch.setattr(background, "tasks", lambda name: waiting)
+    monkeypatch.setattr(background, "processes", lambda name: {})
+    yield waiting
+    for task in waiting:
+        task["status"] = "DONE"
+    for thread in threading.enumerate():
+        if thread.name == "scoring priority":
+            thread.join()
+
+
+def test_a_scoring_is_started_under_its_own_name(queue):
+    task = background.start("dice", {"again": True, "method": "other"})
+    assert task["request"] == {"method": "dice", "again": True}
+    task["status"] = "RUNNING"
+    assert background.start("dice", {}) is None
+    assert background.start("dice", {}, enqueue=True) is not None
+
+
+def test_its_process_gives_way_as_soon_as_there_is_one(queue, monkeypatch):
+    lowered, done = [], threading.Event()
+
+    def lower(pid):
+        lowered.append(pid)
+        done.set()
+
+    monkeypatch.setattr(background, "lower_priority", lower)
+    monkeypatch.setattr(background, "processes", lambda name: {"0": type("Process", (), {"pid": 4711})})
+    task = background.start("dice", {})
+    assert not lowered
+    task["status"] = "RUNNING"
+    assert done.wait(30)
+    assert lowered == [4711]
+
+
+def test_by_itself_it_scores_what_has_changed_and_one_scoring_waits_at_most(queue):
+    state = ["a"]
+    automatic = AutomaticScoring(lambda: state[0])
+    first = automatic.start()
+    assert first["request"]["method"] == ALL
+    state[0] = "b"
+    assert automatic.start() is None  # the one that waits will see it
+    first["status"] = "RUNNING"
+    second = automatic.start()
+    assert second is not None
+    second["status"] = "DONE"
+    assert automatic.start() is None  # nothing has changed
+    state[0] = "c"
+    assert automatic.start() is not None
+    assert len(queue) == 3
+
+
+def test_a_change_that_the_waiting_one_will_see_is_not_scored_twice(queue):
+    state = ["a"]
+    automatic = AutomaticScoring(lambda: state[0])
+    task = automatic.start()
+    state[0] = "b"
+    automatic.start()
+    task["status"] = "DONE"
+    # It had read the state before "b": that is still to be scored, once.
+    assert automatic.start() is not None
+    queue[-1]["status"] = "DONE"
+    assert automatic.start() is None
+
+
+def test_images_labels_and_weights_are_the_state(datastore, tmp_path, engines, studies):
+    versions = Versions(engines.registry.folder)
+    seen = [state_of(datastore, versions)]
+    assert state_of(datastore, versions) == seen[0]
+    datastore.update_image_info("case0", {"biosam2_uncertainty": {"score": 0.5}})
+    assert state_of(datastore, versions) == seen[0]
+    save_label(datastore, tmp_path, 0)
+    seen.append(state_of(datastore, versions))
+    (studies / "case2.nii.gz").unlink()
+    datastore.refresh()
+    seen.append(state_of(datastore, versions))
+    (engines.registry.folder / "current").write_text("v0001\n")
+    seen.append(state_of(datastore, versions))
+    assert len(set(seen)) == 4
+
+
+class _Answer(http.server.BaseHTTPRequestHandler):
+    """Says what it was asked; 401 for /closed."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        content = json.dumps({"path": self.path, "params": json.loads(body)}).encode()
+        self.send_response(401 if self.path == "/closed" else 200)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(params=["http", "https"])
+def port(request, tmp_path) -> Iterator[int]:
+    """A server on this machine; its certificate is its own and for another name."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
+    if request.param == "https":
+        names = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem", "-subj", "/CN=elsewhere"]
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names]
+        subprocess.run(command, check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.handle_error = lambda *arguments: None  # of plain HTTP
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_server_is_asked_with_and_without_tls(port):
+    assert ask_server("/scoring/", {"again": True}, port) == {"path": "/scoring/", "params": {"again": True}}
+    assert ask_server("/scoring/", None, port)["params"] == {}
+
+
+def test_a_refusal_is_no_error(port, caplog):
+    assert ask_server("/closed", None, port) is None
+    assert "did not take POST /closed" in caplog.text
+
+
+def test_a_server_that_does_not_answer_is_no_error(caplog):
+    assert ask_server("/scoring/", None, 1) is None
+    assert "did not take POST /scoring/" in caplog.text

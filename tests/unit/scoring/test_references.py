@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from lib.scoring.references import MOST_SLICES, References, _shares
+from lib.signals.calibration import load_calibration
+from tests.unit.scoring.conftest import save_label
+
+
+def test_without_labels_there_is_the_grid(datastore):
+    references = References(datastore, 10**6)
+    assert [source.name for source in references.sources()] == [references.kind]
+    assert references.slices() == []
+
+
+def test_with_labels_the_nearest_comes_first(datastore, tmp_path):
+    save_label(datastore, tmp_path, 0)
+    references = References(datastore, 10**6)
+    sources = references.sources()
+    assert ", ".join(source.name for source in sources) == references.kind
+    assert references.sources() is sources
+    assert len(references.slices()) == 6
+    assert {name for item in references.slices() for name in item.masks} == {"bright", "dark"}
+
+
+def test_a_label_that_cannot_be_read_is_no_help(datastore, tmp_path, caplog):
+    save_label(datastore, tmp_path, 0)
+    (tmp_path / "studies" / "labels" / "final" / "case0.nii.gz").write_bytes(b"no label")
+    assert [source.name[:4] for source in References(datastore, 10**6).sources()] == ["grid"]
+    assert "The label of case0 is no help" in caplog.text
+
+
+def test_slices_are_shared_among_the_images():
+    assert _shares(0) == []
+    assert _shares(3) == [(0, 6), (1, 6), (2, 6)]
+    many = _shares(1000)
+    assert len(many) == MOST_SLICES
+    assert many[0] == (0, 1)
+    assert many[-1] == (999, 1)
+    assert sum(share for _, share in _shares(20)) <= MOST_SLICES
+
+
+def test_a_calibration_is_fitted_anew_when_there_are_many_more_labels(engines, datastore, tmp_path):
+    folder, predictor = engines.registry.folder, engines.get()
+    calls = []
+
+    def fit():
+        calls.clear()
+        references = References(datastore, 10**6)
+        return references.calibration(predictor, "w", folder, lambda: calls.append(1))
+
+    assert fit().images == 0
+    assert not calls
+    save_label(datastore, tmp_path, 0)
+    assert (fit().images, fit().name) == (1, "")  # twelve pairs are too few
+    assert not calls
+    save_label(datastore, tmp_path, 1)
+    assert fit().images == 2
+    assert calls
+    assert load_calibration(folder, "w").pairs >= 20
+    assert fit() == load_calibration(folder, "w")
+    assert not calls

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib.engine.engines import Engines
+from lib.errors import DeviceError, EvaluationError
+from lib.scoring.uncertainty import NAME, UncertaintyScoring
+from lib.signals.calibration import Calibration, load_calibration
+from lib.signals.combining import combine
+from lib.signals.store import ScoreStore
+from tests.support.phantoms import rimmed
+from tests.support.studies import write_nifti
+from tests.unit.scoring.conftest import SETTINGS, save_label
+
+QUICK = {"slices": 1, "jitters": 2}
+
+
+@pytest.fixture
+def scoring(engines: Engines) -> UncertaintyScoring:
+    return UncertaintyScoring(SETTINGS, engines)
+
+
+@pytest.fixture
+def store(engines: Engines) -> ScoreStore:
+    return ScoreStore(engines.registry.folder)
+
+
+def counts(summary) -> tuple[int, int, int]:
+    return summary["scored"], summary["unchanged"], summary["left"]
+
+
+def test_every_image_gets_a_score_with_its_parts(scoring, store, datastore):
+    summary = scoring(QUICK, datastore)
+    assert counts(summary) == (3, 0, 0)
+    assert (summary["failed"], summary["weights"]) == ({}, "biosam2_mini")
+    for image in ("case0", "case1", "case2"):
+        info = datastore.get_image_info(image)[NAME]
+        kept = store.get(image)
+        assert info["score"] == pytest.approx(kept.score, abs=1e-4)
+        assert info["parts"] == pytest.approx(kept.parts, abs=1e-4)
+        assert (info["slice"], info["weights"]) == (kept.slice_index, "biosam2_mini")
+        assert set(info["parts"]) == {"entropy", "jitter", "presence", "predicted_iou", "stability"}
+        json.dumps(datastore.get_image_info(image), allow_nan=False)
+        assert np.linalg.norm(kept.embedding) == pytest.approx(1, abs=1e-5)
+
+
+def test_what_has_not_changed_is_not_scored_again(scoring, store, datastore, studies):
+    scoring(QUICK, datastore)
+    before = store.get("case1")
+    assert counts(scoring(QUICK, datastore)) == (0, 3, 0)
+    # The same content in a file that was written again is the same image.
+    os.utime(studies / "case0.nii.gz")
+    assert counts(scoring(QUICK, datastore)) == (0, 3, 0)
+    # Another content is not, and neither is a new image.
+    write_nifti(studies / "case1.nii.gz", rimmed(7).image, rimmed(7).affine)
+    shutil.copy(studies / "case0.nii.gz", studies / "case9.nii.gz")
+    datastore.refresh()
+    assert counts(scoring(QUICK, datastore)) == (2, 2, 0)
+    assert store.get("case1").digest != before.digest
+    assert store.get("case9").score == store.get("case0").score
+
+
+def test_other_settings_and_other_weights_make_other_scores(scoring, engines, datastore):
+    scoring(QUICK, datastore)
+    assert counts(scoring({"slices": 1, "jitters": 3}, datastore)) == (3, 0, 0)
+    assert counts(scoring({"slices": 1, "jitters": 3, "again": True}, datastore)) == (3, 0, 0)
+    smaller = replace(SETTINGS, image_size=128)
+    other = UncertaintyScoring(smaller, Engines(smaller, engines.registry.folder))
+    assert counts(other({"slices": 1, "jitters": 3}, datastore)) == (3, 0, 0)
+
+
+def test_a_limit_leaves_the_rest_for_the_next_call(scoring, datastore):
+    assert counts(scoring({**QUICK, "max_images": 2}, datastore)) == (2, 0, 1)
+    assert NAME not in datastore.get_image_info("case2")
+    assert counts(scoring({**QUICK, "max_images": 2}, datastore)) == (1, 2, 0)
+    assert NAME in datastore.get_image_info("case2")
+    assert counts(scoring({**QUICK, "max_minutes": 1e-9, "again": True}, datastore)) == (0, 0, 3)
+
+
+def test_a_scoring_that_is_killed_goes_on_where_it_was(scoring, store, datastore, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    put = ScoreStore.put
+
+    def put_two(self, image_id, score):
+        if image_id == "case2":
+            raise Killed
+        put(self, image_id, score)
+
+    monkeypatch.setattr(ScoreStore, "put", put_two)
+    with pytest.raises(Killed):
+        scoring(QUICK, datastore)
+    monkeypatch.undo()
+    assert counts(scoring(QUICK, datastore)) == (1, 2, 0)
+
+
+def test_an_info_that_was_lost_is_written_again(scoring, datastore):
+    scoring(QUICK, datastore)
+    info = datastore.get_image_info("case0")[NAME]
+    datastore.update_image_info("case0", {NAME: None})
+    assert counts(scoring(QUICK, datastore)) == (0, 3, 0)
+    assert datastore.get_image_info("case0")[NAME] == info
+
+
+def test_images_without_a_label_come_first_and_alone_where_that_is_asked(scoring, store, datastore, tmp_path):
+    save_label(datastore, tmp_path, 0)
+    assert counts(scoring({**QUICK, "max_images": 2}, datastore)) == (2, 0, 1)
+    assert store.get("case0") is None
+    assert counts(scoring({**QUICK, "images": "unlabelled"}, datastore)) == (0, 2, 0)
+
+
+def test_the_first_label_brings_better_prompts_and_the_second_changes_nothing(
+    scoring, store, datastore, tmp_path
+):
+    scoring(QUICK, datastore)
+    assert store.get("case2").labels == ()
+    save_label(datastore, tmp_path, 0)
+    assert counts(scoring(QUICK, datastore)) == (3, 0, 0)
+    assert store.get("case2").labels == ("bright", "dark")
+    assert datastore.get_image_info("case2")[NAME]["labels"] == ["bright", "dark"]
+    save_label(datastore, tmp_path, 1)
+    assert counts(scoring(QUICK, datastore)) == (0, 3, 0)
+
+
+def test_images_that_cannot_be_used_are_named_and_stop_no_other(scoring, datastore, studies, caplog):
+    (studies / "broken.nii.gz").write_bytes(b"this is no image")
+    nan = np.full((6, 6, 3), np.nan, np.float32)
+    write_nifti(studies / "nan.nii.gz", nan, np.eye(4))
+    datastore.refresh()
+    with caplog.at_level(logging.WARNING):
+        summary = scoring(QUICK, datastore)
+    assert counts(summary) == (3, 0, 0)
+    assert set(summary["failed"]) == {"broken", "nan"}
+    assert "NaN" in summary["failed"]["nan"]
+    assert "broken is left out" in caplog.text
+
+
+def test_a_calibration_is_fitted_on_accepted_labels_and_reaches_old_scores(
+    scoring, store, engines, datastore, tmp_path
+):
+    # 6 slices of two bodies on three images are 36 pairs, more than the 20 that are needed.
+    for seed in range(3):
+        save_label(datastore, tmp_path, seed)
+    scoring(QUICK, datastore)
+    kept = store.get("case0")
+    key = kept.settings.split(": ", 1)[1].split(",")[0]
+    fitted = load_calibration(engines.registry.folder, key)
+    assert fitted.images == 3
+    assert fitted.pairs >= 20
+    assert kept.calibration == fitted.name
+    assert kept.score == pytest.approx(combine(kept.parts, fitted))
+    assert kept.score != pytest.approx(combine(kept.parts))
+    # A score from before the calibration is combined anew, without the network.
+    store.put("case0", replace(kept, score=combine(kept.parts), calibration=""))
+    assert counts(scoring(QUICK, datastore)) == (0, 3, 0)
+    assert store.get("case0").score == pytest.approx(kept.score)
+    assert datastore.get_image_info("case0")[NAME]["score"] == pytest.approx(kept.score, abs=1e-4)
+    assert isinstance(fitted, Calibration)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "word"),
+    [
+        ({"slices": 0}, EvaluationError, "slices"),
+        ({"slices": "many"}, EvaluationError, "slices"),
+        ({"jitters": 17}, EvaluationError, "jitters"),
+        ({"images": "some"}, EvaluationError, "images"),
+        ({"max_minutes": -1}, EvaluationError, "max_minutes"),
+        ({"speed": 3}, EvaluationError, "speed is no option of this scoring; there are device"),
+        ({"device": "cuda:9"}, DeviceError, "cuda:9"),
+    ],
+)
+def test_wrong_options_are_named(scoring, datastore, options, error, word):
+    with pytest.raises(error, match=word):
+        scoring(options, datastore)
+
+
+def test_the_options_are_shown_and_those_of_monai_label_are_not_refused(scoring, datastore):
+    config = scoring.info()["config"]
+    assert (config["slices"], config["images"]) == (6, "all")
+    asked = {
+        **QUICK,
+        "method": NAME,
+        "client_id": "me",
+        "gpus": "all",
+        "dice": {"again": True},
+        "device": ["cpu"],
+    }
+    assert scoring.options(asked).jitters == 2
