@@ -194,10 +194,7 @@ def _modules(*parts: str) -> list[str]:
     ("parts", "baseline"),
     [
         (BELOW_ENGINE, ["numpy", "scipy.ndimage", "torch"]),
-        (
-            ("engine", "signals", "learning", "overview"),
-            ["torch", "sam2", "matplotlib", "torch.utils.tensorboard"],
-        ),
+        (ABOVE_ENGINE, ["torch", "sam2", "matplotlib.backends.backend_agg", "torch.utils.tensorboard"]),
         (TASKS, ["torch", "sam2", "monailabel.app"]),
     ],
     ids=["below the engine", "engine", "tasks"],
