@@ -3,11 +3,16 @@ from __future__ import annotations
 import http.server
 import json
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from lib.engine.versions import Versions
 from lib.scoring import background
@@ -124,14 +129,26 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         pass
 
 
+def _write_certificate(folder: Path) -> None:
+    """A key and a certificate that it signed itself, for another name than this machine's."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "elsewhere")])
+    day, now = timedelta(days=1), datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    certificate = builder.not_valid_before(now - day).not_valid_after(now + day).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
 @pytest.fixture(params=["http", "https"])
 def port(request, tmp_path) -> Iterator[int]:
     """A server on this machine; its certificate is its own and for another name."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answer)
     if request.param == "https":
-        names = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem", "-subj", "/CN=elsewhere"]
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *names]
-        subprocess.run(command, check=True, capture_output=True)
+        _write_certificate(tmp_path)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
         server.socket = context.wrap_socket(server.socket, server_side=True)

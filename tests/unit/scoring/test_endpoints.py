@@ -14,9 +14,9 @@ def started(monkeypatch) -> list:
     """What was started, instead of starting it."""
     calls = []
 
-    def start(method, params):
+    def start(method, params, enqueue):
         calls.append((method, params))
-        return None if params.get("again") else {"id": "1", "status": "SUBMITTED"}
+        return None if params.get("again") and not enqueue else {"id": "1", "status": "SUBMITTED"}
 
     monkeypatch.setattr(endpoints, "start", start)
     return calls
@@ -41,6 +41,8 @@ def test_all_of_them_are_one_process(client, started):
     answer = client.post("/scoring/")
     assert answer.json() == {ALL: {"result": {"id": "1", "status": "SUBMITTED"}, "detail": None}}
     assert started == [(ALL, {})]
+    # They wait for the one that runs.
+    assert client.post("/scoring/", json={"again": True}).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -49,19 +49,22 @@ class _Routes:
     def start_all(
         self, user: _Annotator, params: dict[str, Any] | None = None, run_sync: bool = False
     ) -> dict[str, Any]:
-        """All methods, one after the other in one process; options that all of them have, or none."""
-        return {ALL: {"result": self.start(ALL, user, params, run_sync), "detail": None}}
+        """All methods, one after the other in one process, after whatever runs already."""
+        return {ALL: {"result": self._start(ALL, params, run_sync, enqueue=True), "detail": None}}
 
     def start(
         self, method: str, user: _Annotator, params: dict[str, Any] | None = None, run_sync: bool = False
     ) -> Any:
         """One method."""
+        return self._start(method, params, run_sync, enqueue=False)
+
+    def _start(self, method: str, params: dict[str, Any] | None, run_sync: bool, enqueue: bool) -> Any:
         asked = dict(params or {})
         self._check(method, asked)
         if run_sync:
             with http_errors():
                 return monailabel_scoring.run_method(method, asked, run_sync)
-        task = start(method, asked)
+        task = start(method, asked, enqueue)
         if task is None:
             raise HTTPException(
                 HTTPStatus.TOO_MANY_REQUESTS,
