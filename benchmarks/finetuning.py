@@ -171,7 +171,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def report(outcomes: Sequence[Outcome], options: argparse.Namespace) -> str:
     """The table with what it was measured on, as Markdown."""
     facts = machine()
-    cores = f"{facts['cores']} cores of {facts['processor']}"
+    cores = f"{facts['cores']} core{'s' * (facts['cores'] != '1')} of {facts['processor']}"
     lines = [
         f"`python -m benchmarks.finetuning --preset {options.preset} --minutes {options.minutes:g}`: "
         f"mean Dice on {SLICES} slices of each image of the patient held out, {REPEATS} random prompts each. "
