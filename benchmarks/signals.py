@@ -1,0 +1,241 @@
+"""What each signal of uncertainty is worth: its rank correlation with the true error, on real images.
+
+Objects of known truth are prompted with a box as a hand draws it, and with one random click. The model's
+answer has an error, 1 - Dice, and says of itself what ``lib.signals`` reads from it, without the truth.
+Spearman's correlation of the two tells how well a signal puts answers in the order of their errors: 1 is
+right, 0 is chance. In one process, without a server. ``make bench-signals`` runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.stats import spearmanr
+
+from benchmarks.accuracy import APP, ROOT, find_items
+from benchmarks.items import Item
+from benchmarks.machine import cores
+from benchmarks.tables import markdown_table, number
+from benchmarks.targets import choose_targets, largest_island
+from lib.engine.engines import Engines
+from lib.engine.predictor import Predictor
+from lib.images.reading import read_image
+from lib.metrics.overlap import dice
+from lib.prompts.simulation import jittered_box, random_clicks
+from lib.prompts.types import FramePrompts
+from lib.settings import Settings
+from lib.signals.combining import JITTER, SIGNALS, combine
+from lib.signals.labelled import image_frames
+from lib.signals.objects import jitter_signal, native_mask, object_signals
+from lib.transforms.frames import FrameStack
+
+Mask = NDArray[np.bool_]
+
+BOX, CLICK = "box", "1 click"
+SCORE = "score"
+# Of each labelled structure of a volume; the four BraTS volumes have one each.
+SLICES_EACH, SLICES_OF_BRATS = 4, 12
+MOST_CELLS, MOST_PIECES = 60, 30
+LEAST_PIXELS = 50
+JITTERS = 4
+# Fewer objects than this have no correlation worth reporting.
+LEAST_OBJECTS = 20
+# A correlation that chance gives more seldom than this is set in bold.
+_SIGNIFICANT = 0.05
+_ALL = "all"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of the model, what it says of itself, and what it is worth.
+
+    Attributes:
+        group: kind of image.
+        seen: whether the bundled weights were trained on the image.
+        prompt: that was given.
+        error: 1 - Dice.
+        signals: by name, with the score that is made of them.
+    """
+
+    group: str
+    seen: bool | None
+    prompt: str
+    error: float
+    signals: dict[str, float]
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.signals", description=__doc__)
+    parser.add_argument("--model", default=None, help="a registry name, a version or a path")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU, 0 for half of the cores")
+    parser.add_argument(
+        "--items", nargs="*", default=[], help="only images whose id holds one of these words"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
+    return parser.parse_args(argv)
+
+
+def group_of(item: Item) -> str:
+    """The kind of image that an item is reported with."""
+    kinds = {"fluorescence microscopy": "nuclei", "electron microscopy": "EM"}
+    return "BraTS" if item.id.startswith("brats") else kinds.get(item.modality, item.modality.split()[0])
+
+
+def objects_of(item: Item, label: NDArray[np.int32]) -> Iterator[tuple[int, Mask]]:
+    """Slice and mask (H, W) of the objects that are prompted: always the same, so nobody picks the easy ones.
+
+    Args:
+        item: the image.
+        label: (I, J, K) label values.
+    """
+    rng = np.random.default_rng(0)
+    if item.rule == "instances":
+        flat = label[:, :, 0].T
+        for value in rng.permutation(np.unique(flat[flat > 0]))[:MOST_CELLS].tolist():
+            yield 0, flat == value
+    elif item.rule == "components":
+        pieces, count = ndimage.label(label[:, :, 0].T > 0)
+        sizes = np.bincount(pieces.ravel())
+        large = [piece for piece in range(1, count + 1) if sizes[piece] >= LEAST_PIXELS]
+        for piece in rng.permutation(large)[:MOST_PIECES].tolist():
+            yield 0, pieces == piece
+    else:
+        most = SLICES_OF_BRATS if group_of(item) == "BraTS" else SLICES_EACH
+        for target in choose_targets(item, label):
+            held = np.flatnonzero(target.voxels.sum((0, 1)) >= LEAST_PIXELS)
+            places = np.unique(np.linspace(0, max(0, len(held) - 1), most).astype(int))
+            for index in held[places[: len(held)]].tolist():
+                yield index, largest_island(target.voxels[:, :, index].T)
+
+
+def prompts_for(truth: Mask, rng: np.random.Generator) -> dict[str, FramePrompts]:
+    """A box as a hand draws it, and one click anywhere on the object."""
+    box = FramePrompts(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), box=jittered_box(truth, rng))
+    return {BOX: box, CLICK: FramePrompts(random_clicks(truth, 1, rng), np.ones(1, np.int32))}
+
+
+def answers_of(predictor: Predictor, item: Item) -> Iterator[Answer]:
+    """The model's answers to both prompts for each object of an image."""
+    image = read_image(item.image, 1 << 30)
+    frames = image_frames(image)
+    for order, (index, truth) in enumerate(objects_of(item, item.read_label())):
+        rng = np.random.default_rng([index, order])
+        for name, prompts in prompts_for(truth, rng).items():
+            error, signals = ask(predictor, frames, image.digest, index, prompts, truth, rng)
+            yield Answer(group_of(item), item.seen, name, error, signals)
+
+
+def ask(
+    predictor: Predictor,
+    frames: FrameStack,
+    digest: str,
+    index: int,
+    prompts: FramePrompts,
+    truth: Mask,
+    rng: np.random.Generator,
+) -> tuple[float, dict[str, float]]:
+    """The error of one answer, and its signals with their score."""
+    outputs = predictor.outputs(frames, digest, index, [prompts])
+    mask = native_mask(outputs.logits[0], frames.height, frames.width)
+    signals = object_signals(outputs, 0)
+    shaken = jitter_signal(predictor, frames, digest, index, mask, JITTERS, rng)
+    if shaken is not None:
+        signals[JITTER] = shaken
+    return 1.0 - dice(mask, truth), {**signals, SCORE: combine(signals)}
+
+
+def correlation(answers: Sequence[Answer], signal: str) -> tuple[float, float]:
+    """Spearman's correlation of a signal with the error, and how often chance gives as much.
+
+    NaN for both where too few answers have the signal, or where it is the same for all of them.
+    """
+    pairs = [(answer.signals[signal], answer.error) for answer in answers if signal in answer.signals]
+    if len(pairs) < LEAST_OBJECTS or len({told for told, _ in pairs}) < 2:
+        return float("nan"), float("nan")
+    found = spearmanr(*zip(*pairs, strict=True))
+    return float(found.statistic), float(found.pvalue)
+
+
+def table(answers: Sequence[Answer]) -> str:
+    """A line per prompt and kind of image, a column per signal."""
+    rows = []
+    for prompt in (BOX, CLICK):
+        asked = [answer for answer in answers if answer.prompt == prompt]
+        for group in [*dict.fromkeys(answer.group for answer in asked), _ALL]:
+            own = [answer for answer in asked if group in (answer.group, _ALL)]
+            if len(own) >= LEAST_OBJECTS:
+                error = number(float(np.mean([answer.error for answer in own])))
+                cells = [_cell(*correlation(own, signal)) for signal in (*SIGNALS, SCORE)]
+                rows.append([prompt, group, str(len(own)), error, *cells])
+    names = [name.replace("_", " ").replace("iou", "IoU") for name in (*SIGNALS, SCORE)]
+    return markdown_table(["prompt", "images", "n", "mean error", *names], rows)
+
+
+def _cell(value: float, chance: float) -> str:
+    shown = number(value, 2)
+    return f"**{shown}**" if chance < _SIGNIFICANT else shown
+
+
+def report(answers: Sequence[Answer], about: str, weights: str) -> str:
+    """The table and how to read it, as Markdown."""
+    seen = sorted({answer.group for answer in answers if answer.seen})
+    trained = f" The weights were trained on images of these kinds: {', '.join(seen)}." if seen else ""
+    protocol = (
+        "Spearman's rank correlation of each signal with the true error, 1 - Dice, of the model's answer to "
+        "one prompt: 1 puts the answers in the right order, 0 is chance; in bold where chance gives as much "
+        f"in less than {_SIGNIFICANT:.0%} of all cases. The score is their weighted mean, before any "
+        "calibration; its weights were chosen with this table in view, in coarse steps." + trained
+    )
+    return "\n\n".join([about, f"Weights: {weights}.", table(answers), protocol]) + "\n"
+
+
+def to_csv(answers: Sequence[Answer]) -> str:
+    """A line per answer."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["images", "seen", "prompt", "error", *SIGNALS, SCORE])
+    for answer in answers:
+        told = [number(answer.signals.get(name), 5) for name in (*SIGNALS, SCORE)]
+        writer.writerow([answer.group, answer.seen, answer.prompt, number(answer.error, 5), *told])
+    return text.getvalue()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print the report and write it."""
+    options = arguments(argv)
+    torch.set_num_threads(options.threads or max(1, cores() // 2))
+    engines = Engines(Settings(model=options.model, device=options.device), APP / "model")
+    predictor = engines.get()
+    answers: list[Answer] = []
+    with tempfile.TemporaryDirectory(prefix="biosam2_signals_") as work:
+        items, about = find_items(Path(work))
+        for item in items:
+            if not options.items or any(word in item.id for word in options.items):
+                started = time.monotonic()
+                own = list(answers_of(predictor, item))
+                answers += own
+                print(f"{item.id}: {len(own)} answers, {time.monotonic() - started:.0f} s", flush=True)
+    text = report(answers, about, "; ".join(engines.status()["served"].values()))
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name in ("signals.md", "signals_short.md"):
+        (options.output / name).write_text(text, encoding="utf-8")
+    (options.output / "signals.csv").write_text(to_csv(answers), encoding="utf-8")
+    print(text)
+    print(f"Written to {options.output}/signals.md and .csv")
+
+
+if __name__ == "__main__":
+    main()
