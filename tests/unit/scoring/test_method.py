@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lib.scoring import method
@@ -14,6 +16,22 @@ def test_only_a_process_of_its_own_gives_way(engines, datastore, monkeypatch, ow
     monkeypatch.setattr(method, "give_way", calls.append)
     AnnotationStats(SETTINGS, engines)({}, datastore)
     assert calls == ([0] if own else [])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_process_of_its_own_keeps_few_embeddings(engines, datastore, monkeypatch, own):
+    seen = []
+    monkeypatch.setattr(method, "is_own_process", lambda: own)
+    monkeypatch.setattr(method, "give_way", lambda threads: None)
+    scoring = AnnotationStats(replace(SETTINGS, embedding_cache_mb=1024), engines)
+    monkeypatch.setattr(scoring, "score", lambda options, datastore, given: seen.append(given))
+    scoring({}, datastore)
+    (given,) = seen
+    assert (given is engines) != own
+    assert given.registry.folder == engines.registry.folder
+    assert given.get().name == "biosam2_mini"
+    if own:
+        assert given._embeddings._budget == 128 << 20
 
 
 def test_the_record_is_shared_before_anything_is_written(engines, datastore, open_datastore):

@@ -26,11 +26,11 @@ def test_all_at_once_is_each_of_them(engines, datastore, tmp_path):
 def test_one_that_fails_stops_no_other(engines, datastore, monkeypatch):
     methods = all_methods(SETTINGS, engines)
 
-    def fail(options, datastore):
+    def fail(options, datastore, engines):
         raise EvaluationError("not today")
 
     monkeypatch.setattr(methods["dice"], "score", fail)
-    monkeypatch.setattr(methods["biosam2_uncertainty"], "score", lambda options, datastore: {"scored": 0})
+    monkeypatch.setattr(methods["biosam2_uncertainty"], "score", lambda *_: {"scored": 0})
     results = methods[ALL]({}, datastore)
     assert results["dice"] == {"error": "not today"}
     assert results["biosam2_uncertainty"] == {"scored": 0}

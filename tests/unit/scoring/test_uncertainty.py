@@ -5,12 +5,15 @@ import logging
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lib.engine.engines import Engines
 from lib.errors import DeviceError, EvaluationError
+from lib.images.medical_image import Voxels, make_image
+from lib.scoring import uncertainty
 from lib.scoring.uncertainty import NAME, UncertaintyScoring
 from lib.signals.calibration import Calibration, load_calibration
 from lib.signals.combining import combine
@@ -30,6 +33,11 @@ def scoring(engines: Engines) -> UncertaintyScoring:
 @pytest.fixture
 def store(engines: Engines) -> ScoreStore:
     return ScoreStore(engines.registry.folder)
+
+
+def image_digest(name: str) -> str:
+    phantom = rimmed(int(name.removeprefix("case")))
+    return make_image(Voxels(phantom.image, phantom.affine), Path("x"), "nifti").digest
 
 
 def counts(summary) -> tuple[int, int, int]:
@@ -141,6 +149,31 @@ def test_images_that_cannot_be_used_are_named_and_stop_no_other(scoring, datasto
     assert set(summary["failed"]) == {"broken", "nan"}
     assert "NaN" in summary["failed"]["nan"]
     assert "broken is left out" in caplog.text
+
+
+def test_an_answer_in_no_numbers_leaves_out_its_image_alone(scoring, engines, datastore, monkeypatch):
+    predictor = engines.get()
+    outputs = predictor.outputs
+    broken = image_digest("case1")
+
+    def in_no_numbers(frames, digest, index, prompts):
+        found = outputs(frames, digest, index, prompts)
+        return replace(found, ious=found.ious * np.nan) if digest == broken else found
+
+    monkeypatch.setattr(predictor, "outputs", in_no_numbers)
+    summary = scoring({"slices": 1, "jitters": 0}, datastore)
+    assert counts(summary) == (3, 0, 0)
+    assert "predicted_iou" not in datastore.get_image_info("case1")[NAME]["parts"]
+    vector = uncertainty.score_image
+
+    def without_direction(predictor, frames, digest, *others):
+        found = vector(predictor, frames, digest, *others)
+        return replace(found, embedding=found.embedding * np.nan) if digest == broken else found
+
+    monkeypatch.setattr(uncertainty, "score_image", without_direction)
+    summary = scoring({"slices": 1, "jitters": 0, "again": True}, datastore)
+    assert counts(summary) == (2, 0, 0)
+    assert "finite" in summary["failed"]["case1"]
 
 
 def test_a_calibration_is_fitted_on_accepted_labels_and_reaches_old_scores(

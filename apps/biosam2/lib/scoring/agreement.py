@@ -11,7 +11,6 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
 from lib.engine.engines import Engines
-from lib.errors import BioSam2Error
 from lib.images.labels.reading import read_labels
 from lib.images.reading import read_image
 from lib.metrics.overlap import dice
@@ -21,7 +20,7 @@ from lib.scoring.files import ORIGINAL, LabelEntry, image_path, label_entry, lab
 from lib.scoring.infos import read_info, write_info
 from lib.scoring.method import Scoring
 from lib.scoring.options import ScoringOptions, SurfaceOptions
-from lib.scoring.progress import Progress
+from lib.scoring.progress import UNUSABLE, Progress
 from lib.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -40,14 +39,14 @@ class AgreementScoring(Scoring[O]):
     with boxes around what the person labelled.
     """
 
-    def score(self, options: O, datastore: Datastore) -> dict[str, Any]:
+    def score(self, options: O, datastore: Datastore, engines: Engines) -> dict[str, Any]:
         """Scores the images that have a final label."""
         progress = Progress(self.name, options.limit_s)
         entries = dict(labelled(datastore))
         for number, image_id in enumerate(progress.over(entries)):
             try:
-                told = self._score_image(options, datastore, image_id, entries[image_id])
-            except BioSam2Error as error:
+                told = self._score_image(options, datastore, engines, image_id, entries[image_id])
+            except UNUSABLE as error:
                 progress.failure(image_id, error)
                 continue
             if told is None:
@@ -69,7 +68,7 @@ class AgreementScoring(Scoring[O]):
         """What, beside the two labels, the result depends on."""
 
     def _score_image(
-        self, options: O, datastore: Datastore, image_id: str, final: LabelEntry
+        self, options: O, datastore: Datastore, engines: Engines, image_id: str, final: LabelEntry
     ) -> Mapping[str, Any] | None:
         """What the image's info is to say; None where it says so already."""
         path = image_path(datastore, image_id)
@@ -77,8 +76,8 @@ class AgreementScoring(Scoring[O]):
         against, key = "original", stamp(original.path) if original else ""
         if original is None:
             # Loaded only where it is needed: the comparison of two labels needs no network.
-            predictor = self._engines.get(options.device)
-            against, key = "model", weights_key(self._engines.weights(options.device), predictor)
+            predictor = engines.get(options.device)
+            against, key = "model", weights_key(engines.weights(options.device), predictor)
         state = f"{_VERSION}: {stamp(path)}, {stamp(final.path)}, {key}, {self.settings_of(options)}"
         details = read_info(datastore, image_id).get(f"{self.name}_details")
         known = details.get("state") if isinstance(details, dict) else None
@@ -90,7 +89,7 @@ class AgreementScoring(Scoring[O]):
             found = read_labels(original.path, image, original.label_info)
             by_label = self._by_label(kept_pairs(image, found, labels), options)
         else:
-            give_way = self._engines.courtesy.give_way
+            give_way = engines.courtesy.give_way
             by_label = self._by_label(asked_pairs(predictor, image, labels, give_way), options)
         return {
             self.name: round(float(np.mean(list(by_label.values()))) if by_label else 1.0, _DIGITS),

@@ -14,7 +14,6 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
 from lib.engine.engines import Engines
-from lib.errors import BioSam2Error
 from lib.files import write_atomically
 from lib.images.labels.reading import read_labels
 from lib.images.reading import read_image
@@ -22,7 +21,7 @@ from lib.scoring.files import LabelEntry, image_path, labelled, stamp
 from lib.scoring.infos import read_info, write_info
 from lib.scoring.method import Scoring
 from lib.scoring.options import ScoringOptions
-from lib.scoring.progress import Progress
+from lib.scoring.progress import UNUSABLE, Progress
 from lib.settings import Settings
 from lib.signals.store import SCORES_FOLDER
 
@@ -65,14 +64,14 @@ class AnnotationStats(Scoring[ScoringOptions]):
         description = "What people have labelled: classes, voxels, annotators, time"
         super().__init__(NAME, description, settings, engines, ScoringOptions)
 
-    def score(self, options: ScoringOptions, datastore: Datastore) -> dict[str, Any]:
+    def score(self, options: ScoringOptions, datastore: Datastore, engines: Engines) -> dict[str, Any]:
         """Counts the labels that are new or were saved again, and sums up all."""
         progress = Progress(NAME, options.limit_s)
         entries = dict(labelled(datastore))
         for number, image_id in enumerate(progress.over(entries)):
             try:
                 told = self._count(datastore, image_id, entries[image_id], options.again)
-            except BioSam2Error as error:
+            except UNUSABLE as error:
                 progress.failure(image_id, error)
                 continue
             if told is None:
@@ -82,7 +81,7 @@ class AnnotationStats(Scoring[ScoringOptions]):
             progress.scored(image_id, ", ".join(told["voxels"]), len(entries) - number - 1)
         known = [_known(read_info(datastore, image_id)) for image_id in entries]
         found = totals([item for item in known if item is not None], len(datastore.list_images()))
-        path = self._engines.registry.folder / SCORES_FOLDER / STATS_FILE
+        path = engines.registry.folder / SCORES_FOLDER / STATS_FILE
         write_atomically(path, json.dumps(found, allow_nan=False, indent=1).encode())
         return {**progress.summary(), **found}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from monailabel.interfaces.datastore import Datastore
@@ -16,6 +17,9 @@ from lib.scoring.record import share_record
 from lib.settings import Settings
 
 O = TypeVar("O", bound=ScoringOptions)  # noqa: E741
+
+# A scoring looks at each slice once: what it keeps of one is for the boxes that are drawn around its objects.
+_EMBEDDINGS_MB = 128
 
 
 class Scoring(ScoringMethod, Generic[O]):
@@ -61,12 +65,20 @@ class Scoring(ScoringMethod, Generic[O]):
         Returns:
             What was done, in plain JSON.
         """
-        options = self.options(request)
+        options, engines = self.options(request), self._engines
         if is_own_process():
             give_way(self._settings.threads)
+            kept = min(_EMBEDDINGS_MB, self._settings.embedding_cache_mb)
+            engines = Engines(replace(self._settings, embedding_cache_mb=kept), engines.registry.folder)
         share_record(datastore)
-        return self.score(options, datastore)
+        return self.score(options, datastore, engines)
 
     @abstractmethod
-    def score(self, options: O, datastore: Datastore) -> dict[str, Any]:
-        """Scores the images of a datastore."""
+    def score(self, options: O, datastore: Datastore, engines: Engines) -> dict[str, Any]:
+        """Scores the images of a datastore.
+
+        Args:
+            options: of the request.
+            datastore: whose record is shared already.
+            engines: those of the server, or leaner ones in a process of its own.
+        """

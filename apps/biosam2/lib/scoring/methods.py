@@ -53,12 +53,12 @@ class AllScoring(Scoring[ScoringOptions]):
         super().__init__(ALL, "Every scoring, one after the other", settings, engines, ScoringOptions)
         self._methods = methods
 
-    def score(self, options: ScoringOptions, datastore: Datastore) -> dict[str, Any]:
+    def score(self, options: ScoringOptions, datastore: Datastore, engines: Engines) -> dict[str, Any]:
         """Runs the methods; one that fails stops no other."""
         results: dict[str, Any] = {}
         for name, method in self._methods.items():
             try:
-                results[name] = method.score(method.options(options.model_dump()), datastore)
+                results[name] = method.score(method.options(options.model_dump()), datastore, engines)
             except BioSam2Error as error:
                 results[name] = {"error": str(error)}
                 logger.error("%s: %s", name, error)

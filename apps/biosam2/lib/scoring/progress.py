@@ -8,9 +8,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from lib.errors import BioSam2Error
 
 logger = logging.getLogger(__name__)
+
+# What is wrong with one image and with no other: it cannot be read, is too large for the memory, or makes the
+# network answer in no numbers.
+UNUSABLE = (BioSam2Error, ValueError, MemoryError, torch.OutOfMemoryError)
 
 
 @dataclass
@@ -69,9 +75,9 @@ class Progress:
             waiting * pace / 60,
         )
 
-    def failure(self, image: str, error: BioSam2Error) -> None:
+    def failure(self, image: str, error: Exception) -> None:
         """Notes an image that cannot be scored; the others are."""
-        self.failed[image] = str(error)
+        self.failed[image] = str(error) or type(error).__name__
         logger.warning("%s: %s is left out: %s", self.name, image, error)
 
     @property

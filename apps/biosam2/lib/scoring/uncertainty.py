@@ -12,13 +12,12 @@ from monailabel.interfaces.datastore import Datastore
 from lib.engine.checkpoints import Weights
 from lib.engine.engines import Engines
 from lib.engine.predictor import Predictor
-from lib.errors import BioSam2Error
 from lib.images.reading import read_image
 from lib.scoring.files import image_path, label_entry, stamp, weights_key
 from lib.scoring.infos import write_info
 from lib.scoring.method import Scoring
 from lib.scoring.options import UncertaintyOptions
-from lib.scoring.progress import Progress
+from lib.scoring.progress import UNUSABLE, Progress
 from lib.scoring.references import References
 from lib.settings import Settings
 from lib.signals.calibration import Calibration, load_calibration
@@ -51,15 +50,15 @@ class UncertaintyScoring(Scoring[UncertaintyOptions]):
             NAME, "How sure the model is of each image, 0 (sure) to 1", settings, engines, UncertaintyOptions
         )
 
-    def score(self, options: UncertaintyOptions, datastore: Datastore) -> dict[str, Any]:
+    def score(self, options: UncertaintyOptions, datastore: Datastore, engines: Engines) -> dict[str, Any]:
         """Scores the images of a datastore."""
         progress = Progress(NAME, options.limit_s)
-        run = _Run(self._settings, self._engines, options, datastore)
+        run = _Run(self._settings, engines, options, datastore)
         images = _in_order(datastore, options.images == "all")
         for number, image_id in enumerate(progress.over(images, options.max_images)):
             try:
                 score, is_new = run.score(image_id)
-            except BioSam2Error as error:
+            except UNUSABLE as error:
                 progress.failure(image_id, error)
                 continue
             write_info(datastore, image_id, {NAME: facts(score)})

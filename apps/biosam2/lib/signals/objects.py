@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,7 +22,7 @@ Mask = NDArray[np.bool_]
 
 
 def object_signals(outputs: Outputs, number: int, presence: float | None = None) -> dict[str, float]:
-    """Those signals of an object that need no second look; what cannot be told is left out.
+    """Those signals of an object that need no second look; what cannot be told, or is no number, is left out.
 
     Args:
         outputs: of a frame.
@@ -36,7 +38,7 @@ def object_signals(outputs: Outputs, number: int, presence: float | None = None)
         IOU: 1.0 - predicted_iou(outputs.ious[number]),
         STABILITY: instability(logits),
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in told.items() if value is not None and math.isfinite(value)}
 
 
 def jitter_signal(
