@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,33 @@ def test_a_file_that_was_deleted_comes_again(two, studies):
     server.update_image_info("case0", {"a": 1})
     assert written(studies)["case0"]["image"]["info"]["a"] == 1
     assert len(written(studies)) == 3
+
+
+def test_what_is_done_under_the_lock_can_be_left_to_one_thread(two, studies, tmp_path):
+    server, scorer = two
+    threads = set()
+
+    class Noted(ThreadPoolExecutor):
+        def submit(self, work, *arguments):
+            def noted():
+                threads.add(threading.current_thread().name)
+                return work(*arguments)
+
+            return super().submit(noted)
+
+    with Noted(1, thread_name_prefix="urgent") as urgent:
+        share_record(scorer, urgent)
+        share_record(scorer)
+        scorer.update_image_info("case0", {"score": 0.5})
+        scorer.save_label(
+            "case1", str(write_label(tmp_path, "case1", 1)), "final", {"label_info": LABEL_INFO}
+        )
+        server.update_image_info("case2", {"other": 1})
+        scorer.refresh()
+    assert threads == {"urgent_0"}
+    assert written(studies)["case0"]["image"]["info"]["score"] == 0.5
+    assert written(studies)["case1"]["labels"]["final"]["info"]["label_info"] == LABEL_INFO
+    assert scorer.get_image_info("case2")["other"] == 1
 
 
 def test_sharing_twice_is_sharing_once(open_datastore):

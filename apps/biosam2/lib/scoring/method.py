@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -66,11 +67,12 @@ class Scoring(ScoringMethod, Generic[O]):
             What was done, in plain JSON.
         """
         options, engines = self.options(request), self._engines
+        urgent: Executor | None = None
         if is_own_process():
-            give_way(self._settings.threads)
+            urgent = give_way(self._settings.threads)
             kept = min(_EMBEDDINGS_MB, self._settings.embedding_cache_mb)
             engines = Engines(replace(self._settings, embedding_cache_mb=kept), engines.registry.folder)
-        share_record(datastore)
+        share_record(datastore, urgent)
         return self.score(options, datastore, engines)
 
     @abstractmethod

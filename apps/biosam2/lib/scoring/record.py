@@ -16,6 +16,8 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,28 +46,35 @@ def open_shared(make: Callable[[], Datastore]) -> Datastore:
     finally:
         settings.MONAI_LABEL_DATASTORE_READ_ONLY = read_only
     share_record(datastore)
-    if not read_only:
+    if isinstance(datastore, LocalDatastore) and not read_only:
         datastore.refresh()
     return datastore
 
 
-def share_record(datastore: Datastore) -> None:
+def share_record(datastore: Datastore, urgent: Executor | None = None) -> None:
     """Makes the record of a datastore safe for several processes; those without such a record are left alone.
 
-    Every process that writes it has to call this. A second call changes nothing.
+    Every process that writes it has to call this. Of a second call, only ``urgent`` counts.
+
+    Args:
+        datastore: to share.
+        urgent: one thread that does all that is done under the lock. A thread that others always come before
+            must not hold a lock that they wait for.
     """
-    if isinstance(datastore, LocalDatastore) and not _is_shared(datastore):
-        _Record(datastore).attach()
-
-
-def _is_shared(datastore: LocalDatastore) -> bool:
-    return isinstance(getattr(datastore._update_datastore_file, "__self__", None), _Record)
+    if not isinstance(datastore, LocalDatastore):
+        return
+    record = getattr(datastore._update_datastore_file, "__self__", None)
+    if not isinstance(record, _Record):
+        record = _Record(datastore)
+        record.attach()
+    record.urgent = urgent or record.urgent
 
 
 class _Record:
     """Stands for the two methods through which a LocalDatastore reads and writes its record."""
 
     def __init__(self, datastore: LocalDatastore):
+        self.urgent: Executor | None = None
         self._store = datastore
         self._path = Path(datastore._datastore_config_path).resolve()
         self._lock_file = datastore._lock_file
@@ -85,11 +94,23 @@ class _Record:
     def read(self, throw_exception: bool = False) -> None:
         """Takes over what other processes wrote. MONAI Label's own signature."""
         if self._state_of_file() != self._state:
-            with FileLock(self._lock_file):
-                self._take_over()
+            self._at_once(self._read)
 
     def write(self, lock: bool = True) -> None:
         """Writes what this process knows, with what others wrote. MONAI Label's own signature."""
+        self._at_once(partial(self._write, lock))
+
+    def _at_once(self, work: Callable[[], None]) -> None:
+        if self.urgent is None:
+            work()
+        else:
+            self.urgent.submit(work).result()
+
+    def _read(self) -> None:
+        with FileLock(self._lock_file):
+            self._take_over()
+
+    def _write(self, lock: bool) -> None:
         with FileLock(self._lock_file) if lock else contextlib.nullcontext():
             self._take_over()
             content = self._plain()
