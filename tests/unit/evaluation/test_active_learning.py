@@ -13,7 +13,6 @@ from lib.evaluation.__main__ import main
 from lib.evaluation.active_learning import POINTS_FILE, Simulation
 from lib.evaluation.active_learning_options import CurveOptions
 from lib.evaluation.active_learning_rows import Point
-from lib.evaluation.active_learning_summary import judge
 from tests.support.hard_and_easy import write_store
 from tests.support.server import APP
 
@@ -155,27 +154,3 @@ def test_ctrl_c_is_told_apart_and_keeps_what_was_done(
     words += " --seeds 1 --test test* --steps 1 --batch 1 --image-size 64"
     assert main(words.split()) == 130
     assert len((options.output / POINTS_FILE).read_text().splitlines()) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_hybrid_needs_at_most_70_percent_of_the_labels_of_chance(tmp_path: Path) -> None:
-    """On phantoms of which three in ten are hard."""
-    options = CurveOptions(
-        data=write_store(tmp_path / "store"),
-        output=tmp_path / "out",
-        seeds=2,
-        rounds=3,
-        test="test*",
-        objects=30,
-        steps=25,
-        model_dir=MODEL,
-        device="cpu",
-        image_size=64,
-    )
-    random, hybrid = judge(Simulation(options).run())
-    assert hybrid.strategy == "hybrid"
-    assert hybrid.needed.value <= 0.7
-    assert hybrid.gain is not None
-    assert hybrid.gain.value > 0
-    assert random.needed.value > 0
