@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
+from monailabel.config import settings as monailabel_settings
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
@@ -19,6 +22,10 @@ from lib.images.cache import ImageCache
 from lib.infers import endpoints as infer_endpoints
 from lib.infers.task import Services
 from lib.infers.tasks import all_tasks
+from lib.scoring import endpoints as scoring_endpoints
+from lib.scoring.background import AutomaticScoring, ask_server, start, state_of
+from lib.scoring.methods import all_methods
+from lib.scoring.record import open_shared
 from lib.settings import Settings
 from lib.signals.store import ScoreStore
 from lib.trainers import endpoints as train_endpoints
@@ -50,6 +57,7 @@ class BioSam2App(MONAILabelApp):
         self._engines = Engines(settings, model_dir)
         images = ImageCache(settings.image_cache_mb << 20, max_voxels=settings.max_voxels)
         self._auto_train = AutoTrain(settings.auto_train, self._start_training)
+        self._auto_scoring = AutomaticScoring(lambda: state_of(self._datastore, self._engines.versions))
         self._services = Services(settings, self._engines, images, settings.labels)
         super().__init__(
             app_dir=app_dir,
@@ -60,6 +68,10 @@ class BioSam2App(MONAILabelApp):
             version="0.1.0",
             labels=list(settings.labels or DEFAULT_LABELS),
         )
+
+    def init_datastore(self) -> Datastore:
+        """MONAI Label's own, whose record the server and its background processes write at once."""
+        return open_shared(super().init_datastore)
 
     def init_infers(self) -> dict[str, InferTask]:
         """The tasks of ``lib/infers``."""
@@ -74,6 +86,10 @@ class BioSam2App(MONAILabelApp):
         scores = ScoreStore(self._engines.registry.folder)
         return all_strategies(self._settings.strategy, self._settings.lease_minutes, scores)
 
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """Those of ``lib/scoring``."""
+        return all_methods(self._settings, self._engines)
+
     def on_init_complete(self) -> None:
         """Called by the server alone: guards its routes, and loads the network before the first click."""
         from monailabel.app import app as server
@@ -81,6 +97,7 @@ class BioSam2App(MONAILabelApp):
         infer_endpoints.install(server, self, self._infers, self._engines.courtesy)
         train_endpoints.install(server, self._engines, self._trainers)
         next_endpoints.install(server, self._strategies)
+        scoring_endpoints.install(server, self._scoring_methods)
         if self._settings.rollback is not None:
             self._engines.roll_back(self._settings.rollback)
         try:
@@ -93,6 +110,19 @@ class BioSam2App(MONAILabelApp):
         """MONAI Label calls this whenever a client has submitted a label."""
         if self._datastore.get_label_by_image_id(image_id, DefaultLabelTag.FINAL):
             self._auto_train.label_saved(image_id)
+        if self._auto_update_scoring:
+            self.async_scoring(None)
+
+    def async_scoring(self, method: str | None, params: dict[str, Any] | None = None) -> Any:
+        """Scores in the background what has changed; the process of a training asks the server to.
+
+        MONAI Label calls it when the server starts, after each next sample and after a training.
+        """
+        if not self._scoring_methods:
+            return {}
+        if not self._server_mode:
+            return ask_server("/scoring/", None, monailabel_settings.MONAI_LABEL_SERVER_PORT)
+        return start(method, params or {}, enqueue=True) if method else self._auto_scoring.start()
 
     def _start_training(self) -> bool:
         """Starts the cheapest training in the background, unless one runs."""
