@@ -25,21 +25,21 @@ from lib.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-O = TypeVar("O", bound=ScoringOptions)  # noqa: E741
+T = TypeVar("T", bound=ScoringOptions)
 
 DICE, NSD = "dice", "nsd"
 _VERSION = 1
 _DIGITS = 4
 
 
-class AgreementScoring(Scoring[O]):
+class AgreementScoring(Scoring[T]):
     """Compares the final label of each image with what the model found, where either has changed.
 
     The model's answer is the label tagged ``original``; where there is none, the model in service is asked
     with boxes around what the person labelled.
     """
 
-    def score(self, options: O, datastore: Datastore, engines: Engines) -> dict[str, Any]:
+    def score(self, options: T, datastore: Datastore, engines: Engines) -> dict[str, Any]:
         """Scores the images that have a final label."""
         progress = Progress(self.name, options.limit_s)
         entries = dict(labelled(datastore))
@@ -60,15 +60,15 @@ class AgreementScoring(Scoring[O]):
         return {**progress.summary(), "images": len(known), **mean}
 
     @abstractmethod
-    def compare(self, pair: Pair, options: O) -> float:
+    def compare(self, pair: Pair, options: T) -> float:
         """How well two masks agree, 0 to 1."""
 
     @abstractmethod
-    def settings_of(self, options: O) -> str:
+    def settings_of(self, options: T) -> str:
         """What, beside the two labels, the result depends on."""
 
     def _score_image(
-        self, options: O, datastore: Datastore, engines: Engines, image_id: str, final: LabelEntry
+        self, options: T, datastore: Datastore, engines: Engines, image_id: str, final: LabelEntry
     ) -> Mapping[str, Any] | None:
         """What the image's info is to say; None where it says so already."""
         path = image_path(datastore, image_id)
@@ -96,7 +96,7 @@ class AgreementScoring(Scoring[O]):
             f"{self.name}_details": {"by_label": by_label, "against": against, "state": state},
         }
 
-    def _by_label(self, pairs: Iterable[Pair], options: O) -> dict[str, float]:
+    def _by_label(self, pairs: Iterable[Pair], options: T) -> dict[str, float]:
         collected: dict[str, list[float]] = {}
         for pair in pairs:
             collected.setdefault(pair.label, []).append(self.compare(pair, options))

@@ -78,7 +78,7 @@ class AnnotationStats(Scoring[ScoringOptions]):
                 progress.unchanged += 1
                 continue
             write_info(datastore, image_id, {NAME: told})
-            progress.scored(image_id, ", ".join(told["voxels"]), len(entries) - number - 1)
+            progress.scored(image_id, f"{len(told['voxels'])} classes", len(entries) - number - 1)
         known = [_known(read_info(datastore, image_id)) for image_id in entries]
         found = totals([item for item in known if item is not None], len(datastore.list_images()))
         path = engines.registry.folder / SCORES_FOLDER / STATS_FILE
@@ -131,7 +131,7 @@ def totals(annotations: Iterable[Annotation], images: int) -> dict[str, Any]:
         "labelled": len(listed),
         "labels": dict(sorted(labels.items())),
         "annotators": {name: _work(own) for name, own in sorted(people.items())},
-        **_work(listed),
+        "everybody": _work(listed),
     }
 
 

@@ -17,13 +17,13 @@ from lib.scoring.process import give_way, is_own_process
 from lib.scoring.record import share_record
 from lib.settings import Settings
 
-O = TypeVar("O", bound=ScoringOptions)  # noqa: E741
+T = TypeVar("T", bound=ScoringOptions)
 
 # A scoring looks at each slice once: what it keeps of one is for the boxes that are drawn around its objects.
 _EMBEDDINGS_MB = 128
 
 
-class Scoring(ScoringMethod, Generic[O]):
+class Scoring(ScoringMethod, Generic[T]):
     """A scoring method of the app.
 
     Args:
@@ -34,7 +34,7 @@ class Scoring(ScoringMethod, Generic[O]):
         kind: of its options.
     """
 
-    def __init__(self, name: str, description: str, settings: Settings, engines: Engines, kind: type[O]):
+    def __init__(self, name: str, description: str, settings: Settings, engines: Engines, kind: type[T]):
         super().__init__(description)
         self.name = name
         self._settings = settings
@@ -45,7 +45,7 @@ class Scoring(ScoringMethod, Generic[O]):
         """What ``/info/`` shows, with the options and their defaults."""
         return {**super().info(), "config": self._kind().model_dump()}
 
-    def options(self, request: Mapping[str, Any]) -> O:
+    def options(self, request: Mapping[str, Any]) -> T:
         """The options of a request.
 
         Raises:
@@ -76,7 +76,7 @@ class Scoring(ScoringMethod, Generic[O]):
         return self.score(options, datastore, engines)
 
     @abstractmethod
-    def score(self, options: O, datastore: Datastore, engines: Engines) -> dict[str, Any]:
+    def score(self, options: T, datastore: Datastore, engines: Engines) -> dict[str, Any]:
         """Scores the images of a datastore.
 
         Args:

@@ -11,7 +11,7 @@ from lib.engine.runtime import resolve_device
 from lib.errors import EvaluationError
 from lib.signals.scorer import ScorePlan
 
-O = TypeVar("O", bound="ScoringOptions")  # noqa: E741
+T = TypeVar("T", bound="ScoringOptions")
 
 # Keys that MONAI Label and its clients put beside the options.
 _NOT_OPTIONS = frozenset({"method", "client_id", "gpus", "multi_gpu", "model"})
@@ -57,7 +57,7 @@ class SurfaceOptions(ScoringOptions):
     )
 
 
-def read_options(kind: type[O], request: Mapping[str, Any]) -> O:
+def read_options(kind: type[T], request: Mapping[str, Any]) -> T:
     """The options of a request.
 
     Args:
