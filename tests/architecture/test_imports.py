@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 APP = REPOSITORY / "apps" / "biosam2"
 LIB = APP / "lib"
 
-TASKS = ("infers", "trainers", "scoring", "activelearning", "evaluation")
+TASKS = ("infers", "trainers", "scoring", "activelearning", "evaluation", "datastores")
 _FOUNDATION = {"images", "metrics", "transforms", "settings", "files", "errors"}
 _ENGINE = {"engine", "prompts", *_FOUNDATION}
 # Who may import whom, the house's own parts only. A part may always import from itself, and errors.
@@ -34,20 +34,27 @@ BELOW = {
     "signals": _ENGINE,
     "learning": {"report", *_ENGINE},
     "overview": {"signals", "report", *_ENGINE},
-    **{task: {"learning", "overview", "selection", "signals", "report", "http", *_ENGINE} for task in TASKS},
+    "slides": {"images", "transforms", "errors"},
+    **{
+        task: {"slides", "learning", "overview", "selection", "signals", "report", "http", *_ENGINE}
+        for task in TASKS
+    },
 }
 BELOW["main"] = {*TASKS, *BELOW["infers"]}
 # Libraries that only some parts may import.
 CONFINED = {
-    "monailabel": {"main", "infers", "trainers", "scoring", "activelearning"},
-    "fastapi": {"main", "http", "infers", "trainers", "scoring", "activelearning"},
+    "monailabel": {"main", "infers", "trainers", "scoring", "activelearning", "datastores"},
+    "fastapi": {"main", "http", "infers", "trainers", "scoring", "activelearning", "datastores"},
     "sam2": {"engine"},
     "hydra": {"engine"},
     "omegaconf": {"engine"},
     "nibabel": {"images"},
     "SimpleITK": {"images"},
-    "pydicom": {"images"},
+    "pydicom": {"images", "datastores"},
+    "dicomweb_client": {"datastores"},
     "highdicom": {"images"},
+    "openslide": {"slides"},
+    "tifffile": {"images", "slides"},
     "matplotlib": {"report"},
     "torchvision": set(),
 }
@@ -61,6 +68,7 @@ BELOW_ENGINE = (
     "prompts",
     "report",
     "selection",
+    "slides",
 )
 ABOVE_ENGINE = ("engine", "signals", "learning", "overview")
 IMPORT_LIMIT_S = 280
