@@ -23,6 +23,9 @@ def test_two_annotators_get_two_images_in_the_order_of_worth(book: LeaseBook) ->
     assert book.take(BOB, ORDER) == "y"
     assert book.held() == ["x", "y"]
     assert book.held(BOB) == ["y"]
+    assert book.held_all(["y", "x"])
+    assert not book.held_all(ORDER)
+    assert book.held_all([])
 
 
 def test_who_has_a_name_gets_the_same_again_also_when_something_better_comes_up(book: LeaseBook) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
 
-from lib.activelearning.leases import LeaseBook
+from lib.activelearning.leases import Annotator, LeaseBook
 from lib.activelearning.strategy import ANNOTATOR, NextImage
 from lib.errors import ImageNotFoundError
 from lib.selection.candidate import Candidate, Choice
@@ -154,6 +154,29 @@ def test_a_case_that_is_labelled_while_the_order_is_made_is_not_given(
 
     assert given(NextImage("first", Slow(), "", scores, leases), ANN, datastore) == "b"
     assert leases.held() == ["b"]
+
+
+def test_what_others_do_while_the_order_is_made_is_no_empty_answer(
+    datastore: LocalDatastore, scores: ScoreStore, leases: LeaseBook
+) -> None:
+    """Bob gives back what he held and takes the only one that was in the order."""
+    ann, bob = Annotator("client ann", True), Annotator("client bob", True)
+
+    class Slow:
+        def rank(
+            self, candidates: list[Candidate], labelled: list[Candidate], rng: np.random.Generator
+        ) -> list[Choice]:
+            order = First().rank(candidates, labelled, rng)
+            if [choice.id for choice in order] == ["c"]:
+                leases.pass_over(bob)
+                leases.take(bob, ["c"])
+            return order
+
+    leases.take(ann, ["a"])
+    leases.take(bob, ["b"])
+    strategy = NextImage("first", Slow(), "", scores, leases)
+    assert given(strategy, {**ANN, "skip": True}, datastore) == "b"
+    assert leases.held(bob) == ["c"]
 
 
 def test_a_case_that_was_removed_is_not_given_again(first: NextImage, datastore: LocalDatastore) -> None:

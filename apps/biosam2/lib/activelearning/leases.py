@@ -118,6 +118,12 @@ class LeaseBook:
             self._expire()
             return list(self._leases) if annotator is None else self._of(annotator.name)
 
+    def held_all(self, images: Iterable[str]) -> bool:
+        """Whether somebody holds each of these images."""
+        with self._lock:
+            self._expire()
+            return all(image in self._leases for image in images)
+
     def next_end_s(self) -> float | None:
         """Seconds until the first lease ends by itself; None where there is none."""
         with self._lock:

@@ -92,11 +92,12 @@ class NextImage(Strategy):
         while True:
             pool = self._pool(datastore)
             choice = self._choose(annotator, pool, datastore)
-            if choice is None:
+            # While the order was made others took what was in it, or gave back what was not; or the label of
+            # the chosen one was saved. Then all is looked at again.
+            if choice is None and self._leases.held_all(pool.unlabelled):
                 self._log_nothing_left(pool)
                 return None
-            # Its label may have been saved while the order was made.
-            if not was_labelled_here(datastore, choice.id):
+            if choice is not None and not was_labelled_here(datastore, choice.id):
                 return _answer(choice)
 
     def _pool(self, datastore: Datastore) -> Pool:
