@@ -22,10 +22,10 @@ PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install install-dev serve sample demo fetch evaluate report test lint format bench bench-accuracy bench-finetuning \
-	bench-training clean
+	bench-training bench-signals bench-active-learning clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # --- Environment ---
 
@@ -105,6 +105,12 @@ bench-finetuning: install-dev ## Measure what Train gains on patients that were 
 
 bench-training: install-dev ## Measure how fast a network learns.
 	@$(IN_VENV) python -m benchmarks.training_speed $(ARGS)
+
+bench-signals: install-dev ## Measure what each signal of uncertainty is worth, on real images.
+	@$(IN_VENV) python -m benchmarks.signals $(ARGS)
+
+bench-active-learning: install-dev ## Simulate annotation: the choice of the next image against chance (about an hour).
+	@$(IN_VENV) python -m benchmarks.active_learning $(ARGS)
 
 clean: ## Remove the environment, the sample study with labels saved in it, outputs and caches.
 	rm -rf $(VENV) studies/sample studies/sample_truth outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis

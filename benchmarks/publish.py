@@ -14,7 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
 # File of the report, section of the README and of RESULTS.md.
-SECTIONS = {"accuracy": "accuracy", "latency": "speed", "finetuning": "finetuning"}
+SECTIONS = {
+    "accuracy": "accuracy",
+    "latency": "speed",
+    "finetuning": "finetuning",
+    "signals": "signals",
+    "active_learning": "active-learning",
+}
 
 _LINK = "More numbers: [benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
 
@@ -22,7 +28,7 @@ _EMPTY_RESULTS = """\
 # Results
 
 Written by `python -m benchmarks.publish` from the last runs of `make bench`, `make bench-accuracy` and
-`make bench-finetuning`.
+`make bench-finetuning`, `make bench-signals` and `make bench-active-learning`.
 
 ## Accuracy
 
@@ -38,6 +44,16 @@ Written by `python -m benchmarks.publish` from the last runs of `make bench`, `m
 
 <!-- finetuning: begin -->
 <!-- finetuning: end -->
+
+## Signals of uncertainty
+
+<!-- signals: begin -->
+<!-- signals: end -->
+
+## Which image next
+
+<!-- active-learning: begin -->
+<!-- active-learning: end -->
 """
 
 

@@ -13,7 +13,7 @@ from lib.evaluation.__main__ import main
 from lib.evaluation.active_learning import POINTS_FILE, Simulation
 from lib.evaluation.active_learning_options import CurveOptions
 from lib.evaluation.active_learning_rows import Point
-from tests.support.hard_and_easy import write_store
+from benchmarks.hard_and_easy import write_store
 from tests.support.server import APP
 
 MODEL = APP / "model"

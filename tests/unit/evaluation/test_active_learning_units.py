@@ -8,7 +8,7 @@ import pytest
 
 from lib.errors import EvaluationError
 from lib.evaluation.active_learning_units import choose_test, open_parts
-from tests.support.hard_and_easy import write_store
+from benchmarks.hard_and_easy import write_store
 
 NAMES = [f"case{number}" for number in range(10)]
 SIZE = 64

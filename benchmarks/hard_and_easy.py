@@ -1,6 +1,6 @@
 """Pictures of one object each, of which most are easy and some are hard in one of several ways.
 
-    python -m tests.support.hard_and_easy FOLDER
+    python -m benchmarks.hard_and_easy FOLDER
 
 writes the datastore of the simulated learning curve.
 
@@ -18,8 +18,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-
-from tests.support.phantoms import ellipsoid
 
 SIDE = 64
 KINDS = ("easy", "rim", "striped", "ring")
@@ -47,8 +45,8 @@ def picture(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([KINDS.index(kind), seed])
     shape = (SIDE, SIDE)
     centre, radii = rng.uniform(24, 40, 2), rng.uniform(11, 15, 2)
-    whole = ellipsoid(shape, tuple(centre), tuple(radii))
-    inner = ellipsoid(shape, tuple(centre), tuple(radii * 0.5))
+    whole = _ellipse(centre, radii)
+    inner = _ellipse(centre, radii * 0.5)
     y, x = np.indices(shape)
     # Levels of the ground, of the object, and of what is inside it, between -1 and 1.
     ground, body, core = _LEVELS[kind]
@@ -60,6 +58,12 @@ def picture(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     image = 128 + rng.uniform(-25, 25) + rng.uniform(60, 95) * ndimage.gaussian_filter(levels, 0.6)
     image = image + rng.normal(0, rng.uniform(3, 9), shape)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), whole
+
+
+def _ellipse(centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    y, x = np.indices((SIDE, SIDE), dtype=np.float64)
+    inside = ((y - centre[0]) / radii[0]) ** 2 + ((x - centre[1]) / radii[1]) ** 2 <= 1.0
+    return np.asarray(inside)
 
 
 def write_store(folder: Path, pool: Mapping[str, int] = POOL, test: Mapping[str, int] = TEST) -> Path:
