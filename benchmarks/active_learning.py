@@ -1,4 +1,4 @@
-"""What the choice of the next image is worth: simulated annotation against chance, on phantoms and real images.
+"""What the choice of the next image is worth: simulated annotation against chance, phantoms and real images.
 
 Each store of labelled images is annotated several times by chance and by ``hybrid``: two labels, a short
 training, a measurement, two more labels, and so on (``python -m lib.evaluation active-learning``). Phantoms

@@ -27,7 +27,7 @@ _LINK = "More numbers: [benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
 _EMPTY_RESULTS = """\
 # Results
 
-Written by `python -m benchmarks.publish` from the last runs of `make bench`, `make bench-accuracy` and
+Written by `python -m benchmarks.publish` from the last runs of `make bench`, `make bench-accuracy`,
 `make bench-finetuning`, `make bench-signals` and `make bench-active-learning`.
 
 ## Accuracy
