@@ -1,0 +1,140 @@
+"""What a segment of a DICOM segmentation says of itself: its name, what it is, and its colour."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from skimage.color import rgb2lab
+
+from lib.images.labels.names import name_values
+
+# DICOM PS3.16: categories (CID 7150), and the context group in which the types of each stand.
+_ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
+_TISSUE = Code("85756007", "SCT", "Tissue")
+_CATEGORIES = (
+    (_ANATOMY, "cid7192"),
+    (_TISSUE, "cid7191"),
+    (Code("49755003", "SCT", "Morphologically Abnormal Structure"), "cid7194"),
+    (Code("260787004", "SCT", "Physical object"), "cid7193"),
+    (Code("91720002", "SCT", "Body Substance"), "cid7197"),
+)
+# Words of a name that no code has.
+_SIDES = {"left", "right"}
+# Colours of segments that nobody gave one, told apart by people who see no red or no green
+# (Okabe and Ito, Color Universal Design, 2008).
+_COLOURS = (
+    (213, 94, 0),
+    (0, 114, 178),
+    (0, 158, 115),
+    (240, 228, 66),
+    (204, 121, 167),
+    (86, 180, 233),
+    (230, 159, 0),
+)
+# Bounds of L*, a* and b* that 0 to 65535 stand for (PS3.3, C.10.7.1.1).
+_LAB_LOW, _LAB_HIGH = np.array([0.0, -128.0, -128.0]), np.array([100.0, 127.0, 127.0])
+# A segment's label is a long string: 64 characters.
+_LONGEST_NAME = 64
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One class of a label map, as DICOM describes it.
+
+    Attributes:
+        value: in the label map.
+        name: the segment's label.
+        category: what kind of thing it is.
+        type: what it is.
+        colour: red, green and blue, 0 to 255.
+        description: for people; may be empty.
+    """
+
+    value: int
+    name: str
+    category: Code
+    type: Code
+    colour: tuple[int, int, int]
+    description: str = ""
+
+    @property
+    def lab(self) -> list[int]:
+        """The colour as DICOM stores it: CIELab in whole numbers from 0 to 65535."""
+        lab = rgb2lab(np.array(self.colour, dtype=float) / 255)
+        shares = (lab - _LAB_LOW) / (_LAB_HIGH - _LAB_LOW)
+        return [int(number) for number in np.rint(np.clip(shares, 0, 1) * 65535)]
+
+
+def describe_segments(
+    values: Sequence[int], label_info: Sequence[Mapping[str, Any]] | None = None
+) -> list[Segment]:
+    """Describes the values of a label map by what a client says of them, and by their names.
+
+    A name that DICOM knows gets its code ("liver", "left kidney", "tumor"); any other is a tissue, as 3D
+    Slicer has it. An entry's ``segmentAttribute``, as dcmqi has it, comes before that.
+
+    Args:
+        values: those that are present, ascending, without 0.
+        label_info: ``[{"name": "spleen", "idx": 1, "color": [r, g, b], "description": ...}, ...]``.
+    """
+    named = name_values(values, {}, label_info)
+    entries = {str(entry.get("name") or "").strip(): entry for entry in _mappings(label_info)}
+    segments = []
+    for place, value in enumerate(values):
+        entry = entries.get(named[value], {})
+        category, kind = _codes(named[value], entry.get("segmentAttribute"))
+        segments.append(
+            Segment(
+                value,
+                named[value][:_LONGEST_NAME],
+                category,
+                kind,
+                _colour(entry.get("color")) or _COLOURS[place % len(_COLOURS)],
+                str(entry.get("description") or ""),
+            )
+        )
+    return segments
+
+
+def _mappings(items: Iterable[Any] | None) -> list[Mapping[str, Any]]:
+    return [item for item in items or () if isinstance(item, Mapping)]
+
+
+def _codes(name: str, attribute: Any) -> tuple[Code, Code]:
+    """Category and type of a segment."""
+    known = attribute if isinstance(attribute, Mapping) else {}
+    category = _code(known.get("SegmentedPropertyCategoryCodeSequence"))
+    kind = _code(known.get("SegmentedPropertyTypeCodeSequence"))
+    if category and kind:
+        return category, kind
+    words = [word for word in re.findall(r"[A-Za-z]+", name.lower()) if word not in _SIDES]
+    keyword = "".join(word.capitalize() for word in words)
+    for category, group in _CATEGORIES:
+        found = getattr(getattr(codes, group), keyword, None) if keyword else None
+        if isinstance(found, Code):
+            return category, found
+    return _TISSUE, _TISSUE
+
+
+def _code(item: Any) -> Code | None:
+    """A code as dcmqi writes it: one mapping, or a list of one."""
+    first = item[0] if isinstance(item, list) and item else item
+    if not isinstance(first, Mapping):
+        return None
+    parts = [str(first.get(key) or "") for key in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")]
+    return Code(*parts) if all(parts) else None
+
+
+def _colour(value: Any) -> tuple[int, int, int] | None:
+    """Red, green and blue, where a client sent at least three numbers."""
+    try:
+        red, green, blue = (min(255, max(0, int(number))) for number in list(value)[:3])
+    except (TypeError, ValueError):
+        return None
+    return red, green, blue
