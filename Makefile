@@ -21,7 +21,7 @@ QUIET   := $(if $(MAKE_TERMOUT),,-q)
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev serve sample demo fetch evaluate report test lint format bench bench-accuracy bench-finetuning \
+.PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test lint format bench bench-accuracy bench-finetuning \
 	bench-training bench-signals bench-active-learning clean
 
 help: ## List the targets.
@@ -66,6 +66,10 @@ sample: $(SAMPLE)/.complete ## Generate the sample study.
 
 serve: install $(if $(filter $(SAMPLE),$(STUDIES)),sample) ## Start the server (HOST, PORT, STUDIES, CONF="name=value ...").
 	@$(IN_VENV) monailabel start_server --app $(APP) --studies $(STUDIES) --host $(HOST) --port $(PORT) \
+		$(foreach pair,$(CONF),--conf $(subst =, ,$(pair))) $(ARGS)
+
+serve-dicom: install ## Serve sample series from Orthanc with OHIF (HOST, PORT, CONF; needs Orthanc).
+	@$(IN_VENV) python -m sample_study.serve_dicom --host $(HOST) --port $(PORT) \
 		$(foreach pair,$(CONF),--conf $(subst =, ,$(pair))) $(ARGS)
 
 demo: install sample ## Prompt the sample study over HTTP, print Dice and latencies, draw a picture.

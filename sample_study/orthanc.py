@@ -89,7 +89,10 @@ class Orthanc:
         configuration.write_text(json.dumps(self._configuration(), indent=1) + "\n")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(self._program), str(configuration)], stdout=log, stderr=subprocess.STDOUT
+                [str(self._program), str(configuration)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us; we end it when nobody asks it any more
             )
         give_up = time.monotonic() + START_LIMIT_S
         while time.monotonic() < give_up and self._process.poll() is None:

@@ -21,7 +21,7 @@ from tests.support.server import Server, copy_model_folder
 from tests.support.studies import write_nifti
 
 METHOD = "biosam2_uncertainty"
-CASES = [f"case{seed:02}" for seed in range(10)]
+CASES = [f"case{seed:02}" for seed in range(6)]
 LABEL_INFO = [{"name": "bright", "idx": 1}, {"name": "dark", "idx": 2}]
 
 

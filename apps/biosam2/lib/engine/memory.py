@@ -30,6 +30,13 @@ class MemoryBank:
         while len(self._tracked) > self._reach:
             del self._tracked[next(iter(self._tracked))]
 
+    def copy(self) -> MemoryBank:
+        """A bank of the same memories that goes its own way."""
+        other = MemoryBank(self._reach)
+        other._prompted = dict(self._prompted)
+        other._tracked = dict(self._tracked)
+        return other
+
     def neighbour(self, frame: int, reverse: bool) -> dict[str, Any] | None:
         """The memory of the frame that was visited before a frame; None where it was not remembered."""
         before = frame + 1 if reverse else frame - 1

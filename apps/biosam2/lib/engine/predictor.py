@@ -81,6 +81,9 @@ class Predictor:
         embeddings: shared with other predictors as it may be: the keys tell them apart.
         name: of the weights, for people.
         version: of the weights: embeddings of another version are never taken.
+
+    Attributes:
+        key: equal where embeddings and memories of one predictor can be another's.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Predictor:
         # Channels last is the layout that a CPU's bf16 convolutions compute in.
         self._network = network.to(runtime.device, memory_format=torch.channels_last)
         self._embeddings = embeddings
-        self._key = (version, network.image_size, str(runtime.device), runtime.dtype)
+        self.key: Hashable = (version, network.image_size, str(runtime.device), runtime.dtype)
 
     @property
     def image_size(self) -> int:
@@ -120,7 +123,7 @@ class Predictor:
             digest: of the image's content.
             index: of the frame.
         """
-        key = (*self._key, digest, frames.key(index))
+        key = (self.key, digest, frames.key(index))
         if (features := self._embeddings.get(key)) is not None:
             return features
         image = network_image(frames[index], self.image_size).to(self.runtime.device)

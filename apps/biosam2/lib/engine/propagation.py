@@ -20,6 +20,7 @@ class _Track:
     number: int
     prompts: Mapping[int, FramePrompts]
     bank: MemoryBank
+    ends: bool
     areas: dict[int, int] = field(default_factory=dict)
     ending: Ending | None = None
 
@@ -40,7 +41,7 @@ class _Track:
     ) -> FrameMask:
         """The object on a frame; an empty mask where it has just ended."""
         result = predictor.track(frames, digest, index, self.bank, reverse)
-        if self.ending is not None and self.ending.reached(int(result.mask.sum())):
+        if self.ends and self.ending is not None and self.ending.reached(int(result.mask.sum())):
             self.ending = None
             return replace(result, mask=np.zeros_like(result.mask))
         return result
@@ -53,6 +54,7 @@ def propagate(
     objects: Sequence[Mapping[int, FramePrompts]],
     bounds: tuple[int, int] | None = None,
     limit: int = 0,
+    ends: bool = True,
 ) -> Iterator[tuple[int, int, FrameMask]]:
     """Follows objects through the frames.
 
@@ -67,12 +69,13 @@ def propagate(
         objects: per object, its prompts by frame index; none is empty.
         bounds: half-open range of the frames to visit; all when None. Prompted frames are visited anyway.
         limit: most frames to go beyond the first and the last prompted one; 0 for no limit.
+        ends: whether an object that has gone stays away, as in a volume; in a video it may come back.
 
     Yields:
         The object's position in ``objects``, the frame's index, and the result there. Frames that are not
         yielded do not hold the object.
     """
-    tracks = [_Track(number, prompts, predictor.new_bank()) for number, prompts in enumerate(objects)]
+    tracks = [_Track(number, prompts, predictor.new_bank(), ends) for number, prompts in enumerate(objects)]
     low, high = bounds if bounds is not None else (0, len(frames))
     for index in sorted({index for track in tracks for index in track.prompts}):
         for track in tracks:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
+from lib.engine.tracking import Tracker
 from lib.infers.slice_task import SliceTask
 from lib.infers.task import Services
-from lib.infers.volume_task import VolumeTask
+from lib.infers.volume_task import VideoTask, VolumeTask
 
 
 def all_tasks(services: Services) -> dict[str, InferTask]:
@@ -15,20 +16,23 @@ def all_tasks(services: Services) -> dict[str, InferTask]:
     The deepgrow tasks offer no labels of their own: a 3D Slicer that finds labels on an interactive model and
     no automatic model beside it runs a model without a name at each "Next Sample".
     """
+    tracker = Tracker()
 
     def point(description: str) -> SliceTask:
-        return SliceTask(services, InferType.DEEPGROW, 2, "slice", [], description)
+        return SliceTask(services, tracker, description)
 
     def volume(description: str) -> VolumeTask:
         return VolumeTask(services, InferType.DEEPGROW, 3, "volume", [], description)
 
     numbered = {name: value for value, name in enumerate(services.labels, start=1)}
     multi = "Several labels through a volume, from points per label"
+    video = "A video in one file, from prompts on any of its frames; objects may leave and come back"
     return {
         "biosam2_point": point("One slice, from points (and a box where one is sent)"),
         "biosam2_box": point("One slice, from a box; points refine it"),
         "biosam2_propagate": volume("A whole volume, from prompts on any of its slices"),
         "biosam2_multi": VolumeTask(services, InferType.DEEPEDIT, 3, "multi", numbered, multi),
+        "biosam2_video": VideoTask(services, InferType.DEEPGROW, 3, "volume", [], video),
         "sam_2d": point("biosam2_point under the name of MONAI Label's own task"),
         "sam_3d": volume("biosam2_propagate under the name of MONAI Label's own task"),
     }

@@ -15,6 +15,9 @@ from lib.infers.task import Case, Segmentation, SegmentTask
 class VolumeTask(SegmentTask):
     """``biosam2_propagate`` for one object, ``biosam2_multi`` for one per label, and ``sam_3d``."""
 
+    # In a volume, what has ended does not begin again.
+    ends = True
+
     def segment(self, case: Case) -> Segmentation:
         """Follows every object from its prompted slices through the volume."""
         objects = case.prompts.objects
@@ -26,6 +29,7 @@ class VolumeTask(SegmentTask):
             [case.prompts.frames(item) for item in objects],
             bounds=case.prompts.slice_range,
             limit=self._services.settings.propagate_limit,
+            ends=self.ends,
         )
         for number, index, result in steps:
             by_slice[index][number] = result
@@ -46,6 +50,12 @@ class VolumeTask(SegmentTask):
                 },
             },
         )
+
+
+class VideoTask(VolumeTask):
+    """``biosam2_video``: frames instead of slices; an object may leave the picture and come back."""
+
+    ends = False
 
 
 def _label_map(found: dict[int, FrameMask], values: list[int]) -> np.ndarray:
