@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,18 +12,20 @@ import pydicom
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
-from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from lib.errors import LabelError
-from lib.images.labels.segments import Segment
 from lib.images.labels.seg_sources import Sources, source_headers
+from lib.images.labels.segments import Segment
 from lib.images.medical_image import MedicalImage
 
 MANUFACTURER = "BioSAM-2"
 MODEL = "biosam2"
 VERSION = "0.1.0"
 DESCRIPTION = "BioSAM-2 segmentation"
+# DICOM PS3.16, CID 7162.
+_FAMILY = Code("123109", "DCM", "Artificial Intelligence")
 # Behind whatever the scanner made.
 SERIES_NUMBER = 300
 
@@ -99,7 +100,7 @@ def _described(number: int, segment: Segment) -> SegmentDescription:
         segmented_property_type=segment.type,
         algorithm_type=SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=MANUFACTURER, version=VERSION, family=codes.cid7162.ArtificialIntelligence
+            name=MANUFACTURER, version=VERSION, family=_FAMILY
         ),
     )
     found.RecommendedDisplayCIELabValue = segment.lab
@@ -112,8 +113,9 @@ def _complete(made: hd.seg.Segmentation, sources: Sources) -> None:
     """Says when it was made, and takes out the places that a loop of frames has not."""
     offset = sources.headers[0].get("TimezoneOffsetFromUTC")
     now = datetime.now(_zone(offset)) if offset else datetime.now().astimezone()
-    made.ContentDate = made.SeriesDate = made.InstanceCreationDate = now.strftime("%Y%m%d")
-    made.ContentTime = made.SeriesTime = made.InstanceCreationTime = now.strftime("%H%M%S.%f")
+    for name in ("Content", "Series", "InstanceCreation"):
+        setattr(made, f"{name}Date", now.strftime("%Y%m%d"))
+        setattr(made, f"{name}Time", now.strftime("%H%M%S.%f"))
     made.TimezoneOffsetFromUTC = now.strftime("%z")
     if not sources.is_placed:
         _number_by_time(made)

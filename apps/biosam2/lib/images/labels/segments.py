@@ -12,8 +12,6 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from skimage.color import rgb2lab
 
-from lib.images.labels.names import name_values
-
 # DICOM PS3.16: categories (CID 7150), and the context group in which the types of each stand.
 _ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 _TISSUE = Code("85756007", "SCT", "Tissue")
@@ -72,27 +70,26 @@ class Segment:
 
 
 def describe_segments(
-    values: Sequence[int], label_info: Sequence[Mapping[str, Any]] | None = None
+    names: Mapping[int, str], label_info: Sequence[Mapping[str, Any]] | None = None
 ) -> list[Segment]:
-    """Describes the values of a label map by what a client says of them, and by their names.
+    """Describes the values of a label map by their names, and by what else a client says of them.
 
     A name that DICOM knows gets its code ("liver", "left kidney", "tumor"); any other is a tissue, as 3D
     Slicer has it. An entry's ``segmentAttribute``, as dcmqi has it, comes before that.
 
     Args:
-        values: those that are present, ascending, without 0.
-        label_info: ``[{"name": "spleen", "idx": 1, "color": [r, g, b], "description": ...}, ...]``.
+        names: value to name, of all values that are present.
+        label_info: ``[{"name": "spleen", "color": [r, g, b], "description": ...}, ...]``.
     """
-    named = name_values(values, {}, label_info)
     entries = {str(entry.get("name") or "").strip(): entry for entry in _mappings(label_info)}
     segments = []
-    for place, value in enumerate(values):
-        entry = entries.get(named[value], {})
-        category, kind = _codes(named[value], entry.get("segmentAttribute"))
+    for place, (value, name) in enumerate(sorted(names.items())):
+        entry = entries.get(name, {})
+        category, kind = _codes(name, entry.get("segmentAttribute"))
         segments.append(
             Segment(
                 value,
-                named[value][:_LONGEST_NAME],
+                name[:_LONGEST_NAME],
                 category,
                 kind,
                 _colour(entry.get("color")) or _COLOURS[place % len(_COLOURS)],

@@ -1,0 +1,241 @@
+"""What a DICOMweb store holds now: images, and the segmentations that people drew on them.
+
+A listing is one question to the store, and kept for a few seconds. A segmentation names the series that it
+was drawn on only in its own header: that is asked for once, and written down beside the images.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom import Dataset
+
+from lib.datastores.segmentations import Segmentation, read_segmentation
+from lib.errors import BusyError
+from lib.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+# Seconds for which a listing counts as the store's contents: less than a person needs from one image to the
+# next.
+FRESH_S = 3.0
+# A store that takes long to answer is asked less often: it may work for us a tenth of the time.
+_SHARE = 10
+_PAGE = 1000
+# What holds no picture of a patient that could be segmented. Slides are pyramids of tiles: not by this way.
+NO_PICTURES = frozenset(
+    {"SEG", "SR", "PR", "KO", "DOC", "PLAN", "REG", "FID", "RWV", "ANN", "ASMT", "SMR", "STAIN", "M3D", "SM"}
+    | {"RTSTRUCT", "RTPLAN", "RTRECORD", "RTDOSE", "RTINTENT", "RTSEGANN", "RTRAD", "TEXTUREMAP"}
+    | {"AU", "AUDIO", "ECG", "HD", "EPS", "EEG", "EMG", "EOG", "RESP"}
+    | {"OPM", "OPV", "LEN", "KER", "SRF", "VA", "OAM"}
+)
+_FIELDS = ["StudyDate", "StudyTime", "Modality", "PatientID", "RetrieveURL", "StudyInstanceUID"]
+_ASKED = [*_FIELDS, "SeriesDescription", "NumberOfSeriesRelatedInstances"]
+_UNKNOWN = "UNK"
+
+
+@dataclass(frozen=True)
+class ImageSeries:
+    """A series of the store that can be segmented.
+
+    Attributes:
+        uid: its Series Instance UID, which is the image's id.
+        study_uid: of its study.
+        instances: how many the store has of it; None where it does not say.
+        info: for people and viewers, as MONAI Label names it.
+    """
+
+    uid: str
+    study_uid: str
+    instances: int | None
+    info: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A store at one moment.
+
+    Attributes:
+        images: by id, in the store's order.
+        labels: segmentations of an image, by its id; first what came into the store last.
+    """
+
+    images: Mapping[str, ImageSeries]
+    labels: Mapping[str, tuple[Segmentation, ...]]
+
+
+class StoreContents:
+    """Asks a store for its contents. Safe to use from several threads.
+
+    Args:
+        client: of the store.
+        search_filter: of images, as QIDO has it; None for all that hold pictures.
+        known: file in which the references of segmentations are kept.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        client: DICOMwebClient,
+        search_filter: Mapping[str, Any] | None,
+        known: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._client = client
+        self._filter = search_filter
+        self._known = known
+        self._clock = clock
+        # Guards all below; held while the store is asked, so that many who want to know ask once.
+        self._lock = threading.Lock()
+        self._contents: Contents | None = None
+        self._until = 0.0
+        self._references: dict[str, list[dict[str, Any]]] | None = None
+
+    @property
+    def last(self) -> Contents:
+        """What the store held when it was last asked; nothing where it never answered."""
+        return self._contents or Contents({}, {})
+
+    def now(self) -> Contents:
+        """What the store holds, a few seconds old at most.
+
+        Raises:
+            BusyError: the store does not answer.
+        """
+        with self._lock:
+            if self._contents is None or self._clock() >= self._until:
+                start = self._clock()
+                with store_errors(self._client):
+                    self._contents = self._ask()
+                taken = self._clock() - start
+                self._until = self._clock() + max(FRESH_S, _SHARE * taken)
+            return self._contents
+
+    def forget(self) -> None:
+        """Makes the next question go to the store: something was stored."""
+        self._until = 0.0
+
+    def find(self, uid: str) -> ImageSeries | None:
+        """A series that can be segmented, also one that the filter leaves out; None where there is none.
+
+        Raises:
+            BusyError: the store does not answer.
+        """
+        found = self.last.images.get(uid) or self.now().images.get(uid)
+        if found is not None or not _is_uid(uid):
+            return found
+        with store_errors(self._client):
+            for item in self._search({"SeriesInstanceUID": uid}):
+                if _text(item, "SeriesInstanceUID") == uid and _has_pictures(item):
+                    return _image(item)
+        return None
+
+    def _ask(self) -> Contents:
+        listed = self._search(self._filter or {})
+        images = [_image(item) for item in listed if _has_pictures(item)]
+        found = {image.uid: image for image in images if image.uid}
+        if self._filter:
+            listed = self._search({"Modality": "SEG"})
+        labels: dict[str, list[Segmentation]] = defaultdict(list)
+        seen = time.time()
+        for item in listed:
+            if _text(item, "Modality") == "SEG":
+                for segmentation in self._segmentations(item, seen):
+                    labels[segmentation.image_uid].append(segmentation)
+        newest = {
+            uid: tuple(sorted(drawn, key=lambda one: one.age, reverse=True)) for uid, drawn in labels.items()
+        }
+        return Contents(found, newest)
+
+    def _search(self, filters: Mapping[str, Any]) -> list[Dataset]:
+        """All series that fit, page by page; a store that knows no pages gives all of them in the first."""
+        found: dict[str, Dataset] = {}
+        while True:
+            page = self._client.search_for_series(
+                search_filters=dict(filters), fields=_ASKED, limit=_PAGE, offset=len(found)
+            )
+            datasets = [Dataset.from_json(item) for item in page]
+            new = {_text(item, "SeriesInstanceUID"): item for item in datasets}
+            if not new.keys() - found.keys():
+                return list(found.values())
+            found.update(new)
+            if len(page) < _PAGE:
+                return list(found.values())
+
+    def _segmentations(self, series: Dataset, seen: float) -> list[Segmentation]:
+        """Those of a series, from the file or, where they are new, from the store."""
+        study, uid = _text(series, "StudyInstanceUID"), _text(series, "SeriesInstanceUID")
+        key = f"{uid} {_text(series, 'NumberOfSeriesRelatedInstances')}"
+        known = self._read_references()
+        if key not in known:
+            metadata = self._client.retrieve_series_metadata(study, uid)
+            read = [read_segmentation(_header(item), study, uid, seen) for item in metadata]
+            known[key] = [item.as_json() for item in read if item is not None]
+            if not known[key]:
+                logger.warning("The segmentation %s names no series that it was drawn on: it is ignored", uid)
+            write_atomically(self._known, json.dumps(known, indent=1).encode())
+        return [Segmentation(**item) for item in known[key]]
+
+    def _read_references(self) -> dict[str, list[dict[str, Any]]]:
+        if self._references is None:
+            try:
+                self._references = dict(json.loads(self._known.read_text(encoding="utf-8")))
+            except (OSError, ValueError):
+                self._references = {}
+        return self._references
+
+
+@contextmanager
+def store_errors(client: DICOMwebClient) -> Iterator[None]:
+    """Says in words that the store does not answer, or not as it should.
+
+    Raises:
+        BusyError: with the store's address.
+    """
+    try:
+        yield
+    except requests.RequestException as error:
+        raise BusyError(
+            f"the DICOM store at {client.base_url} does not answer as it should: {error}; see that it "
+            "runs and can be reached from this server"
+        ) from error
+
+
+def _is_uid(text: str) -> bool:
+    return bool(text) and len(text) <= 64 and all(part.isdigit() for part in text.split("."))
+
+
+def _header(item: Mapping[str, Any]) -> Dataset:
+    """Without what lies elsewhere: the pixels."""
+    return Dataset.from_json({tag: value for tag, value in item.items() if "BulkDataURI" not in value})
+
+
+def _text(item: Dataset, name: str) -> str:
+    value = item.get(name)
+    return "" if value is None else str(value)
+
+
+def _has_pictures(item: Dataset) -> bool:
+    return _text(item, "Modality") not in NO_PICTURES
+
+
+def _image(item: Dataset) -> ImageSeries:
+    uid, count = _text(item, "SeriesInstanceUID"), _text(item, "NumberOfSeriesRelatedInstances")
+    info = {name: _text(item, name) or _UNKNOWN for name in _FIELDS}
+    return ImageSeries(
+        uid,
+        _text(item, "StudyInstanceUID"),
+        int(count) if count.isdigit() else None,
+        {"SeriesInstanceUID": uid, **info, "SeriesDescription": _text(item, "SeriesDescription")},
+    )

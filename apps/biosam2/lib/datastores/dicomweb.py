@@ -1,0 +1,181 @@
+"""MONAI Label's datastore on a DICOMweb store, such as Orthanc.
+
+Images are the store's series; their id is the Series Instance UID. Final labels live in the store, as DICOM
+segmentations: what a client saves here is sent there, and what OHIF or anybody else stored there counts as
+well. Of several segmentations of one image the one that came last is its label. In the cache a label is
+``labels/final/<uid>.nii.gz`` on the image's grid, made from the segmentation when somebody asks for it.
+Everything in the cache can be deleted, but labels that are not final.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.datastore.local import LocalDatastore
+
+from lib.datastores.dicomweb_images import FINAL, DicomWebImages
+from lib.datastores.labels import as_volume, fetch_label, label_facts, open_label, send_label
+from lib.datastores.segmentations import Segmentation
+from lib.errors import BusyError, ImageError, LabelError
+from lib.images.labels import LabelMap
+from lib.images.medical_image import MedicalImage
+
+logger = logging.getLogger(__name__)
+
+
+class DicomWebStore(DicomWebImages):
+    """Images and labels of a DICOMweb store. Safe to use from several threads and processes."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        # Segmentations that cannot be read, or fit no image: each is asked for once.
+        self._unreadable: set[str] = set()
+
+    def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
+        """Tags of an image's labels, each with the image's id."""
+        own: dict[str, str] = super().get_labels_by_image_id(image_id)
+        others = {tag: image_id for tag in own if tag != FINAL}
+        return {**others, **({FINAL: image_id} if self._segmentations(image_id) else {})}
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """What is known of a label; of one that nobody has downloaded, what its header says."""
+        own: dict[str, Any] = super().get_label_info(label_id, label_tag)
+        if label_tag != FINAL:
+            return own
+        drawn = self._segmentations(label_id)[:1]
+        return (own if _is_of(own, drawn[0]) else label_facts(drawn[0])) if drawn else {}
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """The file of a label, on its image's grid; a final one is downloaded if need be.
+
+        Args:
+            label_id: the image's id, or of a final label the Series Instance UID of the segmentation.
+            label_tag: such as ``final``.
+            image_id: as ``label_id`` where that is the segmentation's.
+
+        Returns:
+            A path; empty where there is no such label, or none that can be read.
+
+        Raises:
+            BusyError: the store does not answer.
+        """
+        if label_tag != FINAL:
+            return str(LocalDatastore.get_label_uri(self, label_id, label_tag))
+        image_id = image_id or self._image_of(label_id)
+        for drawn in self._segmentations(image_id):
+            try:
+                return self._label(image_id, drawn)
+            except (LabelError, ImageError) as error:
+                logger.warning("The segmentation %s is no label of %s: %s", drawn.uid, image_id, error)
+                self._unreadable.add(drawn.uid)
+        return ""
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """Images with a final label, both downloaded: what a training learns from.
+
+        Raises:
+            BusyError: the store does not answer.
+        """
+        pairs = []
+        for image_id in self.get_labeled_images():
+            image = self.get_image_uri(image_id)
+            label = self.get_label_uri(image_id, FINAL) if image else ""
+            if label:
+                pairs.append({"image": image, "label": label})
+        if full_path:
+            return pairs
+        return [
+            {key: str(Path(path).relative_to(self._folder)) for key, path in pair.items()} for pair in pairs
+        ]
+
+    def save_label(
+        self,
+        image_id: str,
+        label_filename: str,
+        label_tag: str,
+        label_info: dict[str, Any],
+        label_id: str = "",
+    ) -> str:
+        """Saves a label; a final one goes to the store, as a DICOM segmentation.
+
+        Args:
+            image_id: of an image.
+            label_filename: what any client wrote, or a ``.bin`` of OHIF: raw uint8, first axis fastest.
+            label_tag: such as ``final``.
+            label_info: of the client, with ``label_info`` for names and colours.
+            label_id: not used; MONAI Label's own signature.
+
+        Raises:
+            ImageNotFoundError: there is no such image.
+            LabelError: the label does not fit its image, or the store refuses it.
+            BusyError: the store does not answer.
+        """
+        image, path = self._open(image_id), Path(label_filename)
+        if label_tag != FINAL and path.suffix != ".bin":
+            return str(LocalDatastore.save_label(self, image_id, label_filename, label_tag, label_info))
+        nested = label_info.get("params")
+        listed = label_info.get("label_info") or (
+            nested.get("label_info") if isinstance(nested, dict) else None
+        )
+        labels = open_label(path, image, listed)
+        info = dict(label_info)
+        if label_tag == FINAL:
+            files = sorted((self._folder / image_id).glob("*.dcm"))
+            drawn = send_label(self._client, labels, image, files, listed)
+            self._contents.forget()
+            info.update(label_facts(drawn, labels.names))
+        return self._keep(image_id, labels, image, label_tag, info)
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Removes a label; not a final one, which is in the store.
+
+        Raises:
+            LabelError: for a final label.
+        """
+        if label_tag == FINAL:
+            raise LabelError(f"{label_id}: its final label is in {self._client.base_url}; remove it there")
+        super().remove_label(label_id, label_tag)
+
+    def _segmentations(self, image_id: str) -> list[Segmentation]:
+        """Of an image, the one that counts first; where the store does not answer, as it last did."""
+        try:
+            labels = self._contents.now().labels
+        except BusyError:
+            labels = self._contents.last.labels
+        return [drawn for drawn in labels.get(image_id, ()) if drawn.uid not in self._unreadable]
+
+    def _image_of(self, label_id: str) -> str:
+        """The image of a segmentation's series; any other id is that of an image."""
+        for image_id, labels in self._contents.last.labels.items():
+            if any(drawn.series_uid == label_id for drawn in labels):
+                return image_id
+        return label_id
+
+    def _label(self, image_id: str, drawn: Segmentation) -> str:
+        image = self._open(image_id)
+        with self._alone(image_id):
+            own = super().get_label_info(image_id, FINAL)
+            kept = LocalDatastore.get_label_uri(self, image_id, FINAL)
+            if not (_is_of(own, drawn) and kept and Path(kept).is_file()):
+                labels = fetch_label(self._client, drawn, image)
+                self._keep(image_id, labels, image, FINAL, label_facts(drawn, labels.names))
+        return str(LocalDatastore.get_label_uri(self, image_id, FINAL))
+
+    def _keep(
+        self, image_id: str, labels: LabelMap, image: MedicalImage, tag: str, info: dict[str, Any]
+    ) -> str:
+        """Puts a label into the cache."""
+        with as_volume(labels, image) as path:
+            label_id = LocalDatastore.save_label(self, image_id, str(path), tag, dict(info))
+        if "ts" in info:
+            # MONAI Label's time is that of the download, which would make an old label look new.
+            self.update_label_info(image_id, tag, {"ts": info["ts"]})
+        return str(label_id)
+
+
+def _is_of(info: Mapping[str, Any], drawn: Segmentation) -> bool:
+    """Whether a label in the cache is that segmentation of the store."""
+    return bool(info.get("SOPInstanceUID") == drawn.uid)

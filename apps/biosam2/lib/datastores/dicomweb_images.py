@@ -1,0 +1,215 @@
+"""The images of a DICOMweb store, as MONAI Label's datastore shows them.
+
+A series is downloaded when somebody asks for it, whole or not at all, and lies in the cache folder as
+``<uid>/*.dcm`` and, where it is a volume, as ``<uid>.nii.gz``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dicomweb_client import DICOMwebClient
+from filelock import FileLock
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.utils.others.generic import md5_digest
+
+from lib.datastores.contents import ImageSeries, StoreContents
+from lib.datastores.downloads import convert_series, download_series, is_complete
+from lib.errors import BusyError, ImageError, ImageNotFoundError
+from lib.images.medical_image import MedicalImage
+from lib.images.reading import read_image
+
+logger = logging.getLogger(__name__)
+
+FINAL = DefaultLabelTag.FINAL.value
+_VOLUME = ".nii.gz"
+# MONAI Label's own place where the user named no other.
+_HOME_CACHE = Path(".cache") / "monailabel" / "dicom"
+
+
+class DicomWebImages(DICOMWebDatastore):
+    """The images of a DICOMweb store, and who has a label. Safe to use from several threads and processes.
+
+    Args:
+        client: of the store, which is asked nothing yet.
+        search_filter: of images, as QIDO has it; None for all series that hold pictures.
+        cache: folder for downloads, with a folder for each store; MONAI Label's own in the home if None.
+        max_voxels: largest image that is opened.
+        fetch_by_frame: whether headers and pixels are asked for apart.
+        convert_to_nifti: whether volumes are handed out as NIfTI instead of a folder of DICOM files.
+    """
+
+    def __init__(
+        self,
+        client: DICOMwebClient,
+        search_filter: Mapping[str, Any] | None,
+        cache: Path | None,
+        max_voxels: int,
+        fetch_by_frame: bool = False,
+        convert_to_nifti: bool = True,
+    ):
+        self._client = client
+        self._fetch_by_frame = fetch_by_frame
+        self._convert_to_nifti = convert_to_nifti
+        self._max_voxels = max_voxels
+        folder = (cache or Path.home() / _HOME_CACHE) / md5_digest(client.base_url)
+        self._folder = folder
+        self._contents = StoreContents(client, search_filter, folder / "segmentations.json")
+        # Its record is written by whoever shares it among the processes, and not before.
+        LocalDatastore.__init__(self, str(folder), auto_reload=True, read_only=True)
+        logger.info("DICOMweb store %s, downloads in %s", client.base_url, folder)
+
+    def forget(self) -> None:
+        """Makes the next question go to the store: something was stored there by another way."""
+        self._contents.forget()
+
+    def list_images(self) -> list[str]:
+        """Ids of all images.
+
+        Raises:
+            BusyError: the store does not answer.
+        """
+        return list(self._contents.now().images)
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the images that the store has a segmentation of.
+
+        Raises:
+            BusyError: the store does not answer.
+        """
+        contents = self._contents.now()
+        return [uid for uid in contents.images if uid in contents.labels]
+
+    def get_unlabeled_images(
+        self, label_tag: str | None = None, labels: list[str] | None = None
+    ) -> list[str]:
+        """Ids of the others.
+
+        Raises:
+            BusyError: the store does not answer.
+        """
+        contents = self._contents.now()
+        return [uid for uid in contents.images if uid not in contents.labels]
+
+    def status(self) -> dict[str, Any]:
+        """Counts, for ``/info/``: where the store does not answer, those of its last answer."""
+        with contextlib.suppress(BusyError):
+            self._contents.now()
+        last = self._contents.last
+        completed = sum(uid in last.labels for uid in last.images)
+        tags: dict[str, int] = {FINAL: completed} if completed else {}
+        for item in list(self._datastore.objects.values()):
+            for tag in item.labels:
+                tags[tag] = tags.get(tag, 0) + (tag != FINAL)
+        return {"total": len(last.images), "completed": completed, "label_tags": tags}
+
+    def json(self) -> dict[str, Any]:
+        """MONAI Label's record, with the images that nobody has downloaded yet."""
+        record: dict[str, Any] = super().json()
+        with contextlib.suppress(BusyError):
+            for uid, image in self._contents.now().images.items():
+                empty = {"image": {"ext": "", "info": dict(image.info)}, "labels": {}}
+                record["objects"].setdefault(uid, empty)
+        return record
+
+    def get_image_uri(self, image_id: str) -> str:
+        """The volume of an image, or its DICOM file or folder where it is none; downloaded if need be.
+
+        Returns:
+            A path; empty where the store has no such image.
+
+        Raises:
+            BusyError: the store does not answer.
+        """
+        try:
+            series = self._contents.find(image_id)
+        except BusyError:
+            if self._local_image(image_id) is None:
+                raise
+            logger.warning("The DICOM store does not answer: %s is taken from the cache", image_id)
+            return str(self._local_image(image_id))
+        if series is None:
+            return ""
+        if not is_complete(self._folder / series.uid, series) or self._local_image(image_id) is None:
+            with self._alone(image_id):
+                self._fetch(series)
+        return str(self._local_image(image_id))
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What is known of an image, from the store and from MONAI Label's record."""
+        own: dict[str, Any] = super().get_image_info(image_id)
+        with contextlib.suppress(BusyError):
+            series = self._contents.find(image_id)
+            if series is not None:
+                return {**series.info, **own, **({"path": str(self._local_image(image_id))} if own else {})}
+        return own
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Refuses: images come into a DICOM store as DICOM.
+
+        Raises:
+            ImageError: always.
+        """
+        raise ImageError(
+            f"{Path(image_filename).name} cannot be added here: this server works on the DICOM store "
+            f"{self._client.base_url}; send it there as DICOM"
+        )
+
+    def remove_image(self, image_id: str) -> None:
+        """Refuses: what is in the store is not this server's to delete.
+
+        Raises:
+            ImageError: always.
+        """
+        raise ImageError(f"{image_id} cannot be removed here: remove it in {self._client.base_url}")
+
+    def _local_image(self, image_id: str) -> Path | None:
+        """What is handed out of an image that is in the cache; None where it is not."""
+        item = self._datastore.objects.get(image_id)
+        if item is None:
+            return None
+        path = self._folder / f"{image_id}{item.image.ext}"
+        if path.is_dir():
+            files = list(path.glob("*.dcm"))
+            path = files[0] if len(files) == 1 else path
+        return path if path.exists() else None
+
+    def _fetch(self, series: ImageSeries) -> None:
+        folder, volume = self._folder / series.uid, self._folder / f"{series.uid}{_VOLUME}"
+        if not is_complete(folder, series):
+            download_series(self._client, series, self._folder, self._fetch_by_frame)
+            volume.unlink(missing_ok=True)
+        is_volume = self._convert_to_nifti and (
+            volume.exists() or convert_series(folder, volume, self._max_voxels)
+        )
+        name = volume.name if is_volume else folder.name
+        data = DataModel(info={**series.info, "name": name}, ext=_VOLUME if is_volume else "")
+        known = self._datastore.objects.get(series.uid)
+        if known is None:
+            self._datastore.objects[series.uid] = ImageLabelModel(image=data)
+        else:
+            known.image.ext = data.ext
+            known.image.info.update(data.info)
+        self._update_datastore_file()
+
+    @contextlib.contextmanager
+    def _alone(self, image_id: str) -> Iterator[None]:
+        """One thread of one process at a time downloads what belongs to an image."""
+        locks = self._folder / ".locks"
+        locks.mkdir(exist_ok=True)
+        with FileLock(locks / image_id):
+            yield
+
+    def _open(self, image_id: str) -> MedicalImage:
+        uri = self.get_image_uri(image_id)
+        if not uri:
+            raise ImageNotFoundError(
+                f"there is no image {image_id!r} in the datastore; /datastore/ lists the ids"
+            )
+        return read_image(uri, self._max_voxels)

@@ -1,0 +1,142 @@
+"""Labels on their way: from a client's file to a DICOMweb store, and from there onto the image's grid."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from dicomweb_client import DICOMwebClient
+
+from lib.datastores.contents import store_errors
+from lib.datastores.segmentations import Segmentation, read_segmentation
+from lib.errors import LabelError
+from lib.images.labels import LabelMap, read_labels
+from lib.images.labels.dicom_seg_writing import write_dicom_seg
+from lib.images.labels.names import name_values
+from lib.images.labels.segments import describe_segments
+from lib.images.medical_image import MedicalImage
+from lib.images.writing import write_mask
+
+_MOST_OBJECTS = 255
+
+
+def open_label(path: Path, image: MedicalImage, label_info: Sequence[Mapping[str, Any]] | None) -> LabelMap:
+    """Opens a label that a client sent, on its image's grid.
+
+    Args:
+        path: of a file that ``read_labels`` reads, or a ``.bin``: uint8 of the whole image, x fastest.
+        image: which it belongs to.
+        label_info: what the client says of its values.
+
+    Raises:
+        LabelError: it does not fit its image, is empty, or has more than 255 objects.
+    """
+    if path.suffix == ".bin":
+        return _read_bytes(path, image, label_info)
+    labels = read_labels(path, image, label_info)
+    if int(labels.array.max()) > _MOST_OBJECTS:
+        raise LabelError(
+            f"it has values up to {int(labels.array.max())} and {_MOST_OBJECTS} are the limit: number its "
+            "objects from 1"
+        )
+    return labels
+
+
+def _read_bytes(path: Path, image: MedicalImage, label_info: Sequence[Mapping[str, Any]] | None) -> LabelMap:
+    content = np.fromfile(path, dtype=np.uint8)
+    if content.size != np.prod(image.shape):
+        size = " x ".join(str(side) for side in image.shape)
+        raise LabelError(
+            f"it has {content.size} bytes and its image {size} voxels: send one byte for each voxel, "
+            "x fastest"
+        )
+    array = content.reshape(image.shape, order="F")
+    values = [int(value) for value in np.flatnonzero(np.bincount(content)) if value]
+    if not values:
+        raise LabelError("it has no foreground, all its voxels are 0: draw a label and save it again")
+    return LabelMap(array, name_values(values, {}, label_info))
+
+
+def send_label(
+    client: DICOMwebClient,
+    labels: LabelMap,
+    image: MedicalImage,
+    files: Sequence[Path],
+    label_info: Sequence[Mapping[str, Any]] | None,
+) -> Segmentation:
+    """Stores a label as a DICOM segmentation.
+
+    Args:
+        client: of the store.
+        labels: on the image's grid.
+        image: as it was opened.
+        files: of the image's series.
+        label_info: colours and codes of the client.
+
+    Raises:
+        LabelError: it cannot be written, or the store refuses it.
+        BusyError: the store does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="biosam2-seg-") as folder:
+        path = Path(folder) / "label.dcm"
+        write_dicom_seg(path, labels.array, image, files, describe_segments(labels.names, label_info))
+        dataset = pydicom.dcmread(path)
+        with store_errors(client):
+            answer = client.store_instances([dataset])
+    failed = answer.get("FailedSOPSequence")
+    if failed:
+        raise LabelError(
+            f"the DICOM store {client.base_url} refuses it (reason "
+            f"{failed[0].get('FailureReason')}): see its log"
+        )
+    stored = read_segmentation(dataset, str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
+    if stored is None:
+        raise LabelError("its series has no UID, so that nobody could find the label again")
+    return stored
+
+
+def fetch_label(client: DICOMwebClient, drawn: Segmentation, image: MedicalImage) -> LabelMap:
+    """Reads a segmentation of the store onto the grid of its image.
+
+    Raises:
+        LabelError: it does not fit its image, or is none that can be read.
+        BusyError: the store does not answer.
+    """
+    with tempfile.TemporaryDirectory(prefix="biosam2-seg-") as folder:
+        path = Path(folder) / f"{drawn.uid}.dcm"
+        with store_errors(client):
+            client.retrieve_instance(drawn.study_uid, drawn.series_uid, drawn.uid).save_as(path)
+        return open_label(path, image, None)
+
+
+@contextmanager
+def as_volume(labels: LabelMap, image: MedicalImage) -> Iterator[Path]:
+    """The label as a temporary ``.nii.gz`` on its image's grid."""
+    path = write_mask(labels.array.astype(np.uint8, copy=False), image, ".nii.gz")
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def label_facts(drawn: Segmentation, names: Mapping[int, str] | None = None) -> dict[str, Any]:
+    """What the datastore keeps of a label.
+
+    Args:
+        drawn: in the store.
+        names: of the values in the volume beside the image, where that is there.
+    """
+    listed = [{"name": name, "idx": value} for value, name in sorted((names or {}).items())]
+    return {
+        "label_info": listed or drawn.label_info,
+        "Modality": "SEG",
+        "StudyInstanceUID": drawn.study_uid,
+        "SeriesInstanceUID": drawn.series_uid,
+        "SOPInstanceUID": drawn.uid,
+        "ts": int(drawn.seen or drawn.made),
+    }
