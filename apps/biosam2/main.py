@@ -16,6 +16,9 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning import endpoints as next_endpoints
 from lib.activelearning.strategies import all_strategies
+from lib.datastores import proxy
+from lib.datastores.dicomweb import DicomWebStore
+from lib.datastores.opening import open_store
 from lib.engine.engines import Engines
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
@@ -73,6 +76,10 @@ class BioSam2App(MONAILabelApp):
         """MONAI Label's own, whose record the server and its background processes write at once."""
         return open_shared(super().init_datastore)
 
+    def _init_dicomweb_datastore(self) -> Datastore:
+        """Called by MONAI Label where ``studies`` is the address of a DICOMweb store."""
+        return open_store(self.studies, self._settings.max_voxels)
+
     def init_infers(self) -> dict[str, InferTask]:
         """The tasks of ``lib/infers``."""
         return all_tasks(self._services)
@@ -98,6 +105,8 @@ class BioSam2App(MONAILabelApp):
         train_endpoints.install(server, self._engines, self._trainers)
         next_endpoints.install(server, self._strategies)
         scoring_endpoints.install(server, self._scoring_methods)
+        if isinstance(self._datastore, DicomWebStore):
+            proxy.install(server, self._datastore, self.on_save_label)
         if self._settings.rollback is not None:
             self._engines.roll_back(self._settings.rollback)
         try:
@@ -122,11 +131,12 @@ class BioSam2App(MONAILabelApp):
             return {}
         if not self._server_mode:
             return ask_server("/scoring/", None, monailabel_settings.MONAI_LABEL_SERVER_PORT)
-        return start(method, params or {}, enqueue=True) if method else self._auto_scoring.start()
+        try:
+            return start(method, params or {}, enqueue=True) if method else self._auto_scoring.start()
+        except BioSam2Error as error:
+            logger.warning("Nothing is scored now: %s", error)
+            return {}
 
     def _start_training(self) -> bool:
         """Starts the cheapest training in the background, unless one runs."""
         return self.async_training(TRAINER, {TRAINER: {"preset": "decoder"}}) is not None
-
-    def _download_dcmqi_tools(self) -> None:
-        """Downloads nothing. MONAI Label fetches a converter here, and stops when it cannot."""

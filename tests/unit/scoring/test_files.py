@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-from monailabel.datastore.local import LocalDatastore
 
 from lib.errors import ImageNotFoundError
 from lib.scoring.files import LabelEntry, image_path, label_entry, labelled, stamp, weights_key
@@ -57,16 +56,6 @@ def test_labels_are_found_by_image_and_tag(datastore, tmp_path):
     assert label_entry(datastore, "case2", "original").path.name == "case2.nii.gz"
     entry.path.unlink()
     assert label_entry(datastore, "case1") is None
-
-
-def test_a_dicomweb_server_is_not_asked_for_a_label_that_lies_here(datastore, tmp_path, monkeypatch):
-    class Remote(LocalDatastore):
-        def get_label_uri(self, label_id, label_tag, image_id=""):
-            raise AssertionError("it would download the image as a label")
-
-    save_label(datastore, tmp_path, 1)
-    datastore.__class__ = Remote
-    assert label_entry(datastore, "case1").path.name == "case1.nii.gz"
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,19 @@ class DicomWebStore(DicomWebImages):
         # Segmentations that cannot be read, or fit no image: each is asked for once.
         self._unreadable: set[str] = set()
 
+    def newly_labelled(self) -> list[str]:
+        """Images that got another label since the store was last asked; it is asked now."""
+        before = self._contents.last.labels
+        self.forget()
+        try:
+            after = self._contents.now()
+        except BusyError as error:
+            logger.warning("What was stored is not known yet: %s", error)
+            return []
+        return [
+            uid for uid in after.images if uid in after.labels and after.labels[uid] != before.get(uid, ())
+        ]
+
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         """Tags of an image's labels, each with the image's id."""
         own: dict[str, str] = super().get_labels_by_image_id(image_id)
@@ -126,7 +139,7 @@ class DicomWebStore(DicomWebImages):
             files = sorted((self._folder / image_id).glob("*.dcm"))
             drawn = send_label(self._client, labels, image, files, listed)
             self._contents.forget()
-            info.update(label_facts(drawn, labels.names))
+            info.update(label_facts(drawn, labels.names, listed))
         return self._keep(image_id, labels, image, label_tag, info)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:

@@ -124,14 +124,22 @@ def as_volume(labels: LabelMap, image: MedicalImage) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def label_facts(drawn: Segmentation, names: Mapping[int, str] | None = None) -> dict[str, Any]:
+def label_facts(
+    drawn: Segmentation,
+    names: Mapping[int, str] | None = None,
+    label_info: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """What the datastore keeps of a label.
 
     Args:
         drawn: in the store.
         names: of the values in the volume beside the image, where that is there.
+        label_info: what a client said of them, whose colours are kept.
     """
-    listed = [{"name": name, "idx": value} for value, name in sorted((names or {}).items())]
+    said = {item.get("name"): item for item in label_info or () if isinstance(item, Mapping)}
+    listed = [
+        {**said.get(name, {}), "name": name, "idx": value} for value, name in sorted((names or {}).items())
+    ]
     return {
         "label_info": listed or drawn.label_info,
         "Modality": "SEG",

@@ -25,6 +25,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from pydantic import ValidationError
 
 from lib.engine.courtesy import Courtesy
+from lib.http import http_errors
 
 _User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 
@@ -172,7 +173,8 @@ class _Guard:
             )
         try:
             # MONAI Label takes whatever exists as a path; an id of the datastore never is one.
-            found = not Path(image).exists() and self._app.datastore().get_image_uri(image)
+            with http_errors():
+                found = not Path(image).exists() and self._app.datastore().get_image_uri(image)
         except (OSError, ValueError, KeyError) as error:
             _refuse(HTTPStatus.NOT_FOUND, f"the image {image!r} cannot be had from the datastore: {error}")
         if not found:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.engine.checkpoints import Weights
@@ -61,11 +60,7 @@ def label_entry(datastore: Datastore, image_id: str, tag: str = FINAL) -> LabelE
     label_id = datastore.get_label_by_image_id(image_id, tag)
     if not label_id:
         return None
-    if isinstance(datastore, LocalDatastore):
-        # That of a DICOMweb server takes the id for a series, which it downloads; the file lies here.
-        uri = LocalDatastore.get_label_uri(datastore, label_id, tag)
-    else:
-        uri = datastore.get_label_uri(label_id, tag)
+    uri = datastore.get_label_uri(label_id, tag)
     if not uri or not Path(uri).is_file():
         return None
     return LabelEntry(Path(uri), dict(datastore.get_label_info(label_id, tag) or {}))

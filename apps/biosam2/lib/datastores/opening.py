@@ -1,0 +1,67 @@
+"""Opening a DICOMweb store by MONAI Label's own settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import requests
+from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
+from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMwebClientX
+from requests.adapters import HTTPAdapter
+
+from lib.datastores.dicomweb import DicomWebStore
+
+# Seconds that a connection may take, and a store may be silent: it packs a series before it sends it.
+_CONNECT_S, _SILENT_S = 5.0, 300.0
+# Threads of the server that speak to the store at once.
+_CONNECTIONS = 32
+_GOOGLE = "googleapis.com"
+
+
+def open_store(url: str, max_voxels: int) -> DicomWebStore:
+    """Opens a store; it is asked nothing yet, so the server starts before the store does.
+
+    Args:
+        url: of its DICOMweb root.
+        max_voxels: largest image that is opened.
+    """
+    client = DICOMwebClientX(
+        url=url,
+        session=open_session(url),
+        qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
+        wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
+        stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
+    )
+    cache = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or settings.MONAI_LABEL_DATASTORE_CACHE_PATH
+    # MONAI Label's default shows CT alone; who sets the filter means it.
+    is_set = "MONAI_LABEL_DICOMWEB_SEARCH_FILTER" in settings.model_fields_set
+    return DicomWebStore(
+        client,
+        settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER if is_set else None,
+        Path(cache.strip()) if cache.strip() else None,
+        max_voxels,
+        settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
+        settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
+    )
+
+
+def open_session(url: str) -> requests.Session:
+    """A session with the credentials of the settings, that waits for no store for ever."""
+    session = create_session_from_gcp_credentials() if _GOOGLE in url else requests.Session()
+    user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+    if user and password and _GOOGLE not in url:
+        session.auth = (user, password)
+    adapter = _Limited(pool_maxsize=_CONNECTIONS)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+class _Limited(HTTPAdapter):
+    """Gives each request a time limit."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        options["timeout"] = options.get("timeout") or (_CONNECT_S, _SILENT_S)
+        return super().send(request, *args, **options)
