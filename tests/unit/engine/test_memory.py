@@ -26,3 +26,13 @@ def test_the_neighbour_is_the_frame_that_was_visited_before():
     assert bank.neighbour(6, reverse=False) == {"n": 5}
     assert bank.neighbour(4, reverse=True) == {"n": 5}
     assert bank.neighbour(9, reverse=False) is None
+
+
+def test_a_copy_goes_its_own_way():
+    bank = MemoryBank(reach=1)
+    bank.add_prompted(0, {"n": 0})
+    other = bank.copy()
+    other.add_tracked(1, {"n": 1})
+    other.add_tracked(2, {"n": 2})
+    assert bank.as_output_dict() == {"cond_frame_outputs": {0: {"n": 0}}, "non_cond_frame_outputs": {}}
+    assert other.as_output_dict()["non_cond_frame_outputs"] == {2: {"n": 2}}

@@ -131,3 +131,13 @@ def test_a_short_gap_does_not_stop_it_and_a_later_prompt_takes_it_up_again():
     predictor = ScriptedPredictor({0, 1, 4, 5, 20, 21})
     found = [index for _, index in visited(predictor, range(30), [{0: click(1, 1), 20: click(1, 1)}])]
     assert found == [0, 20, *range(1, 9), 21, 22, 23, 24]
+
+
+def test_in_a_video_an_object_may_come_back_after_any_time():
+    predictor = ScriptedPredictor({0, 1, 12, 13})
+    found = {
+        index: bool(result.mask.any())
+        for _, index, result in propagate(predictor, range(20), "d", [{0: click(1, 1)}], ends=False)
+    }
+    assert list(found) == list(range(20))
+    assert [index for index, seen in found.items() if seen] == [0, 1, 12, 13]

@@ -1,0 +1,62 @@
+"""``biosam2_video``: a video in one file, in colours, with prompts on some of its frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from tests.support import videos
+from tests.support.client import OHIF, Client
+from tests.support.phantoms import dice
+from tests.support.videos import Video
+
+FOLLOWED = 0.85  # Dice on every frame that shows the object; the bundled weights reach 0.94
+COUNT = 16
+GONE = slice(6, 9)  # frames on which the object has left the picture
+
+
+@pytest.fixture(scope="module")
+def video() -> Video:
+    """The crossing ellipse, which some frames have lost."""
+    whole = videos.crossing()
+    frames, truth = whole.frames[:COUNT].copy(), whole.truth[:COUNT].copy()
+    frames[GONE], truth[GONE] = np.median(whole.frames, axis=0), False
+    return Video(frames, truth)
+
+
+@pytest.fixture(scope="module")
+def file(video: Video, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "clip.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(video.frames, isVector=True), str(path))
+    return path
+
+
+def _click(video: Video, number: int) -> list[int]:
+    depth = ndimage.distance_transform_edt(video.truth[number])
+    y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return [int(x), int(y), number]
+
+
+@pytest.mark.parametrize("interacted", [[0], [0, 9, 13]], ids=["one frame", "three frames"])
+def test_an_object_is_followed_and_found_again_where_it_comes_back(
+    client: Client, video: Video, file: Path, interacted: list[int]
+) -> None:
+    clicks = [_click(video, number) for number in interacted]
+    params = {"foreground": clicks, "background": [], **OHIF}
+    mask = client.segment("biosam2_video", None, params, file=file).mask
+    assert mask.shape == (128, 96, COUNT)
+    found = mask.transpose(2, 1, 0) > 0
+    # What it takes for the object where there is none, the weights decide; the bundled ones are too small.
+    seen = [dice(found[n], video.truth[n]) for n in range(COUNT) if video.truth[n].any()]
+    assert min(seen) > FOLLOWED
+
+
+def test_the_mask_is_a_volume_of_frames(client: Client, video: Video, file: Path) -> None:
+    answer = client.segment("biosam2_video", None, {"foreground": [_click(video, 4)]}, file=file)
+    assert answer.file.filename is not None
+    assert answer.file.filename.endswith(".mha")
+    assert set(answer.params["slice_scores"]["object"]) == {str(number) for number in range(COUNT)}
