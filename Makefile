@@ -113,7 +113,7 @@ bench-training: install-dev ## Measure how fast a network learns.
 bench-signals: install-dev ## Measure what each signal of uncertainty is worth, on real images.
 	@$(IN_VENV) python -m benchmarks.signals $(ARGS)
 
-bench-active-learning: install-dev ## Simulate annotation: the choice of the next image against chance (about an hour).
+bench-active-learning: install-dev ## Simulate annotation: the choice of the next image against chance (about half an hour).
 	@$(IN_VENV) python -m benchmarks.active_learning $(ARGS)
 
 clean: ## Remove the environment, the sample study with labels saved in it, outputs and caches.
