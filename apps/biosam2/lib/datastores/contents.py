@@ -80,7 +80,7 @@ class StoreContents:
 
     Args:
         client: of the store.
-        search_filter: of images, as QIDO has it; None for all that hold pictures.
+        search_filter: of images, as QIDO has it; empty for all that hold pictures.
         known: file in which the references of segmentations are kept.
         clock: seconds.
     """
@@ -88,7 +88,7 @@ class StoreContents:
     def __init__(
         self,
         client: DICOMwebClient,
-        search_filter: Mapping[str, Any] | None,
+        search_filter: Mapping[str, Any],
         known: Path,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -142,7 +142,7 @@ class StoreContents:
         return None
 
     def _ask(self) -> Contents:
-        listed = self._search(self._filter or {})
+        listed = self._search(self._filter)
         images = [_image(item) for item in listed if _has_pictures(item)]
         found = {image.uid: image for image in images if image.uid}
         if self._filter:

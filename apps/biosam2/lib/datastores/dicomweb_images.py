@@ -38,7 +38,7 @@ class DicomWebImages(DICOMWebDatastore):
 
     Args:
         client: of the store, which is asked nothing yet.
-        search_filter: of images, as QIDO has it; None for all series that hold pictures.
+        search_filter: of images, as QIDO has it; empty for all series that hold pictures.
         cache: folder for downloads, with a folder for each store; MONAI Label's own in the home if None.
         max_voxels: largest image that is opened.
         fetch_by_frame: whether headers and pixels are asked for apart.
@@ -48,7 +48,7 @@ class DicomWebImages(DICOMWebDatastore):
     def __init__(
         self,
         client: DICOMwebClient,
-        search_filter: Mapping[str, Any] | None,
+        search_filter: Mapping[str, Any],
         cache: Path | None,
         max_voxels: int,
         fetch_by_frame: bool = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ _CONNECT_S, _SILENT_S = 5.0, 300.0
 # Threads of the server that speak to the store at once.
 _CONNECTIONS = 32
 _GOOGLE = "googleapis.com"
+_FILTER = "MONAI_LABEL_DICOMWEB_SEARCH_FILTER"
 
 
 def open_store(url: str, max_voxels: int) -> DicomWebStore:
@@ -35,16 +37,26 @@ def open_store(url: str, max_voxels: int) -> DicomWebStore:
         stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
     )
     cache = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or settings.MONAI_LABEL_DATASTORE_CACHE_PATH
-    # MONAI Label's default shows CT alone; who sets the filter means it.
-    is_set = "MONAI_LABEL_DICOMWEB_SEARCH_FILTER" in settings.model_fields_set
     return DicomWebStore(
         client,
-        settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER if is_set else None,
+        _search_filter(),
         Path(cache.strip()) if cache.strip() else None,
         max_voxels,
         settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
         settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
     )
+
+
+def _search_filter() -> dict[str, Any]:
+    """The user's filter of images; where nobody set one, none: MONAI Label's default shows CT alone.
+
+    MONAI Label's processes get all settings by their environment, where what nobody set looks as if somebody
+    had: so it is put right there.
+    """
+    if _FILTER not in settings.model_fields_set:
+        settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER = {}
+        os.environ[_FILTER] = "{}"
+    return dict(settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER)
 
 
 def open_session(url: str) -> requests.Session:
