@@ -58,7 +58,7 @@ def copy_model_folder(folder: Path) -> Path:
 class Server:
     """Starts on ``start``, is gone after ``stop``; its output is in ``log``."""
 
-    def __init__(self, studies: Path, workdir: Path, conf: Mapping[str, str]) -> None:
+    def __init__(self, studies: Path | str, workdir: Path, conf: Mapping[str, str]) -> None:
         self.studies = studies
         self.workdir = workdir
         self.conf = dict(conf)

@@ -34,18 +34,10 @@ class DicomWebStore(DicomWebImages):
         # Segmentations that cannot be read, or fit no image: each is asked for once.
         self._unreadable: set[str] = set()
 
-    def newly_labelled(self) -> list[str]:
-        """Images that got another label since the store was last asked; it is asked now."""
-        before = self._contents.last.labels
-        self.forget()
-        try:
-            after = self._contents.now()
-        except BusyError as error:
-            logger.warning("What was stored is not known yet: %s", error)
-            return []
-        return [
-            uid for uid in after.images if uid in after.labels and after.labels[uid] != before.get(uid, ())
-        ]
+    def labels(self) -> dict[str, str]:
+        """The segmentation of each image that has one, when the store was last asked."""
+        last = self._contents.last
+        return {uid: last.labels[uid][0].uid for uid in last.images if uid in last.labels}
 
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         """Tags of an image's labels, each with the image's id."""

@@ -8,8 +8,9 @@ threads, that hand on what the store sends as it comes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ from monailabel.endpoints.user.auth import RBAC, User
 
 from lib.datastores.dicomweb import DicomWebStore
 from lib.datastores.opening import open_session
+from lib.errors import BusyError
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +73,11 @@ class _Routes:
         self, path: str, request: Request, user: _User, tasks: BackgroundTasks, body: _Body
     ) -> StreamingResponse:
         """Stores, as OHIF does with a segmentation."""
+        before = self._store.labels()
         answer = self._forward("POST", _target(path, "POST"), request, body)
-        tasks.add_task(self._tell)
+        # Whatever it was: nobody who asks from now on is told what was before.
+        self._store.forget()
+        tasks.add_task(self._tell, before)
         return answer
 
     def _forward(
@@ -95,10 +100,12 @@ class _Routes:
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in _ONE_CONNECTION}
         return StreamingResponse(_chunks(answer), answer.status_code, kept)
 
-    def _tell(self) -> None:
-        """Whatever was stored, the list of labels is asked for anew."""
-        for image_id in self._store.newly_labelled():
-            self._on_label(image_id, image_id)
+    def _tell(self, before: Mapping[str, str]) -> None:
+        with contextlib.suppress(BusyError):
+            self._store.list_images()
+        for image_id, label in self._store.labels().items():
+            if before.get(image_id) != label:
+                self._on_label(image_id, image_id)
 
 
 def _chunks(answer: requests.Response) -> Iterator[bytes]:
