@@ -10,14 +10,21 @@ Everything in the cache can be deleted, but labels that are not final.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import LocalDatastore
 
 from lib.datastores.dicomweb_images import FINAL, DicomWebImages
-from lib.datastores.labels import as_volume, fetch_label, label_facts, open_label, send_label
+from lib.datastores.labels import (
+    as_volume,
+    fetch_label,
+    label_facts,
+    new_segmentation,
+    open_label,
+    send_label,
+)
 from lib.datastores.segmentations import Segmentation
 from lib.errors import BusyError, ImageError, LabelError
 from lib.images.labels import LabelMap
@@ -128,11 +135,32 @@ class DicomWebStore(DicomWebImages):
         labels = open_label(path, image, listed)
         info = dict(label_info)
         if label_tag == FINAL:
-            files = sorted((self._folder / image_id).glob("*.dcm"))
-            drawn = send_label(self._client, labels, image, files, listed)
+            drawn = send_label(self._client, labels, image, self._files(image_id), listed)
             self._contents.forget()
             info.update(label_facts(drawn, labels.names, listed))
         return self._keep(image_id, labels, image, label_tag, info)
+
+    def as_dicom_seg(self, image_id: str, label: Path, label_info: Sequence[Mapping[str, Any]]) -> Path:
+        """Writes a label of an image as a DICOM segmentation, which is stored nowhere.
+
+        Args:
+            image_id: of the image.
+            label: what a client or a task wrote.
+            label_info: names and colours.
+
+        Returns:
+            A temporary file, the caller's to delete.
+
+        Raises:
+            LabelError: the label does not fit its image, or is empty.
+        """
+        image = self._open(image_id)
+        return new_segmentation(
+            open_label(label, image, label_info), image, self._files(image_id), label_info
+        )
+
+    def _files(self, image_id: str) -> list[Path]:
+        return sorted((self._folder / image_id).glob("*.dcm"))
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Removes a label; not a final one, which is in the store.

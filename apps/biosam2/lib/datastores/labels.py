@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,12 +83,13 @@ def send_label(
         LabelError: it cannot be written, or the store refuses it.
         BusyError: the store does not answer.
     """
-    with tempfile.TemporaryDirectory(prefix="biosam2-seg-") as folder:
-        path = Path(folder) / "label.dcm"
-        write_dicom_seg(path, labels.array, image, files, describe_segments(labels.names, label_info))
+    path = new_segmentation(labels, image, files, label_info)
+    try:
         dataset = pydicom.dcmread(path)
         with store_errors(client):
             answer = client.store_instances([dataset])
+    finally:
+        path.unlink(missing_ok=True)
     failed = answer.get("FailedSOPSequence")
     if failed:
         raise LabelError(
@@ -122,6 +124,24 @@ def as_volume(labels: LabelMap, image: MedicalImage) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def new_segmentation(
+    labels: LabelMap,
+    image: MedicalImage,
+    files: Sequence[Path],
+    label_info: Sequence[Mapping[str, Any]] | None,
+) -> Path:
+    """Writes a label as a DICOM segmentation to a temporary file, which is the caller's to delete."""
+    handle, name = tempfile.mkstemp(suffix=".dcm")
+    os.close(handle)
+    path = Path(name)
+    try:
+        write_dicom_seg(path, labels.array, image, files, describe_segments(labels.names, label_info))
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
 
 
 def label_facts(
