@@ -21,7 +21,7 @@ QUIET   := $(if $(MAKE_TERMOUT),,-q)
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test lint format bench bench-accuracy bench-finetuning \
+.PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers lint format bench bench-accuracy bench-finetuning \
 	bench-training bench-signals bench-active-learning clean
 
 help: ## List the targets.
@@ -50,6 +50,10 @@ $(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@echo "Installing the tools for tests, lint and benchmarks ..."
 	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-viewers: requirements-viewers.txt $(VENV)/.installed-dev
+	@$(PIP) -r requirements-viewers.txt
 	@touch $@
 
 venv: $(VENV)/bin/python ## Make the virtual environment.
@@ -88,6 +92,11 @@ report: install ## Write outputs/report.html: labels, what the model is worth, w
 
 test: install-dev ## Run the tests.
 	@$(IN_VENV) python -m pytest $(ARGS)
+
+# Packages of the system are installed for root; anybody else is told which.
+test-viewers: $(VENV)/.installed-viewers ## Run the tests in real viewers: OHIF in Chromium, Orthanc (3 minutes).
+	@$(IN_VENV) python -m tests.viewers.packages
+	@$(IN_VENV) python -m pytest tests/viewers $(ARGS)
 
 lint: install-dev ## Check style, format and types.
 	@$(IN_VENV) ruff check .
