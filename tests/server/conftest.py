@@ -61,3 +61,9 @@ def client(server: Server) -> Client:
     """A client of the shared server, which is still running afterwards."""
     assert server.alive, f"the server has ended:\n{server.log[-4000:]}"
     return Client(server.url)
+
+
+@pytest.fixture(scope="session")
+def scratch(start_server: Callable[[Mapping[str, str]], Server]) -> Server:
+    """A server on a datastore of its own, whose images and labels tests may change."""
+    return start_server(CONF)

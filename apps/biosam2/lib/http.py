@@ -1,11 +1,13 @@
-"""From the library's errors to HTTP answers with a reason that a person can act on."""
+"""The edge to HTTP: from the library's errors to answers with a reason that a person can act on."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Any
 
 import torch
 from fastapi import HTTPException
@@ -60,3 +62,23 @@ def http_errors() -> Iterator[None]:
             HTTPStatus.SERVICE_UNAVAILABLE,
             detail="out of memory; lower --conf embedding_cache_mb or image_size, or choose another device",
         ) from error
+
+
+def json_object(text: str, name: str) -> dict[str, Any]:
+    """The JSON object of a form field; nothing counts as an empty one.
+
+    Args:
+        text: of the field.
+        name: of the field, for people.
+
+    Raises:
+        HTTPException: 400, where it is none.
+    """
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, detail=f"{name} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise HTTPException(HTTPStatus.BAD_REQUEST, detail=f"{name} must be a JSON object; it is a {kind}")
+    return value

@@ -8,7 +8,6 @@ functions, which the server runs in threads, that check the request and then cal
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from http import HTTPStatus
@@ -25,7 +24,8 @@ from monailabel.interfaces.app import MONAILabelApp
 from pydantic import ValidationError
 
 from lib.engine.courtesy import Courtesy
-from lib.http import http_errors
+from lib.http import http_errors, json_object
+from lib.infers.segmentation_answer import answer_with_segmentation
 
 _User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 
@@ -87,7 +87,7 @@ class _Routes:
         output: wsi_infer.ResultType | None = None,
     ) -> Any:
         try:
-            region = WSIInput.model_validate(_json_object(wsi, "wsi"))
+            region = WSIInput.model_validate(json_object(wsi, "wsi"))
         except ValidationError as error:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail=f"wsi: {error}") from error
         self._guard.check(model, image, session_id, file, region.params or {})
@@ -106,28 +106,19 @@ class _Routes:
         label: Annotated[UploadFile | None, File()] = None,
         output: infer.ResultType | None = None,
     ) -> Any:
-        self._guard.check(model, image, session_id, file, _json_object(params, "params"))
+        asked = json_object(params, "params")
+        self._guard.check(model, image, session_id, file, asked)
         with self._courtesy.interactive():
+            if output is infer.ResultType.dicom_seg:
+                return answer_with_segmentation(self._guard.app, model, image, asked, background_tasks)
             return run_inference(background_tasks, model, image, session_id, params, file, label, output)
-
-
-def _json_object(text: str, name: str) -> dict[str, Any]:
-    """The JSON object of a form field; nothing counts as an empty one."""
-    try:
-        value = json.loads(text) if text else {}
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, detail=f"{name} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        kind = type(value).__name__
-        raise HTTPException(HTTPStatus.BAD_REQUEST, detail=f"{name} must be a JSON object; it is a {kind}")
-    return value
 
 
 class _Guard:
     """Refuses a request that names what does not exist, or what a client may not name."""
 
     def __init__(self, app: MONAILabelApp, models: Collection[str]):
-        self._app = app
+        self.app = app
         self._models = models
 
     def check(
@@ -160,7 +151,7 @@ class _Guard:
             self._check_image(image)
 
     def _check_session(self, session_id: str) -> None:
-        sessions = self._app.sessions()
+        sessions = self.app.sessions()
         if sessions is None or sessions.get_session(session_id) is None:
             _refuse(
                 HTTPStatus.NOT_FOUND, f"there is no session {session_id!r}; it may have expired, upload again"
@@ -174,7 +165,7 @@ class _Guard:
         try:
             # MONAI Label takes whatever exists as a path; an id of the datastore never is one.
             with http_errors():
-                found = not Path(image).exists() and self._app.datastore().get_image_uri(image)
+                found = not Path(image).exists() and self.app.datastore().get_image_uri(image)
         except (OSError, ValueError, KeyError) as error:
             _refuse(HTTPStatus.NOT_FOUND, f"the image {image!r} cannot be had from the datastore: {error}")
         if not found:

@@ -56,12 +56,7 @@ def read_polygon_label(path: Path, image: MedicalImage) -> LabelFile:
     """
     if image.shape[2] != 1:
         raise LabelError(f"polygons belong to a 2-D image and this one has {image.shape[2]} slices")
-    root = ElementTree.parse(path).getroot()
-    polygons, skipped = _polygons(root)
-    if skipped:
-        logger.warning("%s: %d annotations without an area, such as points, are left out", path.name, skipped)
-    if not polygons:
-        raise LabelError("it has no <Annotation> with an area: draw objects, give them a class, save again")
+    root, polygons = _read(path)
     if len(polygons) > MOST_OBJECTS:
         raise LabelError(
             f"it has {len(polygons)} annotations and {MOST_OBJECTS} are the limit: save it in parts, with a "
@@ -80,6 +75,29 @@ def read_polygon_label(path: Path, image: MedicalImage) -> LabelFile:
         )
     names = {value: polygon.name for value, polygon in enumerate(polygons, 1) if polygon.name}
     return LabelFile(out, None, names, has_instances=True)
+
+
+def require_polygons(path: Path) -> None:
+    """Refuses a file that holds no object; for slides, which are too large to be drawn on as a whole.
+
+    Raises:
+        LabelError: it is no ASAP XML, or has no annotation with an area.
+    """
+    try:
+        _read(path)
+    except ElementTree.ParseError as error:
+        raise LabelError(f"{path.name} is no XML: {error}; save the label again") from error
+
+
+def _read(path: Path) -> tuple[ElementTree.Element, list[_Polygon]]:
+    """The file's root, and its objects: one at least."""
+    root = ElementTree.parse(path).getroot()
+    polygons, skipped = _polygons(root)
+    if skipped:
+        logger.warning("%s: %d annotations without an area, such as points, are left out", path.name, skipped)
+    if not polygons:
+        raise LabelError("it has no <Annotation> with an area: draw objects, give them a class, save again")
+    return root, polygons
 
 
 def _polygons(root: ElementTree.Element) -> tuple[list[_Polygon], int]:

@@ -1,0 +1,203 @@
+"""What a client may do with images and labels: each check says what is wrong, and changes nothing."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from http import HTTPStatus
+from pathlib import Path, PureWindowsPath
+from typing import Any, NoReturn
+
+from fastapi import HTTPException, UploadFile
+from monailabel.interfaces.datastore import Datastore
+
+from lib.datastores.labels import as_volume, open_label
+from lib.datastores.local import LocalFolder
+from lib.errors import ImageError, ImageTooLargeError
+from lib.http import json_object
+from lib.images.cache import ImageCache
+from lib.images.labels.polygons import require_polygons
+from lib.slides.opening import SLIDE_SUFFIXES, TIFF_SUFFIXES, open_slide
+
+# MONAI Label makes a folder of it.
+_TAG = re.compile(r"[\w-]{1,64}")
+# Images are files of one folder, whose name is the id and the type. Hidden files are never listed.
+_UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
+_MOST_CHARACTERS = 200
+_DOUBLE = (".nii.gz", ".seg.nrrd")
+_RAW = ".bin"
+
+
+def plain_object(text: str, name: str) -> dict[str, Any]:
+    """The JSON object of a form field, which everybody can be sent again: without NaN and infinities.
+
+    Raises:
+        HTTPException: 400, with the reason.
+    """
+    value = json_object(text, name)
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        _refuse(HTTPStatus.BAD_REQUEST, f"{name} holds NaN or an infinite number: leave it out, or send null")
+    listed = value.get("label_info") or []
+    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
+        _refuse(HTTPStatus.BAD_REQUEST, 'label_info must be a list such as [{"name": "spleen", "idx": 1}]')
+    return value
+
+
+@contextmanager
+def received(upload: UploadFile) -> Iterator[tuple[str, Path]]:
+    """What was sent as a temporary file of the same type.
+
+    Yields:
+        The file's name on the client's machine without its type, and the file.
+
+    Raises:
+        ImageError: nothing was sent.
+    """
+    name = PureWindowsPath(upload.filename or "").name
+    lowered = name.lower()
+    extension = next((double for double in _DOUBLE if lowered.endswith(double)), Path(lowered).suffix)
+    with tempfile.TemporaryDirectory(prefix="biosam2-upload-") as folder:
+        path = Path(folder) / f"upload{extension}"
+        with path.open("wb") as file:
+            shutil.copyfileobj(upload.file, file)
+        if not path.stat().st_size:
+            raise ImageError(f"{name or 'the file'} is empty (0 bytes): save or export it again")
+        yield name[: len(name) - len(extension)], path
+
+
+class Checks:
+    """Looks at requests before the datastore does.
+
+    Args:
+        datastore: of the app.
+        images: opened ones.
+    """
+
+    def __init__(self, datastore: Datastore, images: ImageCache):
+        self._datastore = datastore
+        self._images = images
+
+    def require_image(self, image_id: str) -> None:
+        """Lets the id of an image pass.
+
+        Raises:
+            HTTPException: 400 for what can be no id, 404 for one that is not there.
+            BusyError: the DICOM store does not answer.
+        """
+        _require_id(image_id)
+        if image_id in self._datastore.list_images() or self._datastore.get_image_uri(image_id):
+            return
+        _refuse(
+            HTTPStatus.NOT_FOUND,
+            f"there is no image {image_id!r} in the datastore; /datastore/ lists the ids",
+        )
+
+    def require_label(self, label_id: str, tag: str) -> None:
+        """Lets a label pass that is there.
+
+        Raises:
+            HTTPException: 400 for what can be no id or tag, 404 for one that is not there.
+            BusyError: the DICOM store does not answer.
+        """
+        _require_id(label_id)
+        _require_tag(tag)
+        if self._datastore.get_label_uri(label_id, tag):
+            return
+        known = sorted(self._datastore.get_labels_by_image_id(label_id))
+        there = f"it has {', '.join(known)}" if known else "it has none"
+        _refuse(HTTPStatus.NOT_FOUND, f"there is no label {tag!r} of {label_id!r}; {there}")
+
+    def is_new_image(self, image_id: str, file: Path) -> bool:
+        """Whether an image is to be added; not where the very file is there already.
+
+        Raises:
+            HTTPException: 400 for what can be no id, 409 where another image of this id has labels.
+            ImageError: it cannot be opened, or the datastore would not list it.
+        """
+        _require_id(image_id)
+        if isinstance(self._datastore, LocalFolder):
+            _require_type(file, self._datastore.types)
+        self._open(file)
+        there = self._datastore.get_image_uri(image_id)
+        if not there or not Path(there).is_file():
+            return True
+        if filecmp.cmp(there, file, shallow=False):
+            return False
+        if labels := self._datastore.get_labels_by_image_id(image_id):
+            _refuse(
+                HTTPStatus.CONFLICT,
+                f"there is another image {image_id!r}, with the labels {', '.join(labels)}: send this one "
+                "under another id, or remove that one first",
+            )
+        return True
+
+    @contextmanager
+    def usable_label(
+        self, image_id: str, tag: str, file: Path, label_info: Sequence[Mapping[str, Any]] | None
+    ) -> Iterator[Path]:
+        """A label that a training can read, as it was sent; of raw bytes, a volume.
+
+        Raises:
+            HTTPException: 400 or 404 for the image or the tag.
+            ImageError: the image cannot be opened.
+            LabelError: the label cannot be read, is empty, or is none of this image.
+        """
+        self.require_image(image_id)
+        _require_tag(tag)
+        uri = Path(self._datastore.get_image_uri(image_id))
+        try:
+            image = self._images.get(uri)
+        except ImageError as error:
+            # A slide is too large to be opened as a whole; what is drawn on it comes as outlines.
+            if file.suffix != ".xml" or not _may_be_slide(uri, error):
+                raise
+            require_polygons(file)
+            yield file
+            return
+        labels = open_label(file, image, label_info)
+        with as_volume(labels, image) if file.suffix == _RAW else nullcontext(file) as usable:
+            yield usable
+
+    def _open(self, file: Path) -> None:
+        """Opens an image, as a task would."""
+        if file.suffix in SLIDE_SUFFIXES + TIFF_SUFFIXES:
+            with closing(open_slide(file, self._images)):
+                return
+        self._images.get(file)
+
+
+def _require_type(file: Path, types: Sequence[str]) -> None:
+    """Refuses a type that the datastore forgets when it looks at its folder again."""
+    if not any(file.name.endswith(known) for known in types):
+        raise ImageError(
+            f"a file of type {file.suffix or '(none)'} is not kept here, only {', '.join(types)}"
+        )
+
+
+def _may_be_slide(path: Path, error: ImageError) -> bool:
+    return isinstance(error, ImageTooLargeError) or path.suffix.lower() in SLIDE_SUFFIXES + TIFF_SUFFIXES
+
+
+def _require_id(item_id: str) -> None:
+    if _UNSAFE_ID.search(item_id) or len(item_id) > _MOST_CHARACTERS:
+        _refuse(
+            HTTPStatus.BAD_REQUEST,
+            f"{item_id[:_MOST_CHARACTERS]!r} can be no id: an id is the name of a file without its type, "
+            "without folders",
+        )
+
+
+def _require_tag(tag: str) -> None:
+    if not _TAG.fullmatch(tag):
+        _refuse(HTTPStatus.BAD_REQUEST, f"the tag is {tag!r}; it must be a name of letters, digits, _ and -")
+
+
+def _refuse(status: HTTPStatus, reason: str) -> NoReturn:
+    raise HTTPException(status, detail=reason)

@@ -1,0 +1,126 @@
+"""A folder of images and labels that is whole at any moment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from monailabel.interfaces.exception import ImageNotFoundException
+
+from lib.datastores.local import LocalFolder
+from tests.support.server import APP
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalFolder:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    (folder / "ct.nii.gz").write_bytes(b"an image")
+    return LocalFolder(str(folder), extensions=["*.nii.gz", "*.nrrd"])
+
+
+def _file(tmp_path: Path, name: str, content: bytes = b"content") -> str:
+    path = tmp_path / name
+    path.write_bytes(content)
+    return str(path)
+
+
+def _labels(store: LocalFolder) -> dict[str, bytes]:
+    folder = Path(store._datastore_path) / "labels" / "final"
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_label_is_kept_with_what_was_said_of_it(store: LocalFolder, tmp_path: Path) -> None:
+    info = {"label_info": [{"name": "spleen", "idx": 1}]}
+    assert store.save_label("ct", _file(tmp_path, "x.nii.gz"), "final", info) == "ct"
+    assert _labels(store) == {"ct.nii.gz": b"content"}
+    assert store.get_label_info("ct", "final")["label_info"] == info["label_info"]
+    assert store.get_label_info("ct", "final")["name"] == "ct.nii.gz"
+    assert info == {"label_info": [{"name": "spleen", "idx": 1}]}
+
+
+def test_a_label_of_another_type_takes_the_former_s_place(store: LocalFolder, tmp_path: Path) -> None:
+    store.save_label("ct", _file(tmp_path, "x.nii.gz"), "final", {})
+    store.save_label("ct", _file(tmp_path, "y.nrrd", b"newer"), "final", {})
+    assert _labels(store) == {"ct.nrrd": b"newer"}
+    store.remove_label("ct", "final")
+    assert store.get_labels_by_image_id("ct") == {}
+
+
+def test_an_image_of_another_type_takes_the_former_s_place(store: LocalFolder, tmp_path: Path) -> None:
+    assert store.add_image("ct", _file(tmp_path, "y.nrrd", b"newer"), {"station": 7}) == "ct"
+    assert Path(store.get_image_uri("ct")).read_bytes() == b"newer"
+    assert store.get_image_info("ct")["station"] == 7
+    assert store.list_images() == ["ct"]
+    assert not (Path(store._datastore_path) / "ct.nii.gz").exists()
+    store.remove_image("ct")
+    assert store.list_images() == []
+
+
+def test_an_image_without_an_id_is_called_as_its_file(store: LocalFolder, tmp_path: Path) -> None:
+    assert store.add_image("", _file(tmp_path, "1.2.840.nii.gz"), {}) == "1.2.840"
+
+
+def test_what_a_link_points_at_is_left_alone(store: LocalFolder, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.nii.gz"
+    elsewhere.write_bytes(b"not ours")
+    (Path(store._datastore_path) / "linked.nii.gz").symlink_to(elsewhere)
+    store.refresh()
+    store.add_image("linked", _file(tmp_path, "new.nii.gz"), {})
+    assert elsewhere.read_bytes() == b"not ours"
+
+
+def test_a_label_without_its_image_is_refused(store: LocalFolder, tmp_path: Path) -> None:
+    with pytest.raises(ImageNotFoundException):
+        store.save_label("nobody", _file(tmp_path, "x.nii.gz"), "final", {})
+
+
+def test_an_error_while_a_label_is_written_leaves_the_former_one(
+    store: LocalFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save_label("ct", _file(tmp_path, "x.nii.gz", b"former"), "final", {"by": "me"})
+
+    def full(source: str, target: Path) -> None:
+        Path(target).write_bytes(b"ha")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="no space"):
+        store.save_label("ct", _file(tmp_path, "y.nii.gz"), "final", {})
+    assert _labels(store) == {"ct.nii.gz": b"former"}
+    assert store.get_label_info("ct", "final")["by"] == "me"
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_the_former_label(
+    store: LocalFolder, tmp_path: Path
+) -> None:
+    store.save_label("ct", _file(tmp_path, "x.nii.gz", b"former"), "final", {})
+    script = f"""
+        import os, shutil, signal
+        from pathlib import Path
+        from lib.datastores.local import LocalFolder
+
+        def half(source, target):
+            Path(target).write_bytes(b"ha")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        shutil.copyfile = half
+        store = LocalFolder({str(store._datastore_path)!r}, extensions=["*.nii.gz", "*.nrrd"])
+        store.save_label("ct", {_file(tmp_path, "y.nii.gz")!r}, "final", {{}})
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
+        cwd=APP,
+        env={**os.environ, "PYTHONPATH": str(APP)},
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    opened = LocalFolder(str(store._datastore_path), extensions=["*.nii.gz", "*.nrrd"])
+    assert opened.list_images() == ["ct"]
+    assert Path(opened.get_label_uri("ct", "final")).read_bytes() == b"former"
