@@ -1,0 +1,85 @@
+"""Every object in a rectangle, without a prompt: a grid of clicks on tiles that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from shapely.geometry import Point
+
+from lib.engine.predictor import Outputs, Predictor
+from lib.infers.slide_objects import Outline
+from lib.prompts.types import FramePrompts
+from lib.signals.confidence import instability, predicted_iou
+from lib.signals.grid import best_apart, grid_points
+from lib.slides.outlines import outline
+from lib.slides.patch import Patch, read_patch
+from lib.slides.slide import Slide
+from lib.slides.tiles import Found, Region, is_blank, merge, tile_windows
+
+# Pixels of a tile between two clicks: a nucleus of 20 px gets one at least.
+GRID_STEP = 16
+# Predicted IoU times stability (Kirillov et al. 2023) from which on a mask counts as an object.
+LEAST_QUALITY = 0.6
+# Of a tile: what is larger is the ground between the objects.
+MOST_AREA = 0.2
+# Pixels of a tile: what ends so near to its border may go on behind it.
+NEAR_BORDER = 2.0
+
+
+def everything(
+    slide: Slide,
+    predictor: Predictor,
+    regions: Sequence[Region],
+    side: int,
+    scale: float,
+) -> list[Outline]:
+    """Whatever looks like an object, the surest first; those whose middle is in one of the regions.
+
+    Args:
+        slide: open.
+        predictor: of the device.
+        regions: rectangles in pixels of level 0.
+        side: of a tile in its own pixels.
+        scale: pixels of level 0 for each of them.
+
+    Raises:
+        ImageTooLargeError: the regions take too many tiles.
+    """
+    found: list[Found] = []
+    for window in tile_windows(slide, regions, side, scale):
+        patch = read_patch(slide, window)
+        if not is_blank(patch):
+            found.extend(_on_tile(patch, predictor))
+    middles = [(item, item.area.representative_point()) for item in merge(found)]
+    return [Outline(item.area, item.quality) for item, middle in middles if _is_in(middle, regions)]
+
+
+def _on_tile(patch: Patch, predictor: Predictor) -> list[Found]:
+    per_side = max(1, round(max(patch.width, patch.height) / GRID_STEP))
+    one = np.ones(1, dtype=np.int32)
+    clicks = grid_points(patch.width, patch.height, per_side)
+    outputs = predictor.outputs(patch, patch.digest, 0, [FramePrompts(click[None], one) for click in clicks])
+    qualities = _qualities(outputs)
+    found = []
+    for number in best_apart(outputs.logits > 0, qualities, len(clicks)):
+        pieces = outline(outputs.logits[number], patch.width, patch.height).geoms
+        if pieces:
+            piece = patch.to_slide(max(pieces, key=lambda piece: piece.area))
+            found.append(Found(piece, qualities[number], patch.area, patch.cuts(piece, NEAR_BORDER)))
+    return found
+
+
+def _qualities(outputs: Outputs) -> list[float]:
+    """Of each mask; 0 where there is no object, or one that is not sure or far too large."""
+    qualities = []
+    for logits, ious, object_logit in zip(outputs.logits, outputs.ious, outputs.object_logits, strict=True):
+        share = float((logits > 0).mean())
+        quality = predicted_iou(ious) * (1.0 - (instability(logits) or 0.0))
+        is_object = object_logit > 0 and 0 < share <= MOST_AREA and quality >= LEAST_QUALITY
+        qualities.append(quality if is_object else 0.0)
+    return qualities
+
+
+def _is_in(middle: Point, regions: Sequence[Region]) -> bool:
+    return any(x <= middle.x < x + width and y <= middle.y < y + height for x, y, width, height in regions)

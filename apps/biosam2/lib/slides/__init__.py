@@ -1,0 +1,1 @@
+"""Slides: regions of them, and outlines on them, in pixels of level 0."""

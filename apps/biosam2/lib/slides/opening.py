@@ -1,0 +1,105 @@
+"""Opening a slide: through OpenSlide where it is a pyramid, as a picture where it is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from openslide import OpenSlide, OpenSlideError, OpenSlideUnsupportedFormatError
+from PIL import Image
+
+from lib.errors import ImageError, ImageNotFoundError
+from lib.images.cache import ImageCache
+from lib.images.reading import reason
+from lib.slides.slide import Picture, Slide
+
+# What scanners write and pictures are never called.
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+TIFF_SUFFIXES = (".tif", ".tiff")
+
+
+def open_slide(path: Path | str, images: ImageCache) -> Slide:
+    """Opens a slide or a picture; of a slide no pixel is read yet.
+
+    Args:
+        path: of the file; OpenSlide's formats, tiled TIFF among them, and pictures (PNG, JPEG, plain TIFF).
+        images: opens the pictures, within its limit of voxels.
+
+    Raises:
+        ImageNotFoundError: there is no such file.
+        ImageError: the file is damaged, cut off, a volume, or of another kind.
+        ImageTooLargeError: it is a picture, not a pyramid, with too many pixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ImageNotFoundError(f"there is no slide {path.name!r}: choose one that the datastore lists")
+    suffix = path.suffix.lower()
+    if suffix in TIFF_SUFFIXES:
+        _require_whole_tiff(path)
+    if suffix in SLIDE_SUFFIXES + TIFF_SUFFIXES:
+        try:
+            return Pyramid(path)
+        except OpenSlideUnsupportedFormatError as error:
+            if suffix in SLIDE_SUFFIXES:
+                raise _damaged(path, "OpenSlide does not know what it is") from error
+        except OpenSlideError as error:
+            raise _damaged(path, reason(error, path)) from error
+    image = images.get(path)
+    if image.shape[2] != 1:
+        raise ImageError(
+            f"{path.name} is a volume of {image.shape[2]} slices; this model needs a picture or a slide"
+        )
+    return Picture(image)
+
+
+class Pyramid(Slide):
+    """A file that OpenSlide opens.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OpenSlideError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file = OpenSlide(path)
+        width, height = self._file.dimensions
+        super().__init__(width, height, tuple(self._file.level_downsamples))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _read(self, x: int, y: int, level: int, columns: int, rows: int) -> NDArray[np.uint8]:
+        try:
+            pixels = self._file.read_region((x, y), level, (columns, rows))
+        except OpenSlideError as error:
+            raise _damaged(self._path, reason(error, self._path)) from error
+        # What was never scanned is transparent; on glass it would be white.
+        white = Image.new("RGBA", pixels.size, "white")
+        return np.asarray(Image.alpha_composite(white, pixels).convert("RGB"))
+
+
+def _require_whole_tiff(path: Path) -> None:
+    """Refuses a TIFF that was cut off, of which libraries would show the rest as black."""
+    size = path.stat().st_size
+    try:
+        with tifffile.TiffFile(path) as file:
+            first = file.pages.first
+            ends = [
+                start + count for start, count in zip(first.dataoffsets, first.databytecounts, strict=True)
+            ]
+            pages = len(file.pages)
+            is_cut = max(ends, default=0) > size or file.pages.next_page_offset >= size
+    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, OSError) as error:
+        raise _damaged(path, reason(error, path)) from error
+    if is_cut:
+        raise _damaged(path, f"it is cut off after {size} bytes, in page {pages}")
+
+
+def _damaged(path: Path, why: str) -> ImageError:
+    return ImageError(f"{path.name} cannot be read as a slide: {why}; copy or export it again")

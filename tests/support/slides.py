@@ -1,0 +1,132 @@
+"""A slide as a scanner writes it, with cells whose outlines are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from scipy import ndimage
+from shapely.geometry import Point, Polygon
+from shapely.geometry.base import BaseGeometry
+
+TILE = 256
+# Stains as a microscope's camera sees them: glass, eosin, haematoxylin.
+GLASS, GROUND, NUCLEUS = (244, 242, 245), (233, 178, 208), (92, 62, 142)
+# Half axes of a nucleus in pixels, as at 40-fold magnification.
+SMALLEST, LARGEST = 11.0, 19.0
+# Corners of the polygon that stands for an ellipse: less than a tenth of a pixel off.
+CORNERS = 96
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An ellipse, in pixels of level 0, where the first pixel reaches from 0 to 1."""
+
+    x: float
+    y: float
+    a: float
+    b: float
+    angle: float
+
+    @cached_property
+    def outline(self) -> Polygon:
+        """The ellipse as a polygon."""
+        t = np.linspace(0, 2 * math.pi, CORNERS, endpoint=False)
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        u, v = self.a * np.cos(t), self.b * np.sin(t)
+        return Polygon(np.stack([self.x + u * cos - v * sin, self.y + u * sin + v * cos], axis=1))
+
+    @property
+    def click(self) -> list[int]:
+        """[x, y] of the pixel in its middle, as QuPath sends it."""
+        return [int(self.x), int(self.y)]
+
+
+def scatter(width: int, height: int, count: int, seed: int, gap: float = 6.0) -> list[Cell]:
+    """Cells that do not touch each other or the slide's border, as many as find a place."""
+    rng = np.random.default_rng(seed)
+    cells: list[Cell] = []
+    for _ in range(count * 20):
+        a, b = rng.uniform(SMALLEST, LARGEST, 2)
+        margin = LARGEST + gap
+        cell = Cell(
+            rng.uniform(margin, width - margin),
+            rng.uniform(margin, height - margin),
+            a,
+            b,
+            rng.uniform(0, 3.1),
+        )
+        reach = max(a, b) + gap
+        if all(math.hypot(cell.x - o.x, cell.y - o.y) > reach + max(o.a, o.b) for o in cells):
+            cells.append(cell)
+        if len(cells) == count:
+            break
+    return cells
+
+
+def paint(width: int, height: int, cells: list[Cell], seed: int, glass_from: int | None = None) -> NDArray:
+    """uint8 (H, W, 3): dark nuclei on streaky pink; glass right of the column ``glass_from``."""
+    rng = np.random.default_rng(seed)
+    stain = np.zeros((height, width))
+    for cell in cells:
+        reach = math.ceil(max(cell.a, cell.b)) + 2
+        x0, y0 = max(0, int(cell.x) - reach), max(0, int(cell.y) - reach)
+        x, y = np.meshgrid(
+            np.arange(x0, min(width, x0 + 2 * reach)) + 0.5, np.arange(y0, min(height, y0 + 2 * reach)) + 0.5
+        )
+        cos, sin = math.cos(cell.angle), math.sin(cell.angle)
+        u, v = (x - cell.x) * cos + (y - cell.y) * sin, (y - cell.y) * cos - (x - cell.x) * sin
+        inside = (u / cell.a) ** 2 + (v / cell.b) ** 2 <= 1
+        stain[y0 : y0 + x.shape[0], x0 : x0 + x.shape[1]][inside] = rng.uniform(0.75, 1.0)
+    stain = ndimage.gaussian_filter(stain, 0.8)[..., None]
+    ground = np.broadcast_to(np.array(GROUND, float), (height, width, 3)).copy()
+    ground += 8 * _smooth(rng, height, width)[..., None]
+    if glass_from is not None:
+        ground[:, glass_from:] = GLASS
+    image = ground * (1 - stain) + np.array(NUCLEUS, float) * stain
+    image += rng.normal(0, 4, image.shape)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def _smooth(rng: np.random.Generator, height: int, width: int) -> NDArray:
+    field = ndimage.gaussian_filter(rng.normal(size=(height, width)), (5, 18), mode="wrap")
+    return field / field.std()
+
+
+def write_slide(path: Path, pixels: NDArray, levels: int = 3, description: str = "", **page: object) -> Path:
+    """Writes (H, W, 3) as a pyramid of tiled pages, each half as large as the one before."""
+    with tifffile.TiffWriter(path) as file:
+        for level in range(levels):
+            step = 2**level
+            file.write(
+                _halved(pixels, step),
+                tile=(TILE, TILE),
+                photometric="rgb",
+                compression="zlib",
+                subfiletype=int(level > 0),
+                description=description if level == 0 else None,
+                metadata=None,
+                **page,
+            )
+    return path
+
+
+def _halved(pixels: NDArray, step: int) -> NDArray:
+    height, width = (side // step * step for side in pixels.shape[:2])
+    blocks = pixels[:height, :width].reshape(height // step, step, width // step, step, 3)
+    return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+
+
+def iou(one: BaseGeometry, other: BaseGeometry) -> float:
+    """Intersection over union of two areas."""
+    return float(one.intersection(other).area / one.union(other).area)
+
+
+def cell_at(cells: list[Cell], polygon: BaseGeometry) -> Cell | None:
+    """The cell whose middle lies in a polygon."""
+    return next((cell for cell in cells if polygon.contains(Point(cell.x, cell.y))), None)
