@@ -45,7 +45,7 @@ def answer_with_segmentation(
     if not isinstance(store, SegmentationStore) or not image:
         raise HTTPException(
             HTTPStatus.BAD_REQUEST,
-            detail="output=dicom_seg is for the series of a DICOM store: start the server on one, and name one",
+            detail="output=dicom_seg is for a series of a DICOM store: start the server on one, and name one",
         )
     result = app.infer({**params, "model": model, "image": image, "result_extension": ".nii.gz"})
     mask = Path(result["file"])

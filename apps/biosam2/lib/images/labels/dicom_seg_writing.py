@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -63,7 +64,10 @@ def write_dicom_seg(
     for number, segment in enumerate(segments, 1):
         numbered[segment.value] = number
     frames = numbered[np.ascontiguousarray(labels.T)[sources.slices]]
-    made = _segmentation(sources, frames, segments)
+    with warnings.catch_warnings():
+        # A patient's name of one part is what it is, and the store's to mend.
+        warnings.filterwarnings("ignore", message=".*intended person name")
+        made = _segmentation(sources, frames, segments)
     _complete(made, sources)
     made.save_as(path, write_like_original=False)
     return str(made.SeriesInstanceUID)

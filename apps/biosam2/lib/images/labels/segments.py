@@ -15,13 +15,20 @@ from skimage.color import rgb2lab
 # DICOM PS3.16: categories (CID 7150), and the context group in which the types of each stand.
 _ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 _TISSUE = Code("85756007", "SCT", "Tissue")
+_ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 _CATEGORIES = (
     (_ANATOMY, "cid7192"),
     (_TISSUE, "cid7191"),
-    (Code("49755003", "SCT", "Morphologically Abnormal Structure"), "cid7194"),
+    (_ABNORMAL, "cid7194"),
     (Code("260787004", "SCT", "Physical object"), "cid7193"),
     (Code("91720002", "SCT", "Body Substance"), "cid7197"),
 )
+# What people call things that stand there by another name, or not at all.
+_ALSO = {
+    "Tumor": (_ABNORMAL, Code("108369006", "SCT", "Neoplasm")),
+    "Tumour": (_ABNORMAL, Code("108369006", "SCT", "Neoplasm")),
+    "Lesion": (_ABNORMAL, Code("52988006", "SCT", "Lesion")),
+}
 # Words of a name that no code has.
 _SIDES = {"left", "right"}
 # Colours of segments that nobody gave one, told apart by people who see no red or no green
@@ -112,6 +119,8 @@ def _codes(name: str, attribute: Any) -> tuple[Code, Code]:
         return category, kind
     words = [word for word in re.findall(r"[A-Za-z]+", name.lower()) if word not in _SIDES]
     keyword = "".join(word.capitalize() for word in words)
+    if keyword in _ALSO:
+        return _ALSO[keyword]
     for category, group in _CATEGORIES:
         found = getattr(getattr(codes, group), keyword, None) if keyword else None
         if isinstance(found, Code):
