@@ -16,15 +16,18 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning import endpoints as next_endpoints
 from lib.activelearning.strategies import all_strategies
+from lib.datastores import endpoints as datastore_endpoints
 from lib.datastores import proxy
 from lib.datastores.dicomweb import DicomWebStore
+from lib.datastores.local import open_folder
 from lib.datastores.opening import open_store
 from lib.engine.engines import Engines
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
 from lib.infers import endpoints as infer_endpoints
+from lib.infers.slide_task import answer_slide
 from lib.infers.task import Services
-from lib.infers.tasks import all_tasks
+from lib.infers.tasks import all_tasks, slide_tasks
 from lib.scoring import endpoints as scoring_endpoints
 from lib.scoring.background import AutomaticScoring, ask_server, start, state_of
 from lib.scoring.methods import all_methods
@@ -73,8 +76,10 @@ class BioSam2App(MONAILabelApp):
         )
 
     def init_datastore(self) -> Datastore:
-        """MONAI Label's own, whose record the server and its background processes write at once."""
-        return open_shared(super().init_datastore)
+        """A folder or a store, whose record the server and its background processes write at once."""
+        if self.studies.startswith(("http://", "https://")):
+            return open_shared(super().init_datastore)
+        return open_shared(lambda: open_folder(self.studies))
 
     def _init_dicomweb_datastore(self) -> Datastore:
         """Called by MONAI Label where ``studies`` is the address of a DICOMweb store."""
@@ -105,6 +110,7 @@ class BioSam2App(MONAILabelApp):
         train_endpoints.install(server, self._engines, self._trainers)
         next_endpoints.install(server, self._strategies)
         scoring_endpoints.install(server, self._scoring_methods)
+        datastore_endpoints.install(server, self, self._services.images)
         if isinstance(self._datastore, DicomWebStore):
             proxy.install(server, self._datastore, self.on_save_label)
         if self._settings.rollback is not None:
@@ -114,6 +120,10 @@ class BioSam2App(MONAILabelApp):
         except BioSam2Error as error:
             logger.error("No network is loaded yet: %s", error)
         super().on_init_complete()
+
+    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Polygons on a slide, for QuPath and the Digital Slide Archive."""
+        return answer_slide(slide_tasks(self._services), request, datastore or self._datastore)
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         """MONAI Label calls this whenever a client has submitted a label."""

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.infers.task import _devices, _extension, _without_uploaded_label
+from lib.infers.task import _extension, _without_uploaded_label, devices
 
 
 @pytest.mark.parametrize(
@@ -29,5 +29,5 @@ def test_the_label_of_a_request_is_a_name_and_never_an_uploaded_file():
 
 
 def test_viewers_are_offered_the_devices_there_are_and_the_set_one_first():
-    assert _devices("cpu")[0] == "cpu"
-    assert len(set(_devices("auto"))) == len(_devices("auto"))
+    assert devices("cpu")[0] == "cpu"
+    assert len(set(devices("auto"))) == len(devices("auto"))

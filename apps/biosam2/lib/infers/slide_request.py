@@ -26,8 +26,8 @@ MODES: dict[str, str] = {
     "one": "One object from all clicks, without clicks the one in the rectangle",
     "box": "One object in the rectangle; clicks refine it",
 }
-# In the mode ``each``, a rectangle without a click of up to this many pixels a side is drawn around one object;
-# a larger one is a region to find all objects in.
+# In the mode ``each``, a rectangle without a click of up to this many pixels a side is drawn around one
+# object; a larger one is a region to find all objects in.
 BOX_SIDE = 256
 # The class of an object where neither --conf labels nor the request names one.
 DEFAULT_LABEL = "Nuclei"

@@ -72,7 +72,7 @@ class Segmentation:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-class _Stopwatch:
+class Stopwatch:
     """Seconds between laps, under the names of MONAI Label's ``latencies``: ``post`` is writing the file."""
 
     def __init__(self) -> None:
@@ -80,6 +80,7 @@ class _Stopwatch:
         self.latencies: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
+        """Notes the seconds since the last one."""
         now = time.perf_counter()
         self.latencies[name] = round(now - self._last, 4)
         self.latencies["total"] = round(now - self._start, 4)
@@ -114,7 +115,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
             dimension=dimension,
             description=description,
             config={
-                "device": _devices(settings.device),
+                "device": devices(settings.device),
                 "largest_component": settings.largest_component,
                 "fill_holes": settings.fill_holes,
             },
@@ -143,7 +144,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
             HTTPException: with a reason, for whatever is wrong with the request.
         """
         with http_errors():
-            watch = _Stopwatch()
+            watch = Stopwatch()
             case = self._open({**self._defaults(), **_without_uploaded_label(request)})
             watch.lap("pre")
             result = self.segment(case)
@@ -195,7 +196,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         }
 
 
-def _devices(preferred: str) -> list[str]:
+def devices(preferred: str) -> list[str]:
     """The devices that a request may name; viewers choose the first when nobody chooses."""
     first = str(resolve_device(preferred))
     return [first, *(name for name in available_devices() if name != first)]

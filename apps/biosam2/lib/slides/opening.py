@@ -43,6 +43,7 @@ def open_slide(path: Path | str, images: ImageCache) -> Slide:
             return Pyramid(path)
         except OpenSlideUnsupportedFormatError as error:
             if suffix in SLIDE_SUFFIXES:
+                _require_whole_tiff(path)
                 raise _damaged(path, "OpenSlide does not know what it is") from error
         except OpenSlideError as error:
             raise _damaged(path, reason(error, path)) from error
