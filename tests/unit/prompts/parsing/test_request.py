@@ -18,6 +18,12 @@ def test_a_slice_gets_the_prompts_of_the_last_positive_points_slice(parse):
     assert [point.ijk for point in prompts.objects[0].points] == [(4, 5, 6), (7, 8, 6), (9, 9, 6)]
 
 
+@pytest.mark.parametrize(("asked", "index"), [(3, 3), (6, 6), (0, 6), (None, 6)])
+def test_the_slice_on_display_counts_where_a_positive_point_is_on_it(parse, asked, index):
+    # 3D Slicer sends the points of all slices where slice 0 is on display.
+    assert parse({**TWO_SLICES, "slice": asked}, "slice").slices == (index,)
+
+
 def test_a_volume_gets_the_prompts_of_all_slices(parse):
     prompts = parse(TWO_SLICES, "volume")
     assert prompts.slice_hint is None

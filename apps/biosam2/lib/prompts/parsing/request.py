@@ -36,9 +36,10 @@ def parse_prompts(
         shape: Voxels (I, J, K) of the image.
         affine: ``(4, 4)`` voxel index to RAS millimetres; needed for a slice in millimetres alone.
         is_2d: True for an image that is no volume.
-        mode: ``slice``: one object on one slice, that of the last positive point, else of the last box, else
-            ``slice``; prompts on other slices are left out. ``volume``: one object, prompts on any slices,
-            the slices of a ROI being a bound on the answer. ``multi``: one object for each label.
+        mode: ``slice``: one object on one slice: ``slice`` where a positive point is on it, else that of the
+            last point, else of the last box, else ``slice``; prompts on other slices are left out.
+            ``volume``: one object, prompts on any slices, the slices of a ROI being a bound on the answer.
+            ``multi``: one object for each label.
         labels: The configured labels; their order gives the objects' values in ``multi``.
 
     Raises:
@@ -75,9 +76,13 @@ def _on_one_slice(draft: Draft, option: SliceOption, grid: Grid) -> PromptSet:
 
 
 def _choose_slice(draft: Draft, option: SliceOption, grid: Grid) -> int:
-    """The last positive point's slice, else the last box's, else the request's."""
+    """The request's where a positive point is on it, else the last such point's, else the last box's.
+
+    3D Slicer sends the points of the slice on display, and of all slices where that is the first.
+    """
     if draft.positives:
-        return draft.positives[-1].slice_index(grid.axis)
+        clicked = [point.slice_index(grid.axis) for point in draft.positives]
+        return int(option.value) if option.value in clicked else clicked[-1]
     for box in reversed(draft.boxes):
         if box.slices is not None:
             return option.within(box.slices) if box.is_bound else box.slices[0]
