@@ -1,5 +1,6 @@
 """DICOM series and cine loops."""
 
+import io
 import logging
 
 import numpy as np
@@ -7,9 +8,11 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from pydicom.encaps import encapsulate, generate_pixel_data_frame
+from pydicom.uid import JPEGBaseline8Bit
 
 from lib.errors import ImageError, ImageTooLargeError
-from lib.images.dicom import read_dicom
+from lib.images.dicom import read_dicom, save_as_nifti
 from lib.images.reading import read_image
 
 MANY = 10**9
@@ -136,3 +139,76 @@ def test_a_real_echo_has_the_pixels_that_another_decoder_sees(data):
         expected = np.asarray(picture.convert("RGB")).astype(int)
     # The frame was compressed once more as JPEG.
     assert np.abs(image.array[:, :, 0].swapaxes(0, 1) - expected).mean() < 0.5
+
+
+def test_a_series_as_nifti_is_the_same_image_with_the_same_window(series):
+    folder, _ = series
+    kept = folder.parent / "kept"
+    folder.rename(kept)
+    assert save_as_nifti(kept, kept.with_name("kept.nii.gz"), MANY)
+    opened, converted = read_image(kept, MANY), read_image(kept.with_name("kept.nii.gz"), MANY)
+    assert converted.digest == opened.digest
+    np.testing.assert_allclose(converted.affine, opened.affine, atol=1e-5)
+    # The window is that of the series beside it: PS3.3 C.11.2.1.2.
+    assert (converted.modality, converted.dicom_window) == ("CT", (-160.0, 239.0))
+
+
+def test_colours_and_bad_series_are_no_nifti(tmp_path, ultrasound, ct_slice):
+    for name in ("loop", "gap"):
+        (tmp_path / name).mkdir()
+    ultrasound(tmp_path / "loop" / "a.dcm", np.zeros((3, 8, 10, 3), np.uint8))
+    assert not save_as_nifti(tmp_path / "loop", tmp_path / "loop.nii.gz", MANY)
+    for k in (0, 1, 2, 4):
+        ct_slice(tmp_path / "gap" / f"{k}.dcm", np.zeros((6, 5)), 2.5 * k)
+    with pytest.raises(ImageError, match="1 of its slices are missing"):
+        save_as_nifti(tmp_path / "gap", tmp_path / "gap.nii.gz", MANY)
+    assert not list(tmp_path.glob("*.nii.gz"))
+
+
+@pytest.mark.parametrize("photometric", ["YBR_FULL_422", "PALETTE COLOR"])
+def test_a_loop_in_other_colour_spaces_is_red_green_and_blue(tmp_path, ultrasound, photometric):
+    """As echo machines store it: JPEG frames, or a table of colours."""
+    frames = np.zeros((3, 16, 24, 3), np.uint8)
+    frames[:, :8], frames[1:, 8:] = (200, 40, 40), (40, 60, 210)
+    path = ultrasound(tmp_path / "a.dcm", frames)
+    (as_jpeg if photometric == "YBR_FULL_422" else as_palette)(path, frames)
+    image = read_image(path, MANY)
+    assert (image.shape, image.is_rgb) == ((24, 16, 3), True)
+    assert np.abs(image.array.transpose(2, 1, 0, 3).astype(int) - frames).mean() < 3
+
+
+def as_jpeg(path, frames):
+    made = pydicom.dcmread(path)
+    items = []
+    for frame in frames:
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=95, subsampling="4:2:2")
+        items.append(buffer.getvalue())
+    made.PixelData = encapsulate(items)
+    made["PixelData"].is_undefined_length = True
+    made.PhotometricInterpretation = "YBR_FULL_422"
+    made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    made.save_as(path)
+
+
+def as_palette(path, frames):
+    made = pydicom.dcmread(path)
+    colours, indices = np.unique(frames.reshape(-1, 3), axis=0, return_inverse=True)
+    made.SamplesPerPixel, made.PhotometricInterpretation = 1, "PALETTE COLOR"
+    del made.PlanarConfiguration
+    for number, name in enumerate(("Red", "Green", "Blue")):
+        table = np.zeros(256, "<u2")
+        table[: len(colours)] = colours[:, number].astype(int) * 257
+        made.add_new(0x00281101 + number, "US", [256, 0, 16])
+        setattr(made, f"{name}PaletteColorLookupTableData", table.tobytes())
+    made.PixelData = indices.astype(np.uint8).tobytes()
+    made.save_as(path)
+
+
+def test_a_real_echo_is_a_loop_of_frames(data):
+    image = read_image(data / "dicom" / "echo_a4c.dcm", MANY)
+    assert (image.shape, image.is_rgb, image.modality) == ((320, 240, 30), True, "US")
+    dataset = pydicom.dcmread(data / "dicom" / "echo_a4c.dcm")
+    item = next(generate_pixel_data_frame(dataset.PixelData, 30))
+    first = np.asarray(Image.open(io.BytesIO(item)).convert("RGB"))
+    np.testing.assert_array_equal(image.array[:, :, 0].swapaxes(0, 1), first)
