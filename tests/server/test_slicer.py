@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +10,21 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from monailabel.client import MONAILabelClient
-from monailabel.client.client import MONAILabelClientException, MONAILabelUtils
+from monailabel.client.client import MONAILabelClientException
 
 from tests.support import studies
 from tests.support.client import Client, read_nrrd
 from tests.support.phantoms import FROM_BOX, FROM_CLICK, THROUGH_VOLUME, dice
+from tests.support.slicer import EXTRA, config_of, slicer_client
 
 CT = studies.phantom("ct")
 LESION = CT.click("lesion")
 K = LESION[2]
-# What the extension adds to a click; the config of the model comes along too.
-EXTRA = {"result_extension": ".nrrd", "result_dtype": "uint8", "reset_state": False}
 
 
 @pytest.fixture
 def slicer(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MONAILabelClient:
-    receive = MONAILabelUtils.send_response
-
-    def receive_and_close(connection: HTTPConnection, *others: Any) -> Any:
-        # The class leaves its connections open, which Python warns of.
-        with closing(connection):
-            return receive(connection, *others)
-
-    monkeypatch.setattr(MONAILabelUtils, "send_response", staticmethod(receive_and_close))
-    return MONAILabelClient(client.url, tmpdir=str(tmp_path), client_id="user-xyz")
-
-
-def _config(slicer: MONAILabelClient, model: str) -> dict[str, Any]:
-    """Every option with its value, or the first of its values, as the extension's table has it."""
-    config = slicer.info()["models"][model]["config"]
-    return {key: value[0] if isinstance(value, list) else value for key, value in config.items()}
+    return slicer_client(client.url, tmp_path, monkeypatch)
 
 
 def _infer(
@@ -58,7 +41,7 @@ def _roi(roi: list[int]) -> list[int]:
 
 
 def test_a_click_in_2d_with_the_whole_config(slicer: MONAILabelClient) -> None:
-    params = {**_config(slicer, "biosam2_point"), "label": "lesion", "slice": K}
+    params = {**config_of(slicer, "biosam2_point"), "label": "lesion", "slice": K}
     params |= {"foreground": [LESION], "background": []}
     mask, answer = _infer(slicer, "biosam2_point", "ct", params)
     assert mask.shape == CT.image.shape
@@ -103,8 +86,27 @@ def test_a_roi_of_which_a_part_is_outside(slicer: MONAILabelClient) -> None:
     np.testing.assert_array_equal(mask, clipped)
 
 
+def test_slice_0_comes_with_the_points_of_all_slices(slicer: MONAILabelClient) -> None:
+    # On every other slice the extension sends the points of that slice alone.
+    shown = [48, 40, 0]
+    prompts = {"foreground": [shown, LESION], "background": [CT.click("organ")], "slice": 0}
+    mask, answer = _infer(slicer, "biosam2_point", "ct", prompts)
+    assert answer["slice"] == 0
+    assert set(np.nonzero(mask)[2]) == {0}
+    alone, _ = _infer(slicer, "biosam2_point", "ct", {"foreground": [shown], "background": [], "slice": 0})
+    np.testing.assert_array_equal(mask, alone)
+
+
+def test_an_answer_holds_a_file_also_where_it_finds_nothing(slicer: MONAILabelClient) -> None:
+    # The class cannot read an answer without one.
+    for model in ("biosam2_point", "biosam2_propagate"):
+        path, answer = slicer.infer(model, "ct", {**EXTRA, "foreground": [[0, 0, 23]], "background": []})
+        assert read_nrrd(Path(path).read_bytes())[0].shape == CT.image.shape
+        assert answer["label_names"]
+
+
 def test_a_volume_with_points_and_roi(slicer: MONAILabelClient) -> None:
-    params = {**_config(slicer, "biosam2_propagate"), "label": "lesion", "roi": _roi(CT.roi("lesion", 2))}
+    params = {**config_of(slicer, "biosam2_propagate"), "label": "lesion", "roi": _roi(CT.roi("lesion", 2))}
     params |= {"foreground": [LESION], "background": []}
     mask, answer = _infer(slicer, "biosam2_propagate", "ct", params)
     assert dice(mask, CT.objects["lesion"]) > THROUGH_VOLUME
@@ -112,7 +114,7 @@ def test_a_volume_with_points_and_roi(slicer: MONAILabelClient) -> None:
 
 
 def test_deepedit_names_every_label_and_the_current_one(slicer: MONAILabelClient) -> None:
-    params = {**_config(slicer, "biosam2_multi"), "lesion": [LESION], "organ": [CT.click("organ")]}
+    params = {**config_of(slicer, "biosam2_multi"), "lesion": [LESION], "organ": [CT.click("organ")]}
     mask, answer = _infer(slicer, "biosam2_multi", "ct", {**params, "label": "organ"})
     assert answer["label_names"] == {"lesion": 1, "organ": 2}
     assert dice(mask == 1, CT.objects["lesion"]) > THROUGH_VOLUME
