@@ -15,6 +15,8 @@ from shapely.geometry import Point, Polygon
 from shapely.geometry.base import BaseGeometry
 
 TILE = 256
+# How a file says that an Aperio scanner made it.
+APERIO = "Aperio Image Library v11.2.1\n|AppMag = 40|MPP = 0.25"
 # Stains as a microscope's camera sees them: glass, eosin, haematoxylin.
 GLASS, GROUND, NUCLEUS = (244, 242, 245), (233, 178, 208), (92, 62, 142)
 # Half axes of a nucleus in pixels, as at 40-fold magnification.

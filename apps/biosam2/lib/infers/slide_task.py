@@ -21,7 +21,7 @@ from lib.infers.slide_request import DEFAULT_LABEL, MODES, Mode, SlideRequest, p
 from lib.infers.task import Services, Stopwatch, devices
 from lib.slides.annotations import Annotation, Annotations, as_json, write_asap, write_dsa
 from lib.slides.opening import open_slide
-from lib.slides.outlines import TOLERANCE, tidy
+from lib.slides.outlines import tidy
 from lib.slides.slide import Picture, Slide
 
 
@@ -109,9 +109,8 @@ class SlideTask(InferTask):  # type: ignore[misc]
         weights: str,
         watch: Stopwatch,
     ) -> tuple[str | None, dict[str, Any]]:
-        tolerance = TOLERANCE * asked.scale
         tidied = [
-            Annotation(label, tidy(item.area, asked.least_area, tolerance), item.score)
+            Annotation(label, tidy(item.area, asked.least_area, asked.scale), item.score)
             for label, item in found
         ]
         objects = [item for item in tidied if item.area.area >= max(asked.least_area, 1.0)]

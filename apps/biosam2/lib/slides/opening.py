@@ -90,12 +90,12 @@ def _require_whole_tiff(path: Path) -> None:
     size = path.stat().st_size
     try:
         with tifffile.TiffFile(path) as file:
-            first = file.pages.first
-            ends = [
-                start + count for start, count in zip(first.dataoffsets, first.databytecounts, strict=True)
-            ]
-            pages = len(file.pages)
-            is_cut = max(ends, default=0) > size or file.pages.next_page_offset >= size
+            first, pages = file.pages.first, len(file.pages)
+            parts = zip(first.dataoffsets, first.databytecounts, strict=True)
+            # The last page says where the next one begins, or 0.
+            file.filehandle.seek(file.pages.next_page_offset)
+            pointer = file.filehandle.read(file.tiff.offsetsize)
+            is_cut = any(pointer) or max((start + count for start, count in parts), default=0) > size
     except (tifffile.TiffFileError, ValueError, IndexError, KeyError, OSError) as error:
         raise _damaged(path, reason(error, path)) from error
     if is_cut:

@@ -11,6 +11,8 @@ from skimage.measure import find_contours
 
 # How far a corner may be moved for the sake of fewer corners, in pixels of the patch: not to be seen.
 TOLERANCE = 0.2
+# Half the width of what is too thin to be a part of an object: the mask grid's cells are 3 pixels wide.
+SPIKE = 1.0
 
 
 def outline(logits: NDArray[np.float32], width: float, height: float) -> MultiPolygon:
@@ -37,19 +39,20 @@ def outline(logits: NDArray[np.float32], width: float, height: float) -> MultiPo
     return as_areas(shapely.make_valid(area.intersection(shapely.box(0, 0, width, height))))
 
 
-def tidy(area: Polygon, least_area: float, tolerance: float) -> Polygon:
-    """A polygon without small holes and with fewer corners.
+def tidy(area: Polygon, least_area: float, scale: float) -> Polygon:
+    """A polygon without spikes and small holes, and with fewer corners.
 
     Args:
         area: one object.
         least_area: smaller holes are filled, in square pixels.
-        tolerance: how far the outline may move, in pixels.
+        scale: pixels of ``area`` for each one that the network saw.
 
     Returns:
         Valid; empty where nothing is left.
     """
     whole = Polygon(area.exterior, [hole for hole in area.interiors if Polygon(hole).area >= least_area])
-    pieces = as_areas(shapely.make_valid(whole.simplify(tolerance))).geoms
+    opened = whole.buffer(-SPIKE * scale, quad_segs=4).buffer(SPIKE * scale, quad_segs=4)
+    pieces = as_areas(shapely.make_valid(opened.simplify(TOLERANCE * scale))).geoms
     return max(pieces, key=lambda piece: piece.area, default=Polygon())
 
 
