@@ -154,6 +154,16 @@ def test_05_a_cine_loop_is_a_video(site: Site) -> None:
     assert all(dice(mask[:, :, frame], truth) > THROUGH_VOLUME for frame in range(FRAMES))
 
 
+def test_05b_an_answer_as_segmentation(site: Site) -> None:
+    params = {"foreground": [LESION], "label_info": [{"name": "lesion", "idx": 1, "color": [0, 255, 0]}]}
+    answer = site.client.infer("biosam2_point", site.uid("ct"), params, query={"output": "dicom_seg"})
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/dicom"), answer.body
+    dataset = pydicom.dcmread(io.BytesIO(answer.body))
+    assert dataset.SegmentSequence[0].SegmentLabel == "lesion"
+    mask = site.infer("biosam2_point", "ct", {"foreground": [LESION]}).mask
+    np.testing.assert_array_equal(in_world(dataset, CT.affine, CT.image.shape), mask)
+
+
 def test_06_what_cannot_be_segmented_is_refused_in_words(site: Site) -> None:
     answer = site.infer("biosam2_point", "gap", {"foreground": [[40, 40, 3]]})
     assert (answer.status, "1 of its slices are missing: between slice 4 and 5 of 8" in answer.detail) == (

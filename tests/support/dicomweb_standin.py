@@ -38,6 +38,7 @@ _SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality",
 _FILE = ("SOPClassUID", "SOPInstanceUID", "InstanceNumber", "NumberOfFrames", "Rows", "Columns")
 _LEVELS = {"studies": "StudyInstanceUID", "series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}
 _NO_FILTERS = ("limit", "offset", "fuzzymatching", "includefield", "_")
+_POLL_S = 0.02
 _BOUNDARY = "a-boundary-of-parts"
 
 
@@ -48,12 +49,14 @@ class DicomWebStandIn:
         requests: method and address with its query, of all that was asked.
         cut_short: how many files of a series are left out when it is sent, as over a broken line.
         refuses: whether it takes no new files.
+        is_down: whether it hangs up on everybody.
     """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.cut_short = 0
         self.refuses = False
+        self.is_down = False
         self._files: dict[str, bytes] = {}
         self._headers: dict[str, pydicom.Dataset] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": self}))
@@ -70,11 +73,12 @@ class DicomWebStandIn:
 
     def start(self) -> DicomWebStandIn:
         """Answers from now on."""
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(_POLL_S,), daemon=True).start()
         return self
 
     def stop(self) -> None:
-        """Answers nobody any more."""
+        """Answers nobody any more, also those who are connected."""
+        self.is_down = True
         self._server.shutdown()
         self._server.server_close()
 
@@ -121,6 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""
+
+    def parse_request(self) -> bool:
+        """Hangs up where the store is down."""
+        self.close_connection = self.store.is_down
+        return not self.store.is_down and super().parse_request()
 
     def do_GET(self) -> None:  # the name that http.server looks for
         """Searches and downloads."""

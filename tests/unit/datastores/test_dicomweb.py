@@ -1,0 +1,191 @@
+"""Labels of a DICOMweb store: there and back, by name, and the one that came last."""
+
+import io
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from monailabel.datastore.local import LocalDatastore
+
+from lib.errors import BusyError, ImageNotFoundError, LabelError
+from lib.images.labels import read_labels
+from lib.images.reading import read_image
+from lib.scoring.files import label_entry
+from lib.trainers.cases import labelled_cases
+from sample_study.dicom import write_multiframe_ultrasound, write_series
+from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE
+
+INFO = {"label_info": [{"name": "liver", "idx": 1, "color": [9, 8, 7]}, {"name": "spleen", "idx": 2}]}
+
+
+def voxels(path):
+    return np.asarray(nib.load(path).dataobj)
+
+
+def names(datastore, uid):
+    return {item["idx"]: item["name"] for item in datastore.get_label_info(uid, "final")["label_info"]}
+
+
+def test_a_final_label_is_in_the_store_and_counts_at_once(datastore, pacs, label_file):
+    uid = pacs.ct.series_uid
+    assert datastore.save_label(uid, str(label_file), "final", dict(INFO)) == uid
+    assert datastore.get_labeled_images() == [uid]
+    (header,) = pacs.store.select(Modality="SEG")
+    assert header.StudyInstanceUID == pacs.ct.study_uid
+    assert [item.SegmentLabel for item in header.SegmentSequence] == ["liver", "spleen"]
+    np.testing.assert_array_equal(voxels(datastore.get_label_uri(uid, "final")), LABEL)
+    info = datastore.get_label_info(uid, "final")
+    assert info["label_info"] == INFO["label_info"]
+    assert (info["SeriesInstanceUID"], info["SOPInstanceUID"]) == (
+        header.SeriesInstanceUID,
+        header.SOPInstanceUID,
+    )
+    # It was not downloaded again.
+    assert not any("/instances/" in request for request in pacs.store.requests)
+
+
+def test_any_clients_file_is_a_label(datastore, pacs, tmp_path):
+    # As 3D Slicer exports it: on another grid, and its params kept whole.
+    flipped = AFFINE @ np.array([[-1.0, 0, 0, 11], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(LABEL[::-1] * 4, flipped), tmp_path / "label.nii.gz")
+    params = {"params": {"label_info": [{"name": "liver", "idx": 4}, {"name": "spleen", "idx": 8}]}}
+    datastore.save_label(pacs.ct.series_uid, str(tmp_path / "label.nii.gz"), "final", params)
+    np.testing.assert_array_equal(voxels(datastore.get_label_uri(pacs.ct.series_uid, "final")), LABEL * 4)
+    names = {
+        item["idx"]: item["name"]
+        for item in datastore.get_label_info(pacs.ct.series_uid, "final")["label_info"]
+    }
+    assert names == {4: "liver", 8: "spleen"}
+
+
+def test_what_others_stored_comes_back_by_name_on_the_images_grid(datastore, pacs):
+    pacs.draw(LABEL, {1: "liver", 2: "spleen"})
+    uid = pacs.ct.series_uid
+    assert [item["name"] for item in datastore.get_label_info(uid, "final")["label_info"]] == [
+        "liver",
+        "spleen",
+    ]
+    (case,) = labelled_cases(datastore)
+    image = read_image(case.image, MANY)
+    found = read_labels(case.label, image, case.label_info)
+    np.testing.assert_array_equal(found.array, LABEL)
+    assert (case.id, found.names) == (uid, {1: "liver", 2: "spleen"})
+    entry = label_entry(datastore, uid)
+    assert (entry.path, [item["name"] for item in entry.label_info]) == (case.label, ["liver", "spleen"])
+
+
+def test_the_series_of_a_segmentation_names_its_label_too(datastore, pacs):
+    header = pacs.draw(LABEL, {1: "a", 2: "b"})
+    datastore.list_images()
+    path = datastore.get_label_uri(header.SeriesInstanceUID, "final")
+    assert path == datastore.get_label_uri(pacs.ct.series_uid, "final")
+
+
+def test_the_one_that_came_last_is_the_label(datastore, pacs, label_file):
+    uid = pacs.ct.series_uid
+    datastore.save_label(uid, str(label_file), "final", dict(INFO))
+    datastore.list_images()
+    pacs.draw(np.roll(LABEL, 1, axis=0), {1: "kidney", 2: "spleen"})
+    datastore.forget()
+    np.testing.assert_array_equal(voxels(datastore.get_label_uri(uid, "final")), np.roll(LABEL, 1, axis=0))
+    assert names(datastore, uid) == {1: "kidney", 2: "spleen"}
+    # It lies here now as well, and is not fetched twice.
+    fetched = sum("/instances/" in request for request in pacs.store.requests)
+    datastore.get_label_uri(uid, "final")
+    assert sum("/instances/" in request for request in pacs.store.requests) == fetched
+    datastore.save_label(uid, str(label_file), "final", dict(INFO))
+    np.testing.assert_array_equal(voxels(datastore.get_label_uri(uid, "final")), LABEL)
+
+
+def test_a_label_that_left_the_store_is_none(datastore, pacs):
+    header = pacs.draw(LABEL, {1: "a", 2: "b"})
+    assert datastore.get_label_uri(pacs.ct.series_uid, "final")
+    pacs.store.remove(header.SeriesInstanceUID)
+    datastore.forget()
+    assert datastore.get_label_by_image_id(pacs.ct.series_uid, "final") == ""
+    assert datastore.get_label_uri(pacs.ct.series_uid, "final") == ""
+    assert (datastore.datalist(), datastore.status()["completed"]) == ([], 0)
+
+
+def test_a_segmentation_of_another_place_leaves_the_one_before(datastore, pacs, tmp_path, caplog):
+    pacs.draw(LABEL, {1: "a", 2: "b"})
+    datastore.list_images()
+    moved = AFFINE.copy()
+    moved[2, 3] += 900
+    other = write_series(tmp_path / "other", np.zeros(SHAPE, np.int16), moved)
+    pacs.draw(LABEL, {1: "far", 2: "away"}, other)
+    dataset = pydicom.dcmread(pacs.folder / "drawn.dcm")
+    dataset.ReferencedSeriesSequence[0].SeriesInstanceUID = pacs.ct.series_uid
+    pacs.store.remove(dataset.SeriesInstanceUID)
+    dataset.save_as(pacs.folder / "drawn.dcm")
+    pacs.store.add((pacs.folder / "drawn.dcm").read_bytes())
+    datastore.forget()
+    np.testing.assert_array_equal(voxels(datastore.get_label_uri(pacs.ct.series_uid, "final")), LABEL)
+    assert "is no label of" in caplog.text
+    assert "belongs to another series" in caplog.text
+    assert names(datastore, pacs.ct.series_uid) == {1: "a", 2: "b"}
+
+
+def test_other_tags_stay_here(datastore, pacs, label_file, tmp_path):
+    uid = pacs.ct.series_uid
+    datastore.save_label(uid, str(label_file), "original", {"model": "m"})
+    assert pacs.store.select(Modality="SEG") == []
+    np.testing.assert_array_equal(voxels(datastore.get_label_uri(uid, "original")), LABEL)
+    assert datastore.get_labels_by_image_id(uid) == {"original": uid}
+    assert datastore.status()["label_tags"] == {"original": 1}
+    nib.save(nib.Nifti1Image(LABEL, AFFINE), tmp_path / "label.nii.gz")
+    datastore.save_label(uid, str(tmp_path / "label.nii.gz"), "review", {})
+    assert Path(datastore.get_label_uri(uid, "review")).is_file()
+    datastore.remove_label(uid, "original")
+    assert not Path(LocalDatastore.get_label_uri(datastore, uid, "original") or "none").is_file()
+
+
+def test_a_loop_of_frames_there_and_back(datastore, pacs, tmp_path):
+    loop = write_multiframe_ultrasound(tmp_path / "us", np.zeros((5, 20, 30, 3), np.uint8))
+    pacs.store.store(tmp_path / "us")
+    label = np.zeros((30, 20, 5), np.uint8)
+    label[3:9, 4:8, 1:4] = 1
+    (tmp_path / "loop.bin").write_bytes(label.tobytes(order="F"))
+    datastore.save_label(loop.series_uid, str(tmp_path / "loop.bin"), "final", {})
+    (header,) = pacs.store.select(Modality="SEG")
+    # Another process, or another day: from the store alone.
+    Path(datastore.get_label_uri(loop.series_uid, "final")).unlink()
+    np.testing.assert_array_equal(voxels(datastore.get_label_uri(loop.series_uid, "final")), label)
+    assert pydicom.dcmread(io.BytesIO(pacs.store.content(header))).NumberOfFrames == 3
+
+
+def test_a_label_as_a_file_that_nobody_stores(datastore, pacs, label_file):
+    path = datastore.as_dicom_seg(pacs.ct.series_uid, label_file, INFO["label_info"])
+    assert [item.SegmentLabel for item in pydicom.dcmread(path).SegmentSequence] == ["liver", "spleen"]
+    path.unlink()
+    assert pacs.store.select(Modality="SEG") == []
+
+
+def test_what_cannot_be_saved_or_removed(datastore, pacs, label_file):
+    with pytest.raises(ImageNotFoundError, match="no image 'undefined'"):
+        datastore.save_label("undefined", str(label_file), "final", {})
+    pacs.store.refuses = True
+    with pytest.raises(BusyError, match="does not answer as it should"):
+        datastore.save_label(pacs.ct.series_uid, str(label_file), "final", {})
+    assert datastore.status()["completed"] == 0
+    with pytest.raises(LabelError, match="remove it there"):
+        datastore.remove_label(pacs.ct.series_uid, "final")
+
+
+def test_labels_are_known_while_the_store_is_down(datastore, pacs):
+    pacs.draw(LABEL, {1: "a", 2: "b"})
+    path = datastore.get_label_uri(pacs.ct.series_uid, "final")
+    pacs.store.stop()
+    datastore.forget()
+    assert datastore.get_label_uri(pacs.ct.series_uid, "final") == path
+    assert names(datastore, pacs.ct.series_uid) == {1: "a", 2: "b"}
+    with pytest.raises(BusyError):
+        datastore.datalist()
+
+
+def test_short_paths(datastore, pacs):
+    pacs.draw(LABEL, {1: "a", 2: "b"})
+    name = f"{pacs.ct.series_uid}.nii.gz"
+    assert datastore.datalist(full_path=False) == [{"image": name, "label": f"labels/final/{name}"}]

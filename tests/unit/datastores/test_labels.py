@@ -1,0 +1,97 @@
+"""Labels to the store and back."""
+
+import io
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+from lib.datastores.labels import (
+    as_volume,
+    fetch_label,
+    label_facts,
+    new_segmentation,
+    open_label,
+    send_label,
+)
+from lib.errors import LabelError
+from lib.images.labels import LabelMap
+from lib.images.reading import read_image
+from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE
+
+INFO = [{"name": "liver", "idx": 1, "color": [1, 2, 3]}, {"name": "spleen", "idx": 2}]
+
+
+@pytest.fixture
+def image(pacs):
+    return read_image(pacs.ct.files[0].parent, MANY)
+
+
+def test_bytes_of_ohif_are_x_fastest(label_file, image):
+    found = open_label(label_file, image, INFO)
+    np.testing.assert_array_equal(found.array, LABEL)
+    assert found.names == {1: "liver", 2: "spleen"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"\1" * 7, "it has 7 bytes and its image 12 x 10 x 6 voxels"), (bytes(720), "no foreground")],
+)
+def test_bytes_that_do_not_fit_are_refused(label_file, image, content, reason):
+    label_file.write_bytes(content)
+    with pytest.raises(LabelError, match=reason):
+        open_label(label_file, image, None)
+
+
+def test_more_objects_than_a_byte_counts_are_refused(tmp_path, image):
+    many = np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE)
+    nib.save(nib.Nifti1Image(many, AFFINE), tmp_path / "many.nii.gz")
+    with pytest.raises(LabelError, match="values up to 719 and 255 are the limit"):
+        open_label(tmp_path / "many.nii.gz", image, None)
+
+
+def test_there_and_back(client, pacs, image):
+    sent = send_label(client, LabelMap(LABEL, {1: "liver", 2: "spleen"}), image, pacs.ct.files, INFO)
+    assert (sent.image_uid, sent.study_uid) == (pacs.ct.series_uid, pacs.ct.study_uid)
+    (header,) = pacs.store.select(Modality="SEG")
+    assert header.SOPInstanceUID == sent.uid
+    stored = pydicom.dcmread(io.BytesIO(pacs.store.content(header)))
+    assert stored.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+    found = fetch_label(client, sent, image)
+    np.testing.assert_array_equal(found.array, LABEL)
+    assert found.names == {1: "liver", 2: "spleen"}
+
+
+def test_a_store_that_takes_nothing(client, pacs, image, monkeypatch):
+    refusal = pydicom.Dataset()
+    refusal.FailureReason = 0xA700
+    answer = pydicom.Dataset()
+    answer.FailedSOPSequence = [refusal]
+    monkeypatch.setattr(client, "store_instances", lambda datasets: answer)
+    with pytest.raises(LabelError, match=r"refuses it \(reason 42752\)"):
+        send_label(client, LabelMap(LABEL, {1: "a", 2: "b"}), image, pacs.ct.files, None)
+
+
+def test_a_temporary_segmentation_is_not_left_behind(pacs, image, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = set(tmp_path.glob("*.dcm"))
+    with pytest.raises(LabelError):
+        new_segmentation(LabelMap(np.zeros_like(LABEL), {}), image, pacs.ct.files, None)
+    assert set(tmp_path.glob("*.dcm")) == before
+
+
+def test_a_volume_lies_on_the_image_and_is_gone_afterwards(image):
+    with as_volume(LabelMap(LABEL, {1: "a", 2: "b"}), image) as path:
+        volume = nib.load(path)
+        np.testing.assert_array_equal(np.asarray(volume.dataobj), LABEL)
+        np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
+    assert not path.exists()
+
+
+def test_facts_keep_the_clients_colours(client, pacs, image):
+    sent = send_label(client, LabelMap(LABEL, {1: "liver", 2: "spleen"}), image, pacs.ct.files, INFO)
+    facts = label_facts(sent, {1: "liver", 2: "spleen"}, INFO)
+    assert facts["label_info"] == INFO
+    assert (facts["SOPInstanceUID"], facts["Modality"]) == (sent.uid, "SEG")
+    assert label_facts(sent)["label_info"] == [{"name": "liver", "idx": 1}, {"name": "spleen", "idx": 2}]
