@@ -1,49 +1,82 @@
-"""MITK: the image with every click, and an answer that it takes apart by hand."""
+"""MITK: over TLS, the image with every click, and an answer that it takes apart by hand."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.support import studies
-from tests.support.client import Client
+from tests.support.mitk import Mitk, make_certificate
 from tests.support.phantoms import FROM_CLICK, THROUGH_VOLUME, dice
+from tests.support.server import Server, copy_model_folder
 
 CT = studies.phantom("ct")
 LESION = CT.click("lesion")
+# Grey levels of the view, to which MITK cuts the image.
+LEVEL_WINDOW = (-160, 240)
 
 
-def test_a_slice_of_w_h_1_with_k_0(client: Client, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that speaks TLS and has no image of its own: MITK sends all it asks about."""
+    workdir = tmp_path_factory.mktemp("tls")
+    (workdir / "studies").mkdir()
+    conf = {"model_dir": str(copy_model_folder(workdir / "model")), "labels": "lesion,organ"}
+    server = Server(workdir / "studies", workdir, conf, tls=make_certificate(workdir))
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture
+def mitk(tls_server: Server, tmp_path: Path) -> Mitk:
+    assert tls_server.alive, tls_server.log[-4000:]
+    return Mitk(tls_server, tmp_path)
+
+
+def test_the_tools_find_their_models(mitk: Mitk) -> None:
+    models = mitk.info()
+    interactive = {(kind, size) for kind, size, _ in models.values() if kind in ("deepgrow", "deepedit")}
+    assert {("deepgrow", 2), ("deepgrow", 3), ("deepedit", 3)} <= interactive
+    assert models["biosam2_multi"][2] == {"lesion": 1, "organ": 2}
+
+
+def test_a_slice_of_w_h_1_with_k_0(mitk: Mitk) -> None:
     i, j, k = LESION
-    # MITK clamps to the level window of its view first.
-    shown = np.clip(CT.image[:, :, k : k + 1], -160, 240)
-    file = studies.write_nifti(tmp_path / "post_from_mitk.nii.gz", shown, CT.affine)
-    params = {"foreground": [[i, j, 0]], "background": [], "reset_state": True}
-    answer = client.segment("biosam2_point", None, params, file=file)
-    assert answer.mask.shape == (96, 80, 1)
-    assert set(np.unique(answer.mask)) == {0, 1}
-    assert dice(answer.mask, CT.objects["lesion"][:, :, k : k + 1]) > FROM_CLICK
+    shown = CT.image[:, :, k : k + 1]
+    mask, params = mitk.click("biosam2_point", shown, CT.affine, [[i, j, 0]], level_window=LEVEL_WINDOW)
+    assert mask.shape == (96, 80, 1)
+    assert set(np.unique(mask)) == {0, 1}
+    assert dice(mask, CT.objects["lesion"][:, :, k : k + 1]) > FROM_CLICK
+    assert params["label_names"]
 
 
-def test_a_volume_and_a_second_click_without_reset(client: Client, tmp_path: Path) -> None:
-    file = studies.write_nifti(tmp_path / "post_from_mitk.nii.gz", CT.image, CT.affine)
-    first = {"foreground": [LESION], "background": [], "reset_state": True}
-    second = {"foreground": [LESION, CT.click("lesion", 7)], "background": [], "reset_state": False}
-    client.segment("biosam2_propagate", None, first, file=file)
-    mask = client.segment("biosam2_propagate", None, second, file=file).mask
-    assert mask.shape == CT.image.shape
+def test_more_clicks_on_the_same_slice(mitk: Mitk) -> None:
+    i, j, k = LESION
+    shown = CT.image[:, :, k : k + 1]
+    one, _ = mitk.click("biosam2_point", shown, CT.affine, [[i, j, 0]], level_window=LEVEL_WINDOW)
+    more, _ = mitk.click(
+        "biosam2_point", shown, CT.affine, [[i, j, 0], [i + 5, j, 0]], [[48, 40, 0]], LEVEL_WINDOW
+    )
+    assert more[i + 5, j, 0] == 1
+    assert more[48, 40, 0] == 0
+    undone, _ = mitk.click("biosam2_point", shown, CT.affine, [[i, j, 0]], level_window=LEVEL_WINDOW)
+    np.testing.assert_array_equal(undone, one)
+
+
+def test_a_volume_with_a_second_click(mitk: Mitk) -> None:
+    first, _ = mitk.click("biosam2_propagate", CT.image, CT.affine, [LESION], level_window=LEVEL_WINDOW)
+    clicks = [LESION, CT.click("lesion", 7)]
+    mask, _ = mitk.click("biosam2_propagate", CT.image, CT.affine, clicks, [[48, 40, 9]], LEVEL_WINDOW)
+    for found in (first, mask):
+        assert found.shape == CT.image.shape
+        assert set(np.unique(found)) == {0, 1}
+        assert dice(found, CT.objects["lesion"]) > THROUGH_VOLUME
+
+
+def test_a_model_of_type_deepedit_gets_positive_clicks_alone(mitk: Mitk) -> None:
+    mask, _ = mitk.click("biosam2_multi", CT.image, CT.affine, [LESION], level_window=LEVEL_WINDOW)
     assert set(np.unique(mask)) == {0, 1}
     assert dice(mask, CT.objects["lesion"]) > THROUGH_VOLUME
-
-
-def test_the_parts_are_params_and_then_octets(client: Client, tmp_path: Path) -> None:
-    file = studies.write_nifti(tmp_path / "post_from_mitk.nii.gz", CT.image, CT.affine)
-    answer = client.segment("biosam2_point", None, {"foreground": [LESION], "background": []}, file=file)
-    params, image = answer.parts
-    assert params.name == "params"
-    assert json.loads(params.content)["label_names"]
-    assert image.content_type == "application/octet-stream"
-    assert image.filename is not None
-    assert image.filename.endswith(".nii.gz")

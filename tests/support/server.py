@@ -56,14 +56,28 @@ def copy_model_folder(folder: Path) -> Path:
 
 
 class Server:
-    """Starts on ``start``, is gone after ``stop``; its output is in ``log``."""
+    """Starts on ``start``, is gone after ``stop``; its output is in ``log``.
 
-    def __init__(self, studies: Path | str, workdir: Path, conf: Mapping[str, str]) -> None:
+    Args:
+        studies: a folder, or the address of a DICOMweb store.
+        workdir: for its home, its temporary files and its log.
+        conf: the ``--conf`` options.
+        tls: key and certificate; it speaks HTTPS where they are given.
+    """
+
+    def __init__(
+        self,
+        studies: Path | str,
+        workdir: Path,
+        conf: Mapping[str, str],
+        tls: tuple[Path, Path] | None = None,
+    ) -> None:
         self.studies = studies
         self.workdir = workdir
         self.conf = dict(conf)
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.tls = tls
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._log_file: IO[bytes] | None = None
 
@@ -92,6 +106,8 @@ class Server:
         arguments += ["--host", "127.0.0.1", "--port", str(self.port)]
         for name, value in self.conf.items():
             arguments += ["--conf", name, value]
+        if self.tls is not None:
+            arguments += ["--ssl_keyfile", str(self.tls[0]), "--ssl_certfile", str(self.tls[1])]
         self._log_file = (self.workdir / "server.log").open("wb")
         self._process = subprocess.Popen(
             [command, *arguments],
@@ -114,7 +130,8 @@ class Server:
                     f"the server ended with {self._process.returncode}:\n{self.log[-LOG_TAIL:]}"
                 )
             try:
-                if requests.get(f"{self.url}/info/", timeout=START_LIMIT_S).ok:
+                trusted = str(self.tls[1]) if self.tls else True
+                if requests.get(f"{self.url}/info/", timeout=START_LIMIT_S, verify=trusted).ok:
                     return
             except requests.ConnectionError:
                 pass

@@ -139,7 +139,7 @@ def test_roi_belongs_to_the_label_that_is_asked_for_and_is_no_bound(parse):
 def test_roi_belongs_to_the_only_object(parse):
     roi = [20, 10, 12, 5, 0, 9]
     assert summary(parse({"roi": roi, "spleen": [[4, 5, 9]]}, "multi")) == {"spleen": (2, [9], 0, 1)}
-    assert summary(parse({"roi": roi}, "multi")) == {"object": (4, [], 0, 1)}
+    assert summary(parse({"roi": roi}, "multi")) == {"object": (1, [], 0, 1)}
 
 
 def test_roi_that_could_belong_to_several_is_refused(parse):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lib.errors import PromptError
 from lib.prompts.parsing.boxes import BoxRequest
 from lib.prompts.parsing.grid import Grid, read_grid
-from lib.prompts.parsing.objects import Draft, read_many_objects, read_one_object
+from lib.prompts.parsing.objects import DEFAULT_LABEL, Draft, read_many_objects, read_one_object
 from lib.prompts.parsing.points import PointReader
 from lib.prompts.parsing.slices import Range, SliceOption, read_slice, read_slice_range
 from lib.prompts.types import Box, ObjectPrompts, Point, PromptSet
@@ -148,7 +148,12 @@ def _intersection(bound: Range | None, box: BoxRequest) -> Range | None:
 
 
 def _label_values(names: Sequence[str], labels: Sequence[str]) -> dict[str, int]:
-    """A label's place in the configured list, counted from 1; others come after it, as they appear."""
+    """A label's place in the configured list, counted from 1; others come after it, as they appear.
+
+    An only object that nobody named is 1: MITK names none, and shows that value alone.
+    """
+    if list(names) == [DEFAULT_LABEL] and DEFAULT_LABEL not in labels:
+        return {DEFAULT_LABEL: 1}
     known = {label: index for index, label in reversed(list(enumerate(labels, start=1)))}
     unknown = [name for name in names if name not in known]
     return known | {name: index for index, name in enumerate(unknown, start=len(labels) + 1)}
