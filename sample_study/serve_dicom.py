@@ -77,8 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000, help="its port")
     parser.add_argument("--orthanc-port", type=int, default=None, help="Orthanc's; a free one by default")
     options, others = parser.parse_known_args(arguments)
-    # Whoever starts this with a supervisor ends it with another signal than Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         with suppress(KeyboardInterrupt), Orthanc(options.folder / "orthanc", options.orthanc_port) as pacs:
             write_sample(options.folder / "series")
@@ -136,4 +134,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever starts this with a supervisor ends it with another signal than Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main())

@@ -23,7 +23,8 @@ PICTURES = REPOSITORY / "outputs" / "viewers"
 WINDOW = {"width": 1500, "height": 800}
 # Its sandbox needs rights that containers seldom give; it opens our own pages alone, and finds no others.
 ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-LABELS = "lesion,organ,tumour"
+# In another order than OHIF sorts them in: what a model calls 1 is not what the overlay calls 1.
+LABELS = "tumour,organ,lesion"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

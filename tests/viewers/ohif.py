@@ -26,7 +26,8 @@ _READY = """() => {
   try {
     const ids = [...window.services.viewportGridService.getState().viewports.keys()];
     const view = (id) => window.services.cornerstoneViewportService.getCornerstoneViewport(id);
-    return ids.length > 0 && ids.every((id) => view(id).getImageData().imageData);
+    const loaded = (id) => window.cornerstone.cache.getVolume(view(id).getVolumeId()).loadStatus.loaded;
+    return ids.length > 0 && ids.every((id) => view(id).getImageData().imageData && loaded(id));
   } catch { return false; }  // the services come one after another
 }"""
 _PIXEL = """([id, index]) => {
@@ -190,7 +191,7 @@ class Ohif:
         form.locator("select[name=selectName]").select_option(name)
         for key, value in values.items():
             form.locator(f"[id='{section}{name}{key}']").fill(str(value))
-        self.page.get_by_role("button", name="Confirm").click()
+        self.page.get_by_role("button", name="Confirm", exact=True).click()
         form.wait_for(state="detached")
 
     def submit(self, series_uid: str, names: Mapping[str, int]) -> tuple[int, str]:
@@ -254,6 +255,8 @@ def _array(volume: dict[str, Any]) -> np.ndarray:
 
 
 def _params(request: Request) -> dict[str, Any]:
-    """The JSON of a body, or of the ``params`` part of a form."""
+    """The JSON of a body, or of the ``params`` part of a form; nothing of DICOM."""
+    if "dicom" in request.headers.get("content-type", ""):
+        return {}
     body = request.post_data or "{}"
-    return json.loads(body[body.index("{") : body.rindex("}") + 1])
+    return dict(json.loads(body[body.index("{") : body.rindex("}") + 1]))
