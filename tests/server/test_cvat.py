@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from PIL import Image
 
 from tests.support import studies
 from tests.support.client import Answer, Client
+from tests.support.cvat import shapes_of
 from tests.support.phantoms import FROM_BOX, Phantom, dice
+from tests.support.slicer import slicer_client
+from tests.support.videos import outline_box
 
 TASKS = ["biosam2_point", "biosam2_box", "sam_2d"]
 
@@ -59,6 +63,28 @@ def test_a_box_in_any_order_of_its_corners(client: Client, upload: Path) -> None
     right = _ask(client, "sam_2d", upload, colour, "nucleus")
     turned = _ask(client, "sam_2d", upload, colour, "nucleus", roi=[x1, y1, x0, y0])
     np.testing.assert_array_equal(right.mask, turned.mask)
+
+
+@pytest.mark.parametrize("tool", ["interactor", "tracker"])
+def test_the_functions_as_they_are_deployed(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    # The wheel's client class, and the very bodies: CVAT's box has its corners one by one.
+    colour = studies.phantom("colour")
+    x0, y0, x1, y1 = colour.box("nucleus")
+    x, y, _ = colour.click("nucleus")
+    params: dict[str, Any] = {"output": "json", "roi": [x0, y0, x1, y1]}
+    if tool == "interactor":
+        params = {"output": "mask", "foreground": [[x, y]], "background": [], "roi": [[x0, y0], [x1, y1]]}
+    file = studies.write_picture(tmp_path / "frame.jpg", colour.image)
+    monai = slicer_client(client.url, tmp_path, monkeypatch)
+    path, answer = monai.infer(model="sam_2d", image_id="", file=str(file), params=params)
+    mask = np.array(Image.open(path)).astype(np.uint8)
+    assert mask.shape == (88, 120)
+    assert dice(mask, colour.objects["nucleus"][:, :, 0].T) > FROM_BOX
+    assert answer["label_names"]
+    # What the tracker makes of it: one box, around the pixels of the object.
+    assert shapes_of(mask) == [outline_box(mask)]
 
 
 def test_the_tracker_sends_a_box_and_its_own_output_key(client: Client, upload: Path) -> None:

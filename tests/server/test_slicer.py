@@ -50,6 +50,31 @@ def test_a_click_in_2d_with_the_whole_config(slicer: MONAILabelClient) -> None:
     assert answer["label_names"] == {"lesion": 1}
 
 
+def test_the_recorded_request_of_smart_edit(slicer: MONAILabelClient) -> None:
+    # The options that MONAI Label's own sam_2d has come along where a person has set them before.
+    i0, i1, j0, j1, _, _ = CT.roi("lesion", 2)
+    params = {
+        "label": "lesion", "foreground": [LESION], "background": [],
+        "device": config_of(slicer, "sam_2d")["device"],
+        "reset_state": False, "largest_cc": False, "pylab": False,
+        "roi": _roi([i0, i1, j0, j1, K - 1, K + 1]), "slice": K,
+        "result_extension": ".nrrd", "result_dtype": "uint8", "client_id": "user-xyz",
+    }  # fmt: skip
+    mask, answer = _infer(slicer, "sam_2d", "ct", params)
+    assert dice(mask[:, :, K], CT.objects["lesion"][:, :, K]) > FROM_BOX
+    assert answer["label_names"] == {"lesion": 1}
+
+
+def test_a_label_map_that_comes_along_is_no_name(slicer: MONAILabelClient, tmp_path: Path) -> None:
+    # As the extension sends scribbles: a file in the place where the label's name is meant to be.
+    file = studies.write_nrrd(tmp_path / "scribbles.nrrd", np.zeros_like(CT.image, np.uint8), CT.affine)
+    params = {"label_info": [{"name": "lesion", "id": 1}], "selected_label_name": "lesion"}
+    prompts = {**params, "foreground": [LESION], "background": []}
+    mask, answer = _infer(slicer, "biosam2_point", "ct", prompts, label_in=str(file))
+    assert mask[tuple(LESION)] == 1
+    assert str(tmp_path) not in str(answer)
+
+
 def test_the_geometry_is_that_of_the_image(slicer: MONAILabelClient, client: Client, server: Any) -> None:
     mr = studies.phantom("mr")
     path, _ = slicer.infer("biosam2_point", "mr", {**EXTRA, "foreground": [mr.click("tumour")]})
