@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from sample_study.orthanc import Orthanc
 from tests.support import phantoms
 from tests.support.client import LIMIT_S, OHIF, Answer, Client, read_mask
 from tests.support.dicomweb_standin import DicomWebStandIn
-from tests.support.pacs import KINDS, open_pacs
+from tests.support.pacs import KINDS, in_world, open_pacs, stored_segmentations
 from tests.support.phantoms import FROM_CLICK, THROUGH_VOLUME, dice
 from tests.support.server import Server, copy_model_folder
 
@@ -204,7 +206,7 @@ def test_08_a_label_becomes_a_segmentation_in_the_store(site: Site) -> None:
         for _ in range(6)
     }
     assert offered == {site.uid(name) for name in ("mr", "us", "gap")}
-    found = stored_segmentations(site, site.series["ct"])
+    found = stored_segmentations(site.store, site.series["ct"].study_uid)
     assert len(found) == 1
     segmentation = hd.seg.Segmentation.from_dataset(found[0])
     assert segmentation.segmentation_type.value == "BINARY"
@@ -258,6 +260,7 @@ def test_11_a_training_learns_from_the_store_by_name(site: Site) -> None:
     assert answer.json()["status"] in ("SUBMITTED", "RUNNING")
     status = "RUNNING"
     while status in ("SUBMITTED", "RUNNING"):
+        time.sleep(0.3)
         task = site.get("/train/").json()
         status = task["status"]
     assert status == "DONE", task
@@ -265,26 +268,26 @@ def test_11_a_training_learns_from_the_store_by_name(site: Site) -> None:
     assert (stats["images"], stats["left_out"]) == ({"train": 1, "val": 1}, [])
 
 
-def stored_segmentations(site: Site, series: Series) -> list[pydicom.Dataset]:
-    """What the store itself says, past the server."""
-    if isinstance(site.store, DicomWebStandIn):
-        headers = site.store.select(Modality="SEG", StudyInstanceUID=series.study_uid)
-        return [pydicom.dcmread(io.BytesIO(site.store.content(header))) for header in headers]
-    query = {"Level": "Instance", "Query": {"Modality": "SEG", "StudyInstanceUID": series.study_uid}}
-    ids = requests.post(f"{site.store.url}/tools/find", json=query, timeout=LIMIT_S).json()
-    files = [requests.get(f"{site.store.url}/instances/{name}/file", timeout=LIMIT_S).content for name in ids]
-    return [pydicom.dcmread(io.BytesIO(content)) for content in files]
-
-
-def in_world(dataset: pydicom.Dataset, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Voxels of a segmentation by pydicom's pixels and each frame's position, on a grid of that affine."""
-    labels = np.zeros(shape, np.uint8)
-    to_voxel = np.linalg.inv(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
-    pixels = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
-    for frame, item in zip(pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        position = [*item.PlanePositionSequence[0].ImagePositionPatient, 1.0]
-        i, j, k = np.rint(to_voxel @ position).astype(int)[:3]
-        assert (i, j) == (0, 0)
-        number = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        labels[:, :, k][frame.T > 0] = number
-    return labels
+def test_12_real_series_and_what_somebody_drew_on_one(site: Site) -> None:
+    data = Path(os.environ.get("BIOSAM2_DATA", "")) / "dicom"
+    if not (data / "echo_a4c.dcm").is_file():
+        pytest.skip("the real images are not here; BIOSAM2_DATA names their folder")
+    site.store.store(data)
+    # What nobody told the server of is there within seconds.
+    give_up = time.monotonic() + 60
+    while site.client.info()["datastore"]["total"] < 6 and time.monotonic() < give_up:
+        time.sleep(0.2)
+    source = pydicom.dcmread(data / "dcmqi_ct" / "01.dcm", stop_before_pixels=True)
+    echo = pydicom.dcmread(data / "echo_a4c.dcm", stop_before_pixels=True)
+    uid = str(source.SeriesInstanceUID)
+    label = site.get("/datastore/label", label=uid, tag="final")
+    drawn = pydicom.dcmread(data / "dcmqi_liver_seg.dcm").pixel_array
+    assert int(np.count_nonzero(read_mask(label.content)[0])) == int(np.count_nonzero(drawn))
+    info = site.get("/datastore/label/info", label=uid, tag="final").json()["label_info"]
+    assert [item["name"] for item in info] == ["Liver"]
+    mask = site.client.segment("biosam2_point", uid, {"foreground": [[150, 250, 1]], **OHIF}).mask
+    assert mask.shape == (512, 512, 3)
+    prompts = {"foreground": [[160, 120, 3]], **OHIF}
+    loop = site.client.segment("biosam2_point", str(echo.SeriesInstanceUID), prompts)
+    assert loop.mask.shape == (320, 240, 30)
+    assert loop.mask[:, :, 3].any()

@@ -14,6 +14,7 @@ from typing import Any
 
 from dicomweb_client import DICOMwebClient
 from filelock import FileLock
+from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -62,7 +63,8 @@ class DicomWebImages(DICOMWebDatastore):
         self._folder = folder
         self._contents = StoreContents(client, search_filter, folder / "segmentations.json")
         # Its record is written by whoever shares it among the processes, and not before.
-        LocalDatastore.__init__(self, str(folder), auto_reload=True, read_only=True)
+        watches = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD
+        LocalDatastore.__init__(self, str(folder), auto_reload=watches, read_only=True)
         logger.info("DICOMweb store %s, downloads in %s", client.base_url, folder)
 
     def forget(self) -> None:
