@@ -15,7 +15,7 @@ import pytest
 import requests
 import SimpleITK as sitk
 
-from tests.support import studies
+from tests.support import slides, studies
 from tests.support.client import LIMIT_S
 from tests.support.server import Server
 from tests.support.studies import tree_digest, write_nifti, write_nrrd, write_picture
@@ -310,6 +310,26 @@ def test_an_image_comes_and_goes(store: Store, tmp_path: Path) -> None:
     for name in ("my scan", "1.2.840.113"):
         assert store.ask("DELETE", "/image", params={"id": name}).status_code == 200
         assert not (store.server.studies / f"{name}.nii.gz").exists()
+
+
+@pytest.mark.parametrize("name", ["slide.tif", "slide.svs"])
+def test_a_slide_that_is_too_large_to_be_opened_takes_outlines(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    pixels = slides.paint(640, 480, slides.scatter(640, 480, 3, seed=1), seed=1)
+    assert pixels.shape[0] * pixels.shape[1] > studies.MAX_VOXELS
+    file = slides.write_slide(tmp_path / name, pixels, description=slides.APERIO)
+    image = name.replace(".", " ")
+    assert store.put_image(file, image=image).status_code == 200
+    outlines = _asap(tmp_path / "label.xml", offset=300)
+    assert store.put_label(outlines, image, {"label_info": [{"name": "cell", "idx": 1}]}).status_code == 200
+    assert store.label(image) == outlines.read_bytes()
+    for content, word in (("<ASAP_Annotations/>", "<Annotation>"), ("no outlines", "no XML")):
+        outlines.write_text(content)
+        assert word in _reason(store.put_label(outlines, image), 422)
+    outlines.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert store.put_image(outlines, name=name, image="cut off").status_code == 422
+    assert store.ask("DELETE", "/image", params={"id": image}).status_code == 200
 
 
 @pytest.mark.parametrize(
