@@ -3,7 +3,7 @@ import torch
 from fastapi import HTTPException
 
 from lib import errors
-from lib.http import http_errors
+from lib.http import http_errors, json_object
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,13 @@ def test_out_of_memory_says_what_to_do(kind):
 def test_a_defect_of_ours_stays_what_it_is():
     with pytest.raises(ZeroDivisionError), http_errors():
         _ = 1 / 0
+
+
+def test_a_field_is_a_json_object_or_refused() -> None:
+    assert json_object('{"a": 1}', "params") == {"a": 1}
+    assert json_object("", "params") == {}
+    for text, word in (("{", "not JSON"), ("[1]", "it is a list"), ("[" * 100_000, "not JSON")):
+        with pytest.raises(HTTPException, match=word) as caught:
+            json_object(text, "params")
+        assert caught.value.status_code == 400
+        assert "params" in caught.value.detail
