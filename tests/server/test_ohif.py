@@ -94,6 +94,18 @@ def test_deepgrow_3d_gives_the_volume(client: Client) -> None:
     assert dice(mask, CT.objects["lesion"]) > THROUGH_VOLUME
 
 
+def test_a_negative_point_beside_the_object_on_another_slice_takes_nothing_from_it(client: Client) -> None:
+    for step in (-2, 3):
+        prompts = {"foreground": [LESION], "background": [[BODY[0], BODY[1], LESION[2] + step]]}
+        assert dice(client.ohif("biosam2_propagate", "ct", prompts).mask, CT.objects["lesion"]) > 0.9
+
+
+def test_a_negative_point_inside_the_mask_on_another_slice_takes_its_place_out(client: Client) -> None:
+    i, j, k = LESION
+    prompts = {"foreground": [LESION], "background": [[i + 6, j, k + 2]]}
+    assert not client.ohif("biosam2_propagate", "ct", prompts).mask[i + 6, j, k + 2]
+
+
 def test_deepedit_sends_a_list_for_each_label(client: Client) -> None:
     prompts = {"background": [BODY], "lesion": [LESION], "organ": [ORGAN]}
     mask = client.ohif("biosam2_multi", "ct", prompts).mask

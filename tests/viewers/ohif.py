@@ -228,10 +228,11 @@ class Ohif:
             self.page.evaluate(_PIXEL, [view, list(index)])
 
     def tidy(self) -> None:
-        """Closes the notice about investigational use."""
+        """Closes the notice about investigational use, and waits until others are gone."""
         button = self.page.get_by_role("button", name="Confirm and Hide")
         if button.is_visible():
             button.click()
+        self.page.wait_for_function("() => !document.querySelector('[data-sonner-toast]')")
 
     def overlay(self) -> np.ndarray:
         """The overlay's voxels, uint8 ``[i, j, k]``."""

@@ -100,6 +100,23 @@ def test_a_correction_on_a_tracked_frame_is_kept_and_changes_its_neighbours(pred
     assert (corrected[4] != before[4]).any()
 
 
+def test_negative_points_alone_correct_the_mask_that_they_lie_in_on_the_way(predictor, frames):
+    def masks(objects) -> dict[int, np.ndarray]:
+        return {index: result.mask for _, index, result in propagate(predictor, frames, "d", objects)}
+
+    def refused(place) -> FramePrompts:
+        return FramePrompts(points=[place], labels=[0])
+
+    before = masks([{1: click(40, 70)}])
+    inside, outside = (np.argwhere(before[3] == side)[0][::-1] for side in (True, False))
+    corrected = masks([{1: click(40, 70), 3: refused(inside)}])
+    assert list(corrected) == list(before)  # not first, as a frame is that says where the object is
+    assert all((corrected[index] == before[index]).all() for index in (0, 1, 2))
+    assert (corrected[3] != before[3]).any()
+    same = masks([{1: click(40, 70), 3: refused(outside)}])
+    assert all((same[index] == before[index]).all() for index in before)
+
+
 class ScriptedPredictor:
     """Stands for a network: it sees the object on the given frames and nowhere else."""
 
@@ -117,7 +134,7 @@ class ScriptedPredictor:
     def segment(self, frames, digest, index, prompts, bank):
         return self._result(index)
 
-    def track(self, frames, digest, index, bank, reverse):
+    def track(self, frames, digest, index, bank, reverse, prompts=None):
         return self._result(index)
 
 

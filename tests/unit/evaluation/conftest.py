@@ -41,7 +41,7 @@ class Empty(Stub):
         self.calls.append((digest, index))
         return FrameMask(np.zeros((frames.height, frames.width), bool), 0.1, 0.1)
 
-    def track(self, frames, digest, index, bank, reverse):
+    def track(self, frames, digest, index, bank, reverse, prompts=None):
         return self.segment(frames, digest, index, None)
 
 
@@ -60,7 +60,7 @@ class Perfect(Stub):
             bank.value = value
         return FrameMask(labels == value, 0.9, 0.9)
 
-    def track(self, frames, digest, index, bank, reverse):
+    def track(self, frames, digest, index, bank, reverse, prompts=None):
         self.calls.append((digest, index))
         return FrameMask(self.scenes[digest].labels(index) == bank.value, 0.9, 0.9)
 

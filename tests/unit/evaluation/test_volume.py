@@ -49,7 +49,7 @@ def test_distances_are_those_of_the_voxels(scene, options):
     class Late(Perfect):
         """Loses the object on the last two slices, of 3 mm each."""
 
-        def track(self, frames, digest, index, bank, reverse):
+        def track(self, frames, digest, index, bank, reverse, prompts=None):
             result = super().track(frames, digest, index, bank, reverse)
             return replace(result, mask=result.mask & (index < 13))
 
@@ -65,7 +65,7 @@ def test_a_class_may_be_rated_on_the_slices_with_a_truth_alone(scene, options):
     class Long(Perfect):
         """Goes on beyond the object with its last slice, until the propagation ends it."""
 
-        def track(self, frames, digest, index, bank, reverse):
+        def track(self, frames, digest, index, bank, reverse, prompts=None):
             result = super().track(frames, digest, index, bank, reverse)
             last = self.scenes[digest].visible(bank.value)[0 if reverse else -1]
             beyond = self.scenes[digest].mask(bank.value, last)

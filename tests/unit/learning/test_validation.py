@@ -27,7 +27,7 @@ class Knowing:
             bank.value = value
         return self._mask(image, index, value)
 
-    def track(self, frames, digest, index, bank, reverse):
+    def track(self, frames, digest, index, bank, reverse, prompts=None):
         return self._mask(self._images[digest], index, bank.value)
 
     def _mask(self, image, index, value):

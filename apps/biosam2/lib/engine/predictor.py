@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from lib.engine.embeddings import EmbeddingCache
 from lib.engine.inputs import network_image, network_mask, stack_prompts
@@ -186,7 +187,15 @@ class Predictor:
                 steps.append([part.float().cpu().numpy() for part in parts])
         return Outputs(*(np.concatenate(part) for part in zip(*steps, strict=True)))
 
-    def track(self, frames: Frames, digest: str, index: int, bank: MemoryBank, reverse: bool) -> FrameMask:
+    def track(
+        self,
+        frames: Frames,
+        digest: str,
+        index: int,
+        bank: MemoryBank,
+        reverse: bool,
+        prompts: FramePrompts | None = None,
+    ) -> FrameMask:
         """Segments an object on a frame from its memory, and remembers it there.
 
         Args:
@@ -195,10 +204,15 @@ class Predictor:
             index: of the frame.
             bank: the object's memory; it holds a prompted frame at least.
             reverse: whether the frames are visited from last to first.
+            prompts: negative points, which correct what is found where they lie in it.
         """
         features = self.features(frames, digest, index)
         with self.runtime.step():
             decoded = self._network.track(features, bank, index, len(frames), reverse)
+            if prompts is not None:
+                clicks = _against(self._frame_mask(decoded, frames).mask, prompts)
+                if clicks is not None:
+                    decoded = self._network.segment(features, self._network_prompts(clicks, frames))
             bank.add_tracked(index, self._network.remember(features, decoded, prompted=False))
             return self._frame_mask(decoded, frames)
 
@@ -213,3 +227,21 @@ class Predictor:
             score=min(max(float(decoded.ious.max()), 0.0), 1.0),
             presence=float(torch.sigmoid(decoded.object_logits.float().max())),
         )
+
+
+def _against(mask: NDArray[np.bool_], refused: FramePrompts) -> FramePrompts | None:
+    """Negative points, and a positive one where the mask is deepest; None where none lies in the mask.
+
+    Beside the mask as a prompt the network hardly heeds them: of 16 inside objects, 11 were not taken out.
+    """
+    height, width = mask.shape
+    x, y = np.rint(refused.points).astype(int).T
+    rows, columns = y.clip(0, height - 1), x.clip(0, width - 1)
+    rest = mask.copy()
+    rest[rows, columns] = False
+    if not mask[rows, columns].any() or not rest.any():
+        return None
+    depth = distance_transform_edt(np.pad(rest, 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(np.argmax(depth)), mask.shape)
+    points = np.concatenate([[[column, row]], refused.points])
+    return FramePrompts(points, np.concatenate([[1], refused.labels]))

@@ -15,10 +15,16 @@ from lib.prompts.types import FramePrompts
 
 @dataclass
 class _Track:
-    """One object on its way through the frames."""
+    """One object on its way through the frames.
+
+    Attributes:
+        prompts: those that say where the object is.
+        refused: negative points of other frames.
+    """
 
     number: int
     prompts: Mapping[int, FramePrompts]
+    refused: Mapping[int, FramePrompts]
     bank: MemoryBank
     ends: bool
     areas: dict[int, int] = field(default_factory=dict)
@@ -40,7 +46,7 @@ class _Track:
         self, predictor: Predictor, frames: Frames, digest: str, index: int, reverse: bool
     ) -> FrameMask:
         """The object on a frame; an empty mask where it has just ended."""
-        result = predictor.track(frames, digest, index, self.bank, reverse)
+        result = predictor.track(frames, digest, index, self.bank, reverse, self.refused.get(index))
         if self.ends and self.ending is not None and self.ending.reached(int(result.mask.sum())):
             self.ending = None
             return replace(result, mask=np.zeros_like(result.mask))
@@ -62,11 +68,14 @@ def propagate(
     from its first prompted frame, and, with the memory of that way forgotten, forward over all that come
     after, each way to its end (``lib.engine.ending``). A prompted frame further on takes it up again.
 
+    A frame with nothing but negative points does not say where the object is; on the way they correct the
+    mask that they lie in.
+
     Args:
         predictor: the network.
         frames: the image's frames.
         digest: of the image's content.
-        objects: per object, its prompts by frame index; none is empty.
+        objects: per object, its prompts by frame index; one of each says where the object is.
         bounds: half-open range of the frames to visit; all when None. Prompted frames are visited anyway.
         limit: most frames to go beyond the first and the last prompted one; 0 for no limit.
         ends: whether an object that has gone stays away, as in a volume; in a video it may come back.
@@ -75,7 +84,7 @@ def propagate(
         The object's position in ``objects``, the frame's index, and the result there. Frames that are not
         yielded do not hold the object.
     """
-    tracks = [_Track(number, prompts, predictor.new_bank(), ends) for number, prompts in enumerate(objects)]
+    tracks = [_track(number, prompts, predictor, ends) for number, prompts in enumerate(objects)]
     low, high = bounds if bounds is not None else (0, len(frames))
     for index in sorted({index for track in tracks for index in track.prompts}):
         for track in tracks:
@@ -102,3 +111,9 @@ def propagate(
                 track.start_from(index)
             elif index > track.first and near and track.ending:
                 yield track.number, index, track.follow(predictor, frames, digest, index, reverse=False)
+
+
+def _track(number: int, prompts: Mapping[int, FramePrompts], predictor: Predictor, ends: bool) -> _Track:
+    seen = {index: item for index, item in prompts.items() if item.has_positive}
+    refused = {index: item for index, item in prompts.items() if not item.has_positive}
+    return _Track(number, seen, refused, predictor.new_bank(), ends)
