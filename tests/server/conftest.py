@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from tests.support import studies
 from tests.support.client import Client
-from tests.support.server import Server, copy_model_folder
+from tests.support.server import START_LIMIT_S, Server, copy_model_folder
+from tests.support.slides import Cell, write_study
 
 # Small numbers keep the suite short: the labels that viewers offer, and the voxel limit of the bad requests.
 CONF = {"labels": "lesion,organ", "max_voxels": str(studies.MAX_VOXELS)}
@@ -67,3 +69,14 @@ def client(server: Server) -> Client:
 def scratch(start_server: Callable[[Mapping[str, str]], Server]) -> Server:
     """A server on a datastore of its own, whose images and labels tests may change."""
     return start_server(CONF)
+
+
+@pytest.fixture(scope="session")
+def slides(scratch: Server) -> dict[str, list[Cell]]:
+    """Slides in the datastore of ``scratch``, where the server has found them: their cells by id."""
+    cells = write_study(scratch.studies)
+    give_up = time.monotonic() + START_LIMIT_S
+    while not all(Client(scratch.url).has_image(image) for image in [*cells, "no_slide"]):
+        assert time.monotonic() < give_up, "the server does not see the slides"
+        time.sleep(0.2)
+    return cells

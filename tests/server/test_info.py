@@ -16,6 +16,7 @@ TASKS = {
     "biosam2_propagate": ("deepgrow", 3),
     "biosam2_multi": ("deepedit", 3),
     "biosam2_video": ("deepgrow", 3),
+    "biosam2_pathology": ("annotation", 2),
     "sam_2d": ("deepgrow", 2),
     "sam_3d": ("deepgrow", 3),
 }

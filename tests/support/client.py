@@ -159,6 +159,27 @@ class Client:
         )
         return Answer(answer.status_code, answer.headers, answer.content)
 
+    def has_image(self, image: str) -> bool:
+        """HEAD /datastore/image, as QuPath asks whether a slide has to be sent."""
+        return requests.head(f"{self.url}/datastore/image", params={"image": image}, timeout=LIMIT_S).ok
+
+    def slide(
+        self, model: str, image: str, body: bytes | Mapping[str, Any], output: str = "asap", **headers: str
+    ) -> Answer:
+        """POST /infer/wsi/{model} with a JSON body and, as QuPath does it, without a Content-Type."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        asked = {"output": output, "image": image}
+        address = f"{self.url}/infer/wsi/{model}"
+        answer = requests.post(address, params=asked, data=content, headers=headers, timeout=LIMIT_S)
+        return Answer(answer.status_code, answer.headers, answer.content)
+
+    def slide_upload(self, model: str, file: Path, wsi: Any, output: str = "asap") -> Answer:
+        """POST /infer/wsi_v2/{model}: multipart with the ``file`` of a patch and ``wsi``, JSON text."""
+        fields = {"file": (file.name, file.read_bytes(), "image/png"), "wsi": (None, json.dumps(wsi))}
+        address = f"{self.url}/infer/wsi_v2/{model}"
+        answer = requests.post(address, params={"output": output}, files=fields, timeout=LIMIT_S)
+        return Answer(answer.status_code, answer.headers, answer.content)
+
     def segment(self, model: str, image: str | None = None, params: Any = None, **others: Any) -> Answer:
         """As ``infer``, for a request that must succeed."""
         answer = self.infer(model, image, params, **others)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from shapely.geometry import Point, Polygon
 from shapely.geometry.base import BaseGeometry
@@ -49,10 +50,12 @@ class Cell:
         return [int(self.x), int(self.y)]
 
 
-def scatter(width: int, height: int, count: int, seed: int, gap: float = 6.0) -> list[Cell]:
+def scatter(
+    width: int, height: int, count: int, seed: int, gap: float = 6.0, first: Cell | None = None
+) -> list[Cell]:
     """Cells that do not touch each other or the slide's border, as many as find a place."""
     rng = np.random.default_rng(seed)
-    cells: list[Cell] = []
+    cells = [] if first is None else [first]
     for _ in range(count * 20):
         a, b = rng.uniform(SMALLEST, LARGEST, 2)
         margin = LARGEST + gap
@@ -122,6 +125,26 @@ def _halved(pixels: NDArray, step: int) -> NDArray:
     height, width = (side // step * step for side in pixels.shape[:2])
     blocks = pixels[:height, :width].reshape(height // step, step, width // step, step, 3)
     return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+
+
+def write_study(folder: Path) -> dict[str, list[Cell]]:
+    """Writes slides, good and bad ones, into a datastore's folder.
+
+    Returns:
+        Cells of each good one, by its id; the first of each stands at (100, 120).
+    """
+    cells = scatter(640, 480, 24, seed=3, first=Cell(100.5, 120.5, 17, 13, 0.5))
+    pixels = paint(640, 480, cells, seed=3)
+    whole = write_slide(folder / "slide.tif", pixels).read_bytes()
+    write_slide(folder / "aperio.svs", pixels, description=APERIO)
+    Image.fromarray(pixels[:360, :600]).save(folder / "stained.png")
+    # Its right part is glass.
+    few = [cell for cell in cells if cell.x < 250 and cell.y < 260]
+    write_slide(folder / "small.tiff", paint(420, 280, few, seed=4, glass_from=300), levels=1)
+    (folder / "cut_off.tif").write_bytes(whole[: len(whole) // 2])
+    (folder / "cut_off_aperio.svs").write_bytes((folder / "aperio.svs").read_bytes()[: len(whole) // 2])
+    (folder / "no_slide.svs").write_bytes(b"no slide " * 1000)
+    return {"slide": cells, "aperio": cells, "stained": cells[:1], "small": few}
 
 
 def iou(one: BaseGeometry, other: BaseGeometry) -> float:

@@ -16,6 +16,13 @@ def picture(pixels, **place):
     return Picture(make_image(Voxels(array, LPS_IDENTITY, is_2d=True), Path("a.png"), "raster"), **place)
 
 
+class Endless(Slide):
+    """Of any size, and all black."""
+
+    def _read(self, x, y, level, columns, rows):
+        return np.zeros((rows, columns, 3), np.uint8)
+
+
 @pytest.fixture
 def colours():
     return np.random.default_rng(0).integers(0, 255, (30, 50, 3)).astype(np.uint8)
@@ -60,10 +67,6 @@ def test_a_region_that_another_server_cut_out_keeps_its_place(colours):
 
 
 def test_a_region_too_large_for_the_memory_is_refused():
-    class Endless(Slide):
-        def _read(self, x, y, level, columns, rows):
-            return np.zeros((rows, columns, 3), np.uint8)
-
     slide = Endless(100_000, 100_000, (1.0, 4.0))
     assert slide.read(0, 0, 16_000, 16_000, scale=4).shape == (4000, 4000, 3)
     with pytest.raises(ImageTooLargeError, match="20000 x 20000 pixels takes 25000000 pixels of level 1"):

@@ -9,13 +9,9 @@ from lib.errors import ImageTooLargeError
 from lib.slides.patch import Patch, Window
 from lib.slides.tiles import MOST_TILES, Found, is_blank, merge, tile_windows
 from tests.support.slides import GLASS, GROUND, Cell, iou, paint
-from tests.unit.slides.test_slide import picture
+from tests.unit.slides.test_slide import Endless
 
 LEFT, RIGHT = box(0, 0, 200, 200), box(150, 0, 350, 200)
-
-
-def slide(width, height):
-    return picture(np.broadcast_to(np.uint8(0), (height, width)))
 
 
 def areas(windows):
@@ -27,7 +23,7 @@ def areas(windows):
     [((900, 600), (0, 0, 900, 600)), ((900, 600), (333, 222, 250, 160)), ((100, 500), (0, 0, 100, 500))],
 )
 def test_tiles_cover_a_region_and_are_all_of_one_size(size, region):
-    windows = tile_windows(slide(*size), [region], 192, 1.0)
+    windows = tile_windows(Endless(*size), [region], 192, 1.0)
     x, y, width, height = region
     assert shapely.union_all(areas(windows)).covers(box(x, y, x + width, y + height))
     assert {(w.width, w.height) for w in windows} == {(min(192, size[0]), min(192, size[1]))}
@@ -38,21 +34,21 @@ def test_every_place_lies_an_overlap_s_half_inside_a_tile():
     # So that what is smaller than a quarter of a tile is whole on one of them.
     inner = [
         area.buffer(-23.9)
-        for area in areas(tile_windows(slide(2000, 1500), [(500, 500, 800, 600)], 192, 1.0))
+        for area in areas(tile_windows(Endless(2000, 1500), [(500, 500, 800, 600)], 192, 1.0))
     ]
     assert shapely.union_all(inner).covers(box(500, 500, 1300, 1100))
 
 
 def test_neighbouring_regions_share_their_tiles():
-    whole = tile_windows(slide(2000, 2000), [(0, 0, 1024, 512)], 192, 1.0)
-    parts = tile_windows(slide(2000, 2000), [(0, 0, 512, 512), (512, 0, 512, 512)], 192, 1.0)
+    whole = tile_windows(Endless(2000, 2000), [(0, 0, 1024, 512)], 192, 1.0)
+    parts = tile_windows(Endless(2000, 2000), [(0, 0, 512, 512), (512, 0, 512, 512)], 192, 1.0)
     assert set(parts) == set(whole)
     assert len(parts) == len(set(parts))
 
 
 def test_too_large_a_region_is_refused_before_anything_is_read():
     with pytest.raises(ImageTooLargeError, match=f"{MOST_TILES} are the limit"):
-        tile_windows(slide(100_000, 80_000), [(0, 0, 100_000, 80_000)], 192, 1.0)
+        tile_windows(Endless(100_000, 80_000), [(0, 0, 100_000, 80_000)], 192, 1.0)
 
 
 def blank(pixels):

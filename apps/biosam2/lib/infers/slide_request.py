@@ -139,9 +139,6 @@ def _is_box(region: Region, mode: str, asked: Mapping[str, Any]) -> bool:
 def _objects(asked: Mapping[str, Any], slide: Slide, names: tuple[str, ...]) -> tuple[ObjectPrompts, ...]:
     shape = (slide.width, slide.height, 1)
     prompts = parse_prompts(asked, shape=shape, affine=None, is_2d=True, mode="multi", labels=names)
-    for item in prompts.objects:
-        if len(item.boxes) > 1:
-            raise PromptError(f"{item.label!r} has {len(item.boxes)} boxes; send one for each request")
     return prompts.objects
 
 
@@ -152,7 +149,7 @@ def _dsa_points(request: Mapping[str, Any], regions: Sequence[Region]) -> list[l
     listed = points.get("points") if isinstance(points, Mapping) else None
     kept = []
     for index, entry in enumerate(sequence(listed, DSA_POINTS, "a list of points, [[x, y], ...]")):
-        x, y = vector(list(entry)[:2], f"{DSA_POINTS}[{index}]", (2,), "one point, [x, y]")
+        x, y, *_ = vector(entry, f"{DSA_POINTS}[{index}]", (2, 3), "one point, [x, y] or [x, y, z]")
         if any(_contains(region, x, y) for region in regions):
             kept.append([x, y])
     return kept
