@@ -10,6 +10,9 @@ import pytest
 
 from lib.errors import BusyError, ImageError
 from lib.images.reading import read_image
+from lib.scoring.files import labelled
+from lib.scoring.options import UncertaintyOptions
+from lib.scoring.uncertainty import _in_order
 from sample_study.dicom import write_multiframe_ultrasound, write_series
 from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE
 
@@ -152,3 +155,15 @@ def test_images_come_and_go_in_the_store_alone(datastore, pacs):
         datastore.add_image("a", "a.nii.gz", {})
     with pytest.raises(ImageError, match="remove it in http"):
         datastore.remove_image(pacs.ct.series_uid)
+
+
+def test_a_scoring_downloads_few_images_and_no_labels_of_others(datastore, pacs):
+    """A PACS may hold thousands; nobody asked for them."""
+    pacs.draw(LABEL, {1: "a", 2: "b"}, pacs.mr)
+    datastore.forget()
+    assert (_in_order(datastore, UncertaintyOptions(downloads=0)), list(labelled(datastore))) == ([], [])
+    assert _in_order(datastore, UncertaintyOptions()) == [pacs.ct.series_uid]
+    assert not downloads(pacs)
+    datastore.get_image_uri(pacs.mr.series_uid)
+    assert [image for image, _ in labelled(datastore)] == [pacs.mr.series_uid]
+    assert _in_order(datastore, UncertaintyOptions()) == [pacs.ct.series_uid, pacs.mr.series_uid]

@@ -143,6 +143,10 @@ class DicomWebImages(DICOMWebDatastore):
                 self._fetch(series)
         return str(self._local_image(image_id))
 
+    def is_here(self, image_id: str) -> bool:
+        """Whether an image is in the cache."""
+        return self._local_image(image_id) is not None
+
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known of an image, from the store and from MONAI Label's record."""
         own: dict[str, Any] = super().get_image_info(image_id)

@@ -50,7 +50,7 @@ def download_series(
 def is_complete(folder: Path, series: ImageSeries) -> bool:
     """Whether a series lies in its folder, as far as the store says how large it is."""
     count = len(list(folder.glob("*.dcm"))) if folder.is_dir() else 0
-    return count > 0 if series.instances is None else count == series.instances
+    return count > 0 and count >= (series.instances or 0)
 
 
 def convert_series(folder: Path, path: Path, max_voxels: int) -> bool:

@@ -55,6 +55,12 @@ def image_path(datastore: Datastore, image_id: str) -> Path:
     return Path(uri)
 
 
+def is_here(datastore: Datastore, image_id: str) -> bool:
+    """Whether an image lies on this machine already: that of a DICOM store may have to be downloaded."""
+    ask = getattr(datastore, "is_here", None)
+    return ask is None or bool(ask(image_id))
+
+
 def label_entry(datastore: Datastore, image_id: str, tag: str = FINAL) -> LabelEntry | None:
     """A label of an image; None where it has none with this tag, or its file is gone."""
     label_id = datastore.get_label_by_image_id(image_id, tag)
@@ -67,9 +73,9 @@ def label_entry(datastore: Datastore, image_id: str, tag: str = FINAL) -> LabelE
 
 
 def labelled(datastore: Datastore) -> Iterator[tuple[str, LabelEntry]]:
-    """The images that have a final label, by id."""
+    """The images that have a final label, by id; of a DICOM store, those that lie here already."""
     for image_id in sorted(datastore.list_images()):
-        entry = label_entry(datastore, image_id)
+        entry = label_entry(datastore, image_id) if is_here(datastore, image_id) else None
         if entry is not None:
             yield image_id, entry
 

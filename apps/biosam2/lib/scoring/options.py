@@ -39,6 +39,7 @@ class UncertaintyOptions(ScoringOptions):
         "all", description="labelled images are scored last; their embeddings tell what is not covered yet"
     )
     max_images: int = Field(0, ge=0, description="that are scored in one call, 0 for no limit")
+    downloads: int = Field(8, ge=0, description="images of a DICOM store that are fetched for it, at most")
     slices: int = Field(6, ge=1, le=64, description="of each image that are looked at, at most")
     jitters: int = Field(4, ge=0, le=16, description="boxes drawn around each object, below 2 for none")
     seconds_per_image: float = Field(60.0, gt=0, le=3600)

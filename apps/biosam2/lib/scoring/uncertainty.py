@@ -13,7 +13,7 @@ from lib.engine.checkpoints import Weights
 from lib.engine.engines import Engines
 from lib.engine.predictor import Predictor
 from lib.images.reading import read_image
-from lib.scoring.files import image_path, label_entry, stamp, weights_key
+from lib.scoring.files import image_path, is_here, label_entry, stamp, weights_key
 from lib.scoring.infos import write_info
 from lib.scoring.method import Scoring
 from lib.scoring.options import UncertaintyOptions
@@ -54,7 +54,7 @@ class UncertaintyScoring(Scoring[UncertaintyOptions]):
         """Scores the images of a datastore."""
         progress = Progress(NAME, options.limit_s)
         run = _Run(self._settings, engines, options, datastore)
-        images = _in_order(datastore, options.images == "all")
+        images = _in_order(datastore, options)
         for number, image_id in enumerate(progress.over(images, options.max_images)):
             try:
                 score, is_new = run.score(image_id)
@@ -150,9 +150,12 @@ def facts(score: ImageScore) -> Mapping[str, Any]:
     }
 
 
-def _in_order(datastore: Datastore, with_labelled: bool) -> list[str]:
-    """Images without a final label first."""
+def _in_order(datastore: Datastore, options: UncertaintyOptions) -> list[str]:
+    """Images without a final label first, and few that have to be downloaded: a PACS has many."""
     images = sorted(datastore.list_images())
-    have = {image_id for image_id in images if label_entry(datastore, image_id) is not None}
-    waiting = [image_id for image_id in images if image_id not in have]
-    return [*waiting, *(image_id for image_id in images if image_id in have and with_labelled)]
+    here = [image_id for image_id in images if is_here(datastore, image_id)]
+    have = {image_id for image_id in here if label_entry(datastore, image_id) is not None}
+    waiting = [image_id for image_id in here if image_id not in have]
+    away = sorted(set(datastore.get_unlabeled_images()).difference(here))
+    scored = [image_id for image_id in here if image_id in have and options.images == "all"]
+    return [*waiting, *away[: options.downloads], *scored]
