@@ -185,6 +185,16 @@ def test_labels_are_known_while_the_store_is_down(datastore, pacs):
         datastore.datalist()
 
 
+def test_the_record_shows_the_labels_of_the_store(datastore, pacs):
+    header = pacs.draw(LABEL, {1: "a", 2: "b"})
+    labels = datastore.json()["objects"][pacs.ct.series_uid]["labels"]
+    assert [item["name"] for item in labels["final"]["info"]["label_info"]] == ["a", "b"]
+    assert datastore.get_label_uri(pacs.ct.series_uid, "final")
+    pacs.store.remove(header.SeriesInstanceUID)
+    datastore.forget()
+    assert datastore.json()["objects"][pacs.ct.series_uid]["labels"] == {}
+
+
 def test_short_paths(datastore, pacs):
     pacs.draw(LABEL, {1: "a", 2: "b"})
     name = f"{pacs.ct.series_uid}.nii.gz"

@@ -14,9 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monailabel.datastore.local import LocalDatastore
-
-from lib.datastores.dicomweb_images import FINAL, DicomWebImages
+from lib.datastores.dicomweb_images import FINAL, VOLUME, DicomWebImages
 from lib.datastores.labels import (
     as_volume,
     fetch_label,
@@ -25,6 +23,7 @@ from lib.datastores.labels import (
     open_label,
     send_label,
 )
+from lib.datastores.local import LocalFolder
 from lib.datastores.segmentations import Segmentation
 from lib.errors import BusyError, ImageError, LabelError
 from lib.images.labels import LabelMap
@@ -45,6 +44,15 @@ class DicomWebStore(DicomWebImages):
         """The segmentation of each image that has one, when the store was last asked."""
         last = self._contents.last
         return {uid: last.labels[uid][0].uid for uid in last.images if uid in last.labels}
+
+    def json(self) -> dict[str, Any]:
+        """MONAI Label's record, with the final labels that the store has, downloaded or not."""
+        record = super().json()
+        for uid, item in record["objects"].items():
+            item["labels"].pop(FINAL, None)
+            if self._segmentations(uid):
+                item["labels"][FINAL] = {"ext": VOLUME, "info": self.get_label_info(uid, FINAL)}
+        return record
 
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         """Tags of an image's labels, each with the image's id."""
@@ -75,7 +83,7 @@ class DicomWebStore(DicomWebImages):
             BusyError: the store does not answer.
         """
         if label_tag != FINAL:
-            return str(LocalDatastore.get_label_uri(self, label_id, label_tag))
+            return str(LocalFolder.get_label_uri(self, label_id, label_tag))
         image_id = image_id or self._image_of(label_id)
         for drawn in self._segmentations(image_id):
             try:
@@ -127,7 +135,7 @@ class DicomWebStore(DicomWebImages):
         """
         image, path = self._open(image_id), Path(label_filename)
         if label_tag != FINAL and path.suffix != ".bin":
-            return str(LocalDatastore.save_label(self, image_id, label_filename, label_tag, label_info))
+            return str(LocalFolder.save_label(self, image_id, label_filename, label_tag, label_info))
         nested = label_info.get("params")
         listed = label_info.get("label_info") or (
             nested.get("label_info") if isinstance(nested, dict) else None
@@ -138,7 +146,7 @@ class DicomWebStore(DicomWebImages):
             drawn = send_label(self._client, labels, image, self._files(image_id), listed)
             self._contents.forget()
             info.update(label_facts(drawn, labels.names, listed))
-        return self._keep(image_id, labels, image, label_tag, info)
+        return self._cache(image_id, labels, image, label_tag, info)
 
     def as_dicom_seg(self, image_id: str, label: Path, label_info: Sequence[Mapping[str, Any]]) -> Path:
         """Writes a label of an image as a DICOM segmentation, which is stored nowhere.
@@ -191,18 +199,18 @@ class DicomWebStore(DicomWebImages):
         image = self._open(image_id)
         with self._alone(image_id):
             own = super().get_label_info(image_id, FINAL)
-            kept = LocalDatastore.get_label_uri(self, image_id, FINAL)
+            kept = LocalFolder.get_label_uri(self, image_id, FINAL)
             if not (_is_of(own, drawn) and kept and Path(kept).is_file()):
                 labels = fetch_label(self._client, drawn, image)
-                self._keep(image_id, labels, image, FINAL, label_facts(drawn, labels.names))
-        return str(LocalDatastore.get_label_uri(self, image_id, FINAL))
+                self._cache(image_id, labels, image, FINAL, label_facts(drawn, labels.names))
+        return str(LocalFolder.get_label_uri(self, image_id, FINAL))
 
-    def _keep(
+    def _cache(
         self, image_id: str, labels: LabelMap, image: MedicalImage, tag: str, info: dict[str, Any]
     ) -> str:
         """Puts a label into the cache."""
         with as_volume(labels, image) as path:
-            label_id = LocalDatastore.save_label(self, image_id, str(path), tag, dict(info))
+            label_id = LocalFolder.save_label(self, image_id, str(path), tag, dict(info))
         if "ts" in info:
             # MONAI Label's time is that of the download, which would make an old label look new.
             self.update_label_info(image_id, tag, {"ts": info["ts"]})

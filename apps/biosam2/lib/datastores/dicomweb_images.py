@@ -22,6 +22,7 @@ from monailabel.utils.others.generic import md5_digest
 
 from lib.datastores.contents import ImageSeries, StoreContents
 from lib.datastores.downloads import convert_series, download_series, is_complete
+from lib.datastores.local import LocalFolder
 from lib.errors import BusyError, ImageError, ImageNotFoundError
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
@@ -29,12 +30,12 @@ from lib.images.reading import read_image
 logger = logging.getLogger(__name__)
 
 FINAL = DefaultLabelTag.FINAL.value
-_VOLUME = ".nii.gz"
+VOLUME = ".nii.gz"
 # MONAI Label's own place where the user named no other.
 _HOME_CACHE = Path(".cache") / "monailabel" / "dicom"
 
 
-class DicomWebImages(DICOMWebDatastore):
+class DicomWebImages(LocalFolder, DICOMWebDatastore):
     """The images of a DICOMweb store, and who has a label. Safe to use from several threads and processes.
 
     Args:
@@ -187,7 +188,7 @@ class DicomWebImages(DICOMWebDatastore):
         return path if path.exists() else None
 
     def _fetch(self, series: ImageSeries) -> None:
-        folder, volume = self._folder / series.uid, self._folder / f"{series.uid}{_VOLUME}"
+        folder, volume = self._folder / series.uid, self._folder / f"{series.uid}{VOLUME}"
         if not is_complete(folder, series):
             download_series(self._client, series, self._folder, self._fetch_by_frame)
             volume.unlink(missing_ok=True)
@@ -195,7 +196,7 @@ class DicomWebImages(DICOMWebDatastore):
             volume.exists() or convert_series(folder, volume, self._max_voxels)
         )
         name = volume.name if is_volume else folder.name
-        data = DataModel(info={**series.info, "name": name}, ext=_VOLUME if is_volume else "")
+        data = DataModel(info={**series.info, "name": name}, ext=VOLUME if is_volume else "")
         known = self._datastore.objects.get(series.uid)
         if known is None:
             self._datastore.objects[series.uid] = ImageLabelModel(image=data)
