@@ -5,54 +5,72 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from shapely.geometry import Point
+from shapely.geometry import Point, box
 
 from lib.engine.predictor import Outputs, Predictor
-from lib.infers.slide_objects import Outline
+from lib.infers.slide_objects import NEAR_BORDER, Outline, Viewer
 from lib.prompts.types import FramePrompts
 from lib.signals.confidence import instability, predicted_iou
 from lib.signals.grid import best_apart, grid_points
 from lib.slides.outlines import outline
 from lib.slides.patch import Patch, read_patch
-from lib.slides.slide import Slide
-from lib.slides.tiles import Found, Region, is_blank, merge, tile_windows
+from lib.slides.tiles import SAME, Found, Region, is_blank, merge, tile_windows
 
 # Pixels of a tile between two clicks: a nucleus of 20 px gets one at least.
 GRID_STEP = 16
-# Predicted IoU times stability (Kirillov et al. 2023) from which on a mask counts as an object.
-LEAST_QUALITY = 0.6
+# Predicted IoU times stability (Kirillov et al. 2023) from which on a mask counts as an object. With 0.3, 0.4
+# and 0.6, 60, 56 and 29 % of 52 fluorescent nuclei were found, and nine tenths of what was found were nuclei
+# (biosam2_mini).
+LEAST_QUALITY = 0.4
 # Of a tile: what is larger is the ground between the objects.
 MOST_AREA = 0.2
-# Pixels of a tile: what ends so near to its border may go on behind it.
-NEAR_BORDER = 2.0
 
 
-def everything(
-    slide: Slide,
-    predictor: Predictor,
-    regions: Sequence[Region],
-    side: int,
-    scale: float,
-) -> list[Outline]:
+def everything(viewer: Viewer, regions: Sequence[Region]) -> list[Outline]:
     """Whatever looks like an object, the surest first; those whose middle is in one of the regions.
 
     Args:
-        slide: open.
-        predictor: of the device.
+        viewer: of the slide.
         regions: rectangles in pixels of level 0.
-        side: of a tile in its own pixels.
-        scale: pixels of level 0 for each of them.
 
     Raises:
         ImageTooLargeError: the regions take too many tiles.
     """
     found: list[Found] = []
-    for window in tile_windows(slide, regions, side, scale):
-        patch = read_patch(slide, window)
+    for window in tile_windows(viewer.slide, regions, viewer.side, viewer.scale):
+        patch = read_patch(viewer.slide, window)
         if not is_blank(patch):
-            found.extend(_on_tile(patch, predictor))
-    middles = [(item, item.area.representative_point()) for item in merge(found)]
+            found.extend(_on_tile(patch, viewer.predictor))
+    merged = merge(found)
+    ending, whole = [], []
+    for item in merged:
+        (ending if _ends_with_its_tiles(item, viewer) else whole).append(item)
+    middles = [
+        (item, item.area.representative_point()) for item in merge(whole + _seen_whole(ending, viewer))
+    ]
     return [Outline(item.area, item.quality) for item, middle in middles if _is_in(middle, regions)]
+
+
+def _ends_with_its_tiles(item: Found, viewer: Viewer) -> bool:
+    """Whether an object is cut off by a border of its tiles that is not the slide's."""
+    if not item.is_cut:
+        return False
+    near = NEAR_BORDER * viewer.scale
+    inside = box(0, 0, viewer.slide.width, viewer.slide.height).buffer(-near / 2)
+    return bool(item.tile.boundary.intersection(inside).distance(item.area) <= near)
+
+
+def _seen_whole(parts: Sequence[Found], viewer: Viewer) -> list[Found]:
+    """Objects that tiles have cut off and no other tile has continued, from a click in their middle."""
+    if not parts:
+        return []
+    clicks = np.array([part.area.representative_point().coords[0] for part in parts]) - 0.5
+    answers = viewer.each(clicks, np.zeros((0, 2)))
+    return [
+        Found(answer.area, part.quality, part.tile, False)
+        for part, answer in zip(parts, answers, strict=True)
+        if answer.area.intersection(part.area).area > SAME * part.area.area
+    ]
 
 
 def _on_tile(patch: Patch, predictor: Predictor) -> list[Found]:

@@ -57,12 +57,15 @@ class Viewer:
         slide: open.
         predictor: of the device.
         scale: pixels of level 0 for each pixel of a patch, to begin with.
+
+    Attributes:
+        side: of a patch, in its own pixels.
     """
 
     def __init__(self, slide: Slide, predictor: Predictor, scale: float):
-        self._slide = slide
-        self._predictor = predictor
-        self._scale = scale
+        self.slide = slide
+        self.predictor = predictor
+        self.scale = scale
         self.side = min(max(round(predictor.image_size * ZOOM), SMALLEST_SIDE), LARGEST_SIDE)
 
     def each(self, clicks: Points, negatives: Points) -> list[Outline]:
@@ -79,13 +82,13 @@ class Viewer:
             N of them, in the order of the clicks.
         """
         asked = dict.fromkeys(range(len(clicks)), negatives)
-        found = self._looked_at(asked, clicks, self._scale, STEPS_BACK)
+        found = self._looked_at(asked, clicks, self.scale, STEPS_BACK)
         shared = {
             number: np.concatenate([negatives, others])
             for number, answer in found.items()
             if len(others := _others_on(answer.area, clicks, number))
         }
-        apart = self._looked_at(shared, clicks, self._scale, STEPS_BACK)
+        apart = self._looked_at(shared, clicks, self.scale, STEPS_BACK)
         found |= {number: answer for number, answer in apart.items() if not answer.area.is_empty}
         return [found[number] for number in range(len(clicks))]
 
@@ -99,13 +102,13 @@ class Viewer:
         """
         corners = np.concatenate([positives, np.reshape([] if box is None else box, (-1, 2))])
         low, high = corners.min(axis=0), corners.max(axis=0)
-        scale = self._scale
+        scale = self.scale
         while max(high - low) > self.side * scale * SHARE:
             scale *= 2
         best = NOTHING
         # A box says how far the object reaches; clicks do not.
         for step in range(1 if box is not None else STEPS_BACK + 1):
-            patch = read_patch(self._slide, self._window((low + high) / 2, scale * 2**step))
+            patch = read_patch(self.slide, self._window((low + high) / 2, scale * 2**step))
             prompts = _prompts(patch, positives, negatives, box)
             ((area, score),) = self._ask(patch, [prompts])
             if (piece := _piece(area, positives)).is_empty:
@@ -132,7 +135,7 @@ class Viewer:
         found: dict[int, Outline] = {}
         cut: dict[int, Points] = {}
         for (window, _), numbers in together.items():
-            patch = read_patch(self._slide, window)
+            patch = read_patch(self.slide, window)
             asked = [_prompts(patch, clicks[number][None], others[number]) for number in numbers]
             for number, (area, score) in zip(numbers, self._ask(patch, asked), strict=True):
                 found[number] = Outline(_piece(area, clicks[number][None]), score)
@@ -144,11 +147,11 @@ class Viewer:
         return found
 
     def _window(self, place: Points, scale: float) -> Window:
-        return window_around(self._slide, float(place[0]), float(place[1]), self.side, scale)
+        return window_around(self.slide, float(place[0]), float(place[1]), self.side, scale)
 
     def _ask(self, patch: Patch, prompts: Sequence[FramePrompts]) -> list[tuple[MultiPolygon, float]]:
         """Area on the slide and predicted IoU of each object on a patch."""
-        outputs = self._predictor.outputs(patch, patch.digest, 0, prompts)
+        outputs = self.predictor.outputs(patch, patch.digest, 0, prompts)
         return [
             (as_areas(patch.to_slide(outline(logits, patch.width, patch.height))), predicted_iou(ious))
             for logits, ious in zip(outputs.logits, outputs.ious, strict=True)

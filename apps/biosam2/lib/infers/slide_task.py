@@ -89,8 +89,7 @@ class SlideTask(InferTask):  # type: ignore[misc]
         """Class and outline of every object, also of those that were not found."""
         viewer = Viewer(slide, predictor, asked.scale)
         if not asked.objects:
-            all_of_them = everything(slide, predictor, asked.regions, viewer.side, asked.scale)
-            return [(asked.label, answer) for answer in all_of_them]
+            return [(asked.label, answer) for answer in everything(viewer, asked.regions)]
         found: list[tuple[str, Outline]] = []
         for item in asked.objects:
             positives, negatives = points_of(item, True), points_of(item, False)
