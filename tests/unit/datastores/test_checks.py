@@ -37,7 +37,7 @@ def checks(store: LocalFolder) -> Checks:
     ("name", "stem", "kept_as"),
     [
         ("label.nii.gz", "label", "upload.nii.gz"),
-        ("/home/me/1.2.840.113.NII.GZ", "1.2.840.113", "upload.nii.gz"),
+        ("/cases/mine/1.2.840.113.NII.GZ", "1.2.840.113", "upload.nii.gz"),
         ("C:\\cases\\a b.seg.nrrd", "a b", "upload.seg.nrrd"),
         ("../../x.png", "x", "upload.png"),
         ("label", "label", "upload"),
