@@ -20,7 +20,7 @@ from tests.viewers.ohif import Ohif
 from tests.viewers.packages import find_chromium
 
 PICTURES = REPOSITORY / "outputs" / "viewers"
-WINDOW = {"width": 1500, "height": 800}
+WINDOW = {"width": 1500, "height": 780}
 # Its sandbox needs rights that containers seldom give; it opens our own pages alone, and finds no others.
 ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 # In another order than OHIF sorts them in: what a model calls 1 is not what the overlay calls 1.

@@ -107,6 +107,7 @@ def test_1_a_click_on_the_ct(page: Ohif) -> None:
     k = click[2]
     overlay = page.overlay() == page.segments()["spleen"]
     assert dice(overlay[:, :, k], truth[:, :, k]) >= GOOD
+    page.tidy()
     page.screenshot("ohif_point")
 
 
@@ -125,7 +126,7 @@ def test_2_several_organs_through_the_ct(page: Ohif) -> None:
         assert np.array_equal(overlay == segments[name], sent == case.labels[name])
         assert dice(overlay == segments[name], case.mask(name)) >= GOOD
     page.show(inside(case.mask("left kidney"), 20))
-    page.page.wait_for_timeout(6000)  # until the notices of OHIF are gone from the picture
+    page.tidy()
     page.screenshot("ohif_multi")
 
 
