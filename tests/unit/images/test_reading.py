@@ -165,6 +165,12 @@ def test_a_header_that_promises_too_much_is_refused_at_once(tmp_path):
         read_image(tmp_path / "a.nii", 512**3)
 
 
+def test_a_whole_slide_is_refused_with_what_to_do_instead(tmp_path):
+    (tmp_path / "a.SVS").write_bytes(b"Aperio")
+    with pytest.raises(ImageError, match=r"a\.SVS is a whole slide.*submit the rectangle"):
+        read_image(tmp_path / "a.SVS", 10)
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "slide.svs", "noextension"])
 def test_another_kind_of_file_is_named_with_what_can_be_opened(tmp_path, name):
     (tmp_path / name).write_text("text")

@@ -25,6 +25,8 @@ _FORMATS: tuple[tuple[str, Reader, tuple[str, ...]], ...] = (
     ("raster", read_raster, (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")),
     ("dicom", read_dicom, (".dcm",)),
 )
+# What scanners of slides write, and pictures are never called.
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
 # A DICOM file says so after its preamble, whatever it is called.
 _DICOM_MARK = (128, b"DICM")
 _REASON_LENGTH = 300
@@ -73,6 +75,11 @@ def _reader(path: Path) -> tuple[str, Reader]:
             return name, reader
     if path.is_dir() or is_dicom(path):
         return "dicom", read_dicom
+    if lowered.endswith(SLIDE_SUFFIXES):
+        raise ImageError(
+            f"{path.name} is a whole slide, which is never opened as one image: label it with "
+            "biosam2_pathology, and submit the rectangle that you have labelled instead of the slide"
+        )
     known = ", ".join(suffix for _, _, suffixes in _FORMATS for suffix in suffixes)
     raise ImageError(f"{path.name} is of no kind that can be opened ({known}, or a DICOM folder)")
 

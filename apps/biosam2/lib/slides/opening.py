@@ -12,11 +12,11 @@ from PIL import Image
 
 from lib.errors import ImageError, ImageNotFoundError
 from lib.images.cache import ImageCache
-from lib.images.reading import reason
+from lib.images.reading import SLIDE_SUFFIXES, reason
 from lib.slides.slide import Picture, Slide
 
-# What scanners write and pictures are never called.
-SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+__all__ = ["SLIDE_SUFFIXES", "TIFF_SUFFIXES", "Pyramid", "open_slide"]
+
 TIFF_SUFFIXES = (".tif", ".tiff")
 
 
