@@ -61,16 +61,11 @@ def client(pacs):
 @pytest.fixture
 def open_datastore(client, tmp_path):
     """Function that opens the store as a server does, or another of its processes."""
-    opened = []
 
-    def make(search_filter=None, cache=None, **options):
-        made = DicomWebStore(client, search_filter or {}, cache or tmp_path / "cache", MANY, **options)
-        opened.append(open_shared(lambda: made))
-        return made
+    def make(**options):
+        return open_shared(lambda: DicomWebStore(client, {}, tmp_path / "cache", MANY, **options))
 
-    yield make
-    for datastore in opened:
-        datastore._observer.stop()
+    return make
 
 
 @pytest.fixture

@@ -53,6 +53,15 @@ def test_the_next_process_finds_what_this_one_downloaded(datastore, open_datasto
     assert len(downloads(pacs)) == 1
 
 
+def test_what_another_process_wrote_is_seen(datastore, open_datastore, pacs):
+    datastore.get_image_uri(pacs.ct.series_uid)
+    other = open_datastore()
+    other.update_image_info(pacs.ct.series_uid, {"score": 0.5})
+    assert datastore.get_image_info(pacs.ct.series_uid)["score"] == 0.5
+    other.get_image_uri(pacs.mr.series_uid)
+    assert "name" in datastore.json()["objects"][pacs.mr.series_uid]["image"]["info"]
+
+
 def test_two_who_want_the_same_download_it_once(datastore, pacs):
     found = []
     threads = [

@@ -29,15 +29,7 @@ def configure(monkeypatch, tmp_path):
 @pytest.fixture
 def opened(pacs):
     """Function that opens the store of the test."""
-    made = []
-
-    def make():
-        made.append(open_store(pacs.store.dicomweb_url, 1000))
-        return made[-1]
-
-    yield make
-    for datastore in made:
-        datastore._observer.stop()
+    return lambda: open_store(pacs.store.dicomweb_url, 1000)
 
 
 def test_all_modalities_where_nobody_set_a_filter_also_in_processes_of_the_server(configure, opened, pacs):

@@ -14,7 +14,6 @@ from typing import Any
 
 from dicomweb_client import DICOMwebClient
 from filelock import FileLock
-from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -63,9 +62,9 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
         folder = (cache or Path.home() / _HOME_CACHE) / md5_digest(client.base_url)
         self._folder = folder
         self._contents = StoreContents(client, search_filter, folder / "segmentations.json")
-        # Its record is written by whoever shares it among the processes, and not before.
-        watches = settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD
-        LocalDatastore.__init__(self, str(folder), auto_reload=watches, read_only=True)
+        # Its record is written by whoever shares it among the processes, and not before. Nobody but them puts
+        # files here, and MONAI Label's watching empties the list of images for a moment with each new one.
+        LocalDatastore.__init__(self, str(folder), auto_reload=False, read_only=True)
         logger.info("DICOMweb store %s, downloads in %s", client.base_url, folder)
 
     def forget(self) -> None:
@@ -114,7 +113,9 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
 
     def json(self) -> dict[str, Any]:
         """MONAI Label's record, with the images that nobody has downloaded yet."""
-        record: dict[str, Any] = super().json()
+        self._init_from_datastore_file()
+        with FileLock(self._lock_file):
+            record: dict[str, Any] = super().json()
         with contextlib.suppress(BusyError):
             for uid, image in self._contents.now().images.items():
                 empty = {"image": {"ext": "", "info": dict(image.info)}, "labels": {}}
@@ -150,6 +151,8 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known of an image, from the store and from MONAI Label's record."""
+        # Another process may have written how sure the model is of it.
+        self._init_from_datastore_file()
         own: dict[str, Any] = super().get_image_info(image_id)
         with contextlib.suppress(BusyError):
             series = self._contents.find(image_id)
@@ -197,13 +200,14 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
         )
         name = volume.name if is_volume else folder.name
         data = DataModel(info={**series.info, "name": name}, ext=VOLUME if is_volume else "")
-        known = self._datastore.objects.get(series.uid)
-        if known is None:
-            self._datastore.objects[series.uid] = ImageLabelModel(image=data)
-        else:
-            known.image.ext = data.ext
-            known.image.info.update(data.info)
-        self._update_datastore_file()
+        with FileLock(self._lock_file):
+            known = self._datastore.objects.get(series.uid)
+            if known is None:
+                self._datastore.objects[series.uid] = ImageLabelModel(image=data)
+            else:
+                known.image.ext = data.ext
+                known.image.info.update(data.info)
+            self._update_datastore_file(lock=False)
 
     @contextlib.contextmanager
     def _alone(self, image_id: str) -> Iterator[None]:
