@@ -171,7 +171,7 @@ def test_a_whole_slide_is_refused_with_what_to_do_instead(tmp_path):
         read_image(tmp_path / "a.SVS", 10)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "slide.svs", "noextension"])
+@pytest.mark.parametrize("name", ["notes.txt", "noextension"])
 def test_another_kind_of_file_is_named_with_what_can_be_opened(tmp_path, name):
     (tmp_path / name).write_text("text")
     with pytest.raises(ImageError, match=r"of no kind that can be opened \(\.nii, \.nii\.gz, \.nrrd"):
