@@ -94,7 +94,7 @@ test: install-dev ## Run the tests.
 	@$(IN_VENV) python -m pytest $(ARGS)
 
 # Packages of the system are installed for root; anybody else is told which.
-test-viewers: $(VENV)/.installed-viewers ## Run the tests in real viewers: OHIF in Chromium, Orthanc (3 minutes).
+test-viewers: $(VENV)/.installed-viewers ## Run the tests in real viewers: OHIF in Chromium, Orthanc (5 minutes).
 	@$(IN_VENV) python -m tests.viewers.packages
 	@$(IN_VENV) python -m pytest tests/viewers $(ARGS)
 
