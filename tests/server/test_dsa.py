@@ -97,10 +97,13 @@ def test_points_of_the_archive_are_clicks(client: Client, slides: dict[str, list
     _require_same(_outlines(_ask(client, "slide", _body([x, y, 80, 80], annotations=points))), cells[1:2])
 
 
-def test_extra_params_may_hold_clicks(client: Client, slides: dict[str, list[Cell]]) -> None:
+def test_extra_params_may_hold_clicks_and_numbers_fractions(
+    client: Client, slides: dict[str, list[Cell]]
+) -> None:
     cells = slides["slide"][:2]
     clicks = [cell.click for cell in cells]
-    _require_same(_outlines(_ask(client, "slide", _body([0.0, 0.0, 640.0, 480.0], foreground=clicks))), cells)
+    body = _body([0.4, 0.0, 639.6, 480.0], foreground=clicks) | {"min_poly_area": 40.5}
+    _require_same(_outlines(_ask(client, "slide", body)), cells)
 
 
 def test_without_an_output_the_answer_is_json_with_scores(

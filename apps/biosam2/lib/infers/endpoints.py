@@ -9,7 +9,7 @@ functions, which the server runs in threads, that check the request and then cal
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -53,6 +53,15 @@ def install(server: FastAPI, app: MONAILabelApp, models: Collection[str], courte
     server.router.routes[:0] = router.routes
 
 
+class _Region(WSIInput):  # type: ignore[misc]
+    """What MONAI Label reads of a slide's request; the Digital Slide Archive sends numbers with fractions."""
+
+    location: Sequence[float] | None = (0, 0)
+    size: Sequence[float] | None = (0, 0)
+    tile_size: Sequence[float] | None = (1024, 1024)
+    min_poly_area: float | None = None
+
+
 class _Routes:
     """MONAI Label's inference routes, behind a guard. Their parameters are those of its own."""
 
@@ -67,10 +76,10 @@ class _Routes:
         user: _User,
         image: str = "",
         session_id: str = "",
-        wsi: WSIInput | None = None,
+        wsi: _Region | None = None,
         output: wsi_infer.ResultType | None = None,
     ) -> Any:
-        region = wsi or WSIInput()
+        region = wsi or _Region()
         self._guard.check(model, image, session_id, None, region.params or {})
         with self._courtesy.interactive():
             return run_wsi_inference(background_tasks, model, image, session_id, None, region, output)
@@ -87,7 +96,7 @@ class _Routes:
         output: wsi_infer.ResultType | None = None,
     ) -> Any:
         try:
-            region = WSIInput.model_validate(json_object(wsi, "wsi"))
+            region = _Region.model_validate(json_object(wsi, "wsi"))
         except ValidationError as error:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail=f"wsi: {error}") from error
         self._guard.check(model, image, session_id, file, region.params or {})

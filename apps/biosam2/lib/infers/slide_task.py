@@ -12,7 +12,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.engine.predictor import Predictor
-from lib.errors import PromptError
+from lib.errors import ImageNotFoundError, PromptError
 from lib.http import http_errors
 from lib.images.medical_image import LPS_IDENTITY, Voxels, make_image
 from lib.infers.slide_everything import everything
@@ -151,12 +151,24 @@ def answer_slide(
         if task is None:
             known = ", ".join(tasks)
             raise PromptError(f"{request['model']!r} does not answer on slides; choose one of {known}")
+        asked = _with_image(request, datastore)
+    path, params = task(asked)
+    return {"file": path, "params": params}
+
+
+def _with_image(request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+    """The request with the path of its image, or with pixels where only an archive has the file."""
     name = request["image"]
-    image: Any = name if Path(name).exists() else datastore.get_image_uri(name)
-    asked = {**request}
-    if not Path(image).exists():
+    if Path(name).exists():
+        return dict(request)
+    try:
+        path = datastore.get_image_uri(name)
+        if Path(path).exists():
+            return {**request, "image": path}
+        asked = {**request}
         if isinstance(datastore, DSADatastore):
             asked["annotations"] = datastore.get_annotations_by_image_id(name)
-        image = datastore.get_image(name, asked)
-    path, params = task({**asked, "image": image})
-    return {"file": path, "params": params}
+        return {**asked, "image": datastore.get_image(name, asked)}
+    except OSError as error:
+        # What an archive refuses over HTTP is one too.
+        raise ImageNotFoundError(f"the image {name!r} cannot be had from the datastore: {error}") from error

@@ -1,0 +1,119 @@
+"""A slide from the datastore, from a path, and from a Digital Slide Archive that has it elsewhere."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import requests
+from fastapi import HTTPException
+from monailabel.datastore.dsa import DSADatastore
+from shapely.geometry import Polygon
+
+from lib.errors import BioSam2Error
+from lib.images.cache import ImageCache
+from lib.infers.slide_task import SlideTask, answer_slide
+from lib.infers.task import Services
+from lib.settings import Settings
+from tests.support.slides import Cell, iou, write_slide
+from tests.unit.infers.test_slide_objects import Eye
+
+CELL = Cell(300, 200, 14, 11, 0)
+CLICK = {"model": "biosam2_pathology", "foreground": [CELL.click], "output": "json"}
+
+
+@pytest.fixture
+def tasks():
+    eye = Eye()
+    eye.name = "the eye"
+    engines = SimpleNamespace(get=lambda device: eye)
+    services = Services(Settings(device="cpu"), engines, ImageCache(1 << 20, 1 << 20), ("nucleus",))
+    return {"biosam2_pathology": SlideTask(services), "biosam2_box": SlideTask(services, "box")}
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    y, x = np.mgrid[:400, :500] + 0.5
+    pixels = np.full((400, 500, 3), 230, np.uint8)
+    pixels[((x - CELL.x) / CELL.a) ** 2 + ((y - CELL.y) / CELL.b) ** 2 <= 1] = 40
+    return pixels
+
+
+class Archive(DSADatastore):
+    """A Digital Slide Archive with one slide, of which it hands out regions."""
+
+    def __init__(self, pixels, points=()):
+        self.pixels = pixels
+        self.points = points
+
+    def get_image_uri(self, image_id):
+        return f"http://archive/item/{image_id}"
+
+    def get_annotations_by_image_id(self, image_id):
+        return {"nuclick points": {"points": [tuple(point) for point in self.points]}}
+
+    def get_image(self, image_id, params=None):
+        if image_id != "slide":
+            raise requests.HTTPError("404 for http://archive/item/")
+        (x, y), (width, height) = params["location"], params["size"]
+        return self.pixels[y : y + height, x : x + width]
+
+
+def the_outline(answer):
+    (element,) = answer["params"]["annotations"][0]["annotation"]["elements"]
+    assert element["label"] == "nucleus"
+    return Polygon(element["contours"][0])
+
+
+def test_a_slide_by_its_path(tasks, pixels, tmp_path):
+    path = write_slide(tmp_path / "a.tif", pixels)
+    answer = answer_slide(tasks, {**CLICK, "image": str(path)}, SimpleNamespace())
+    assert answer["file"] is None
+    assert iou(the_outline(answer), CELL.outline) > 0.9
+
+
+def test_a_slide_by_its_id(tasks, pixels, tmp_path):
+    store = SimpleNamespace(get_image_uri=lambda name: str(write_slide(tmp_path / f"{name}.tif", pixels)))
+    answer = answer_slide(tasks, {**CLICK, "image": "slide"}, store)
+    assert iou(the_outline(answer), CELL.outline) > 0.9
+
+
+def test_a_region_of_an_archive_has_the_slide_s_coordinates(tasks, pixels):
+    request = {**CLICK, "image": "slide", "location": [200, 120], "size": [200, 180]}
+    assert iou(the_outline(answer_slide(tasks, request, Archive(pixels))), CELL.outline) > 0.9
+
+
+def test_the_archive_s_points_are_clicks(tasks, pixels):
+    request = {"model": "biosam2_pathology", "image": "slide", "location": [200, 120], "size": [200, 180]}
+    answer = answer_slide(tasks, {**request, "output": "dsa"}, Archive(pixels, [(300, 200, 0), (30, 20, 0)]))
+    file = Path(answer["file"])
+    (element,) = json.loads(file.read_text(encoding="utf-8"))["elements"]
+    file.unlink()
+    assert iou(Polygon([point[:2] for point in element["points"]]), CELL.outline) > 0.9
+
+
+def test_what_the_archive_refuses_is_not_found(tasks, pixels):
+    with pytest.raises(HTTPException, match="'gone' cannot be had from the datastore") as raised:
+        answer_slide(tasks, {**CLICK, "image": "gone", "location": [0, 0], "size": [9, 9]}, Archive(pixels))
+    assert raised.value.status_code == 404
+
+
+def test_another_model_is_named_with_those_that_can(tasks):
+    with pytest.raises(HTTPException, match="choose one of biosam2_pathology, biosam2_box") as raised:
+        answer_slide(tasks, {**CLICK, "model": "sam_3d", "image": "slide"}, SimpleNamespace())
+    assert raised.value.status_code == 400
+
+
+def test_an_error_of_the_library_is_an_answer(tasks, pixels, tmp_path):
+    path = write_slide(tmp_path / "a.tif", pixels)
+    with pytest.raises(HTTPException) as raised:
+        tasks["biosam2_pathology"]({**CLICK, "image": str(path), "level": 9})
+    assert raised.value.status_code == 400
+    assert isinstance(raised.value.__cause__, BioSam2Error)
+
+
+def test_what_viewers_are_told(tasks):
+    each, box = (tasks[name].info() for name in ("biosam2_pathology", "biosam2_box"))
+    assert (each["type"], each["dimension"], each["labels"]) == ("annotation", 2, ["nucleus"])
+    assert (each["nuclick"], each["pathology"], box["nuclick"]) == (True, True, False)
