@@ -9,6 +9,13 @@ from scipy.ndimage import distance_transform_edt
 OUTSIDE = 6
 
 
+def deepest(mask: np.ndarray) -> list[int]:
+    """The pixel ``[i, j]`` of a mask that is farthest from its outline."""
+    depth = _depth(mask)
+    i, j = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    return [int(i), int(j)]
+
+
 def correction(mask: np.ndarray, truth: np.ndarray, label: str) -> tuple[str, list[int]]:
     """The row of the labels and the pixel ``[i, j]`` that correct the largest error of a slice.
 
@@ -18,8 +25,8 @@ def correction(mask: np.ndarray, truth: np.ndarray, label: str) -> tuple[str, li
         label: the object's row.
     """
     depth = {
-        "background": distance_transform_edt(np.pad(mask & ~truth, 1))[1:-1, 1:-1],
-        label: distance_transform_edt(np.pad(truth & ~mask, 1))[1:-1, 1:-1],
+        "background": _depth(mask & ~truth),
+        label: _depth(truth & ~mask),
     }
     row = max(depth, key=lambda name: float(depth[name].max()))
     if depth[row].max() <= 1:
@@ -28,3 +35,8 @@ def correction(mask: np.ndarray, truth: np.ndarray, label: str) -> tuple[str, li
         depth[row] = -np.abs(distance_transform_edt(~truth) - OUTSIDE)
     i, j = np.unravel_index(int(np.argmax(depth[row])), mask.shape)
     return row, [int(i), int(j)]
+
+
+def _depth(mask: np.ndarray) -> np.ndarray:
+    """Distance to the outline, in pixels."""
+    return np.asarray(distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1])

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.ndimage import distance_transform_edt
 
 from sample_study.case import Case
 from sample_study.files import make_cases
 from tests.support.client import read_nrrd
 from tests.support.phantoms import dice
 from tests.support.server import REPOSITORY, copy_model_folder, environment, free_port
+from tests.viewers.clicks import deepest
 from tests.viewers.ohif import Ohif
 
 START_LIMIT_S, STOP_LIMIT_S = 120, 40
@@ -75,9 +75,7 @@ def page(new_page: Callable[[str], Ohif], command: Command) -> Ohif:
 
 def inside(mask: np.ndarray, k: int) -> list[int]:
     """The voxel ``[i, j, k]`` of a slice that is deepest inside."""
-    depth = distance_transform_edt(np.pad(mask[:, :, k], 1))[1:-1, 1:-1]
-    i, j = np.unravel_index(int(np.argmax(depth)), depth.shape)
-    return [int(i), int(j), k]
+    return [*deepest(mask[:, :, k]), k]
 
 
 def sample(name: str) -> Case:
