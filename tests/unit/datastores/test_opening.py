@@ -1,11 +1,13 @@
 """A store as MONAI Label's settings say."""
 
 import os
+import time
 
 import pytest
 from monailabel.config import settings
 
 from lib.datastores.opening import open_session, open_store
+from lib.errors import BusyError
 
 FILTER = "MONAI_LABEL_DICOMWEB_SEARCH_FILTER"
 
@@ -56,6 +58,15 @@ def test_downloads_go_where_the_settings_say(configure, opened, pacs, tmp_path, 
     monkeypatch.setattr(settings, "MONAI_LABEL_DATASTORE_CACHE_PATH", "")
     home = tmp_path / "home" / ".cache" / "monailabel" / "dicom"
     assert opened().get_image_uri(pacs.ct.series_uid).startswith(str(home))
+
+
+def test_a_store_that_is_down_is_found_out_at_once(configure, opened, pacs):
+    configure()
+    pacs.store.stop()
+    start = time.monotonic()
+    with pytest.raises(BusyError):
+        opened().list_images()
+    assert time.monotonic() - start < 5
 
 
 def test_user_and_password(configure):

@@ -100,6 +100,7 @@ class StoreContents:
         self._lock = threading.Lock()
         self._contents: Contents | None = None
         self._until = 0.0
+        self._failure = ""
         self._references: dict[str, list[dict[str, Any]]] | None = None
 
     @property
@@ -114,13 +115,23 @@ class StoreContents:
             BusyError: the store does not answer.
         """
         with self._lock:
-            if self._contents is None or self._clock() >= self._until:
-                start = self._clock()
-                with store_errors(self._client):
-                    self._contents = self._ask()
-                taken = self._clock() - start
-                self._until = self._clock() + max(FRESH_S, _SHARE * taken)
+            if self._clock() >= self._until:
+                self._ask_again()
+            if self._failure or self._contents is None:
+                raise BusyError(self._failure)
             return self._contents
+
+    def _ask_again(self) -> None:
+        start = self._clock()
+        try:
+            with store_errors(self._client):
+                self._contents = self._ask()
+        except BusyError as error:
+            # Whoever asks next need not wait as long to hear the same.
+            self._failure, self._until = str(error), self._clock() + FRESH_S
+            return
+        taken = self._clock() - start
+        self._failure, self._until = "", self._clock() + max(FRESH_S, _SHARE * taken)
 
     def forget(self) -> None:
         """Makes the next question go to the store: something was stored."""
@@ -207,9 +218,18 @@ def store_errors(client: DICOMwebClient) -> Iterator[None]:
         yield
     except requests.RequestException as error:
         raise BusyError(
-            f"the DICOM store at {client.base_url} does not answer as it should: {error}; see that it "
-            "runs and can be reached from this server"
+            f"the DICOM store at {client.base_url} does not answer as it should: {_reason(error)}; see that "
+            "it runs and can be reached from this server"
         ) from error
+
+
+def _reason(error: requests.RequestException) -> str:
+    """Without the client's own words, which are many."""
+    if isinstance(error, requests.Timeout):
+        return "it takes too long"
+    if isinstance(error, requests.ConnectionError):
+        return "there is no connection"
+    return str(error)
 
 
 def _is_uid(text: str) -> bool:

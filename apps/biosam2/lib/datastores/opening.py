@@ -11,6 +11,7 @@ from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_creden
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX
 from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from lib.datastores.dicomweb import DicomWebStore
 
@@ -36,6 +37,8 @@ def open_store(url: str, max_voxels: int) -> DicomWebStore:
         wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
         stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
     )
+    # The client tries five times by itself, for half a minute, whatever the error is.
+    client.set_http_retry_params(retry=False)
     cache = settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or settings.MONAI_LABEL_DATASTORE_CACHE_PATH
     return DicomWebStore(
         client,
@@ -65,7 +68,9 @@ def open_session(url: str) -> requests.Session:
     user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
     if user and password and _GOOGLE not in url:
         session.auth = (user, password)
-    adapter = _Limited(pool_maxsize=_CONNECTIONS)
+    # A store may hang up between two requests, of which one learns when the next is lost.
+    again = Retry(total=1, connect=0, backoff_factor=0.1)
+    adapter = _Limited(pool_maxsize=_CONNECTIONS, max_retries=again)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
