@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import requests
 from fastapi import HTTPException
 from monailabel.datastore.dsa import DSADatastore
 from shapely.geometry import Polygon
@@ -16,6 +15,7 @@ from lib.images.cache import ImageCache
 from lib.infers.slide_task import SlideTask, answer_slide
 from lib.infers.task import Services
 from lib.settings import Settings
+from tests.support.girder import ITEM, girder
 from tests.support.slides import Cell, iou, write_slide
 from tests.unit.infers.test_slide_objects import Eye
 
@@ -40,24 +40,10 @@ def pixels():
     return pixels
 
 
-class Archive(DSADatastore):
-    """A Digital Slide Archive with one slide, of which it hands out regions."""
-
-    def __init__(self, pixels, points=()):
-        self.pixels = pixels
-        self.points = points
-
-    def get_image_uri(self, image_id):
-        return f"http://archive/item/{image_id}"
-
-    def get_annotations_by_image_id(self, image_id):
-        return {"nuclick points": {"points": [tuple(point) for point in self.points]}}
-
-    def get_image(self, image_id, params=None):
-        if image_id != "slide":
-            raise requests.HTTPError("404 for http://archive/item/")
-        (x, y), (width, height) = params["location"], params["size"]
-        return self.pixels[y : y + height, x : x + width]
+@pytest.fixture
+def archive(pixels, tmp_path):
+    with girder(pixels, [[300, 200], [30, 20]]) as address:
+        yield DSADatastore(address, cache_path=str(tmp_path))
 
 
 def the_outline(answer):
@@ -79,24 +65,28 @@ def test_a_slide_by_its_id(tasks, pixels, tmp_path):
     assert iou(the_outline(answer), CELL.outline) > 0.9
 
 
-def test_a_region_of_an_archive_has_the_slide_s_coordinates(tasks, pixels):
-    request = {**CLICK, "image": "slide", "location": [200, 120], "size": [200, 180]}
-    assert iou(the_outline(answer_slide(tasks, request, Archive(pixels))), CELL.outline) > 0.9
+@pytest.mark.parametrize("name", ["slide", "slide.tif", ITEM["_id"]])
+def test_a_region_of_an_archive_has_the_slide_s_coordinates(tasks, archive, name):
+    # With a click of its own, the request does not ask for the points of the archive.
+    request = {**CLICK, "image": name, "location": [200, 120], "size": [200, 180]}
+    outline = the_outline(answer_slide(tasks, request, archive))
+    assert iou(outline, CELL.outline) > 0.9
 
 
-def test_the_archive_s_points_are_clicks(tasks, pixels):
+def test_the_archive_s_points_are_clicks(tasks, archive):
     request = {"model": "biosam2_pathology", "image": "slide", "location": [200, 120], "size": [200, 180]}
-    answer = answer_slide(tasks, {**request, "output": "dsa"}, Archive(pixels, [(300, 200, 0), (30, 20, 0)]))
+    answer = answer_slide(tasks, {**request, "output": "dsa"}, archive)
     file = Path(answer["file"])
     (element,) = json.loads(file.read_text(encoding="utf-8"))["elements"]
     file.unlink()
     assert iou(Polygon([point[:2] for point in element["points"]]), CELL.outline) > 0.9
 
 
-def test_what_the_archive_refuses_is_not_found(tasks, pixels):
-    with pytest.raises(HTTPException, match="'gone' cannot be had from the datastore") as raised:
-        answer_slide(tasks, {**CLICK, "image": "gone", "location": [0, 0], "size": [9, 9]}, Archive(pixels))
+def test_what_the_archive_refuses_is_not_found(tasks, archive):
+    with pytest.raises(HTTPException) as raised:
+        answer_slide(tasks, {**CLICK, "image": "gone", "location": [0, 0], "size": [9, 9]}, archive)
     assert raised.value.status_code == 404
+    assert "'gone' cannot be had from the datastore" in raised.value.detail
 
 
 def test_another_model_is_named_with_those_that_can(tasks):

@@ -8,6 +8,7 @@ functions, which the server runs in threads, that check the request and then cal
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
@@ -21,7 +22,7 @@ from monailabel.endpoints.infer import run_inference
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.endpoints.wsi_infer import WSIInput, run_wsi_inference
 from monailabel.interfaces.app import MONAILabelApp
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from lib.engine.courtesy import Courtesy
 from lib.http import http_errors, json_object
@@ -53,12 +54,19 @@ def install(server: FastAPI, app: MONAILabelApp, models: Collection[str], courte
     server.router.routes[:0] = router.routes
 
 
+def _rounded(value: Any) -> Any:
+    return round(value) if isinstance(value, float) and math.isfinite(value) else value
+
+
+_Whole = Annotated[int, BeforeValidator(_rounded)]
+
+
 class _Region(WSIInput):  # type: ignore[misc]
     """What MONAI Label reads of a slide's request; the Digital Slide Archive sends numbers with fractions."""
 
-    location: Sequence[float] | None = (0, 0)
-    size: Sequence[float] | None = (0, 0)
-    tile_size: Sequence[float] | None = (1024, 1024)
+    location: Sequence[_Whole] | None = (0, 0)
+    size: Sequence[_Whole] | None = (0, 0)
+    tile_size: Sequence[_Whole] | None = (1024, 1024)
     min_poly_area: float | None = None
 
 

@@ -119,11 +119,10 @@ def points_of(item: ObjectPrompts, positive: bool) -> NDArray[np.float64]:
 
 
 def _prompts(request: Mapping[str, Any], names: Sequence[str], regions: Sequence[Region]) -> dict[str, Any]:
-    """The request's prompts that say something."""
+    """The request's prompts that say something; without any, the points of the Digital Slide Archive."""
     asked = {key: request[key] for key in (*_PROMPTS, *names) if request.get(key) not in (None, [], {})}
-    if points := _dsa_points(request, regions):
-        clicked = sequence(asked.get("foreground"), "foreground", "a list of points, [[x, y], ...]")
-        asked["foreground"] = [*clicked, *points]
+    if not asked and (points := _dsa_points(request, regions)):
+        asked["foreground"] = points
     return asked
 
 

@@ -171,4 +171,5 @@ def _with_image(request: Mapping[str, Any], datastore: Datastore) -> dict[str, A
         return {**asked, "image": datastore.get_image(name, asked)}
     except OSError as error:
         # What an archive refuses over HTTP is one too.
-        raise ImageNotFoundError(f"the image {name!r} cannot be had from the datastore: {error}") from error
+        why = str(error).split("\n")[0]
+        raise ImageNotFoundError(f"the image {name!r} cannot be had from the datastore: {why}") from error
