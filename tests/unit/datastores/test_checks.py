@@ -78,6 +78,21 @@ def test_an_id_is_known_by_what_is_there(checks: Checks) -> None:
         assert caught.value.status_code == status, name
 
 
+def test_an_id_of_another_kind_of_store_is_good_where_it_is_listed() -> None:
+    class Elsewhere:
+        def list_images(self) -> list[str]:
+            return ["project/subject/scan"]
+
+        def get_image_uri(self, image_id: str) -> str:
+            raise AssertionError(f"{image_id} must not be looked for")
+
+    checks = Checks(Elsewhere(), ImageCache(0, max_voxels=1))
+    checks.require_image("project/subject/scan")
+    with pytest.raises(HTTPException) as caught:
+        checks.require_image("project/../scan")
+    assert caught.value.status_code == 400
+
+
 def test_a_label_that_is_missing_is_named_with_those_that_are_not(
     checks: Checks, store: LocalFolder, tmp_path: Path
 ) -> None:

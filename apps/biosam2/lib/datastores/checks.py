@@ -91,8 +91,7 @@ class Checks:
             HTTPException: 400 for what can be no id, 404 for one that is not there.
             BusyError: the DICOM store does not answer.
         """
-        _require_id(image_id)
-        if image_id in self._datastore.list_images() or self._datastore.get_image_uri(image_id):
+        if self._is_listed(image_id) or self._datastore.get_image_uri(image_id):
             return
         _refuse(
             HTTPStatus.NOT_FOUND,
@@ -106,7 +105,7 @@ class Checks:
             HTTPException: 400 for what can be no id or tag, 404 for one that is not there.
             BusyError: the DICOM store does not answer.
         """
-        _require_id(label_id)
+        self._is_listed(label_id)
         _require_tag(tag)
         if self._datastore.get_label_uri(label_id, tag):
             return
@@ -164,6 +163,17 @@ class Checks:
         labels = open_label(file, image, label_info)
         with as_volume(labels, image) if file.suffix == _RAW else nullcontext(file) as usable:
             yield usable
+
+    def _is_listed(self, item_id: str) -> bool:
+        """Whether the datastore lists an id, whatever it looks like: other stores have other ids.
+
+        Raises:
+            HTTPException: 400 for one that is not listed and can be no file's name.
+        """
+        if item_id in self._datastore.list_images():
+            return True
+        _require_id(item_id)
+        return False
 
     def _open(self, file: Path) -> None:
         """Opens an image, as a task would."""
