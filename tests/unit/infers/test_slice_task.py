@@ -17,7 +17,7 @@ from lib.infers.task import Services
 from lib.infers.tasks import all_tasks
 from lib.settings import Settings
 from tests.support import phantoms
-from tests.support.server import APP
+from tests.support.server import copy_model_folder
 from tests.support.studies import write_nifti, write_picture
 
 CT = phantoms.ct()
@@ -26,9 +26,9 @@ COLOUR = phantoms.colour_picture()
 
 
 @pytest.fixture(scope="module")
-def tasks() -> dict[str, InferTask]:
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, InferTask]:
     settings = Settings.from_conf({"device": "cpu"})
-    engines = Engines(settings, APP / "model")
+    engines = Engines(settings, copy_model_folder(tmp_path_factory.mktemp("weights") / "model"))
     return all_tasks(Services(settings, engines, ImageCache(1 << 30, settings.max_voxels), ()))
 
 
