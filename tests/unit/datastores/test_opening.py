@@ -47,6 +47,12 @@ def test_the_filter_that_somebody_set(configure, opened, pacs):
     assert FILTER not in os.environ
 
 
+def test_wildcards_arrive_as_such(configure, opened, pacs):
+    configure(**{FILTER: {"PatientID": "phan*"}})
+    assert len(opened().list_images()) == 2
+    assert any("PatientID=phan*&" in request for request in pacs.store.requests)
+
+
 def test_downloads_go_where_the_settings_say(configure, opened, pacs, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     configure()

@@ -77,8 +77,10 @@ def open_session(url: str) -> requests.Session:
 
 
 class _Limited(HTTPAdapter):
-    """Gives each request a time limit."""
+    """Gives each request a time limit, and wildcards that Orthanc knows."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         options["timeout"] = options.get("timeout") or (_CONNECT_S, _SILENT_S)
+        # Orthanc 1.10 takes an asterisk that is written as its code for a letter.
+        request.url = (request.url or "").replace("%2A", "*")
         return super().send(request, *args, **options)
