@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lib.transforms.components import fill_holes, largest_component
 from tests.support import videos
@@ -49,6 +51,19 @@ def test_an_object_that_moves_and_changes_is_followed_where_boxes_lose_it(cvat: 
     alone = _dices(_from_boxes(cvat, video), video)
     assert min(followed) > FOLLOWED
     assert np.mean(alone) < LOST
+
+
+def test_a_ventricle_is_followed_through_a_heartbeat(cvat: Cvat) -> None:
+    folder = Path(os.environ.get("BIOSAM2_DATA", "")) / "video" / "echo_a4c"
+    if not folder.is_dir():
+        pytest.skip("the real images are not here; BIOSAM2_DATA names their folder")
+    frames = np.array([Image.open(file).convert("RGB") for file in sorted((folder / "frames").iterdir())])
+    assert len(frames) >= 20
+    # Its truth is known on the first frame, and the beat ends as it begins.
+    truth = np.asarray(Image.open(folder / "masks" / "00000.png")) > 0
+    video = Video(frames, np.repeat(truth[None], len(frames), axis=0))
+    assert dice(cvat.follow(video.frames, video.box)[-1], truth) > 0.8
+    assert dice(_from_boxes(cvat, video)[-1], truth) < 0.4
 
 
 def test_two_objects_of_one_video_go_their_own_ways(cvat: Cvat) -> None:

@@ -162,15 +162,29 @@ def test_little_is_kept_and_not_for_long() -> None:
     assert len(tracker) == 1
 
 
-def test_the_answer_is_one_piece_without_holes() -> None:
+def test_the_answer_is_the_piece_at_the_box_without_holes() -> None:
     class Broken(Mover):
         def segment(self, *arguments: Any):
             found = super().segment(*arguments)
             found.mask[12, 8] = False
-            found.mask[30:32, 50:52] = True
+            found.mask[22:40, 30:60] = True
             return found
 
+    # A larger piece elsewhere is something that looks alike.
     assert Asking(Tracker())(0, [5, 10, 15, 20], predictor=Broken()) == ([5, 10, 15, 20], 0)
+
+
+def test_the_largest_piece_counts_where_none_is_at_the_box() -> None:
+    class Jumping(Mover):
+        def track(self, *arguments: Any, **options: Any):
+            found = super().track(*arguments, **options)
+            found.mask[:] = False
+            found.mask[2:4, 40:42] = found.mask[30:36, 40:48] = True
+            return found
+
+    ask = Asking(Tracker())
+    box, _ = ask(0, [5, 10, 15, 20])
+    assert ask(1, box, predictor=Jumping()) == ([40, 30, 47, 35], 1)
 
 
 def test_threads_share_it() -> None:

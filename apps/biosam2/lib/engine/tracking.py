@@ -20,14 +20,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask, Frames, Predictor
 from lib.prompts.types import FramePrompts
-from lib.transforms.components import fill_holes, largest_component
+from lib.transforms.components import fill_holes
 
-# A person who looks at one frame for longer starts anew from the box. At 1024 px a frame's memory takes 1.3 MB,
-# and a sighting shares all but its own with the one before.
+# A person who looks at one frame for longer starts anew from the box. At 1024 px a frame's memory takes
+# 1.3 MB, and a sighting shares all but its own with the one before.
 KEPT_SECONDS = 600.0
 MOST_KEPT = 32
 
@@ -131,7 +132,7 @@ class Tracker:
             found = predictor.track(frame, digest, number, bank, reverse=False)
         else:
             found = predictor.segment(frame, digest, number, prompts, bank)
-        found = replace(found, mask=fill_holes(largest_component(found.mask)))
+        found = replace(found, mask=_one_piece(found.mask, prompts.box))
         boxes = [_box(found.mask)] if found.mask.any() else [prompts.box]
         if before is None:
             # CVAT sends the box that a person drew twice: with its own frame, of which it leaves the answer
@@ -190,6 +191,20 @@ def _small(frame: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(H, W, 3) to its mean grey levels on a coarse grid."""
     grey = Image.fromarray(frame).convert("L").resize(SMALL, Image.Resampling.BOX)
     return np.asarray(grey, dtype=np.float32)
+
+
+def _one_piece(mask: NDArray[np.bool_], box: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The piece of a mask that has most of a box, without holes; the largest one where none has any.
+
+    The box is where the object was: a larger piece elsewhere is a neighbour that looks alike.
+    """
+    pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    if count > 1:
+        x0, y0, x1, y1 = (int(value) for value in box)
+        here = np.bincount(pieces[y0 : y1 + 1, x0 : x1 + 1].ravel(), minlength=count + 1)[1:]
+        sizes = here if here.any() else np.bincount(pieces.ravel())[1:]
+        mask = pieces == 1 + int(np.argmax(sizes))
+    return fill_holes(mask)
 
 
 def _box(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
