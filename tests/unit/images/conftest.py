@@ -9,6 +9,7 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
+    EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
     UltrasoundMultiFrameImageStorage,
     generate_uid,
@@ -102,3 +103,35 @@ def ultrasound():
         return path
 
     return write
+
+
+def many_frames(files, path):
+    """The slices as the frames of one enhanced CT file, in this order."""
+    slices = [pydicom.dcmread(file) for file in files]
+    made = pydicom.dcmread(files[0])
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    made.NumberOfFrames = len(slices)
+    shared = pydicom.Dataset()
+    for group, names in (
+        ("PixelMeasuresSequence", ("PixelSpacing", "SliceThickness")),
+        ("PlaneOrientationSequence", ("ImageOrientationPatient",)),
+        ("PixelValueTransformationSequence", ("RescaleSlope", "RescaleIntercept", "RescaleType")),
+    ):
+        setattr(shared, group, [group_of(made, *names)])
+    made.SharedFunctionalGroupsSequence = [shared]
+    frames = [pydicom.Dataset() for _ in slices]
+    for frame, one in zip(frames, slices, strict=True):
+        frame.PlanePositionSequence = [group_of(one, "ImagePositionPatient")]
+    made.PerFrameFunctionalGroupsSequence = frames
+    del made.ImagePositionPatient, made.ImageOrientationPatient, made.PixelSpacing
+    made.PixelData = b"".join(one.PixelData for one in slices)
+    made.save_as(path)
+    return path
+
+
+def group_of(source, *names):
+    """An item of a functional group."""
+    item = pydicom.Dataset()
+    for name in names:
+        setattr(item, name, source.get(name))
+    return item

@@ -11,7 +11,7 @@ from lib.images.dicom import series_files
 from lib.images.dicom_series import require_even_stack
 from lib.images.reading import read_image
 from sample_study.dicom import write_series
-from tests.unit.images.conftest import AFFINES
+from tests.unit.images.conftest import AFFINES, many_frames
 
 MANY = 10**9
 
@@ -133,6 +133,26 @@ def test_slices_without_a_position_are_taken_in_their_order(tmp_path):
         del dataset.ImagePositionPatient
         dataset.save_as(file)
     require_even_stack(files)
+
+
+def test_frames_of_one_file_are_an_even_stack_too(series, tmp_path, affine):
+    files = series(affine)
+    upwards = read_image(many_frames(files, tmp_path / "up.dcm"), MANY)
+    downwards = read_image(many_frames(files[::-1], tmp_path / "down.dcm"), MANY)
+    np.testing.assert_allclose(upwards.affine, affine, atol=1e-3)
+    # The same voxels in the same places, whichever comes first.
+    np.testing.assert_array_equal(downwards.array, upwards.array[:, :, ::-1])
+    np.testing.assert_allclose(downwards.affine @ [1, 2, 7, 1], affine @ [1, 2, 0, 1], atol=1e-3)
+
+
+def test_frames_that_are_no_stack_are_refused(series, tmp_path):
+    files = series()
+    with pytest.raises(ImageError, match=r"many\.dcm: 1 of its slices are missing: between slice 3 and 4"):
+        read_image(many_frames(files[:3] + files[4:], tmp_path / "many.dcm"), MANY)
+    with pytest.raises(ImageError, match="not in the order of their places"):
+        read_image(many_frames(files[::2] + files[1::2], tmp_path / "many.dcm"), MANY)
+    with pytest.raises(ImageError, match="8 slices lie at 4 places"):
+        read_image(many_frames(files[:4] * 2, tmp_path / "many.dcm"), MANY)
 
 
 def test_the_real_series_is_even(data, caplog):

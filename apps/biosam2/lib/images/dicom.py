@@ -8,7 +8,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from lib.errors import ImageError
-from lib.images.dicom_series import require_even_stack
+from lib.images.dicom_series import require_even_frames, require_even_stack
 from lib.images.dicom_tags import DicomTags, read_tags
 from lib.images.itk import from_itk
 from lib.images.medical_image import Voxels, require_size
@@ -70,6 +70,8 @@ def _files(path: Path, max_voxels: int) -> tuple[list[Path], DicomTags]:
     require_size((columns, rows, frames * len(files)), max_voxels)
     if len(files) > 1:
         require_even_stack(files)
+    elif frames > 1:
+        require_even_frames(files[0])
     return files, tags
 
 

@@ -26,6 +26,9 @@ _SAME_PLACE, _GAP = 0.05, 1.5
 _OFF_PLACE = 0.5
 
 
+_GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+
+
 @dataclass(frozen=True)
 class _Slice:
     """Where one file's pixels lie, in LPS millimetres."""
@@ -56,6 +59,35 @@ def require_even_stack(files: Sequence[Path]) -> None:
     _require_one(Counter(one.spacing for one in slices), "pixel spacings")
     normal = np.cross(slices[0].orientation[:3], slices[0].orientation[3:])
     _require_even(np.sort(np.array([one.position for one in slices]) @ normal))
+
+
+def require_even_frames(file: Path) -> None:
+    """The same for a file of many frames; those without a place, as of a loop, are in the order of time.
+
+    Raises:
+        ImageError: for frames that are no even stack, or not in the order of their places.
+    """
+    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_GROUPS)
+    shared = next(iter(header.get(_GROUPS[0]) or []), pydicom.Dataset())
+    frames = list(header.get(_GROUPS[1]) or [])
+    positions = [_of_group(one, shared, "PlanePositionSequence", "ImagePositionPatient") for one in frames]
+    turns = [_of_group(one, shared, "PlaneOrientationSequence", "ImageOrientationPatient") for one in frames]
+    if not frames or {len(one) for one in positions} != {3} or {len(one) for one in turns} != {6}:
+        return
+    _require_one_direction(np.array(turns))
+    along = np.array(positions) @ np.cross(turns[0][:3], turns[0][3:])
+    _require_even(np.sort(along))
+    if len(set(np.sign(np.diff(along)))) > 1:
+        raise ImageError(
+            "its frames are not in the order of their places, as of several stacks in one file: store each "
+            "stack as a series of its own"
+        )
+
+
+def _of_group(frame: pydicom.Dataset, shared: pydicom.Dataset, group: str, name: str) -> tuple[float, ...]:
+    """Numbers of a frame's functional group, its own or the one that all share."""
+    items = frame.get(group) or shared.get(group) or []
+    return _numbers(items[0], name) if items else ()
 
 
 def _read(file: Path) -> _Slice:

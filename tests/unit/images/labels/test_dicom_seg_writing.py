@@ -13,6 +13,7 @@ from lib.images.labels.dicom_seg_writing import write_dicom_seg
 from lib.images.labels.segments import describe_segments
 from lib.images.reading import read_image
 from sample_study.dicom import write_multiframe_ultrasound, write_series
+from tests.unit.images.conftest import many_frames
 from tests.unit.images.labels.conftest import GRIDS, drawn
 
 MANY = 10**9
@@ -115,6 +116,18 @@ def test_a_loop_of_frames(tmp_path):
     )
     np.testing.assert_array_equal(pixels.transpose(2, 1, 0), labels)
     np.testing.assert_array_equal(read_labels(tmp_path / "label.dcm", image).array, labels)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_frames_that_lie_in_space(tmp_path, step):
+    series, _ = opened(tmp_path, *GRIDS["oblique"])
+    file = many_frames(series.files[::step], tmp_path / "many.dcm")
+    image = read_image(file, MANY)
+    labels, _ = drawn(image.affine, image.shape)
+    dataset = written(tmp_path, labels, image, [file])
+    assert dataset.FrameOfReferenceUID == pydicom.dcmread(file).FrameOfReferenceUID
+    np.testing.assert_array_equal(read_labels(tmp_path / "label.dcm", image).array, labels)
+    assert hd.seg.segread(tmp_path / "label.dcm").number_of_segments == 2
 
 
 def test_a_radiograph(tmp_path, ct_slice):
