@@ -1,6 +1,7 @@
 """Headers of a series, matched with the slices of the image."""
 
 import numpy as np
+import pydicom
 import pytest
 
 from lib.errors import LabelError
@@ -39,6 +40,18 @@ def test_another_series_is_refused(series, tmp_path):
         source_headers(larger.files, image)
     with pytest.raises(LabelError, match="lies elsewhere"):
         source_headers([*made.files[:4], made.files[0]], image)
+
+
+def test_a_tilted_gantry_is_named(series):
+    made, image = series
+    for number, file in enumerate(made.files):
+        dataset = pydicom.dcmread(file)
+        x, y, z = dataset.ImagePositionPatient
+        along = np.array(dataset.ImageOrientationPatient[3:], dtype=float) * 0.6 * number
+        dataset.ImagePositionPatient = [x + along[0], y + along[1], z + along[2]]
+        dataset.save_as(file)
+    with pytest.raises(LabelError, match="shifted against each other, as those of a tilted gantry"):
+        source_headers(made.files, image)
 
 
 def test_frames_of_a_loop_have_no_place(tmp_path):

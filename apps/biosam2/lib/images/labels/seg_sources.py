@@ -103,8 +103,15 @@ def _slices(positions: Sequence[Sequence[float]], image: MedicalImage) -> list[i
     lps = np.column_stack([np.array(positions, dtype=float), np.ones(len(positions))])
     voxels = (np.linalg.inv(LPS_IDENTITY @ image.affine) @ lps.T).T[:, :3]
     slices = np.rint(voxels[:, 2]).astype(int)
-    apart = voxels - np.column_stack([np.zeros((len(slices), 2)), slices])
-    if np.abs(apart).max() > _SAME_PLACE or sorted(slices) != list(range(image.shape[2])):
+    apart = np.abs(voxels - np.column_stack([np.zeros((len(slices), 2)), slices])).max(axis=1)
+    first = int(np.argmin(voxels[:, 2]))
+    is_stack = sorted(slices) == list(range(image.shape[2]))
+    if is_stack and apart[first] < _SAME_PLACE < apart.max():
+        raise LabelError(
+            "the slices of its image are shifted against each other, as those of a tilted gantry, and no volume "
+            "can hold that: resample the series to a straight one, for example in 3D Slicer"
+        )
+    if apart.max() > _SAME_PLACE or not is_stack:
         raise LabelError("its image lies elsewhere than the DICOM series: it is of another series")
     return [int(k) for k in slices]
 
