@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -77,6 +78,17 @@ class _Routes:
         self._guard = guard
         self._courtesy = courtesy
 
+    @contextmanager
+    def _answering(self, background_tasks: BackgroundTasks) -> Iterator[None]:
+        """While somebody waits. What an answer would delete when it was sent, a refusal deletes at once."""
+        with self._courtesy.interactive():
+            try:
+                yield
+            except BaseException:
+                for task in background_tasks.tasks:
+                    task.func(*task.args, **task.kwargs)
+                raise
+
     def slide(
         self,
         background_tasks: BackgroundTasks,
@@ -89,7 +101,7 @@ class _Routes:
     ) -> Any:
         region = wsi or _Region()
         self._guard.check(model, image, session_id, None, region.params or {})
-        with self._courtesy.interactive():
+        with self._answering(background_tasks):
             return run_wsi_inference(background_tasks, model, image, session_id, None, region, output)
 
     def slide_upload(
@@ -108,7 +120,7 @@ class _Routes:
         except ValidationError as error:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail=f"wsi: {error}") from error
         self._guard.check(model, image, session_id, file, region.params or {})
-        with self._courtesy.interactive():
+        with self._answering(background_tasks):
             return run_wsi_inference(background_tasks, model, image, session_id, file, region, output)
 
     def image(
@@ -125,7 +137,7 @@ class _Routes:
     ) -> Any:
         asked = json_object(params, "params")
         self._guard.check(model, image, session_id, file, asked)
-        with self._courtesy.interactive():
+        with self._answering(background_tasks):
             if output is infer.ResultType.dicom_seg:
                 return answer_with_segmentation(self._guard.app, model, image, asked, background_tasks)
             return run_inference(background_tasks, model, image, session_id, params, file, label, output)
