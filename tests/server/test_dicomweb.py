@@ -176,6 +176,12 @@ def test_06_what_cannot_be_segmented_is_refused_in_words(site: Site) -> None:
         answer = site.client.infer("biosam2_point", uid, {"foreground": [[1, 1, 1]]})
         assert (answer.status, "no image" in answer.detail) == (404, True)
     assert site.put_label(site.uid("ct"), b"\1\2\3", "label.bin", {}).status_code in (400, 422)
+    labels = MR.objects["tumour"].astype(np.uint8)
+    image = read_image(site.folder / "series" / "mr", MR.image.size)
+    path = site.folder / "of_mr.dcm"
+    write_dicom_seg(path, labels, image, site.series["mr"].files, describe_segments({1: "tumour"}))
+    answer = site.put_label(site.uid("ct"), path.read_bytes(), "label.dcm", {})
+    assert (answer.status_code, "belongs to another series" in answer.json()["detail"]) == (422, True)
     assert site.client.info()["datastore"]["completed"] == 0
 
 

@@ -108,8 +108,8 @@ def _slices(positions: Sequence[Sequence[float]], image: MedicalImage) -> list[i
     is_stack = sorted(slices) == list(range(image.shape[2]))
     if is_stack and apart[first] < _SAME_PLACE < apart.max():
         raise LabelError(
-            "the slices of its image are shifted against each other, as those of a tilted gantry, and no volume "
-            "can hold that: resample the series to a straight one, for example in 3D Slicer"
+            "the slices of its image are shifted against each other, as those of a tilted gantry, and no "
+            "volume can hold that: resample the series to a straight one, for example in 3D Slicer"
         )
     if apart.max() > _SAME_PLACE or not is_stack:
         raise LabelError("its image lies elsewhere than the DICOM series: it is of another series")
