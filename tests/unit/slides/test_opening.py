@@ -53,6 +53,15 @@ def test_a_plain_picture_is_a_slide_too(tmp_path, pixels, images, name):
     assert error.mean() < 8
 
 
+def test_greys_of_16_bits_are_windowed(tmp_path, images):
+    greys = np.tile(np.linspace(200, 3800, 512), (256, 1)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", greys, tile=(256, 256), photometric="minisblack")
+    with open_slide(tmp_path / "a.tif", images) as slide:
+        row = slide.read(0, 100, 512, 1)[0, :, 0]
+    assert row[10] < 20
+    assert row[500] > 235
+
+
 def test_a_picture_that_is_no_pyramid_has_a_limit(tmp_path, images):
     Image.new("RGB", (WIDTH + 1, HEIGHT)).save(tmp_path / "a.tif")
     with pytest.raises(ImageTooLargeError, match="max_voxels"):

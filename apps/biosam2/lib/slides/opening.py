@@ -36,14 +36,12 @@ def open_slide(path: Path | str, images: ImageCache) -> Slide:
     if not path.is_file():
         raise ImageNotFoundError(f"there is no slide {path.name!r}: choose one that the datastore lists")
     suffix = path.suffix.lower()
-    if suffix in TIFF_SUFFIXES:
-        _require_whole_tiff(path)
-    if suffix in SLIDE_SUFFIXES + TIFF_SUFFIXES:
+    if suffix in SLIDE_SUFFIXES or (suffix in TIFF_SUFFIXES and _has_8_bits(path)):
         try:
             return Pyramid(path)
         except OpenSlideUnsupportedFormatError as error:
             if suffix in SLIDE_SUFFIXES:
-                _require_whole_tiff(path)
+                _has_8_bits(path)  # where it was cut off, that is said
                 raise _damaged(path, "OpenSlide does not know what it is") from error
         except OpenSlideError as error:
             raise _damaged(path, reason(error, path)) from error
@@ -85,8 +83,12 @@ class Pyramid(Slide):
         return np.asarray(Image.alpha_composite(white, pixels).convert("RGB"))
 
 
-def _require_whole_tiff(path: Path) -> None:
-    """Refuses a TIFF that was cut off, of which libraries would show the rest as black."""
+def _has_8_bits(path: Path) -> bool:
+    """Whether a TIFF holds levels; of deeper greys OpenSlide would show the upper 8 bits, which are dark.
+
+    Raises:
+        ImageError: it was cut off, and libraries would show the rest as black.
+    """
     size = path.stat().st_size
     try:
         with tifffile.TiffFile(path) as file:
@@ -95,11 +97,13 @@ def _require_whole_tiff(path: Path) -> None:
             # The last page says where the next one begins, or 0.
             file.filehandle.seek(file.pages.next_page_offset)
             pointer = file.filehandle.read(file.tiff.offsetsize)
+            bits = first.bitspersample
             is_cut = any(pointer) or max((start + count for start, count in parts), default=0) > size
     except (tifffile.TiffFileError, ValueError, IndexError, KeyError, OSError) as error:
         raise _damaged(path, reason(error, path)) from error
     if is_cut:
         raise _damaged(path, f"it is cut off after {size} bytes, in page {pages}")
+    return bits == 8
 
 
 def _damaged(path: Path, why: str) -> ImageError:
