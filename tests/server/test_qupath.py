@@ -168,6 +168,20 @@ def test_a_coarser_level_answers_in_pixels_of_level_0(client: Client, slides: di
     assert iou(outline, cell.outline) > 0.75
 
 
+@pytest.mark.parametrize("output", ["image", "all", "json"])
+def test_the_route_for_images_answers_for_slides_too(
+    client: Client, slides: dict[str, list[Cell]], output: str
+) -> None:
+    cell = slides["slide"][0]
+    query = {"output": output}
+    answer = client.segment("biosam2_pathology", "slide", {"foreground": [cell.click]}, query=query)
+    if output == "json":
+        assert len(answer.params["annotations"][0]["annotation"]["elements"]) == 1
+    else:
+        found = Answer(200, answer.headers, answer.file.content)
+        assert iou(_outlines(found)[0][1], cell.outline) > GOOD
+
+
 def test_what_is_smaller_than_asked_for_is_left_out(client: Client, slides: dict[str, list[Cell]]) -> None:
     cell = slides["slide"][0]
     request = _request(*_around(cell), [cell.click]) | {"min_poly_area": 100_000}

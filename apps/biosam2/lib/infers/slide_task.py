@@ -57,7 +57,8 @@ class SlideTask(InferTask):  # type: ignore[misc]
 
         Args:
             request: ``image``, a path or pixels uint8 (H, W, 3) of the region at ``location``; ``output``,
-                ``asap``, ``dsa`` or ``json``; the rest as in ``lib.infers.slide_request``.
+                ``asap`` (also where it is missing), ``dsa`` or ``json``; the rest as in
+                ``lib.infers.slide_request``.
 
         Returns:
             The path of the answer's file, None for JSON, and the answer as JSON.
@@ -119,7 +120,8 @@ class SlideTask(InferTask):  # type: ignore[misc]
         annotations = Annotations(objects, labels, name, self.description, (x, y), (width, height))
         watch.lap("post")
         facts = {"latencies": watch.latencies, "weights": weights, "not_found": len(found) - len(objects)}
-        output = request.get("output")
+        # MONAI Label's routes for slides always say which, its route for images never does.
+        output = request.get("output", "asap")
         answer = as_json(annotations, facts)
         if output == "asap":
             return str(write_asap(annotations)), answer
