@@ -12,6 +12,8 @@ STUDIES ?= $(SAMPLE)
 CONF    ?=
 # Options of the command that a target runs.
 ARGS    ?=
+# Tests that run at once, file by file; 0 for one after the other in this process, as a debugger needs it.
+JOBS    ?= 2
 
 APP    := apps/biosam2
 # `monailabel` starts plain `python`, so the environment has to come first on PATH.
@@ -21,8 +23,8 @@ QUIET   := $(if $(MAKE_TERMOUT),,-q)
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers lint format bench bench-accuracy bench-finetuning \
-	bench-training bench-signals bench-active-learning clean
+.PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers lint format bench bench-accuracy \
+	bench-finetuning bench-training bench-signals bench-active-learning clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -91,7 +93,7 @@ report: install ## Write outputs/report.html: labels, what the model is worth, w
 # --- Check ---
 
 test: install-dev ## Run the tests.
-	@$(IN_VENV) python -m pytest $(ARGS)
+	@$(IN_VENV) python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 # Packages of the system are installed for root; anybody else is told which.
 test-viewers: $(VENV)/.installed-viewers ## Run the tests in real viewers: OHIF in Chromium, Orthanc (5 minutes).

@@ -101,8 +101,6 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     conf = {"model_dir": str(copy_model_folder(folder / "model")), "labels": "lesion,organ"}
     server = Server(store.dicomweb_url, folder, conf)
     with pytest.MonkeyPatch.context() as patch:
-        # Nothing but what the tests ask for: scoring has tests of its own.
-        patch.setenv("MONAI_LABEL_AUTO_UPDATE_SCORING", "false")
         patch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(folder / "cache"))
         server.start()
     yield Site(store, server, series, folder)

@@ -86,10 +86,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         write_nifti(studies / f"{name}.nii.gz", rimmed(seed).image, rimmed(seed).affine)
     conf = {"model_dir": str(copy_model_folder(workdir / "model")), "labels": "bright,dark"}
     server = Server(studies, workdir, conf)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("MONAI_LABEL_AUTO_UPDATE_SCORING", "false")
-        server.start()
-    yield server
+    yield server.start()
     server.stop()
 
 
@@ -117,7 +114,9 @@ def test_1_what_is_wrong_is_refused_before_anything_starts(scorer: Scorer) -> No
     assert requests.get(f"{scorer.url}/scoring/", timeout=LIMIT_S).status_code == 404
 
 
-def test_2_it_gives_way_can_be_stopped_and_loses_no_label(scorer: Scorer, tmp_path: Path) -> None:
+def test_2_it_gives_way_can_be_stopped_and_loses_no_label(
+    scorer: Scorer, own_server: Server, tmp_path: Path
+) -> None:
     scorer.label(CASES[0], tmp_path)
     assert scorer.start().status_code == 200
     while len(scorer.scored()) < 2:
@@ -125,7 +124,7 @@ def test_2_it_gives_way_can_be_stopped_and_loses_no_label(scorer: Scorer, tmp_pa
         time.sleep(0.1)
     assert scorer.start().status_code == 429
     if sys.platform == "linux":
-        assert psutil.Process(_scoring_process()).nice() == 19
+        assert psutil.Process(_scoring_process(own_server)).nice() == 19
     for image in CASES[1:4]:
         scorer.label(image, tmp_path)
     assert requests.delete(f"{scorer.url}/scoring/", timeout=LIMIT_S).json()["status"] == "STOPPED"
@@ -180,9 +179,9 @@ def test_5_all_methods_run_in_one_process(scorer: Scorer, tmp_path: Path) -> Non
     assert asked["annotation_stats"]["annotator"] == CASES[1]
 
 
-def _scoring_process() -> int:
-    """The process that MONAI Label started for a scoring of one of these tests' servers."""
-    mine = psutil.Process().children(recursive=True)
+def _scoring_process(server: Server) -> int:
+    """The process that MONAI Label started for a scoring."""
+    mine = psutil.Process(server.pid).children(recursive=True)
     runner = ["-m", "monailabel.interfaces.utils.app", "-m", "scoring"]
     (found,) = (child.pid for child in mine if child.cmdline()[1:5] == runner)
     return found

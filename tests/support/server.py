@@ -44,7 +44,8 @@ def environment(workdir: Path) -> dict[str, str]:
         "MONAI_LABEL_SESSION_PATH": str(workdir / "sessions"),
         "PYTHONUNBUFFERED": "1",
     }
-    return {**os.environ, **changes}
+    # What is scored in the background takes a core from the tests of everything else, and writes the record.
+    return {"MONAI_LABEL_AUTO_UPDATE_SCORING": "false", **os.environ, **changes}
 
 
 def copy_model_folder(folder: Path) -> Path:
@@ -138,6 +139,12 @@ class Server:
             time.sleep(0.2)
         self.stop()
         raise RuntimeError(f"the server did not answer in {START_LIMIT_S} s:\n{self.log[-LOG_TAIL:]}")
+
+    @property
+    def pid(self) -> int:
+        """Of the process, which runs."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

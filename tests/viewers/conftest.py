@@ -55,11 +55,7 @@ def server(pacs: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     workdir = tmp_path_factory.mktemp("server")
     conf = {"labels": LABELS, "model_dir": str(copy_model_folder(workdir / "model"))}
     server = Server(pacs.dicomweb_url, workdir, conf)
-    with pytest.MonkeyPatch.context() as patch:
-        # What is scored in the background is tested elsewhere, and the browser needs both cores.
-        patch.setenv("MONAI_LABEL_AUTO_UPDATE_SCORING", "false")
-        server.start()
-    yield server
+    yield server.start()
     server.stop()
 
 

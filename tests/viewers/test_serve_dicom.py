@@ -39,7 +39,7 @@ class Command:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sample_study.serve_dicom", *arguments],
                 cwd=REPOSITORY,
-                env={**environment(workdir), "MONAI_LABEL_AUTO_UPDATE_SCORING": "false"},
+                env=environment(workdir),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

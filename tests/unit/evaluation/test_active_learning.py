@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.hard_and_easy import write_store
 from lib.evaluation import active_learning
 from lib.evaluation.__main__ import main
 from lib.evaluation.active_learning import POINTS_FILE, Simulation
 from lib.evaluation.active_learning_options import CurveOptions
 from lib.evaluation.active_learning_rows import Point
-from benchmarks.hard_and_easy import write_store
 from tests.support.server import APP
 
 MODEL = APP / "model"

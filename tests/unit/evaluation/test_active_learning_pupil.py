@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.hard_and_easy import write_store
 from lib.engine.network import Network
 from lib.evaluation.active_learning_options import CurveOptions
 from lib.evaluation.active_learning_pupil import Pupil, measure, score
 from lib.evaluation.active_learning_units import Parts, open_parts
 from lib.learning.validation import Target, choose_targets
-from benchmarks.hard_and_easy import write_store
 from tests.support.server import APP
 
 SIZE = 64

@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from benchmarks.hard_and_easy import write_store
 from lib.errors import EvaluationError
 from lib.evaluation.active_learning_units import choose_test, open_parts
-from benchmarks.hard_and_easy import write_store
 
 NAMES = [f"case{number}" for number in range(10)]
 SIZE = 64

@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask, Frames, Predictor
+from lib.engine.still import Still
 from lib.prompts.types import FramePrompts
 from lib.transforms.components import fill_holes
 
@@ -127,7 +128,7 @@ class Tracker:
         before = self._find(video, digest, small, prompts.box)
         number = before.number + 1 if before else 0
         bank = before.bank.copy() if before else predictor.new_bank()
-        frame = _VideoFrame(frames, index)
+        frame = Still(frames, index, UNKNOWN_LENGTH)
         if before:
             found = predictor.track(frame, digest, number, bank, reverse=False)
         else:
@@ -160,31 +161,6 @@ class Tracker:
     def _keep(self, sighting: Sighting) -> None:
         with self._lock:
             self._sightings = [*self._sightings, sighting][-self._most :]
-
-
-@dataclass(frozen=True)
-class _VideoFrame:
-    """A frame under its number in a video of which nothing else is here."""
-
-    frames: Frames
-    index: int
-
-    @property
-    def height(self) -> int:
-        return self.frames.height
-
-    @property
-    def width(self) -> int:
-        return self.frames.width
-
-    def __len__(self) -> int:
-        return UNKNOWN_LENGTH
-
-    def __getitem__(self, number: int) -> NDArray[np.uint8]:
-        return self.frames[self.index]
-
-    def key(self, number: int) -> Hashable:
-        return self.frames.key(self.index)
 
 
 def _small(frame: NDArray[np.uint8]) -> NDArray[np.float32]:

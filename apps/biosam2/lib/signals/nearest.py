@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import Frames, Predictor
+from lib.engine.still import Still
 from lib.prompts.types import FramePrompts
 from lib.signals.embedding import Vector, frame_vector
 from lib.signals.objects import piece_boxes
@@ -64,31 +65,6 @@ class LabelledSlice:
         return ("labelled", self.index)
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """One frame at one place of a short clip, all of whose places show it."""
-
-    frames: Frames
-    index: int
-
-    @property
-    def height(self) -> int:
-        return self.frames.height
-
-    @property
-    def width(self) -> int:
-        return self.frames.width
-
-    def __len__(self) -> int:
-        return _CLIP
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return self.frames[self.index]
-
-    def key(self, index: int) -> Hashable:
-        return self.frames.key(self.index)
-
-
 @dataclass
 class _Known:
     """What was made of a labelled slice so far."""
@@ -135,7 +111,7 @@ class NearestLabelSource:
             return []
         suggestions = []
         for name, bank in self._banks(predictor, number).items():
-            found = predictor.track(_Placed(frames, index), digest, _ASKED, bank, reverse=False)
+            found = predictor.track(Still(frames, index, _CLIP), digest, _ASKED, bank, reverse=False)
             bank.forget_tracked()
             boxes = piece_boxes(found.mask, MOST_PIECES)
             suggestions += [Suggestion(name, box, found.presence) for box in boxes or (None,)]
@@ -162,6 +138,6 @@ class NearestLabelSource:
                 prompts = FramePrompts(
                     np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask=item.masks[name]
                 )
-                predictor.segment(_Placed(item, 0), item.digest, _LABELLED, prompts, bank)
+                predictor.segment(Still(item, 0, _CLIP), item.digest, _LABELLED, prompts, bank)
                 known.banks[name] = bank
         return known.banks
