@@ -24,7 +24,7 @@ PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers lint format bench bench-accuracy \
-	bench-finetuning bench-training bench-signals bench-active-learning clean
+	bench-finetuning bench-training bench-scoring bench-signals bench-active-learning clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -120,6 +120,9 @@ bench-finetuning: install-dev ## Measure what Train gains on patients that were 
 
 bench-training: install-dev ## Measure how fast a network learns.
 	@$(IN_VENV) python -m benchmarks.training_speed $(ARGS)
+
+bench-scoring: install-dev ## Measure how long a click takes while images are scored in the background (2 minutes).
+	@$(IN_VENV) python -m benchmarks.scoring_manners $(ARGS)
 
 bench-signals: install-dev ## Measure what each signal of uncertainty is worth, on real images.
 	@$(IN_VENV) python -m benchmarks.signals $(ARGS)

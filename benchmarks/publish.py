@@ -18,6 +18,7 @@ SECTIONS = {
     "accuracy": "accuracy",
     "latency": "speed",
     "finetuning": "finetuning",
+    "scoring_manners": "scoring",
     "signals": "signals",
     "active_learning": "active-learning",
 }
@@ -28,7 +29,7 @@ _EMPTY_RESULTS = """\
 # Results
 
 Written by `python -m benchmarks.publish` from the last runs of `make bench`, `make bench-accuracy`,
-`make bench-finetuning`, `make bench-signals` and `make bench-active-learning`.
+`make bench-finetuning`, `make bench-scoring`, `make bench-signals` and `make bench-active-learning`.
 
 ## Accuracy
 
@@ -44,6 +45,11 @@ Written by `python -m benchmarks.publish` from the last runs of `make bench`, `m
 
 <!-- finetuning: begin -->
 <!-- finetuning: end -->
+
+## Clicks while scoring
+
+<!-- scoring: begin -->
+<!-- scoring: end -->
 
 ## Signals of uncertainty
 
