@@ -1,8 +1,8 @@
 """How long a click takes while images are scored in the background, beside one while nothing is.
 
 One server scores a store of volumes, and a person clicks on them all the time. The scoring is frozen and let
-go again in turns of some seconds (SIGSTOP, SIGCONT), so that both ways meet the same machine. It runs on Linux
-and macOS: ``make bench-scoring``.
+go again in turns of some seconds (SIGSTOP, SIGCONT), so that both ways meet the same machine. On Linux and
+macOS: ``make bench-scoring``.
 """
 
 from __future__ import annotations
