@@ -36,7 +36,7 @@ READING = (
     "Area: mean Dice under the curve, over the range of labels; in brackets, between which values the "
     "difference to random lies in 95 of 100 resamples of the seeds. Share: after how many of random's labels "
     "the mean curve first has the Dice that random has at its end. The bundled weights were trained on "
-    "images of the real kinds, so a few labels teach them little there."
+    "images of the real kinds, all but BraTS, so a few labels teach them little there."
 )
 
 
