@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
+from lib.images.labels.names import listed_label_info
 from lib.selection.candidate import Candidate
 from lib.signals.store import ImageScore, ScoreStore
 
@@ -83,6 +84,5 @@ def _drawn_classes(name: str, datastore: Datastore) -> tuple[str, ...]:
     if not was_labelled_here(datastore, name):
         return ()
     info = datastore.get_label_info(name, DefaultLabelTag.FINAL) or {}
-    listed = info.get("label_info") or (info.get("params") or {}).get("label_info") or []
-    names = (item.get("name") for item in listed if isinstance(item, dict))
+    names = (item.get("name") for item in listed_label_info(info))
     return tuple(dict.fromkeys(str(item) for item in names if item))

@@ -27,6 +27,7 @@ from lib.datastores.local import LocalFolder
 from lib.datastores.segmentations import Segmentation
 from lib.errors import BusyError, ImageError, LabelError
 from lib.images.labels import LabelMap
+from lib.images.labels.names import listed_label_info
 from lib.images.medical_image import MedicalImage
 
 logger = logging.getLogger(__name__)
@@ -136,10 +137,7 @@ class DicomWebStore(DicomWebImages):
         image, path = self._open(image_id), Path(label_filename)
         if label_tag != FINAL and path.suffix != ".bin":
             return str(LocalFolder.save_label(self, image_id, label_filename, label_tag, label_info))
-        nested = label_info.get("params")
-        listed = label_info.get("label_info") or (
-            nested.get("label_info") if isinstance(nested, dict) else None
-        )
+        listed = listed_label_info(label_info)
         labels = open_label(path, image, listed)
         info = dict(label_info)
         if label_tag == FINAL:

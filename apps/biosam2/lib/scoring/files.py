@@ -12,6 +12,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from lib.engine.checkpoints import Weights
 from lib.engine.predictor import Predictor
 from lib.errors import ImageNotFoundError
+from lib.images.labels.names import listed_label_info
 
 FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 
@@ -31,12 +32,7 @@ class LabelEntry:
     @property
     def label_info(self) -> list[Mapping[str, Any]]:
         """Names of its values, ``[{"name": ..., "idx": ...}]``; empty where the client sent none."""
-        # Slicer's params are kept whole, under "params" or not, by the release of MONAI Label that saved it.
-        nested = self.info.get("params")
-        found = self.info.get("label_info") or (
-            nested.get("label_info") if isinstance(nested, dict) else None
-        )
-        return [item for item in found or [] if isinstance(item, Mapping)]
+        return listed_label_info(self.info)
 
 
 def image_path(datastore: Datastore, image_id: str) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
+from lib.images.labels.names import listed_label_info
 from lib.learning.case import Case
 
 # Endings of two parts; of any other file name, what stands after the last dot.
@@ -20,7 +19,8 @@ def labelled_cases(datastore: Datastore) -> list[Case]:
     for item in datastore.datalist():
         image, label = Path(item["image"]), Path(item["label"])
         name = image_id(label)
-        cases.append(Case(name, image, label, _label_info(datastore, name)))
+        info = datastore.get_label_info(name, DefaultLabelTag.FINAL) or {}
+        cases.append(Case(name, image, label, listed_label_info(info)))
     return sorted(cases, key=lambda case: case.id)
 
 
@@ -30,10 +30,3 @@ def image_id(label: Path) -> str:
         if label.name.endswith(ending):
             return label.name.removesuffix(ending)
     return label.stem
-
-
-def _label_info(datastore: Datastore, name: str) -> list[Mapping[str, Any]]:
-    info = datastore.get_label_info(name, DefaultLabelTag.FINAL) or {}
-    # Slicer's params are kept whole, under "params" or not, by the release of MONAI Label that saved them.
-    found = info.get("label_info") or info.get("params", {}).get("label_info") or []
-    return [item for item in found if isinstance(item, Mapping)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.images.labels.names import name_values
+from lib.images.labels.names import listed_label_info, name_values
 
 
 def info(*entries):
@@ -56,3 +56,18 @@ def test_the_files_own_names_say_which_of_the_datastores_names_is_which():
     """A segmentation lists its segments in one order and numbers them in another."""
     own = {1: "liver", 2: "spleen"}
     assert name_values([1, 2], own, info(("spleen", 1), ("liver", 2))) == own
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        ({"label_info": info(("spleen", 1))}, info(("spleen", 1))),
+        # As another release of MONAI Label keeps Slicer's params.
+        ({"params": {"label_info": info(("liver", 2))}}, info(("liver", 2))),
+        ({"label_info": [None, "spleen"], "params": "x"}, []),
+        ({"params": "x"}, []),
+        ({}, []),
+    ],
+)
+def test_the_list_of_classes_is_found_wherever_it_was_kept(kept, expected):
+    assert listed_label_info(kept) == expected

@@ -6,6 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
+def listed_label_info(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The list of classes in what a datastore keeps of a label; empty where the client sent none.
+
+    Args:
+        info: of the label. Slicer's params are kept whole, under ``params`` or not, by the release of MONAI
+            Label that saved them.
+
+    Returns:
+        ``[{"name": "spleen", "idx": 1}, ...]``.
+    """
+    nested = info.get("params")
+    listed = info.get("label_info") or (nested.get("label_info") if isinstance(nested, Mapping) else None)
+    return [item for item in listed or () if isinstance(item, Mapping)]
+
+
 def name_values(
     values: Sequence[int],
     own: Mapping[int, str],
