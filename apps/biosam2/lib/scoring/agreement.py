@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,11 +17,12 @@ from lib.images.reading import read_image
 from lib.metrics.overlap import dice
 from lib.metrics.surface import normalized_surface_dice
 from lib.scoring.comparing import Pair, asked_pairs, kept_pairs
-from lib.scoring.files import ORIGINAL, LabelEntry, image_path, label_entry, labelled, stamp, weights_key
-from lib.scoring.infos import read_info, write_info
+from lib.scoring.files import ORIGINAL, LabelEntry, image_path, label_entry, stamp, weights_key
+from lib.scoring.infos import read_info
 from lib.scoring.method import Scoring
 from lib.scoring.options import ScoringOptions, SurfaceOptions
-from lib.scoring.progress import UNUSABLE, Progress
+from lib.scoring.progress import Progress
+from lib.scoring.visiting import visit_labelled
 from lib.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -42,19 +44,13 @@ class AgreementScoring(Scoring[T]):
     def score(self, options: T, datastore: Datastore, engines: Engines) -> dict[str, Any]:
         """Scores the images that have a final label."""
         progress = Progress(self.name, options.limit_s)
-        entries = dict(labelled(datastore))
-        for number, image_id in enumerate(progress.over(entries)):
-            try:
-                told = self._score_image(options, datastore, engines, image_id, entries[image_id])
-            except UNUSABLE as error:
-                progress.failure(image_id, error)
-                continue
-            if told is None:
-                progress.unchanged += 1
-                continue
-            write_info(datastore, image_id, told)
-            progress.scored(image_id, f"{told[self.name]:.3f}", len(entries) - number - 1)
-        values = [read_info(datastore, image_id).get(self.name) for image_id in entries]
+        images = visit_labelled(
+            datastore,
+            progress,
+            partial(self._score_image, options, datastore, engines),
+            lambda told: f"{told[self.name]:.3f}",
+        )
+        values = [read_info(datastore, image_id).get(self.name) for image_id in images]
         known = [value for value in values if isinstance(value, float)]
         mean = {"mean": round(float(np.mean(known)), _DIGITS)} if known else {}
         return {**progress.summary(), "images": len(known), **mean}

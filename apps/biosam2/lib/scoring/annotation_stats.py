@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -17,11 +18,12 @@ from lib.engine.engines import Engines
 from lib.files import write_atomically
 from lib.images.labels.reading import read_labels
 from lib.images.reading import read_image
-from lib.scoring.files import LabelEntry, image_path, labelled, stamp
-from lib.scoring.infos import read_info, write_info
+from lib.scoring.files import LabelEntry, image_path, stamp
+from lib.scoring.infos import read_info
 from lib.scoring.method import Scoring
 from lib.scoring.options import ScoringOptions
-from lib.scoring.progress import UNUSABLE, Progress
+from lib.scoring.progress import Progress
+from lib.scoring.visiting import visit_labelled
 from lib.settings import Settings
 from lib.signals.store import SCORES_FOLDER
 
@@ -67,28 +69,22 @@ class AnnotationStats(Scoring[ScoringOptions]):
     def score(self, options: ScoringOptions, datastore: Datastore, engines: Engines) -> dict[str, Any]:
         """Counts the labels that are new or were saved again, and sums up all."""
         progress = Progress(NAME, options.limit_s)
-        entries = dict(labelled(datastore))
-        for number, image_id in enumerate(progress.over(entries)):
-            try:
-                told = self._count(datastore, image_id, entries[image_id], options.again)
-            except UNUSABLE as error:
-                progress.failure(image_id, error)
-                continue
-            if told is None:
-                progress.unchanged += 1
-                continue
-            write_info(datastore, image_id, {NAME: told})
-            progress.scored(image_id, f"{len(told['voxels'])} classes", len(entries) - number - 1)
-        known = [_known(read_info(datastore, image_id)) for image_id in entries]
+        images = visit_labelled(
+            datastore,
+            progress,
+            partial(self._count, options.again, datastore),
+            lambda told: f"{len(told[NAME]['voxels'])} classes",
+        )
+        known = [_known(read_info(datastore, image_id)) for image_id in images]
         found = totals([item for item in known if item is not None], len(datastore.list_images()))
         path = engines.registry.folder / SCORES_FOLDER / STATS_FILE
         write_atomically(path, json.dumps(found, allow_nan=False, indent=1).encode())
         return {**progress.summary(), **found}
 
     def _count(
-        self, datastore: Datastore, image_id: str, entry: LabelEntry, again: bool
+        self, again: bool, datastore: Datastore, image_id: str, entry: LabelEntry
     ) -> dict[str, Any] | None:
-        """An image's own numbers; None where its info has them already."""
+        """What an image's info is to say; None where it says so already."""
         info = read_info(datastore, image_id)
         state = stamp(entry.path)
         known = info.get(NAME)
@@ -102,11 +98,13 @@ class AnnotationStats(Scoring[ScoringOptions]):
             voxels[name] += int(counts[value])
         annotator, saved = _annotator(entry.info), _whole(entry.info.get("ts"))
         return {
-            "voxels": dict(sorted(voxels.items())),
-            "annotator": annotator,
-            "saved": saved,
-            "seconds": seconds_worked(info, annotator, saved),
-            "state": state,
+            NAME: {
+                "voxels": dict(sorted(voxels.items())),
+                "annotator": annotator,
+                "saved": saved,
+                "seconds": seconds_worked(info, annotator, saved),
+                "state": state,
+            }
         }
 
 
