@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.errors import EvaluationError
+from lib.evaluation.csv_lines import cells_of
 from lib.files import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -82,15 +82,8 @@ class PointsFile:
         write_atomically(self._path, text.getvalue().encode())
 
     def _load(self) -> None:
-        # Line by line, so that a damaged one spoils no other.
         text = self._path.read_text(encoding="utf-8", errors="replace")
-        lines = [next(csv.reader([line]), []) for line in text.split("\n") if line]
-        if lines and tuple(lines[0]) != _HEADER:
-            raise EvaluationError(
-                f"{self._path} has other columns than this program writes: choose another --output, or move "
-                "the file away"
-            )
-        for line in lines[1:]:
+        for line in cells_of([line for line in text.split("\n") if line], _HEADER, self._path):
             try:
                 point = _point(line)
             except (ValueError, TypeError, AttributeError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lib.errors import EvaluationError
+from lib.evaluation.csv_lines import cells_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,15 +126,8 @@ class ResultsFile:
         if len(whole) < len(content):
             logger.warning("%s ends within a line, which is computed again", self._path.name)
             os.truncate(self._path, len(whole))
-        # Line by line, so that a damaged one spoils no other.
-        text = whole.decode("utf-8", errors="replace").split("\n")[:-1]
-        lines = [next(csv.reader([line]), []) for line in text]
-        if lines and tuple(lines[0]) != _HEADER:
-            raise EvaluationError(
-                f"{self._path} has other columns than this program writes: choose another --output, or move "
-                "the file away"
-            )
-        for line in lines[1:]:
+        lines = whole.decode("utf-8", errors="replace").split("\n")[:-1]
+        for line in cells_of(lines, _HEADER, self._path):
             try:
                 row = _row(line)
             except ValueError:
