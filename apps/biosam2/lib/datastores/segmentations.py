@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 from pydicom import Dataset
+
+from lib.images.dicom_tags import utc_offset
 
 # When something was made, the most telling first.
 _WHEN = (
@@ -84,14 +86,6 @@ def _made(header: Dataset) -> float:
         except ValueError:
             continue
         parts = float(f"0.{fraction}") if fraction.isdigit() else 0.0
-        return moment.timestamp() + parts - _offset(header).total_seconds()
+        away = utc_offset(header.get("TimezoneOffsetFromUTC"))
+        return moment.timestamp() + parts - away.total_seconds()
     return 0.0
-
-
-def _offset(header: Dataset) -> timedelta:
-    """How far the file's time zone is ahead of UTC, from DICOM's ``&ZZXX``."""
-    text = str(header.get("TimezoneOffsetFromUTC") or "").strip()
-    if len(text) != 5 or not text[1:].isdigit():
-        return timedelta()
-    away = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
-    return -away if text[0] == "-" else away

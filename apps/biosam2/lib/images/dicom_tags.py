@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ _TAGS = [
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]
+
+
+def utc_offset(value: Any) -> timedelta:
+    """How far a file's time zone is ahead of UTC, from DICOM's ``&ZZXX``; zero where it is no such text."""
+    text = str(value or "").strip()
+    if len(text) != 5 or not text[1:].isdigit():
+        return timedelta()
+    away = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
+    return -away if text[0] == "-" else away
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 import highdicom as hd
@@ -17,6 +17,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from lib.errors import LabelError
+from lib.images.dicom_tags import utc_offset
 from lib.images.labels.seg_sources import Sources, source_headers
 from lib.images.labels.segments import Segment
 from lib.images.medical_image import MedicalImage
@@ -116,7 +117,7 @@ def _described(number: int, segment: Segment) -> SegmentDescription:
 def _complete(made: hd.seg.Segmentation, sources: Sources) -> None:
     """Says when it was made, and takes out the places that a loop of frames has not."""
     offset = sources.headers[0].get("TimezoneOffsetFromUTC")
-    now = datetime.now(_zone(offset)) if offset else datetime.now().astimezone()
+    now = datetime.now(timezone(utc_offset(offset))) if offset else datetime.now().astimezone()
     for name in ("Content", "Series", "InstanceCreation"):
         setattr(made, f"{name}Date", now.strftime("%Y%m%d"))
         setattr(made, f"{name}Time", now.strftime("%H%M%S.%f"))
@@ -137,12 +138,3 @@ def _number_by_time(made: hd.seg.Segmentation) -> None:
     order.DimensionIndexPointer = tag_for_keyword("TemporalPositionIndex")
     order.FunctionalGroupPointer = tag_for_keyword("FrameContentSequence")
     order.DimensionDescriptionLabel = "Temporal Position Index"
-
-
-def _zone(offset: str) -> timezone:
-    """A zone from DICOM's ``&ZZXX``; UTC where it is something else."""
-    text = str(offset).strip()
-    if len(text) != 5 or not text[1:].isdigit():
-        return timezone.utc
-    away = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
-    return timezone(-away if text[0] == "-" else away)
