@@ -65,6 +65,7 @@ class BioSam2App(MONAILabelApp):
         self._auto_train = AutoTrain(settings.auto_train, self._start_training)
         self._auto_scoring = AutomaticScoring(lambda: state_of(self._datastore, self._engines.versions))
         self._services = Services(settings, self._engines, images, settings.labels)
+        self._slide_tasks = slide_tasks(self._services)
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -123,7 +124,7 @@ class BioSam2App(MONAILabelApp):
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Polygons on a slide, for QuPath and the Digital Slide Archive."""
-        return answer_slide(slide_tasks(self._services), request, datastore or self._datastore)
+        return answer_slide(self._slide_tasks, request, datastore or self._datastore)
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         """MONAI Label calls this whenever a client has submitted a label."""
