@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,11 +159,10 @@ class StoreContents:
         if self._filter:
             listed = self._search({"Modality": "SEG"})
         labels: dict[str, list[Segmentation]] = defaultdict(list)
-        seen = time.time()
-        for item in listed:
-            if _text(item, "Modality") == "SEG":
-                for segmentation in self._segmentations(item, seen):
-                    labels[segmentation.image_uid].append(segmentation)
+        for segmentation in self._segmentations(
+            [item for item in listed if _text(item, "Modality") == "SEG"]
+        ):
+            labels[segmentation.image_uid].append(segmentation)
         newest = {
             uid: tuple(sorted(drawn, key=lambda one: one.age, reverse=True)) for uid, drawn in labels.items()
         }
@@ -184,19 +183,30 @@ class StoreContents:
             if len(page) < _PAGE:
                 return list(found.values())
 
-    def _segmentations(self, series: Dataset, seen: float) -> list[Segmentation]:
-        """Those of a series, from the file or, where they are new, from the store."""
-        study, uid = _text(series, "StudyInstanceUID"), _text(series, "SeriesInstanceUID")
-        key = f"{uid} {_text(series, 'NumberOfSeriesRelatedInstances')}"
-        known = self._read_references()
-        if key not in known:
-            metadata = self._client.retrieve_series_metadata(study, uid)
-            read = [read_segmentation(_header(item), study, uid, seen) for item in metadata]
-            known[key] = [item.as_json() for item in read if item is not None]
-            if not known[key]:
-                logger.warning("The segmentation %s names no series that it was drawn on: it is ignored", uid)
-            write_atomically(self._known, json.dumps(known, indent=1).encode())
-        return [Segmentation(**item) for item in known[key]]
+    def _segmentations(self, listed: Sequence[Dataset]) -> list[Segmentation]:
+        """Those of some series, from the file or, where they are new, from the store."""
+        known, seen = self._read_references(), time.time()
+        before, found = len(known), []
+        try:
+            for series in listed:
+                study, uid = _text(series, "StudyInstanceUID"), _text(series, "SeriesInstanceUID")
+                key = f"{uid} {_text(series, 'NumberOfSeriesRelatedInstances')}"
+                if key not in known:
+                    known[key] = self._ask_for_references(study, uid, seen)
+                found += [Segmentation(**item) for item in known[key]]
+        finally:
+            # Once for all that are new, also where the store stops answering among them.
+            if len(known) > before:
+                write_atomically(self._known, json.dumps(known, indent=1).encode())
+        return found
+
+    def _ask_for_references(self, study: str, uid: str, seen: float) -> list[dict[str, Any]]:
+        metadata = self._client.retrieve_series_metadata(study, uid)
+        read = [read_segmentation(_header(item), study, uid, seen) for item in metadata]
+        drawn = [item.as_json() for item in read if item is not None]
+        if not drawn:
+            logger.warning("The segmentation %s names no series that it was drawn on: it is ignored", uid)
+        return drawn
 
     def _read_references(self) -> dict[str, list[dict[str, Any]]]:
         if self._references is None:
