@@ -24,6 +24,7 @@ from scipy import ndimage
 from benchmarks.accuracy import ROOT, find_data
 from benchmarks.hard_and_easy import write_store
 from benchmarks.items import Item, read_items
+from benchmarks.publish import write_report
 from benchmarks.tables import markdown_table, number
 from lib.evaluation.active_learning import run_active_learning
 
@@ -187,8 +188,7 @@ def main(argv: list[str] | None = None) -> None:
             name = store.name.lower().replace(" ", "_")
             rows.append(row(store.name, simulate(store, options.output / "active_learning" / name)))
             print(report(rows), flush=True)
-    for name in ("active_learning.md", "active_learning_short.md"):
-        (options.output / name).write_text(report(rows), encoding="utf-8")
+    write_report(report(rows), options.output, "active_learning")
 
 
 if __name__ == "__main__":

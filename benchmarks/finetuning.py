@@ -28,7 +28,8 @@ from benchmarks.client import Viewer
 from benchmarks.items import Item, read_items
 from benchmarks.machine import machine
 from benchmarks.overlap import dice
-from benchmarks.server import running_server
+from benchmarks.publish import write_report
+from benchmarks.server import copy_bundled, running_server
 from benchmarks.tables import markdown_table, number
 from lib.prompts.simulation import jittered_box, random_clicks
 
@@ -37,7 +38,6 @@ SLICES = 20  # of each image, at even distances over the tumour
 REPEATS = 2  # random clicks on each
 LEAST_PIXELS = 50  # of a slice's tumour: smaller ones are its tips
 POLL_SECONDS = 2.0
-_BUNDLED = ("registry.yaml", "biosam2_mini.pt", "biosam2_mini.yaml")
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,7 @@ def train(url: str, options: Mapping[str, Any]) -> tuple[float, str]:
 
 def run_patient(items: Sequence[Item], patient: str, options: argparse.Namespace, work: Path) -> Outcome:
     """Teaches on the others and measures on one patient."""
-    model_dir = work / "model"
-    model_dir.mkdir(parents=True)
-    for name in _BUNDLED:
-        shutil.copyfile(APP / "model" / name, model_dir / name)
+    model_dir = copy_bundled(APP, work / "model")
     taught_on = write_datastore(items, patient, work / "studies")
     held_out = [item for item in items if patient_of(item) == patient]
     conf = {"model_dir": str(model_dir), **dict(options.conf)}
@@ -199,9 +196,7 @@ def main(argv: list[str] | None = None) -> None:
             outcomes.append(run_patient(items, patient, options, Path(work)))
         print(table(outcomes[-1:]), outcomes[-1].message, sep="\n", flush=True)
     text = report(outcomes, options)
-    options.output.mkdir(parents=True, exist_ok=True)
-    for name in ("finetuning.md", "finetuning_short.md"):
-        (options.output / name).write_text(text, encoding="utf-8")
+    write_report(text, options.output, "finetuning")
     print(text)
 
 

@@ -63,6 +63,13 @@ Written by `python -m benchmarks.publish` from the last runs of `make bench`, `m
 """
 
 
+def write_report(text: str, folder: Path, name: str) -> None:
+    """Leaves a report that is short enough for the README as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (f"{name}.md", f"{name}_short.md"):
+        (folder / file).write_text(text, encoding="utf-8")
+
+
 def replace_section(text: str, section: str, content: str) -> str:
     """The text with what stands between the markers ``<!-- section: begin ... -->`` and ``end`` replaced.
 

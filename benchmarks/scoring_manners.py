@@ -8,7 +8,6 @@ macOS: ``make bench-scoring``.
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import statistics
 import tempfile
@@ -22,7 +21,8 @@ import requests
 from benchmarks.accuracy import APP, ROOT
 from benchmarks.client import VIEWER_OPTIONS, Viewer
 from benchmarks.machine import machine
-from benchmarks.server import RunningServer, running_server
+from benchmarks.publish import write_report
+from benchmarks.server import RunningServer, copy_bundled, running_server
 from benchmarks.tables import markdown_table, number
 from benchmarks.volumes import write_volumes
 
@@ -32,7 +32,6 @@ SHAPE = (192, 192, 48)
 CLICKS_AGAIN = 4
 # Of a person who looks at the answer, in seconds.
 PAUSE_S = 0.2
-MODEL_FILES = ("registry.yaml", "biosam2_mini.yaml", "biosam2_mini.pt")
 START_LIMIT_S = 240.0
 
 Seconds = dict[tuple[str, str], list[float]]
@@ -119,18 +118,14 @@ def main(argv: list[str] | None = None) -> None:
     facts = ", ".join(f"{name} {value}" for name, value in machine().items())
     with tempfile.TemporaryDirectory(prefix="biosam2_manners_") as folder:
         work = Path(folder)
-        (work / "model").mkdir()
-        for name in MODEL_FILES:
-            shutil.copy(APP / "model" / name, work / "model" / name)
+        model_dir = copy_bundled(APP, work / "model")
         images = write_volumes(work / "studies", SHAPE, options.images)
-        conf = {"model_dir": str(work / "model")}
-        scores = work / "model" / "scores"
+        conf = {"model_dir": str(model_dir)}
+        scores = model_dir / "scores"
         with running_server(APP, work / "studies", options.port, conf) as server:
             seconds = measure(server, images, scores, options)
         text = report(seconds, len(list(scores.glob("*.json"))), facts)
-    options.output.mkdir(parents=True, exist_ok=True)
-    for name in ("scoring_manners.md", "scoring_manners_short.md"):
-        (options.output / name).write_text(text, encoding="utf-8")
+    write_report(text, options.output, "scoring_manners")
     print(text)
 
 

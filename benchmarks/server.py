@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ HOST = "127.0.0.1"
 _POLL_SECONDS = 0.25
 _STOP_SECONDS = 10.0
 _LOG_LINES_IN_ERROR = 25
+_BUNDLED = ("registry.yaml", "biosam2_mini.pt", "biosam2_mini.yaml")
 
 
 class ServerError(RuntimeError):
@@ -56,6 +58,14 @@ def parse_peak_memory_mb(status: str) -> float:
     """VmHWM of a ``/proc/<pid>/status`` text in MB (10**6 bytes), NaN when the line is missing."""
     match = re.search(r"^VmHWM:\s+(\d+) kB$", status, flags=re.MULTILINE)
     return int(match.group(1)) * 1024 / 1e6 if match else float("nan")
+
+
+def copy_bundled(app: Path, folder: Path) -> Path:
+    """A new model folder with the app's registry and bundled weights alone: nothing fine-tuned, no scores."""
+    folder.mkdir(parents=True)
+    for name in _BUNDLED:
+        shutil.copyfile(app / "model" / name, folder / name)
+    return folder
 
 
 def start_command(app: Path, studies: Path, port: int, conf: Mapping[str, str]) -> list[str]:

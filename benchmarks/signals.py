@@ -26,6 +26,7 @@ from scipy.stats import spearmanr
 from benchmarks.accuracy import APP, ROOT, find_items
 from benchmarks.items import Item
 from benchmarks.machine import cores
+from benchmarks.publish import write_report
 from benchmarks.tables import markdown_table, number
 from benchmarks.targets import choose_targets, largest_island
 from lib.engine.engines import Engines
@@ -229,9 +230,7 @@ def main(argv: list[str] | None = None) -> None:
                 answers += own
                 print(f"{item.id}: {len(own)} answers, {time.monotonic() - started:.0f} s", flush=True)
     text = report(answers, about, "; ".join(engines.status()["served"].values()))
-    options.output.mkdir(parents=True, exist_ok=True)
-    for name in ("signals.md", "signals_short.md"):
-        (options.output / name).write_text(text, encoding="utf-8")
+    write_report(text, options.output, "signals")
     (options.output / "signals.csv").write_text(to_csv(answers), encoding="utf-8")
     print(text)
     print(f"Written to {options.output}/signals.md and .csv")
