@@ -7,7 +7,8 @@ import sys
 import pytest
 from PIL import Image
 
-from tests.support.server import APP, REPOSITORY, free_port
+from sample_study.orthanc import free_port
+from tests.support.server import APP, REPOSITORY
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

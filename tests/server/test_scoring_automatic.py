@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import requests
 
+from sample_study.orthanc import free_port
 from tests.server.test_scoring import CASES, METHOD, Scorer
 from tests.support.client import LIMIT_S
 from tests.support.phantoms import rimmed
-from tests.support.server import APP, Server, copy_model_folder, environment, free_port
+from tests.support.server import APP, Server, copy_model_folder, environment
 from tests.support.studies import write_nifti
 from tests.unit.scoring.conftest import write_label
 

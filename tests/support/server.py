@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,19 +14,14 @@ from typing import IO
 
 import requests
 
+from sample_study.orthanc import free_port
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 APP = REPOSITORY / "apps" / "biosam2"
 # Importing torch and MONAI Label takes 11 to 17 s on two busy cores; a cold disk can take many times that.
 START_LIMIT_S = 240
 STOP_LIMIT_S = 20
 LOG_TAIL = 6000
-
-
-def free_port() -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(workdir: Path) -> dict[str, str]:

@@ -17,9 +17,10 @@ import pytest
 
 from sample_study.case import Case
 from sample_study.files import make_cases
+from sample_study.orthanc import free_port
 from tests.support.client import read_nrrd
 from tests.support.phantoms import dice
-from tests.support.server import REPOSITORY, copy_model_folder, environment, free_port
+from tests.support.server import REPOSITORY, copy_model_folder, environment
 from tests.viewers.clicks import deepest
 from tests.viewers.ohif import Ohif
 
