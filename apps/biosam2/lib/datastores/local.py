@@ -7,6 +7,7 @@ half a label, which the next training cannot read. Here a file takes its place i
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,17 @@ def open_folder(path: str) -> LocalFolder:
 
 
 class LocalFolder(LocalDatastore):
-    """Images and labels in a folder, and the record of them."""
+    """Images and labels in a folder, and the record of them. Safe to use from several threads."""
+
+    def __init__(self, *args: Any, **options: Any):
+        # Held while the record is changed or gone through; always taken before the lock of the file.
+        self._changing = threading.RLock()
+        super().__init__(*args, **options)
+
+    def refresh(self) -> None:
+        """Brings the record up to date with the folder; its watcher does so in another thread."""
+        with self._changing:
+            super().refresh()
 
     @property
     def types(self) -> list[str]:
@@ -52,7 +63,7 @@ class LocalFolder(LocalDatastore):
         image_id = image_id or own_id
         former = self._datastore.objects.get(image_id)
         folder = Path(self._datastore.image_path())
-        with FileLock(self._lock_file):
+        with self._changing, FileLock(self._lock_file):
             data = self._keep(Path(image_filename), folder, image_id, extension, image_info)
             self._datastore.objects[image_id] = ImageLabelModel(image=data)
             self._update_datastore_file(lock=False)
@@ -79,7 +90,7 @@ class LocalFolder(LocalDatastore):
         _, extension = self._to_id(Path(label_filename).name)
         folder = Path(self._datastore.label_path(label_tag))
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._lock_file):
+        with self._changing, FileLock(self._lock_file):
             data = self._keep(Path(label_filename), folder, image_id, extension, label_info)
             former = known.labels.get(label_tag)
             known.labels[label_tag] = data
