@@ -15,7 +15,7 @@ from typing import Any
 from dicomweb_client import DICOMwebClient
 from filelock import FileLock
 from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.utils.others.generic import md5_digest
 
@@ -64,7 +64,7 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
         self._contents = StoreContents(client, search_filter, folder / "segmentations.json")
         # Its record is written by whoever shares it among the processes, and not before. Nobody but them puts
         # files here, and MONAI Label's watching empties the list of images for a moment with each new one.
-        LocalDatastore.__init__(self, str(folder), auto_reload=False, read_only=True)
+        LocalFolder.__init__(self, str(folder), auto_reload=False, read_only=True)
         logger.info("DICOMweb store %s, downloads in %s", client.base_url, folder)
 
     def forget(self) -> None:

@@ -39,7 +39,8 @@ class LocalFolder(LocalDatastore):
     def __init__(self, *args: Any, **options: Any):
         # Held while the record is changed or gone through; always taken before the lock of the file.
         self._changing = threading.RLock()
-        super().__init__(*args, **options)
+        # By name: the next class of a DICOMweb store is another, which opens itself in its own way.
+        LocalDatastore.__init__(self, *args, **options)
 
     def refresh(self) -> None:
         """Brings the record up to date with the folder; its watcher does so in another thread."""
