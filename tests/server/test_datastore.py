@@ -29,7 +29,7 @@ def store(scratch: Server) -> Store:
     return Store(scratch)
 
 
-@pytest.mark.parametrize("kind", ["nii.gz", "nrrd", "seg.nrrd", "coarser", "without info"])
+@pytest.mark.parametrize("kind", ["nii.gz", "nrrd", "seg.nrrd", "coarser", "without info", "nothing found"])
 def test_a_good_label_of_a_volume_is_kept_as_it_was_sent(store: Store, tmp_path: Path, kind: str) -> None:
     coarse = CT.affine @ np.diag([2.0, 2.0, 1.0, 1.0])
     file = {
@@ -37,6 +37,7 @@ def test_a_good_label_of_a_volume_is_kept_as_it_was_sent(store: Store, tmp_path:
         "nrrd": lambda: write_nrrd(tmp_path / "label.nrrd", TRUTH, CT.affine),
         "seg.nrrd": lambda: write_seg_nrrd(tmp_path / "label.seg.nrrd"),
         "coarser": lambda: write_nifti(tmp_path / "label.nii.gz", TRUTH[::2, ::2], coarse),
+        "nothing found": lambda: write_nifti(tmp_path / "label.nii.gz", np.zeros_like(TRUTH), CT.affine),
         "without info": lambda: write_nifti(tmp_path / "label.nii", TRUTH, CT.affine),
     }[kind]()
     answer = store.put_label(file, params={} if kind == "without info" else INFO)

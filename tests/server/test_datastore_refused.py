@@ -50,7 +50,6 @@ def _bad_labels(folder: Path) -> dict[str, Path]:
     files["no label type"].write_text("a label")
     files["without type"].write_bytes(good.read_bytes())
     files["of short bytes"].write_bytes(b"\1" * 100)
-    files["nothing drawn"] = write_nifti(folder / "zero.nii.gz", np.zeros_like(TRUTH), CT.affine)
     files["elsewhere"] = write_nifti(folder / "away.nii.gz", TRUTH, away)
     files["impossible grid"] = write_nrrd(folder / "parallel.nrrd", TRUTH, CT.affine)
     header = files["impossible grid"].read_bytes()
@@ -68,7 +67,7 @@ def _bad_labels(folder: Path) -> dict[str, Path]:
 
 
 BAD_LABELS = [
-    "empty file", "garbage", "cut off", "no label type", "without type", "of short bytes", "nothing drawn",
+    "empty file", "garbage", "cut off", "no label type", "without type", "of short bytes",
     "elsewhere", "impossible grid", "grid of nan", "probabilities", "another picture's", "polygons",
 ]  # fmt: skip
 

@@ -169,7 +169,7 @@ def test_5_all_methods_run_in_one_process(scorer: Scorer, tmp_path: Path) -> Non
     scorer.label(CASES[0], tmp_path, tag="original")
     assert list(scorer.start("").json()) == ["biosam2_all"]
     found = scorer.wait()
-    assert found["dice"]["scored"] == found["nsd"]["scored"] == 4
+    assert found["agreement"]["scored"] == found["agreement"]["dice"]["images"] == 4
     assert found["annotation_stats"]["labels"]["bright"]["images"] == 4
     assert found[METHOD]["scored"] == 0
     kept, asked = scorer.info_of(CASES[0]), scorer.info_of(CASES[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -28,6 +29,9 @@ from lib.errors import (
 )
 
 logger = logging.getLogger(__name__)
+
+# MONAI Label makes a folder of a label's tag.
+_LABEL_TAG = re.compile(r"[\w-]{1,64}")
 
 # The first that fits counts, so a special kind of error stands before its general one.
 _STATUS: tuple[tuple[type[BioSam2Error], HTTPStatus], ...] = (
@@ -82,3 +86,14 @@ def json_object(text: str, name: str) -> dict[str, Any]:
         kind = type(value).__name__
         raise HTTPException(HTTPStatus.BAD_REQUEST, detail=f"{name} must be a JSON object; it is a {kind}")
     return value
+
+
+def require_label_tag(tag: Any) -> None:
+    """Lets the tag of a label pass, such as ``final``.
+
+    Raises:
+        HTTPException: 400, for what can be none.
+    """
+    if not (isinstance(tag, str) and _LABEL_TAG.fullmatch(tag)):
+        reason = f"the label's tag is {tag!r}; it must be a name of letters, digits, _ and -"
+        raise HTTPException(HTTPStatus.BAD_REQUEST, detail=reason)

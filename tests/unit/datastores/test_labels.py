@@ -8,6 +8,7 @@ import pydicom
 import pytest
 
 from lib.datastores.labels import (
+    NOTHING,
     as_volume,
     fetch_label,
     label_facts,
@@ -34,14 +35,21 @@ def test_bytes_of_ohif_are_x_fastest(label_file, image):
     assert found.names == {1: "liver", 2: "spleen"}
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [(b"\1" * 7, "it has 7 bytes and its image 12 x 10 x 6 voxels"), (bytes(720), "no foreground")],
-)
-def test_bytes_that_do_not_fit_are_refused(label_file, image, content, reason):
-    label_file.write_bytes(content)
-    with pytest.raises(LabelError, match=reason):
+def test_bytes_that_do_not_fit_are_refused(label_file, image):
+    label_file.write_bytes(b"\1" * 7)
+    with pytest.raises(LabelError, match="it has 7 bytes and its image 12 x 10 x 6 voxels"):
         open_label(label_file, image, None)
+
+
+@pytest.mark.parametrize(("info", "segments"), [(INFO, ["liver", "spleen"]), (None, [NOTHING])])
+def test_a_label_of_somebody_who_found_nothing(label_file, image, client, pacs, info, segments):
+    label_file.write_bytes(bytes(720))
+    labels = open_label(label_file, image, info)
+    assert labels.names == {}
+    sent = send_label(client, labels, image, pacs.ct.files, info)
+    assert [item["name"] for item in label_facts(sent)["label_info"]] == segments
+    found = fetch_label(client, sent, image)
+    assert (found.names, found.array.any()) == ({}, False)
 
 
 def test_more_objects_than_a_byte_counts_are_refused(tmp_path, image):
@@ -77,7 +85,7 @@ def test_a_temporary_segmentation_is_not_left_behind(pacs, image, tmp_path, monk
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = set(tmp_path.glob("*.dcm"))
     with pytest.raises(LabelError):
-        new_segmentation(LabelMap(np.zeros_like(LABEL), {}), image, pacs.ct.files, None)
+        new_segmentation(LabelMap(LABEL[1:], {1: "liver", 2: "spleen"}), image, pacs.ct.files, None)
     assert set(tmp_path.glob("*.dcm")) == before
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -96,8 +97,18 @@ def test_the_next_training_starts_from_the_published_one(good, make_plan):
     )
 
 
-def test_a_label_that_cannot_be_used_is_left_out_by_name_and_the_rest_is_learned(make_plan, cases):
-    cases[0].label.write_bytes(b"this is no label")
+def _spoil(label: Path) -> None:
+    label.write_bytes(b"this is no label")
+
+
+def _wipe(label: Path) -> None:
+    drawn = nib.load(label)
+    nib.save(nib.Nifti1Image(np.zeros(drawn.shape, np.uint8), drawn.affine), label)
+
+
+@pytest.mark.parametrize("change", [_spoil, _wipe])
+def test_a_label_that_cannot_be_used_is_left_out_by_name_and_the_rest_is_learned(make_plan, cases, change):
+    change(cases[0].label)
     plan = make_plan()
     train(plan)
     stats = read_stats(plan.folder)

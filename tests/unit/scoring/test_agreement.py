@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lib.engine.engines import Engines
-from lib.scoring.agreement import DiceScoring, NsdScoring
+from lib.engine.predictor import Predictor
+from lib.scoring.agreement import DiceScoring, FullAgreement, NsdScoring
 from tests.support.phantoms import dice as reference_dice
 from tests.support.phantoms import rimmed
 from tests.support.studies import write_nifti
@@ -25,8 +26,7 @@ def nsd(engines: Engines) -> NsdScoring:
 
 def test_without_labels_there_is_nothing_to_compare(dice, datastore):
     summary = dice({}, datastore)
-    assert (summary["scored"], summary["images"]) == (0, 0)
-    assert "mean" not in summary
+    assert (summary["scored"], summary["dice"]) == (0, {"images": 0})
     assert "dice" not in datastore.get_image_info("case0")
 
 
@@ -40,7 +40,7 @@ def test_the_label_that_the_model_made_is_compared_with_the_one_that_was_accepte
     assert info["dice_details"]["by_label"] == pytest.approx(expected, abs=1e-4)
     assert info["dice"] == pytest.approx(np.mean(list(expected.values())), abs=1e-4)
     assert info["dice_details"]["against"] == "original"
-    assert summary["mean"] == pytest.approx(info["dice"])
+    assert summary["dice"] == {"images": 1, "mean": pytest.approx(info["dice"])}
     json.dumps(info, allow_nan=False)
 
 
@@ -75,13 +75,35 @@ def test_where_no_answer_was_kept_the_model_is_asked(dice, nsd, datastore, tmp_p
     assert info["dice_details"]["against"] == "model"
 
 
+def test_both_numbers_come_from_one_question_to_the_model(
+    engines, dice, nsd, datastore, tmp_path, monkeypatch
+):
+    save_label(datastore, tmp_path, 2)
+    dice({}, datastore)
+    nsd({}, datastore)
+    alone = datastore.get_image_info("case2")
+    asked = []
+    segment = Predictor.segment
+    monkeypatch.setattr(Predictor, "segment", lambda *given: asked.append(given) or segment(*given))
+    both = FullAgreement(SETTINGS, engines)
+    assert both({}, datastore)["unchanged"] == 1
+    assert not asked
+    dice({"again": True}, datastore)
+    for_one = len(asked)
+    summary = both({"again": True}, datastore)
+    assert len(asked) == 2 * for_one
+    info = datastore.get_image_info("case2")
+    assert (info["dice_details"], info["nsd_details"]) == (alone["dice_details"], alone["nsd_details"])
+    assert summary["nsd"] == {"images": 1, "mean": pytest.approx(info["nsd"])}
+
+
 def test_only_what_changed_is_compared_again(dice, datastore, tmp_path):
     save_label(datastore, tmp_path, 0)
     save_label(datastore, tmp_path, 1)
     assert (dice({}, datastore)["scored"], dice({}, datastore)["scored"]) == (2, 0)
     save_label(datastore, tmp_path, 1, "original")
     summary = dice({}, datastore)
-    assert (summary["scored"], summary["unchanged"], summary["images"]) == (1, 1, 2)
+    assert (summary["scored"], summary["unchanged"], summary["dice"]["images"]) == (1, 1, 2)
     assert dice({"again": True}, datastore)["scored"] == 2
 
 
@@ -100,6 +122,20 @@ def test_a_class_that_the_model_missed_counts_and_names_that_are_others_are_one_
     both = (truth["bright"] | truth["dark"]).astype(np.uint8)
     expected = {"bright, dark": pytest.approx(reference_dice(bright, both), abs=1e-4)}
     assert datastore.get_image_info("case0")["dice_details"]["by_label"] == expected
+
+
+def test_where_a_person_found_nothing(dice, datastore, tmp_path):
+    nothing = write_nifti(
+        tmp_path / "case0.nii.gz", np.zeros(rimmed(0).image.shape, np.uint8), rimmed(0).affine
+    )
+    datastore.save_label("case0", str(nothing), "final", {"label_info": LABEL_INFO})
+    assert dice({}, datastore)["dice"] == {"images": 0}
+    assert datastore.get_image_info("case0")["dice"] is None
+    save_label(datastore, tmp_path, 0, "original")
+    dice({}, datastore)
+    assert datastore.get_image_info("case0")["dice_details"]["by_label"] == {"bright": 0.0, "dark": 0.0}
+    datastore.save_label("case0", str(nothing), "original", {"label_info": LABEL_INFO})
+    assert dice({}, datastore)["dice"] == {"images": 1, "mean": 1.0}
 
 
 def test_a_label_that_cannot_be_read_is_named_and_stops_no_other(dice, datastore, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from lib.errors import EvaluationError
+from lib.scoring.agreement import FullAgreement
 from lib.scoring.methods import ALL, all_methods
 from tests.unit.scoring.conftest import SETTINGS, save_label
 
@@ -17,8 +18,11 @@ def test_the_names_that_clients_call_them(engines):
 def test_all_at_once_is_each_of_them(engines, datastore, tmp_path):
     save_label(datastore, tmp_path, 0)
     results = all_methods(SETTINGS, engines)[ALL]({}, datastore)
-    assert list(results) == ["annotation_stats", "dice", "nsd", "biosam2_uncertainty"]
-    assert [results[name]["scored"] for name in results] == [1, 1, 1, 3]
+    assert {name: found["scored"] for name, found in results.items()} == {
+        "annotation_stats": 1,
+        "agreement": 1,
+        "biosam2_uncertainty": 3,
+    }
     info = datastore.get_image_info("case0")
     assert {"annotation_stats", "dice", "nsd", "biosam2_uncertainty"} <= set(info)
 
@@ -26,11 +30,11 @@ def test_all_at_once_is_each_of_them(engines, datastore, tmp_path):
 def test_one_that_fails_stops_no_other(engines, datastore, monkeypatch):
     methods = all_methods(SETTINGS, engines)
 
-    def fail(options, datastore, engines):
+    def fail(self, options, datastore, engines):
         raise EvaluationError("not today")
 
-    monkeypatch.setattr(methods["dice"], "score", fail)
+    monkeypatch.setattr(FullAgreement, "score", fail)
     monkeypatch.setattr(methods["biosam2_uncertainty"], "score", lambda *_: {"scored": 0})
     results = methods[ALL]({}, datastore)
-    assert results["dice"] == {"error": "not today"}
+    assert results["agreement"] == {"error": "not today"}
     assert results["biosam2_uncertainty"] == {"scored": 0}

@@ -19,13 +19,11 @@ from monailabel.interfaces.datastore import Datastore
 from lib.datastores.labels import as_volume, open_label
 from lib.datastores.local import LocalFolder
 from lib.errors import ImageError, ImageTooLargeError
-from lib.http import json_object
+from lib.http import json_object, require_label_tag
 from lib.images.cache import ImageCache
 from lib.images.labels.polygons import require_polygons
 from lib.slides.opening import SLIDE_SUFFIXES, TIFF_SUFFIXES, open_slide
 
-# MONAI Label makes a folder of it.
-_TAG = re.compile(r"[\w-]{1,64}")
 # Images are files of one folder, whose name is the id and the type. Hidden files are never listed.
 _UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
 _MOST_CHARACTERS = 200
@@ -106,7 +104,7 @@ class Checks:
             BusyError: the DICOM store does not answer.
         """
         self._is_listed(label_id)
-        _require_tag(tag)
+        require_label_tag(tag)
         if self._datastore.get_label_uri(label_id, tag):
             return
         known = sorted(self._datastore.get_labels_by_image_id(label_id))
@@ -149,7 +147,7 @@ class Checks:
             LabelError: the label cannot be read, is empty, or is none of this image.
         """
         self.require_image(image_id)
-        _require_tag(tag)
+        require_label_tag(tag)
         uri = Path(self._datastore.get_image_uri(image_id))
         try:
             image = self._images.get(uri)
@@ -202,11 +200,6 @@ def _require_id(item_id: str) -> None:
             f"{item_id[:_MOST_CHARACTERS]!r} can be no id: an id is the name of a file without its type, "
             "without folders",
         )
-
-
-def _require_tag(tag: str) -> None:
-    if not _TAG.fullmatch(tag):
-        _refuse(HTTPStatus.BAD_REQUEST, f"the tag is {tag!r}; it must be a name of letters, digits, _ and -")
 
 
 def _refuse(status: HTTPStatus, reason: str) -> NoReturn:

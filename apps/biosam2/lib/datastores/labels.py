@@ -24,6 +24,8 @@ from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
 
 _MOST_OBJECTS = 255
+# The segment of a segmentation without any, where nobody said what was looked for.
+NOTHING = "nothing found"
 
 
 def open_label(path: Path, image: MedicalImage, label_info: Sequence[Mapping[str, Any]] | None) -> LabelMap:
@@ -35,7 +37,7 @@ def open_label(path: Path, image: MedicalImage, label_info: Sequence[Mapping[str
         label_info: what the client says of its values.
 
     Raises:
-        LabelError: it does not fit its image, is empty, or has more than 255 objects.
+        LabelError: it does not fit its image, or has more than 255 objects.
     """
     if path.suffix == ".bin":
         return _read_bytes(path, image, label_info)
@@ -58,8 +60,6 @@ def _read_bytes(path: Path, image: MedicalImage, label_info: Sequence[Mapping[st
         )
     array = content.reshape(image.shape, order="F")
     values = [int(value) for value in np.flatnonzero(np.bincount(content)) if value]
-    if not values:
-        raise LabelError("it has no foreground, all its voxels are 0: draw a label and save it again")
     return LabelMap(array, name_values(values, {}, label_info))
 
 
@@ -137,11 +137,18 @@ def new_segmentation(
     os.close(handle)
     path = Path(name)
     try:
-        write_dicom_seg(path, labels.array, image, files, describe_segments(labels.names, label_info))
+        names = labels.names or _expected_names(label_info)
+        write_dicom_seg(path, labels.array, image, files, describe_segments(names, label_info))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
     return path
+
+
+def _expected_names(label_info: Sequence[Mapping[str, Any]] | None) -> dict[int, str]:
+    """What was looked for and not found: DICOM wants a name where nothing is drawn as well."""
+    names = [str(item.get("name") or "").strip() for item in label_info or ()]
+    return dict(enumerate(filter(None, names), start=1)) or {1: NOTHING}
 
 
 def label_facts(

@@ -9,7 +9,6 @@ functions, which the server runs in threads, that check the request and then cal
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -26,16 +25,13 @@ from monailabel.interfaces.app import MONAILabelApp
 from pydantic import BeforeValidator, ValidationError
 
 from lib.engine.courtesy import Courtesy
-from lib.http import http_errors, json_object
+from lib.http import http_errors, json_object, require_label_tag
 from lib.infers.segmentation_answer import answer_with_segmentation
 
 _User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 
 # Keys that MONAI Label itself puts into a request: from a client they would replace what was checked.
 _RESERVED = ("image", "session", "description")
-
-# MONAI Label makes a folder of it when a request asks to save its answer.
-_LABEL_TAG = re.compile(r"[\w-]{1,64}")
 
 
 def install(server: FastAPI, app: MONAILabelApp, models: Collection[str], courtesy: Courtesy) -> None:
@@ -169,11 +165,7 @@ class _Guard:
             _refuse(
                 HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {model!r}"
             )
-        tag = params.get("label_tag", "original")
-        if not isinstance(tag, str) or not _LABEL_TAG.fullmatch(tag):
-            _refuse(
-                HTTPStatus.BAD_REQUEST, f"label_tag is {tag!r}; it must be a name of letters, digits, _ and -"
-            )
+        require_label_tag(params.get("label_tag", "original"))
         if session_id:
             self._check_session(session_id)
         elif file is None:

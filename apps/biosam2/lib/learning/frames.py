@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.errors import LabelError
 from lib.files import replacing, write_atomically
 from lib.images.labels.reading import read_labels
 from lib.images.medical_image import MedicalImage
@@ -98,6 +99,8 @@ def prepare_frames(case: Case, folder: Path, max_voxels: int) -> LabelledFrames:
     if not (target / "facts.json").is_file():
         image = read_image(case.image, max_voxels)
         labels = read_labels(case.label, image, list(case.label_info))
+        if not labels.names:
+            raise LabelError(f"nothing is drawn in {case.label.name}: there is no object to learn from")
         _write(target, image, labels.array, labels.names)
     facts = json.loads((target / "facts.json").read_text())
     return _from_facts(case.id, key, facts, target)

@@ -44,8 +44,8 @@ class Pair:
 def kept_pairs(image: MedicalImage, original: LabelMap, final: LabelMap) -> Iterator[Pair]:
     """The whole volume of each class in the label that the model made and in the one that was accepted.
 
-    Classes are matched by name. Where no name is in both, as when the model called an object something else,
-    all that is labelled is one class.
+    Classes are matched by name. Where both have objects and no name is in both, as when the model called an
+    object something else, all that is labelled is one class.
 
     Args:
         image: of both.
@@ -54,9 +54,10 @@ def kept_pairs(image: MedicalImage, original: LabelMap, final: LabelMap) -> Iter
     """
     names = sorted({*original.names.values(), *final.names.values()})
     shared = set(original.names.values()) & set(final.names.values())
-    for name in names if shared else ():
+    by_name = shared or not original.names or not final.names
+    for name in names if by_name else ():
         yield _pair(name, _class(original, name), _class(final, name), image)
-    if not shared:
+    if not by_name:
         label = ", ".join(sorted(set(final.names.values())))
         yield _pair(label, original.array != 0, final.array != 0, image)
 

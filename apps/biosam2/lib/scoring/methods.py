@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 
 from lib.engine.engines import Engines
 from lib.errors import BioSam2Error
-from lib.scoring.agreement import DiceScoring, NsdScoring
+from lib.scoring.agreement import DiceScoring, FullAgreement, NsdScoring
 from lib.scoring.annotation_stats import AnnotationStats
 from lib.scoring.method import Scoring
 from lib.scoring.options import ScoringOptions
@@ -30,14 +30,11 @@ def all_methods(settings: Settings, engines: Engines) -> dict[str, Scoring[Any]]
         engines: which weights are in service, and the folder of their scores.
     """
     # What is quick, and what people wait for, comes first.
-    methods: list[Scoring[Any]] = [
-        AnnotationStats(settings, engines),
-        DiceScoring(settings, engines),
-        NsdScoring(settings, engines),
-        UncertaintyScoring(settings, engines),
-    ]
-    everything = AllScoring(settings, engines, {method.name: method for method in methods})
-    return {method.name: method for method in [*methods, everything]}
+    stats, uncertainty = AnnotationStats(settings, engines), UncertaintyScoring(settings, engines)
+    everything = AllScoring(settings, engines, [stats, FullAgreement(settings, engines), uncertainty])
+    dice, nsd = DiceScoring(settings, engines), NsdScoring(settings, engines)
+    methods: list[Scoring[Any]] = [stats, dice, nsd, uncertainty, everything]
+    return {method.name: method for method in methods}
 
 
 class AllScoring(Scoring[ScoringOptions]):
@@ -49,17 +46,17 @@ class AllScoring(Scoring[ScoringOptions]):
         methods: to run, in this order.
     """
 
-    def __init__(self, settings: Settings, engines: Engines, methods: Mapping[str, Scoring[Any]]):
+    def __init__(self, settings: Settings, engines: Engines, methods: Sequence[Scoring[Any]]):
         super().__init__(ALL, "Every scoring, one after the other", settings, engines, ScoringOptions)
         self._methods = methods
 
     def score(self, options: ScoringOptions, datastore: Datastore, engines: Engines) -> dict[str, Any]:
         """Runs the methods; one that fails stops no other."""
         results: dict[str, Any] = {}
-        for name, method in self._methods.items():
+        for method in self._methods:
             try:
-                results[name] = method.score(method.options(options.model_dump()), datastore, engines)
+                results[method.name] = method.score(method.options(options.model_dump()), datastore, engines)
             except BioSam2Error as error:
-                results[name] = {"error": str(error)}
-                logger.error("%s: %s", name, error)
+                results[method.name] = {"error": str(error)}
+                logger.error("%s: %s", method.name, error)
         return results

@@ -161,12 +161,20 @@ def test_tags_that_a_file_of_the_world_may_lack(tmp_path):
     np.testing.assert_array_equal(read_labels(tmp_path / "label.dcm", image).array, labels)
 
 
+def test_a_label_without_anything_drawn(tmp_path):
+    series, image = opened(tmp_path, *GRIDS["LPS"])
+    path, segments = tmp_path / "label.dcm", describe_segments(NAMES)
+    write_dicom_seg(path, np.zeros(image.shape, np.uint8), image, series.files, segments)
+    found = hd.seg.segread(path)
+    assert [segment.SegmentLabel for segment in found.SegmentSequence] == list(NAMES.values())
+    assert not found.pixel_array.any()
+    assert read_labels(path, image).names == {}
+
+
 def test_what_cannot_be_a_segmentation_is_refused(tmp_path):
     series, image = opened(tmp_path, *GRIDS["LPS"])
     labels, _ = drawn(image.affine, image.shape)
     path, segments = tmp_path / "label.dcm", describe_segments(NAMES)
-    with pytest.raises(LabelError, match="no foreground"):
-        write_dicom_seg(path, np.zeros_like(labels), image, series.files, segments)
     with pytest.raises(LabelError, match=r"the label is \(44, 50, 23\) and its image \(44, 50, 24\)"):
         write_dicom_seg(path, labels[:, :, 1:], image, series.files, segments)
     with pytest.raises(LabelError, match="24 slices and the DICOM series 23"):

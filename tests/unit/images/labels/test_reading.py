@@ -50,10 +50,18 @@ def test_values_beyond_16_bits_keep_their_names(image, nifti):
     assert (found.array == 2).sum() == 30
 
 
+def test_where_nothing_is_drawn_there_are_no_names(image, nifti):
+    found = read_labels(nifti(np.zeros((4, 5, 6), np.uint8), np.eye(4)), image(np.eye(4), (4, 5, 6)))
+    assert (found.names, found.array.shape, found.array.any()) == ({}, (4, 5, 6), False)
+    with pytest.raises(LabelError, match=r"label\.nii\.gz: it lies elsewhere in space"):
+        away = np.eye(4)
+        away[:3, 3] = 500
+        read_labels(nifti(np.zeros((4, 5, 6), np.uint8), away), image(np.eye(4), (4, 5, 6)))
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((4, 5, 6), np.uint8), r"label\.nii\.gz: it has no foreground, all its voxels are 0: draw"),
         (np.full((4, 5, 6), np.nan, np.float32), r"label\.nii\.gz: it has NaN"),
         (np.full((4, 5, 6), 0.5, np.float32), r"label\.nii\.gz: it has values that are no whole numbers"),
         (np.full((4, 5, 6), -3, np.int16), r"label\.nii\.gz: it has negative values"),

@@ -41,6 +41,7 @@ def write_dicom_seg(
 ) -> str:
     """Writes a label map as a BINARY segmentation of a series; slices where nothing is drawn are left out.
 
+    Where nothing is drawn at all every slice has an empty frame: DICOM wants at least one.
     Segments are numbered from 1 in ascending order of their values.
 
     Args:
@@ -48,18 +49,16 @@ def write_dicom_seg(
         labels: uint8 (I, J, K) on the image's grid, 0 for background.
         image: the series as it was opened.
         files: of the series, in any order; or the one file of many frames.
-        segments: all values that are present.
+        segments: all values that are present, and at least one.
 
     Returns:
         The segmentation's Series Instance UID.
 
     Raises:
-        LabelError: for an empty label map, one of another size, or a series that is not the image.
+        LabelError: for a label map of another size, or a series that is not the image.
     """
     if labels.shape != image.shape:
         raise LabelError(f"the label is {labels.shape} and its image {image.shape}: save it on its image")
-    if not segments or not labels.any():
-        raise LabelError("it has no foreground, all its voxels are 0: draw a label and save it again")
     sources = source_headers(files, image)
     numbered = np.zeros(256, np.uint8)
     for number, segment in enumerate(segments, 1):
@@ -93,6 +92,7 @@ def _segmentation(
         content_label="SEGMENTATION",
         content_description=DESCRIPTION,
         transfer_syntax_uid=ExplicitVRLittleEndian,
+        omit_empty_frames=bool(frames.any()),
         series_description=DESCRIPTION,
     )
 

@@ -50,6 +50,9 @@ def read_labels(
         image: the image it belongs to.
         label_info: what the datastore keeps of the label, ``[{"name": "spleen", "idx": 1}, ...]``.
 
+    Returns:
+        The label; without names where nothing is drawn in it, as somebody saves who found nothing.
+
     Raises:
         LabelError: with the file's name, what does not fit, and what to do.
     """
@@ -72,12 +75,11 @@ def read_labels(
 def _label_map(path: Path, image: MedicalImage, label_info: Sequence[Mapping[str, Any]] | None) -> LabelMap:
     found = _reader(path)(path, image)
     labels, numbers = as_labels(found.array)
-    if not numbers:
-        raise LabelError("it has no foreground, all its voxels are 0: draw a label and save it again")
     named = name_values(list(numbers.values()), found.names, None if found.has_instances else label_info)
     names = {value: named[number] for value, number in numbers.items()}
     array = on_image_grid(replace(found, array=labels), image)
-    names = _present(array, names, path)
+    if names:
+        names = _present(array, names, path)
     if image.is_2d and len(names) == 1 and not found.has_instances:
         pieces = split_instances(array)
         if pieces is not None:
