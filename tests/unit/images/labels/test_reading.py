@@ -53,10 +53,11 @@ def test_values_beyond_16_bits_keep_their_names(image, nifti):
 def test_where_nothing_is_drawn_there_are_no_names(image, nifti):
     found = read_labels(nifti(np.zeros((4, 5, 6), np.uint8), np.eye(4)), image(np.eye(4), (4, 5, 6)))
     assert (found.names, found.array.shape, found.array.any()) == ({}, (4, 5, 6), False)
+    away = np.eye(4)
+    away[:3, 3] = 500
+    far = nifti(np.zeros((4, 5, 6), np.uint8), away)
     with pytest.raises(LabelError, match=r"label\.nii\.gz: it lies elsewhere in space"):
-        away = np.eye(4)
-        away[:3, 3] = 500
-        read_labels(nifti(np.zeros((4, 5, 6), np.uint8), away), image(np.eye(4), (4, 5, 6)))
+        read_labels(far, image(np.eye(4), (4, 5, 6)))
 
 
 @pytest.mark.parametrize(
