@@ -1,5 +1,7 @@
 """What is known of a store, and how often it is asked."""
 
+import threading
+
 import numpy as np
 import pydicom
 import pytest
@@ -136,6 +138,66 @@ def test_a_segmentation_of_nothing_is_passed_over(contents, pacs):
     dataset.save_as(pacs.folder / "drawn.dcm")
     pacs.store.add((pacs.folder / "drawn.dcm").read_bytes())
     assert contents.now().labels == {}
+
+
+@pytest.mark.parametrize("fault", ["gone", "odd", "no header"])
+def test_a_segmentation_that_the_store_cannot_serve_is_passed_over(
+    contents, client, pacs, monkeypatch, caplog, fault
+):
+    bad = pacs.draw(LABEL, {1: "a", 2: "b"}).SeriesInstanceUID
+    good = pacs.draw(LABEL, {1: "a", 2: "b"}, pacs.mr)
+    ask = client.retrieve_series_metadata
+
+    def answer(study, uid):
+        if uid == bad and fault == "gone":
+            return ask(study, "1.2.3.4")
+        found = ask(study, uid)
+        if uid == bad and fault == "odd":
+            found[0]["00620002"]["Value"][0]["00620004"] = {"vr": "US", "Value": ["one"]}
+        return ["no header"] if uid == bad and fault == "no header" else found
+
+    monkeypatch.setattr(client, "retrieve_series_metadata", answer)
+    found = contents.now()
+    assert [drawn.uid for drawn in found.labels[pacs.mr.series_uid]] == [good.SOPInstanceUID]
+    assert (len(found.images), list(found.labels)) == (2, [pacs.mr.series_uid])
+    contents.forget()
+    contents.now()
+    assert caplog.text.count(f"The segmentation {bad} cannot be had") == 1
+    # It may have been repaired: nobody need start the server again.
+    monkeypatch.undo()
+    contents.forget()
+    assert set(contents.now().labels) == {pacs.ct.series_uid, pacs.mr.series_uid}
+
+
+def test_an_odd_number_that_nobody_wants_to_know_hides_no_series(contents, client, monkeypatch):
+    search = client.search_for_series
+
+    def odd(**options):
+        return [{**item, "00200011": {"vr": "IS", "Value": ["one"]}} for item in search(**options)]
+
+    monkeypatch.setattr(client, "search_for_series", odd)
+    assert len(contents.now().images) == 2
+
+
+def test_what_was_stored_during_a_listing_is_in_the_next(contents, client, pacs, monkeypatch):
+    search = client.search_for_series
+    asked, answered = threading.Event(), threading.Event()
+
+    def late(**options):
+        found = search(**options)
+        asked.set()
+        answered.wait(30)
+        return found
+
+    monkeypatch.setattr(client, "search_for_series", late)
+    listing = threading.Thread(target=contents.now)
+    listing.start()
+    assert asked.wait(30)
+    pacs.draw(LABEL, {1: "a", 2: "b"})
+    contents.forget()
+    answered.set()
+    listing.join()
+    assert list(contents.now().labels) == [pacs.ct.series_uid]
 
 
 def test_pages_are_put_together(contents, pacs, monkeypatch):

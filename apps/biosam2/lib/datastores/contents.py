@@ -20,6 +20,7 @@ from typing import Any
 import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 
 from lib.datastores.segmentations import Segmentation, read_segmentation
 from lib.errors import BusyError
@@ -42,6 +43,10 @@ NO_PICTURES = frozenset(
 )
 _FIELDS = ["StudyDate", "StudyTime", "Modality", "PatientID", "RetrieveURL", "StudyInstanceUID"]
 _ASKED = [*_FIELDS, "SeriesDescription", "NumberOfSeriesRelatedInstances"]
+# As JSON has them. A store sends others as well, and pydicom takes offence at any that is no number.
+_TAGS = frozenset(f"{tag_for_keyword(name):08X}" for name in ("SeriesInstanceUID", *_ASKED))
+# What comes of a header that is not as DICOM has it.
+_NO_HEADER = (ValueError, TypeError, KeyError, AttributeError)
 _UNKNOWN = "UNK"
 
 
@@ -96,12 +101,15 @@ class StoreContents:
         self._filter = search_filter
         self._known = known
         self._clock = clock
+        # Set while the last answer may lack what was stored since: also what was stored during the asking.
+        self._outdated = threading.Event()
         # Guards all below; held while the store is asked, so that many who want to know ask once.
         self._lock = threading.Lock()
         self._contents: Contents | None = None
         self._until = 0.0
         self._failure = ""
         self._references: dict[str, list[dict[str, Any]]] | None = None
+        self._passed_over: set[str] = set()
 
     @property
     def last(self) -> Contents:
@@ -115,13 +123,14 @@ class StoreContents:
             BusyError: the store does not answer.
         """
         with self._lock:
-            if self._clock() >= self._until:
+            if self._outdated.is_set() or self._clock() >= self._until:
                 self._ask_again()
             if self._failure or self._contents is None:
                 raise BusyError(self._failure)
             return self._contents
 
     def _ask_again(self) -> None:
+        self._outdated.clear()
         start = self._clock()
         try:
             with store_errors(self._client):
@@ -135,7 +144,7 @@ class StoreContents:
 
     def forget(self) -> None:
         """Makes the next question go to the store: something was stored."""
-        self._until = 0.0
+        self._outdated.set()
 
     def find(self, uid: str) -> ImageSeries | None:
         """A series that can be segmented, also one that the filter leaves out; None where there is none.
@@ -175,7 +184,7 @@ class StoreContents:
             page = self._client.search_for_series(
                 search_filters=dict(filters), fields=_ASKED, limit=_PAGE, offset=len(found)
             )
-            datasets = [Dataset.from_json(item) for item in page]
+            datasets = [Dataset.from_json({tag: item[tag] for tag in _TAGS & item.keys()}) for item in page]
             new = {_text(item, "SeriesInstanceUID"): item for item in datasets}
             if not new.keys() - found.keys():
                 return list(found.values())
@@ -191,18 +200,26 @@ class StoreContents:
             for series in listed:
                 study, uid = _text(series, "StudyInstanceUID"), _text(series, "SeriesInstanceUID")
                 key = f"{uid} {_text(series, 'NumberOfSeriesRelatedInstances')}"
-                if key not in known:
-                    known[key] = self._ask_for_references(study, uid, seen)
-                found += [Segmentation(**item) for item in known[key]]
+                if key not in known and (drawn := self._ask_for_references(study, uid, seen)) is not None:
+                    known[key] = drawn
+                found += [Segmentation(**item) for item in known.get(key, ())]
         finally:
             # Once for all that are new, also where the store stops answering among them.
             if len(known) > before:
                 write_atomically(self._known, json.dumps(known, indent=1).encode())
         return found
 
-    def _ask_for_references(self, study: str, uid: str, seen: float) -> list[dict[str, Any]]:
-        metadata = self._client.retrieve_series_metadata(study, uid)
-        read = [read_segmentation(_header(item), study, uid, seen) for item in metadata]
+    def _ask_for_references(self, study: str, uid: str, seen: float) -> list[dict[str, Any]] | None:
+        """What a new series of segmentations holds; None where it cannot be had now, which hides no other."""
+        try:
+            metadata = self._client.retrieve_series_metadata(study, uid)
+            read = [read_segmentation(_header(item), study, uid, seen) for item in metadata]
+        except (requests.HTTPError, *_NO_HEADER) as error:
+            # It is asked for with each listing, and named once.
+            level = logging.DEBUG if uid in self._passed_over else logging.WARNING
+            logger.log(level, "The segmentation %s cannot be had and is passed over: %s", uid, error)
+            self._passed_over.add(uid)
+            return None
         drawn = [item.as_json() for item in read if item is not None]
         if not drawn:
             logger.warning("The segmentation %s names no series that it was drawn on: it is ignored", uid)
