@@ -57,6 +57,23 @@ def test_every_place_is_the_one_that_brute_force_finds(seed: int) -> None:
     assert sorted(chosen) == list(range(12))
 
 
+@pytest.mark.parametrize("at_once", [1, 40, 1 << 22])
+def test_of_many_labelled_the_nearest_counts_however_many_fit_into_memory(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diversity, "PRODUCTS", at_once)
+    rng = np.random.default_rng(7)
+    points, centres = rng.normal(size=(30, 6)), rng.normal(size=(17, 6))
+    apart = [min(float(np.sqrt(((point - one) ** 2).sum())) for one in centres) for point in points]
+    assert k_centre(points, centres)[0] == (int(np.argmax(apart)), pytest.approx(max(apart)))
+
+
+def test_an_image_equal_to_a_labelled_one_is_at_no_distance_from_it() -> None:
+    points = np.random.default_rng(3).normal(size=(5, 64))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    assert k_centre(points, points.copy()) == [(place, 0.0) for place in range(5)]
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_it_is_at_most_twice_as_far_as_the_best_possible_choice(seed: int) -> None:
     """The bound of Gonzalez 1985, against all choices of three of eleven."""
