@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from lib.engine.fair_lock import FairLock
 from lib.engine.registry import DeviceType
 from lib.errors import DeviceError
 from lib.settings import Precision
@@ -21,8 +21,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Runtime:
     """One device: its number format and its lock.
 
-    A network is used under the lock only, one step (a frame encoded, a mask decoded) at a time, so that a
-    click is never behind more than one step of somebody else's propagation.
+    A network is used under the lock only, one step (a frame encoded, a mask decoded) at a time and in turn,
+    so that a click is never behind more than one step of each propagation.
 
     Args:
         device: a torch device.
@@ -37,7 +37,7 @@ class Runtime:
             raise DeviceError("precision fp16 does not run on a CPU; use auto, fp32 or bf16")
         self.device = device
         self.dtype = _best_dtype(device) if precision == "auto" else _DTYPES[precision]
-        self._lock = threading.Lock()
+        self._lock = FairLock()
 
     @property
     def type(self) -> DeviceType:
