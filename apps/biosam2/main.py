@@ -25,6 +25,7 @@ from lib.engine.engines import Engines
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
 from lib.infers import endpoints as infer_endpoints
+from lib.infers.by_id import by_id
 from lib.infers.slide_task import answer_slide
 from lib.infers.task import Services
 from lib.infers.tasks import all_tasks, slide_tasks
@@ -121,6 +122,12 @@ class BioSam2App(MONAILabelApp):
         except BioSam2Error as error:
             logger.error("No network is loaded yet: %s", error)
         super().on_init_complete()
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Segments an image of the datastore, or one that a client sent."""
+        asked, store = by_id(request, datastore or self._datastore)
+        found: dict[str, Any] = super().infer(asked, store)
+        return found
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Polygons on a slide, for QuPath and the Digital Slide Archive."""

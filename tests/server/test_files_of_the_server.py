@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import requests
 
@@ -162,3 +164,33 @@ def test_an_image_that_is_a_link_in_the_datastore_is_served(client: Client) -> N
     prompts = {"foreground": [ct.click("lesion")], "result_extension": ".nrrd"}
     linked = client.segment("biosam2_point", "ct_linked", prompts)
     assert (linked.mask == client.segment("biosam2_point", "ct", prompts).mask).all()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_an_image_with_the_name_of_something_beside_the_server(
+    client: Client, server: Server, kind: str
+) -> None:
+    expected = client.segment("biosam2_point", "mr", CLICK).mask
+    beside = server.workdir / "mr"
+    if kind == "folder":
+        beside.mkdir()
+    else:
+        beside.write_text("no image")
+    try:
+        answer = client.segment("biosam2_point", "mr", CLICK)
+    finally:
+        beside.rmdir() if kind == "folder" else beside.unlink()
+    np.testing.assert_array_equal(answer.mask, expected)
+
+
+def test_an_upload_whose_name_is_nothing_but_ending(client: Client, tmp_path: Path) -> None:
+    upload = studies.write_nifti(tmp_path / "own.nii.gz", MR.image, MR.affine)
+    for name, status in ((f"x.{'a' * 240}.nii.gz", 400), (f"{'1.234' * 12}.nii.gz", 200)):
+        with upload.open("rb") as content:
+            answer = requests.post(
+                f"{client.url}/infer/biosam2_point",
+                data={"params": json.dumps(CLICK)},
+                files={"file": (name, content)},
+                timeout=LIMIT_S,
+            )
+        assert answer.status_code == status, answer.text[:300]

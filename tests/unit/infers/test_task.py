@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.infers.task import _extension, _without_uploaded_label, devices
+from lib.infers.task import _extension, _said, devices
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,9 @@ from lib.infers.task import _extension, _without_uploaded_label, devices
         ("1.2.840.nrrd", ".nrrd"),
         ("a.seg.nrrd", ".seg.nrrd"),
         ("a.png", ".png"),
+        ("A.PNG", ".png"),
+        ("VOL.NII.GZ", ".nii.gz"),
+        ("IM0001.DCM", ".nii.gz"),
         ("series", ".nii.gz"),
         ("echo.dcm", ".nii.gz"),
     ],
@@ -23,9 +26,13 @@ def test_a_mask_gets_the_file_type_of_its_image(name, extension):
     assert _extension(Path(name)) == extension
 
 
+def test_null_says_nothing():
+    assert _said({"label": None, "largest_component": None, "slice": 0}) == {"slice": 0}
+
+
 def test_the_label_of_a_request_is_a_name_and_never_an_uploaded_file():
-    assert _without_uploaded_label({"label": "liver", "a": 1}) == {"label": "liver", "a": 1}
-    assert _without_uploaded_label({"label": "/tmp/x.nii.gz", "a": 1}) == {"a": 1}
+    assert _said({"label": "liver", "a": 1}) == {"label": "liver", "a": 1}
+    assert _said({"label": "/tmp/x.nii.gz", "a": 1}) == {"a": 1}
 
 
 def test_viewers_are_offered_the_devices_there_are_and_the_set_one_first():

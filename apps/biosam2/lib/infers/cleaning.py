@@ -29,12 +29,20 @@ def cleaned(
     return mask
 
 
-def cleaned_labels(labels: NDArray[np.uint8], request: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """A label map (I, J, K), each label cleaned by itself; a hole that holds another label keeps it."""
+def cleaned_labels(
+    labels: NDArray[np.uint8], request: Mapping[str, Any], seeds: Mapping[int, Iterable[Sequence[int]]]
+) -> NDArray[np.uint8]:
+    """A label map (I, J, K), each label cleaned by itself; a hole that holds another label keeps it.
+
+    Args:
+        labels: the map.
+        request: with the defaults of the task.
+        seeds: voxels (i, j, k) of the clicks on each label's object.
+    """
     if not (request["largest_component"] or request["fill_holes"]):
         return labels
     result = np.zeros_like(labels)
     for value in np.unique(labels[labels > 0]):
-        mask = cleaned(labels == value, request)
+        mask = cleaned(labels == value, request, seeds.get(int(value), ()))
         result[mask & ((labels == 0) | (labels == value))] = value
     return result

@@ -32,6 +32,8 @@ _User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 
 # Keys that MONAI Label itself puts into a request: from a client they would replace what was checked.
 _RESERVED = ("image", "session", "description")
+# Bytes that a file system has for a name are 255, and some of them are MONAI Label's own.
+_LONGEST_ENDING = 200
 
 
 def install(server: FastAPI, app: MONAILabelApp, models: Collection[str], courtesy: Courtesy) -> None:
@@ -166,6 +168,8 @@ class _Guard:
                 HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {model!r}"
             )
         require_label_tag(params.get("label_tag", "original"))
+        if file is not None:
+            _check_name(file.filename or "")
         if session_id:
             self._check_session(session_id)
         elif file is None:
@@ -184,9 +188,8 @@ class _Guard:
                 HTTPStatus.BAD_REQUEST, "the request names no image; send ?image=<id>, a file or a session_id"
             )
         try:
-            # MONAI Label takes whatever exists as a path; an id of the datastore never is one.
             with http_errors():
-                found = not Path(image).exists() and self.app.datastore().get_image_uri(image)
+                found = not Path(image).is_absolute() and self.app.datastore().get_image_uri(image)
         except (OSError, ValueError, KeyError) as error:
             _refuse(HTTPStatus.NOT_FOUND, f"the image {image!r} cannot be had from the datastore: {error}")
         if not found:
@@ -194,6 +197,13 @@ class _Guard:
                 HTTPStatus.NOT_FOUND,
                 f"there is no image {image!r} in the datastore; /datastore/ lists the ids",
             )
+
+
+def _check_name(name: str) -> None:
+    """MONAI Label's temporary file gets all endings of the client's."""
+    endings = "".join(Path(name).suffixes)
+    if len(endings.encode(errors="replace")) > _LONGEST_ENDING:
+        _refuse(HTTPStatus.BAD_REQUEST, f"the file's name ends with {endings[:40]!r}...: send a shorter one")
 
 
 def _refuse(status: HTTPStatus, reason: str) -> NoReturn:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lib.errors import PromptError
 from lib.prompts.parsing import parse_prompts
+from lib.prompts.parsing.objects import checked_name
 from lib.prompts.parsing.values import number, sequence, shown, vector, whole
 from lib.prompts.types import ObjectPrompts
 from lib.slides.slide import Slide
@@ -91,6 +92,7 @@ def read_request(request: Mapping[str, Any], slide: Slide, labels: Sequence[str]
     label = request.get("label") or names[0]
     if not isinstance(label, str):
         raise PromptError(f"label is {shown(label)}; expected the name of a class")
+    checked_name(label)
     regions = _tiles(request.get("wsi_tiles"), slide)
     if not regions and (region := _region(request, slide)) is not None:
         regions = [region]

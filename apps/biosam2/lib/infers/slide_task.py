@@ -161,7 +161,7 @@ def answer_slide(
 def _with_image(request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
     """The request with the path of its image, or with pixels where only an archive has the file."""
     name = request["image"]
-    if Path(name).exists():
+    if Path(name).is_absolute():
         return dict(request)
     try:
         path = datastore.get_image_uri(name)

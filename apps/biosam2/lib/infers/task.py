@@ -21,10 +21,14 @@ from lib.images.cache import ImageCache
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import known_extension, write_mask
 from lib.prompts.parsing import parse_prompts
+from lib.prompts.parsing.values import flag
 from lib.prompts.types import PromptSet
 from lib.settings import Settings
 from lib.transforms.frames import FrameStack
 from lib.transforms.windowing import Window
+
+# Options of a request that are true or false.
+_FLAGS = ("largest_component", "fill_holes", "result_compress")
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         """
         with http_errors():
             watch = Stopwatch()
-            case = self._open({**self._defaults(), **_without_uploaded_label(request)})
+            case = self._open({**self._defaults(), **_said(request)})
             watch.lap("pre")
             result = self.segment(case)
             watch.lap("infer")
@@ -159,9 +163,11 @@ class SegmentTask(InferTask):  # type: ignore[misc]
 
     def _defaults(self) -> dict[str, Any]:
         """The task's own options, where a list of choices stands for its first."""
-        return {name: value[0] if isinstance(value, list) else value for name, value in self.config().items()}
+        own = {name: value[0] if isinstance(value, list) else value for name, value in self.config().items()}
+        return {"result_compress": False, **own}
 
-    def _open(self, request: Mapping[str, Any]) -> Case:
+    def _open(self, request: dict[str, Any]) -> Case:
+        request.update({name: flag(request[name], name) for name in _FLAGS})
         image = self._services.images.get(request["image"])
         window = image.window(request.get("window"))
         prompts = parse_prompts(
@@ -180,7 +186,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
 
     @staticmethod
     def _write(case: Case, result: Segmentation) -> Path:
-        compress = bool(case.request.get("result_compress"))
+        compress = case.request["result_compress"]
         return write_mask(result.labels, case.image, case.extension, compress, case.prompts.label_names)
 
     @staticmethod
@@ -202,16 +208,22 @@ def devices(preferred: str) -> list[str]:
     return [first, *(name for name in available_devices() if name != first)]
 
 
-def _without_uploaded_label(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The request without an uploaded label map: its path stands where the label's name is meant to."""
-    return {
-        key: value for key, value in request.items() if key != "label" or not Path(str(value)).is_absolute()
-    }
+def _said(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request without what is null, which says nothing, and without an uploaded label map.
+
+    MONAI Label puts its path where the label's name is meant to stand.
+    """
+    said = {key: value for key, value in request.items() if value is not None}
+    if Path(str(said.get("label", ""))).is_absolute():
+        del said["label"]
+    return said
 
 
 def _extension(path: Path) -> str:
     """The file type of an image, which its mask gets too; NIfTI for a folder of DICOM files."""
+    name = path.name.lower()
     for double in (".nii.gz", ".seg.nrrd"):
-        if path.name.endswith(double):
+        if name.endswith(double):
             return double
-    return path.suffix if path.suffix not in ("", ".dcm") else ".nii.gz"
+    suffix = Path(name).suffix
+    return suffix if suffix not in ("", ".dcm") else ".nii.gz"

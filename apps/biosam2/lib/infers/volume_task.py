@@ -35,8 +35,12 @@ class VolumeTask(SegmentTask):
             by_slice[index][number] = result
         values = [item.index for item in objects]
         labels = case.frames.to_volume({k: _label_map(found, values) for k, found in by_slice.items()})
+        clicks = {
+            item.index: [tuple(map(round, point.ijk)) for point in item.points if point.positive]
+            for item in objects
+        }
         return Segmentation(
-            labels=cleaned_labels(labels, case.request),
+            labels=cleaned_labels(labels, case.request, clicks),
             scores={item.label: _mean_score(by_slice, number) for number, item in enumerate(objects)},
             params={
                 "axis": case.prompts.axis,

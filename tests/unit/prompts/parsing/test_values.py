@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lib.errors import PromptError
-from lib.prompts.parsing.values import number, sequence, shown, vector, whole
+from lib.prompts.parsing.values import flag, number, sequence, shown, vector, whole
 
 
 @pytest.mark.parametrize("value", [3, 3.0, np.float32(3), np.int64(3)])
@@ -22,6 +22,18 @@ def test_a_number_is_refused_with_its_field_and_value(value):
 @pytest.mark.parametrize(("value", "rounded"), [(2.4, 2), (2.5, 3), (3.5, 4), (-0.5, 0), (-0.6, -1)])
 def test_whole_numbers_round_halves_up(value, rounded):
     assert whole(value, "slice") == rounded
+
+
+@pytest.mark.parametrize("value", [True, np.True_, 1])
+def test_yes(value):
+    assert flag(value, "fill_holes") is True
+
+
+@pytest.mark.parametrize("value", ["false", "", None, 2, 0.5, [], [True], float("nan")])
+def test_what_is_neither_yes_nor_no_is_refused(value):
+    assert flag(False, "fill_holes") is False
+    with pytest.raises(PromptError, match=r"fill_holes is .*; expected true or false"):
+        flag(value, "fill_holes")
 
 
 def test_none_is_an_empty_list_and_an_array_is_a_list():

@@ -1,5 +1,6 @@
 """Which prompts belong to which object: the dialects' keys, read into one draft for each object."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from lib.prompts.types import MAX_OBJECTS, Point
 
 DEFAULT_LABEL = "object"
 MAX_NAME = 200  # characters: a name goes back to the client, in answers and in error messages
+
+_NO_TEXT = ("Cc", "Cs")  # Unicode's control characters and surrogates, which XML and UTF-8 have not
 
 # Keys of a request that are never the name of a label, whatever their value: those of MONAI Label's server
 # and of its clients, and our own.
@@ -162,7 +165,7 @@ def _add_boxes(
         for name, value in by_label.items():
             found = read_boxes(value, f"boxes[{shown(name)}]", grid)
             if found:
-                drafts.setdefault(_checked_name(name), Draft(name)).boxes.extend(found)
+                drafts.setdefault(checked_name(name), Draft(name)).boxes.extend(found)
         boxes += _read_own_boxes({**request, "boxes": None}, grid)
     else:
         boxes += _read_own_boxes(request, grid)
@@ -196,7 +199,7 @@ def _by_label(
     ]
     if len(names) > MAX_OBJECTS:
         raise PromptError(f"{len(names)} labels have points; at most {MAX_OBJECTS} are allowed at once.")
-    return {_checked_name(name): reader.read(request[name], name) for name in names}
+    return {checked_name(name): reader.read(request[name], name) for name in names}
 
 
 def _is_list_of_lists(value: Any) -> bool:
@@ -207,11 +210,18 @@ def _is_list_of_lists(value: Any) -> bool:
     )
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
+    """The name of a label, which answers and files can hold.
+
+    Raises:
+        PromptError: It is too long, or has control characters or halves of characters.
+    """
     if len(name) > MAX_NAME:
         raise PromptError(
             f"The label {shown(name)} has {len(name)} characters; at most {MAX_NAME} are allowed."
         )
+    if any(unicodedata.category(character) in _NO_TEXT for character in name):
+        raise PromptError(f"The label {shown(name)} has characters that are no text; rename it.")
     return name
 
 
@@ -225,7 +235,7 @@ def _asked_label(request: Mapping[str, Any], labels: Sequence[str]) -> str | Non
     if label is not None and not isinstance(label, str):
         raise PromptError(f"label is {shown(label)}; expected the name of a label.")
     if label:
-        return _checked_name(label)
+        return checked_name(label)
     classes = request.get("label_prompt")
     classes = sequence(classes if isinstance(classes, list | tuple) else [classes], "label_prompt", "a list")
     values = [whole(value, "label_prompt") for value in classes if value is not None]

@@ -1,4 +1,4 @@
-"""Numbers out of JSON, or a ``PromptError`` that names the field, its value and what is expected."""
+"""Values out of JSON, or a ``PromptError`` that names the field, its value and what is expected."""
 
 import math
 import numbers
@@ -37,6 +37,17 @@ def number(value: Any, name: str) -> float:
         if math.isfinite(result):
             return result
     raise PromptError(f"{name} is {shown(value)}; expected a finite number.")
+
+
+def flag(value: Any, name: str) -> bool:
+    """A yes or no; text is refused, for "false" would be a yes.
+
+    Raises:
+        PromptError: It is neither.
+    """
+    if isinstance(value, bool | np.bool_ | int) and value in (0, 1):
+        return bool(value)
+    raise PromptError(f"{name} is {shown(value)}; expected true or false.")
 
 
 def sequence(value: Any, name: str, expected: str) -> Sequence[Any]:
