@@ -124,7 +124,7 @@ def objects_of(item: Item, label: NDArray[np.int32]) -> Iterator[tuple[int, Mask
 
 def prompts_for(truth: Mask, rng: np.random.Generator) -> dict[str, FramePrompts]:
     """A box as a hand draws it, and one click anywhere on the object."""
-    box = FramePrompts(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), box=jittered_box(truth, rng))
+    box = FramePrompts.of_box(jittered_box(truth, rng))
     return {BOX: box, CLICK: FramePrompts(random_clicks(truth, 1, rng), np.ones(1, np.int32))}
 
 

@@ -46,8 +46,16 @@ def test_frame_prompts_have_the_shapes_and_dtypes_that_the_engine_takes():
 
 
 def test_frame_prompts_may_be_a_box_alone():
-    frame = FramePrompts([], [], box=[0, 1, 2, 3])
+    frame = FramePrompts.of_box([0, 1, 2, 3])
     assert frame.points.shape == (0, 2)
+    assert frame.box.tolist() == [0, 1, 2, 3]
+    assert frame.has_positive
+
+
+def test_frame_prompts_may_be_a_mask_alone():
+    frame = FramePrompts.of_mask(np.eye(3))
+    assert (frame.points.shape, frame.labels.shape, frame.box) == ((0, 2), (0,), None)
+    assert frame.mask.tolist() == np.eye(3, dtype=bool).tolist()
     assert frame.has_positive
 
 

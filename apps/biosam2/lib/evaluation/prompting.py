@@ -67,12 +67,11 @@ class Drawing:
             PromptError: the mask is empty.
         """
         rng = self.source(value, frame, prompt.kind, prompt.clicks)
-        nothing = np.zeros((0, 2), np.float32)
         if prompt.kind == "mask":
-            return FramePrompts(nothing, np.zeros(0, np.int32), mask=mask)
+            return FramePrompts.of_mask(mask)
         if prompt.kind == "box":
             box = jittered_box(mask, rng, self.jitter) if self.jitter else tight_box(mask)
-            return FramePrompts(nothing, np.zeros(0, np.int32), box=box)
+            return FramePrompts.of_box(box)
         return FramePrompts(random_clicks(mask, prompt.clicks, rng), np.ones(prompt.clicks, np.int32))
 
     def source(self, *purpose: object) -> np.random.Generator:

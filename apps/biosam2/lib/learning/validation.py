@@ -67,9 +67,7 @@ class Target:
         prompts = {
             CLICK: _clicks(random_clicks(truth, 1, rng)),
             CLICKS: _clicks(random_clicks(truth, 3, rng)),
-            BOX: FramePrompts(
-                np.zeros((0, 2), np.float32), np.zeros(0, np.int32), box=jittered_box(truth, rng)
-            ),
+            BOX: FramePrompts.of_box(jittered_box(truth, rng)),
         }
         far = _far_click(truth)
         return {**prompts, FAR: _clicks(np.array([far]))} if far is not None else prompts

@@ -11,6 +11,8 @@ Coordinates are continuous voxel indices in the order (i, j, k) of the image arr
 Every constructed object is valid: the constructors raise ``PromptError``.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -146,6 +148,16 @@ class FramePrompts:
         object.__setattr__(self, "box", _frame_box(self.box))
         if self.mask is not None:
             object.__setattr__(self, "mask", MaskPrompt(0, self.mask).mask)
+
+    @classmethod
+    def of_box(cls, box: NDArray[np.float32]) -> FramePrompts:
+        """A box alone: x0, y0, x1, y1, half-open."""
+        return cls(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), box=box)
+
+    @classmethod
+    def of_mask(cls, mask: NDArray[np.bool_]) -> FramePrompts:
+        """A mask (H, W) alone."""
+        return cls(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask=mask)
 
     @property
     def has_positive(self) -> bool:

@@ -75,7 +75,6 @@ def asked_pairs(
     """
     frames = image_frames(image)
     along_x, along_y, _ = spacing_of(image)
-    none = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
     for item in labelled_slices(image, final, MOST_SLICES):
         for number, (name, accepted) in enumerate(item.masks.items()):
             rng = np.random.default_rng([item.index, number])
@@ -83,7 +82,7 @@ def asked_pairs(
                 if np.count_nonzero(piece) < LEAST_PIXELS:
                     break
                 give_way()
-                box = FramePrompts(*none, box=jittered_box(piece, rng))
+                box = FramePrompts.of_box(jittered_box(piece, rng))
                 found = predictor.segment(frames, image.digest, item.index, box).mask
                 yield Pair(name, found, piece, (along_y, along_x))
 

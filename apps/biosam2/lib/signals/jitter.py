@@ -26,8 +26,7 @@ def jittered_prompts(mask: Mask, count: int, rng: np.random.Generator) -> list[F
     Raises:
         PromptError: the mask is empty.
     """
-    none = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
-    return [FramePrompts(*none, box=jittered_box(mask, rng)) for _ in range(count)]
+    return [FramePrompts.of_box(jittered_box(mask, rng)) for _ in range(count)]
 
 
 def disagreement(masks: Sequence[Mask]) -> float | None:

@@ -77,12 +77,11 @@ def accepted_pairs(
         The two lists, of one length: what ``fit_calibration`` takes.
     """
     predicted, true = [], []
-    none = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
     for number, item in enumerate(slices):
         for mask in item.masks.values():
             give_way()
             truth = largest_component(mask)
-            box = FramePrompts(*none, box=jittered_box(truth, np.random.default_rng(number)))
+            box = FramePrompts.of_box(jittered_box(truth, np.random.default_rng(number)))
             outputs = predictor.outputs(item, item.digest, 0, [box])
             predicted.append(predicted_iou(outputs.ious[0]))
             true.append(jaccard(native_mask(outputs.logits[0], item.height, item.width), truth))

@@ -135,9 +135,7 @@ class NearestLabelSource:
             by_size = sorted(item.masks, key=lambda name: (-int(item.masks[name].sum()), name))
             for name in by_size[: self._most]:
                 bank = predictor.new_bank()
-                prompts = FramePrompts(
-                    np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask=item.masks[name]
-                )
+                prompts = FramePrompts.of_mask(item.masks[name])
                 predictor.segment(Still(item, 0, _CLIP), item.digest, _LABELLED, prompts, bank)
                 known.banks[name] = bank
         return known.banks

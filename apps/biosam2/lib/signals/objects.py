@@ -87,5 +87,4 @@ def largest_pieces(mask: Mask, most: int) -> list[Mask]:
 
 def piece_boxes(mask: Mask, most: int) -> list[FramePrompts]:
     """Tight boxes around the largest 4-connected pieces of a mask (H, W), the largest first."""
-    none = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
-    return [FramePrompts(*none, box=tight_box(piece)) for piece in largest_pieces(mask, most)]
+    return [FramePrompts.of_box(tight_box(piece)) for piece in largest_pieces(mask, most)]
