@@ -48,7 +48,6 @@ def write_overview(studies: Path, model_dir: Path, output: Path, max_voxels: int
     _add_model(page, model_dir)
     _add_corrections(page, records)
     _add_unsure(page, records, ScoreStore(model_dir), max_voxels)
-    output.parent.mkdir(parents=True, exist_ok=True)
     page.write(output)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from lib.files import write_atomically
 
 Cell = str | int | float | None
 
@@ -21,8 +21,6 @@ _LEVELS = (2, 3, 4)
 _WIDTH = slice(16, 20)
 # On a phone a picture is made this small, so that its text can be read, and is moved sideways from there.
 _SMALLEST_SHARE = 0.45
-# A temporary file is for its writer alone; a report is for all to read.
-_MODE = 0o644
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1d2329; --faint: #5c6670; --line: #d8dee4;
@@ -156,24 +154,13 @@ class Page:
         """Writes the page: who reads the file meanwhile finds the old page or the new one, and never a part.
 
         Args:
-            path: in a folder that exists. A file there is replaced.
+            path: a file there is replaced; its folder is made.
 
         Raises:
             OSError: the page cannot be written; a page that was there is still as it was.
         """
         # What no encoding knows, such as half a surrogate pair out of a file's name, becomes a question mark.
-        content = self.render().encode("utf-8", errors="replace")
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(_MODE)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, self.render().encode("utf-8", errors="replace"))
 
     def _table(self, table: str) -> None:
         # Tabbing to it lets a wide table be moved without a mouse.
