@@ -33,7 +33,7 @@ BELOW = {
     "selection": {"errors"},
     "signals": _ENGINE,
     "learning": {"report", *_ENGINE},
-    "overview": {"signals", "report", *_ENGINE},
+    "overview": {"learning", "signals", "report", *_ENGINE},
     "slides": {"images", "transforms", "errors"},
     **{
         task: {"slides", "learning", "overview", "selection", "signals", "report", "http", *_ENGINE}

@@ -106,10 +106,25 @@ def test_a_damaged_record_is_no_obstacle(tmp_path, text):
 def test_labels_are_counted_by_hour_and_annotator(studies):
     series = labels_over_time(read_records(studies))
     assert series == {
-        "all": [(0.0, 1.0), (1.0, 2.0), (3.0, 3.0)],
-        "ann": [(0.0, 1.0), (3.0, 2.0)],
-        "bob": [(1.0, 1.0)],
+        "all (3)": [(0.0, 1.0), (1.0, 2.0), (3.0, 3.0)],
+        "ann (2)": [(0.0, 1.0), (3.0, 2.0)],
+        "bob (1)": [(1.0, 1.0)],
     }
+
+
+@pytest.mark.parametrize("name", ["all", "all (3)"])
+def test_whatever_an_annotator_is_called_the_line_of_all_stays(studies, name):
+    record = studies / "datastore_v2.json"
+    record.write_text(record.read_text().replace("bob", name))
+    series = labels_over_time(read_records(studies))
+    assert list(series) == ["all (3)", f"{name} (1)", "ann (2)"]
+    assert series["all (3)"] == [(0.0, 1.0), (1.0, 2.0), (3.0, 3.0)]
+
+
+def test_labels_of_nobody_in_particular_are_in_the_line_of_all_alone(studies):
+    record = studies / "datastore_v2.json"
+    record.write_text(record.read_text().replace("ann", "user-xyz"))
+    assert list(labels_over_time(read_records(studies))) == ["all (3)"]
 
 
 def test_the_learning_curve_begins_at_what_was_there_before(model_dir):

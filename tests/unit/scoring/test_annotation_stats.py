@@ -65,6 +65,8 @@ def given(**moments):
         (given(random=(900, "me"), first=(950, "me")), 50),  # the last time that it was handed out
         (given(random=(900, "you")), None),
         (given(random=(900, None)), 100),  # OHIF says no name
+        (given(random=(900, "admin")), 100),  # as MONAI Label notes it
+        (given(random=(900, "user-xyz")), 100),  # 3D Slicer, where nobody entered one
         (given(random=(1100, "me")), None),  # after the label
         (given(random=(1000 - LONGEST_S - 1, "me")), None),
     ],

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.images.labels.annotators import annotator_of
+
 RECORD_FILE = "datastore_v2.json"
 FINAL = "final"
 
@@ -20,7 +22,7 @@ class ImageRecord:
         id: in the datastore.
         path: its file.
         labelled_at: seconds since 1970 when its final label was last saved; None where it has none.
-        annotator: who saved it, as the client said; empty where it did not.
+        annotator: who saved it; empty where that is not known.
         scores: numbers that scoring wrote of the image and of its final label, by name.
     """
 
@@ -55,7 +57,7 @@ def _record(folder: Path, name: str, item: Mapping[str, Any]) -> ImageRecord:
         id=name,
         path=folder / f"{name}{image.get('ext', '')}",
         labelled_at=float(labelled_at or 0.0) if label else None,
-        annotator=str(info.get("client_id") or ""),
+        annotator=annotator_of(info),
         scores={**_numbers(_table(image.get("info"))), **_numbers(info)},
     )
 

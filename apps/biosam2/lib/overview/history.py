@@ -6,27 +6,33 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from lib.engine.versions import Version
+from lib.learning.validation import SCORED
 from lib.overview.datastore import ImageRecord
 
 _HOUR_S = 3600.0
 # The kinds of prompt whose course is shown.
-SHOWN = ("dice", "1 click", "3 clicks", "box", "tracked")
+SHOWN = ("dice", *SCORED)
 
 
 def labels_over_time(records: Sequence[ImageRecord]) -> dict[str, list[tuple[float, float]]]:
-    """Labelled images by hours since the first, for each annotator and for all together."""
+    """Labelled images by hours since the first, for all together and for each annotator.
+
+    A line's name ends with its count, ``all (3)``: an annotator may be called anything, also *all*.
+    """
     times = sorted((record.labelled_at, record.annotator) for record in records if record.labelled_at)
     if not times:
         return {}
-    first = float(times[0][0] or 0.0)
-    everybody = {"all": [annotator for _, annotator in times]}
-    named = {annotator for _, annotator in times if annotator}
-    groups = {**everybody, **{name: [name] for name in sorted(named)}} if len(named) > 1 else everybody
-    series = {}
-    for name, members in groups.items():
-        hours = [((at or 0.0) - first) / _HOUR_S for at, annotator in times if annotator in members]
-        series[name] = [(hour, float(count)) for count, hour in enumerate(hours, 1)]
-    return series
+    first, _ = times[0]
+    named = sorted({annotator for _, annotator in times if annotator})
+    lines = [("all", times)]
+    if len(named) > 1:
+        lines += [(name, [item for item in times if item[1] == name]) for name in named]
+    return {
+        f"{name} ({len(line)})": [
+            ((at - first) / _HOUR_S, float(count)) for count, (at, _) in enumerate(line, 1)
+        ]
+        for name, line in lines
+    }
 
 
 def learning_curve(versions: Sequence[Version]) -> dict[str, list[tuple[float, float]]]:

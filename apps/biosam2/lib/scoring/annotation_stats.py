@@ -16,6 +16,7 @@ from monailabel.interfaces.datastore import Datastore
 
 from lib.engine.engines import Engines
 from lib.files import write_atomically
+from lib.images.labels.annotators import annotator_of
 from lib.images.labels.reading import read_labels
 from lib.images.reading import read_image
 from lib.scoring.files import LabelEntry, image_path, stamp
@@ -41,7 +42,7 @@ class Annotation:
 
     Attributes:
         voxels: by class.
-        annotator: as the client said; empty where it did not.
+        annotator: who saved it; empty where that is not known.
         saved: seconds since 1970; 0 where it is not known.
         seconds: from the next sample to the label; None where that is not known or cannot be.
     """
@@ -96,7 +97,7 @@ class AnnotationStats(Scoring[ScoringOptions]):
         voxels: Counter[str] = Counter()
         for value, name in labels.names.items():
             voxels[name] += int(counts[value])
-        annotator, saved = _annotator(entry.info), _whole(entry.info.get("ts"))
+        annotator, saved = annotator_of(entry.info), _whole(entry.info.get("ts"))
         return {
             NAME: {
                 "voxels": dict(sorted(voxels.items())),
@@ -148,7 +149,7 @@ def seconds_worked(info: Mapping[str, Any], annotator: str, saved: int) -> int |
     moments = [
         _whole(item.get("ts"))
         for item in (given.values() if isinstance(given, dict) else ())
-        if isinstance(item, dict) and str(item.get("client_id") or "") in ("", annotator)
+        if isinstance(item, dict) and annotator_of(item) in ("", annotator)
     ]
     taken = [saved - moment for moment in moments if moment and 0 <= saved - moment <= LONGEST_S]
     return min(taken) if taken else None
@@ -168,12 +169,6 @@ def _known(info: Mapping[str, Any]) -> Annotation | None:
     if not isinstance(told, dict):
         return None
     return Annotation(told["voxels"], told["annotator"], told["saved"], told["seconds"])
-
-
-def _annotator(info: Mapping[str, Any]) -> str:
-    nested = info.get("params")
-    inner = nested if isinstance(nested, dict) else {}
-    return str(info.get("client_id") or inner.get("client_id") or info.get("user") or "")
 
 
 def _whole(value: Any) -> int:
