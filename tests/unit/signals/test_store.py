@@ -50,6 +50,12 @@ def test_ids_that_read_alike_are_kept_apart(tmp_path: Path) -> None:
     assert [store.get(name).score for name in ("a.b", "a_b")] == [0.25, 0.75]
 
 
+@pytest.mark.parametrize("image_id", ["caf\udce9", "half \ud800"])
+def test_an_id_that_no_encoding_knows_is_one_as_well(tmp_path: Path, image_id: str) -> None:
+    ScoreStore(tmp_path).put(image_id, SCORE)
+    assert ScoreStore(tmp_path).get(image_id) is not None
+
+
 def test_a_new_score_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     reader, writer = ScoreStore(tmp_path), ScoreStore(tmp_path)
     writer.put("x", SCORE)

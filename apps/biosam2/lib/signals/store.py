@@ -139,7 +139,9 @@ class ScoreStore:
 
     def _path(self, image_id: str) -> Path:
         readable = re.sub(r"[^\w-]", "_", image_id)[:_READABLE]
-        return self.folder / f"{readable}-{hashlib.sha256(image_id.encode()).hexdigest()[:_HASH]}.json"
+        # A record may name an image by half a surrogate pair, out of a file's name that is no UTF-8.
+        content = image_id.encode(errors="surrogatepass")
+        return self.folder / f"{readable}-{hashlib.sha256(content).hexdigest()[:_HASH]}.json"
 
     def _read(self, path: Path) -> ImageScore:
         try:
