@@ -128,6 +128,50 @@ def test_a_segmentation_of_another_place_leaves_the_one_before(datastore, pacs, 
     assert names(datastore, pacs.ct.series_uid) == {1: "a", 2: "b"}
 
 
+def without_slice(pacs, number):
+    """Takes a slice of the CT out of the store; what puts it back."""
+    slices = [pacs.store.content(one) for one in pacs.store.select(SeriesInstanceUID=pacs.ct.series_uid)]
+    pacs.store.remove(pacs.ct.series_uid)
+    for content in slices[:number] + slices[number + 1 :]:
+        pacs.store.add(content)
+    return lambda: pacs.store.add(slices[number])
+
+
+def test_a_label_that_came_before_its_images_last_slice_is_read_when_that_has_come(datastore, pacs, caplog):
+    uid = pacs.ct.series_uid
+    pacs.draw(LABEL, {1: "a", 2: "b"})
+    put_back = without_slice(pacs, 2)
+    for _ in range(2):
+        assert datastore.get_label_uri(uid, "final") == ""
+    assert caplog.text.count("is no label of") == 1
+    put_back()
+    datastore.forget()
+    datastore.list_images()
+    np.testing.assert_array_equal(voxels(datastore.get_label_uri(uid, "final")), LABEL)
+    assert datastore.get_labels_by_image_id(uid) == {"final": uid}
+
+
+def test_a_label_grows_with_its_image(datastore, pacs):
+    uid = pacs.ct.series_uid
+    pacs.draw(LABEL, {1: "a", 2: "b"})
+    put_back = without_slice(pacs, SHAPE[2] - 1)
+    assert voxels(datastore.get_label_uri(uid, "final")).shape == (12, 10, 5)
+    put_back()
+    datastore.forget()
+    datastore.list_images()
+    np.testing.assert_array_equal(voxels(datastore.get_label_uri(uid, "final")), LABEL)
+
+
+def test_a_label_in_the_cache_needs_no_image_to_be_opened(datastore, pacs, label_file, monkeypatch):
+    uid = pacs.ct.series_uid
+    datastore.save_label(uid, str(label_file), "final", dict(INFO))
+    opened = []
+    monkeypatch.setattr("lib.datastores.dicomweb_images.read_image", lambda path, _: opened.append(path))
+    assert Path(datastore.get_label_uri(uid, "final")).is_file()
+    assert datastore.datalist()
+    assert opened == []
+
+
 def test_other_tags_stay_here(datastore, pacs, label_file, tmp_path):
     uid = pacs.ct.series_uid
     datastore.save_label(uid, str(label_file), "original", {"model": "m"})

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.datastores.contents import Contents
 from lib.datastores.dicomweb_images import FINAL, VOLUME, DicomWebImages
 from lib.datastores.labels import (
     as_volume,
@@ -25,7 +26,7 @@ from lib.datastores.labels import (
 )
 from lib.datastores.local import LocalFolder
 from lib.datastores.segmentations import Segmentation
-from lib.errors import BusyError, ImageError, LabelError
+from lib.errors import ImageError, LabelError
 from lib.images.labels import LabelMap
 from lib.images.labels.names import listed_label_info
 from lib.images.medical_image import MedicalImage
@@ -38,8 +39,9 @@ class DicomWebStore(DicomWebImages):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        # Segmentations that cannot be read, or fit no image: each is asked for once.
-        self._unreadable: set[str] = set()
+        # Segmentations that cannot be read, or do not fit an image of so many files: each is asked for once,
+        # and again when more of its image has come.
+        self._unreadable: set[tuple[str, int | None]] = set()
 
     def labels(self) -> dict[str, str]:
         """The segmentation of each image that has one, when the store was last asked."""
@@ -86,12 +88,13 @@ class DicomWebStore(DicomWebImages):
         if label_tag != FINAL:
             return str(LocalFolder.get_label_uri(self, label_id, label_tag))
         image_id = image_id or self._image_of(label_id)
+        size = _size(self._known(), image_id)
         for drawn in self._segmentations(image_id):
             try:
                 return self._label(image_id, drawn)
             except (LabelError, ImageError) as error:
                 logger.warning("The segmentation %s is no label of %s: %s", drawn.uid, image_id, error)
-                self._unreadable.add(drawn.uid)
+                self._unreadable.add((drawn.uid, size))
         return ""
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
@@ -180,11 +183,11 @@ class DicomWebStore(DicomWebImages):
 
     def _segmentations(self, image_id: str) -> list[Segmentation]:
         """Of an image, the one that counts first; where the store does not answer, as it last did."""
-        try:
-            labels = self._contents.now().labels
-        except BusyError:
-            labels = self._contents.last.labels
-        return [drawn for drawn in labels.get(image_id, ()) if drawn.uid not in self._unreadable]
+        contents = self._known()
+        size = _size(contents, image_id)
+        return [
+            drawn for drawn in contents.labels.get(image_id, ()) if (drawn.uid, size) not in self._unreadable
+        ]
 
     def _image_of(self, label_id: str) -> str:
         """The image of a segmentation's series; any other id is that of an image."""
@@ -194,14 +197,19 @@ class DicomWebStore(DicomWebImages):
         return label_id
 
     def _label(self, image_id: str, drawn: Segmentation) -> str:
-        image = self._open(image_id)
-        with self._alone(image_id):
-            own = super().get_label_info(image_id, FINAL)
-            kept = LocalFolder.get_label_uri(self, image_id, FINAL)
-            if not (_is_of(own, drawn) and kept and Path(kept).is_file()):
-                labels = fetch_label(self._client, drawn, image)
-                self._cache(image_id, labels, image, FINAL, label_facts(drawn, labels.names))
+        # Where more of the image has come, this makes an end of its label in the cache.
+        self.get_image_uri(image_id)
+        if not self._is_cached(image_id, drawn):
+            image = self._open(image_id)
+            with self._alone(image_id):
+                if not self._is_cached(image_id, drawn):
+                    labels = fetch_label(self._client, drawn, image)
+                    self._cache(image_id, labels, image, FINAL, label_facts(drawn, labels.names))
         return str(LocalFolder.get_label_uri(self, image_id, FINAL))
+
+    def _is_cached(self, image_id: str, drawn: Segmentation) -> bool:
+        kept = LocalFolder.get_label_uri(self, image_id, FINAL)
+        return _is_of(super().get_label_info(image_id, FINAL), drawn) and Path(kept).is_file()
 
     def _cache(
         self, image_id: str, labels: LabelMap, image: MedicalImage, tag: str, info: dict[str, Any]
@@ -213,6 +221,12 @@ class DicomWebStore(DicomWebImages):
             # MONAI Label's time is that of the download, which would make an old label look new.
             self.update_label_info(image_id, tag, {"ts": info["ts"]})
         return str(label_id)
+
+
+def _size(contents: Contents, image_id: str) -> int | None:
+    """How many files the store has of an image, where it says so."""
+    image = contents.images.get(image_id)
+    return image.instances if image else None
 
 
 def _is_of(info: Mapping[str, Any], drawn: Segmentation) -> bool:

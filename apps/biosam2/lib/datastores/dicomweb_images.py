@@ -19,7 +19,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.utils.others.generic import md5_digest
 
-from lib.datastores.contents import ImageSeries, StoreContents
+from lib.datastores.contents import Contents, ImageSeries, StoreContents
 from lib.datastores.downloads import convert_series, download_series, is_complete
 from lib.datastores.local import LocalFolder
 from lib.errors import BusyError, ImageError, ImageNotFoundError
@@ -101,15 +101,13 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
 
     def status(self) -> dict[str, Any]:
         """Counts, for ``/info/``: where the store does not answer, those of its last answer."""
-        with contextlib.suppress(BusyError):
-            self._contents.now()
-        last = self._contents.last
-        completed = sum(uid in last.labels for uid in last.images)
+        known = self._known()
+        completed = sum(uid in known.labels for uid in known.images)
         tags: dict[str, int] = {FINAL: completed} if completed else {}
         for item in list(self._datastore.objects.values()):
             for tag in item.labels:
                 tags[tag] = tags.get(tag, 0) + (tag != FINAL)
-        return {"total": len(last.images), "completed": completed, "label_tags": tags}
+        return {"total": len(known.images), "completed": completed, "label_tags": tags}
 
     def json(self) -> dict[str, Any]:
         """MONAI Label's record, with the images that nobody has downloaded yet."""
@@ -179,6 +177,13 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
         """
         raise ImageError(f"{image_id} cannot be removed here: remove it in {self._client.base_url}")
 
+    def _known(self) -> Contents:
+        """What the store holds; where it does not answer, what it held last."""
+        try:
+            return self._contents.now()
+        except BusyError:
+            return self._contents.last
+
     def _local_image(self, image_id: str) -> Path | None:
         """What is handed out of an image that is in the cache; None where it is not."""
         item = self._datastore.objects.get(image_id)
@@ -194,7 +199,9 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
         folder, volume = self._folder / series.uid, self._folder / f"{series.uid}{VOLUME}"
         if not is_complete(folder, series):
             download_series(self._client, series, self._folder, self._fetch_by_frame)
-            volume.unlink(missing_ok=True)
+            # Both were made from fewer files.
+            for former in (volume, Path(self._datastore.label_path(FINAL)) / volume.name):
+                former.unlink(missing_ok=True)
         is_volume = self._convert_to_nifti and (
             volume.exists() or convert_series(folder, volume, self._max_voxels)
         )
