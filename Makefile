@@ -71,7 +71,7 @@ $(SAMPLE)/.complete: $(wildcard sample_study/*.py) | $(VENV)/.installed
 sample: $(SAMPLE)/.complete ## Generate the sample study.
 
 serve: install $(if $(filter $(SAMPLE),$(STUDIES)),sample) ## Start the server (HOST, PORT, STUDIES, CONF="name=value ...").
-	@$(IN_VENV) monailabel start_server --app $(APP) --studies "$(STUDIES)" --host $(HOST) --port $(PORT) \
+	@$(IN_VENV) python -m monailabel.main start_server --app $(APP) --studies "$(STUDIES)" --host $(HOST) --port $(PORT) \
 		$(foreach pair,$(CONF),--conf $(subst =, ,$(pair))) $(ARGS)
 
 serve-dicom: install ## Serve sample series from Orthanc with OHIF (HOST, PORT, CONF; needs Orthanc).
