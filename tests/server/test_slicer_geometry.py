@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -62,6 +63,18 @@ def placed(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, sitk.I
     return write_nifti(tmp_path / "volume.nii.gz", IMAGE, affine), truth
 
 
+@pytest.fixture
+def registered(tmp_path: Path) -> Path:
+    """The image where the scanner put it, as its qform says, and turned to another image by its sform."""
+    scanned, turned = np.eye(4), np.eye(4)
+    scanned[:3, :3], turned[:3, :3] = MATRICES["LPS"], MATRICES["oblique by much"]
+    file = nib.Nifti1Image(IMAGE, None)
+    file.set_qform(scanned, code=1)
+    file.set_sform(turned, code=2)
+    nib.save(file, tmp_path / "registered.nii.gz")
+    return tmp_path / "registered.nii.gz"
+
+
 def _ask(slicer: MONAILabelClient, model: str, file: Path, **params: object) -> sitk.Image:
     path, _ = slicer.infer(model, "", {**EXTRA, "label": "lesion", **params}, file=str(file))
     return sitk.ReadImage(path)
@@ -117,3 +130,16 @@ def test_a_click_and_a_roi_in_2d(slicer: MONAILabelClient, placed: tuple[Path, s
     found = sitk.GetArrayFromImage(mask)
     assert set(np.nonzero(found)[0]) == {k}
     assert dice(found[k], LESION[:, :, k].T) > FROM_BOX
+
+
+@pytest.mark.parametrize("extension", [".nrrd", ".nii.gz", ".mha"])
+def test_a_mask_of_a_registered_image_lies_where_slicer_shows_the_image(
+    slicer: MONAILabelClient, registered: Path, extension: str
+) -> None:
+    shown = sitk.ReadImage(str(registered))
+    truth = sitk.GetImageFromArray(LESION.astype(np.uint8).T)
+    truth.CopyInformation(shown)
+    asked = {"foreground": [_click(truth)], "background": [], "result_extension": extension}
+    mask = _ask(slicer, "biosam2_propagate", registered, **asked)
+    there = sitk.Resample(mask, shown, sitk.Transform(), sitk.sitkNearestNeighbor)
+    assert dice(sitk.GetArrayFromImage(there), sitk.GetArrayFromImage(truth)) > THROUGH_VOLUME

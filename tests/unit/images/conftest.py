@@ -1,8 +1,10 @@
 """Small images made here, and the real ones where they are at hand."""
 
+import gzip
 import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -42,6 +44,27 @@ AFFINES = {
     "PIR": np.array([[0, 0, 3.0, -5], [-0.7, 0, 0, 6], [0, -0.9, 0, 7], [0, 0, 0, 1.0]]),
     "oblique": oblique(),
 }
+
+
+# Of one file: where a scanner put the volume, and where it was registered to.
+SCANNED = np.array([[-0.7, 0, 0, 10], [0, -0.9, 0, 12], [0, 0, 3, -18], [0, 0, 0, 1.0]])
+REGISTERED = oblique((0.7, 0.9, 3.0))
+CODES = [(sform, qform) for sform in range(5) for qform in range(5)]
+
+
+def write_forms(path, array, codes, kind=nib.Nifti1Image, sform=REGISTERED, qform=SCANNED, **fields):
+    """A NIfTI file with two forms, codes of sform and qform, and fields of the header as given."""
+    header = kind.header_class()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape)
+    header.set_qform(qform)
+    header.set_sform(sform)
+    fields = {"sform_code": codes[0], "qform_code": codes[1], "vox_offset": 544, **fields}
+    for name, value in {**fields, "magic": header.single_magic}.items():
+        header[name] = value
+    content = header.binaryblock.ljust(544, b"\0") + array.tobytes(order="F")
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
 
 
 @pytest.fixture(params=AFFINES)

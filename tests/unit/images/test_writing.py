@@ -64,6 +64,7 @@ def test_a_sheared_volume_keeps_its_affine():
     affine = np.array([[1, 0.3, 0, 5], [0, 1, 0.4, 6], [0, 0, 2, 7], [0, 0, 0, 1.0]])
     image = nib.load(write_mask(marked(), image_of(affine=affine), ".nii.gz", False))
     assert image.affine == pytest.approx(affine, abs=1e-6)
+    assert (image.header["sform_code"], image.header["qform_code"]) == (1, 0)
     path = write_mask(marked(), image_of(affine=affine), ".nrrd", False)
     left, back, up = sitk.ReadImage(str(path)).TransformIndexToPhysicalPoint(VOXEL)
     assert [-left, -back, up, 1] == pytest.approx(affine @ [*VOXEL, 1], abs=1e-4)

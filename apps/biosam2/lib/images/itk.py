@@ -59,10 +59,18 @@ def from_itk(image: sitk.Image) -> Voxels:
     return Voxels(array, ras_affine(image), is_2d)
 
 
-def ras_affine(image: sitk.Image) -> NDArray[np.float64]:
-    """(4, 4) from voxel index to RAS millimetres; a 2-D image lies in the plane z = 0, 1 mm thick."""
-    n = image.GetDimension()
+def ras_affine(image: sitk.Image | sitk.ImageFileReader) -> NDArray[np.float64]:
+    """(4, 4) from voxel index to RAS millimetres, of the first three axes.
+
+    A 2-D image lies in the plane z = 0, 1 mm thick.
+
+    Args:
+        image: an image, or a reader that has read what a file says of one.
+    """
+    axes = image.GetDimension()
+    n = min(axes, 3)
     lps = np.eye(4)
-    lps[:n, :n] = np.array(image.GetDirection()).reshape(n, n) * np.array(image.GetSpacing())
-    lps[:n, 3] = image.GetOrigin()
+    direction = np.array(image.GetDirection()).reshape(axes, axes)
+    lps[:n, :n] = direction[:n, :n] * np.array(image.GetSpacing()[:n])
+    lps[:n, 3] = image.GetOrigin()[:n]
     return LPS_IDENTITY @ lps

@@ -8,13 +8,18 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from lib.errors import ImageError
+from lib.images.itk import ras_affine
 from lib.images.medical_image import Voxels, require_size
 
 # Bytes that are read together: large enough that Python's share is small.
 CHUNK = 1 << 20
+# Bytes of a NIfTI-2 header; one of NIfTI-1 has 348.
+_LONGEST_HEADER = 540
 
 
 def read_nifti(path: Path, max_voxels: int) -> Voxels:
@@ -27,21 +32,69 @@ def read_nifti(path: Path, max_voxels: int) -> Voxels:
         ImageError: for more than three axes, or fewer bytes than the header promises.
         ImageTooLargeError: by the header, before voxels are read.
     """
-    image: Any = nib.load(path, mmap=False)
-    proxy = image.dataobj
-    dtype, channels = _voxel_type(proxy.dtype)
-    shape, trailing = _spatial(tuple(proxy.shape), dtype, channels)
+    header = read_nifti_header(path)
+    size = header.get_data_shape()
+    dtype, channels = _voxel_type(header.get_data_dtype())
+    shape, trailing = _spatial(size, dtype, channels)
     require_size(shape, max_voxels)
-    count = int(np.prod(proxy.shape, dtype=np.int64)) * max(channels, 1)
-    buffer = _read_bytes(path, int(proxy.offset), count * dtype.itemsize)
+    count = int(np.prod(size, dtype=np.int64)) * max(channels, 1)
+    buffer = _read_bytes(path, int(header.get_data_offset()), count * dtype.itemsize)
     array: NDArray
     if channels:
         array = np.ndarray((channels, *shape), dtype, buffer, order="F").transpose(1, 2, 3, 0)[..., :3]
     elif trailing:
         array = np.ndarray((*shape, trailing), dtype, buffer, order="F")[..., :3]
     else:
-        array = _scaled(np.ndarray(shape, dtype, buffer, order="F"), float(proxy.slope), float(proxy.inter))
-    return Voxels(array, image.affine, is_2d=len(proxy.shape) == 2)
+        slope, inter = header.get_slope_inter()
+        array = _scaled(np.ndarray(shape, dtype, buffer, order="F"), slope or 1.0, inter or 0.0)
+    return Voxels(array, _affine(path, header), is_2d=len(size) == 2)
+
+
+def read_nifti_header(path: Path) -> Any:
+    """Reads the header alone: nibabel makes no image where the qform is no rotation, and ITK does.
+
+    Raises:
+        ImageError: where it is no header of NIfTI-1 or NIfTI-2.
+    """
+    with _open(path) as file:
+        block = file.read(_LONGEST_HEADER)
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        if kind.may_contain_header(block):
+            return kind(block[: kind.template_dtype.itemsize])
+    raise ImageError("it does not begin as a NIfTI file does: copy or export it again")
+
+
+def states_geometry(header: Any) -> bool:
+    """Whether a NIfTI header has an affine; without one each program makes up another."""
+    return bool(int(header["sform_code"]) or int(header["qform_code"]))
+
+
+def _affine(path: Path, header: Any) -> NDArray[np.float64]:
+    """(4, 4), voxel index to RAS millimetres, as ITK has it, for ITK's viewers draw and show the masks.
+
+    ITK chooses between sform and qform by their codes, takes the spacing from the header's own field, and
+    knows metres and micrometres. What it does not open, such as NIfTI-2 or a sheared sform alone, only
+    programs can show that take the sform where there is one, as nibabel does.
+
+    Raises:
+        ImageError: where neither can place it.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NiftiImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        affine = ras_affine(reader)
+        if np.linalg.matrix_rank(affine[:3, :3]) == 3:
+            return affine
+    except RuntimeError:
+        pass
+    try:
+        return np.asarray(header.get_best_affine(), dtype=np.float64)
+    except (ValueError, HeaderDataError) as error:
+        raise ImageError(
+            f"its qform is no rotation ({error}): set the spacing and the orientation in its header"
+        ) from error
 
 
 def _voxel_type(dtype: np.dtype) -> tuple[np.dtype, int]:
@@ -73,8 +126,7 @@ def _spatial(shape: tuple[int, ...], dtype: np.dtype, channels: int) -> tuple[tu
 def _read_bytes(path: Path, offset: int, count: int) -> NDArray[np.uint8]:
     """Bytes of the voxels. Of a gzipped file the check sum is looked at too, which nibabel leaves out."""
     buffer = np.empty(count, dtype=np.uint8)
-    opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rb") as file:
+    with _open(path) as file:
         file.seek(offset)
         got = _fill(file, buffer.data)
         if got < count:
@@ -84,6 +136,10 @@ def _read_bytes(path: Path, offset: int, count: int) -> NDArray[np.uint8]:
             )
         file.read(1)
     return buffer
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
 
 
 def _fill(file: Any, view: memoryview) -> int:

@@ -85,7 +85,7 @@ def test_what_cannot_be_used_is_refused_with_its_name(image, nifti, array, messa
             b"no gzip at all, and longer than a header would be",
             "a.nii.gz cannot be read as a label",
         ),
-        ("a.nii", b"0" * 400, "a.nii cannot be read as a label"),
+        ("a.nii", b"0" * 400, "a.nii: it does not begin as a NIfTI file does"),
         ("a.nrrd", b"PNG or what", "a.nrrd: it is no NRRD file"),
         ("a.nrrd", b"NRRD0004\ntype: nothing\n\n", "a.nrrd cannot be read as a label"),
         ("a.seg.nrrd", b"NRRD0004\ntype: uchar\ndimension: 1\n", "a.seg.nrrd cannot be read as a label"),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -14,6 +12,7 @@ from scipy import ndimage
 from lib.errors import LabelError
 from lib.images.labels.label_file import LabelFile
 from lib.images.medical_image import MedicalImage
+from lib.images.nifti import read_nifti_header, states_geometry
 
 # Share of a voxel by which two grids may differ and still be one. Headers keep 32-bit floats and DICOM keeps
 # decimals: over 1000 voxels that is less, and below half a voxel the nearest neighbour is the voxel itself.
@@ -49,13 +48,8 @@ def on_image_grid(label: LabelFile, image: MedicalImage) -> NDArray:
 def is_placed(image: MedicalImage) -> bool:
     """Whether the image's file says where it lies: pictures do not, and NIfTI headers may not."""
     if image.format == "nifti" and image.path.is_file():
-        return states_geometry(nib.load(image.path).header)
+        return states_geometry(read_nifti_header(image.path))
     return image.format != "raster"
-
-
-def states_geometry(header: Any) -> bool:
-    """Whether a NIfTI header has an affine; without one each program makes up another."""
-    return bool(int(header["sform_code"]) or int(header["qform_code"]))
 
 
 def _require_size(shape: Sequence[int], image: MedicalImage) -> None:
