@@ -119,6 +119,17 @@ def test_01_every_modality_is_offered(site: Site) -> None:
     assert found == {site.uid("ct"): "CT", site.uid("mr"): "MR", site.uid("us"): "US", site.uid("gap"): "CT"}
 
 
+def test_01b_a_note_on_a_series_that_nobody_has_opened(site: Site) -> None:
+    address, query = f"{site.server.url}/datastore/image/info", {"image": site.uid("ct")}
+    answer = requests.put(address, params=query, data={"info": '{"note": "first"}'}, timeout=LIMIT_S)
+    assert answer.status_code == 200, answer.text
+    info = site.get("/datastore/image/info", **query).json()
+    assert (info["note"], info["Modality"]) == ("first", "CT")
+    query["image"] = "1.2.3"
+    answer = requests.put(address, params=query, data={"info": "{}"}, timeout=LIMIT_S)
+    assert (answer.status_code, "no image" in answer.json()["detail"]) == (404, True)
+
+
 def test_02_a_click_of_ohif_on_a_series(site: Site) -> None:
     answer = site.infer("biosam2_point", "ct", {"foreground": [LESION], "background": [BODY]})
     assert answer.status == 200, answer.body
@@ -174,6 +185,11 @@ def test_06_what_cannot_be_segmented_is_refused_in_words(site: Site) -> None:
         answer = site.client.infer("biosam2_point", uid, {"foreground": [[1, 1, 1]]})
         assert (answer.status, "no image" in answer.detail) == (404, True)
     assert site.put_label(site.uid("ct"), b"\1\2\3", "label.bin", {}).status_code in (400, 422)
+    for said in ({"label_info": [{"name": ["lesion"], "idx": 1}]}, {"label_info": [{"name": 1}]}):
+        for params in (said, {"params": said}):
+            answer = site.put_label(site.uid("ct"), labels_of(CT).tobytes(order="F"), "label.bin", params)
+            assert (answer.status_code, "text" in answer.json()["detail"]) == (400, True)
+    assert stored_segmentations(site.store, site.series["ct"].study_uid) == []
     labels = MR.objects["tumour"].astype(np.uint8)
     image = read_image(site.folder / "series" / "mr", MR.image.size)
     path = site.folder / "of_mr.dcm"

@@ -62,7 +62,11 @@ def test_nothing_counts_as_an_empty_object() -> None:
     assert plain_object('{"label_info": null, "a": [1.5, "x"]}', "params")["a"] == [1.5, "x"]
 
 
-@pytest.mark.parametrize("text", ["NaN", '{"a": Infinity}', '{"label_info": {"name": "x"}}', "null", "{]"])
+@pytest.mark.parametrize(
+    "text",
+    ["NaN", '{"a": Infinity}', '{"label_info": {"name": "x"}}', "null", "{]"]
+    + ['{"label_info": [{"name": ["x"]}]}', '{"params": {"label_info": [{"name": 1}]}}'],
+)
 def test_what_nobody_could_be_sent_again_is_refused(text: str) -> None:
     with pytest.raises(HTTPException) as caught:
         plain_object(text, "params")

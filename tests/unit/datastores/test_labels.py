@@ -102,4 +102,7 @@ def test_facts_keep_the_clients_colours(client, pacs, image):
     facts = label_facts(sent, {1: "liver", 2: "spleen"}, INFO)
     assert facts["label_info"] == INFO
     assert (facts["SOPInstanceUID"], facts["Modality"]) == (sent.uid, "SEG")
+    # Whatever a client calls a class, it is its name in the store that counts.
+    said = [{"name": " liver ", "color": [1, 2, 3]}, {"name": ["spleen"]}, {"name": None}]
+    assert label_facts(sent, {1: "liver", 2: "spleen"}, said)["label_info"] == INFO
     assert label_facts(sent)["label_info"] == [{"name": "liver", "idx": 1}, {"name": "spleen", "idx": 2}]

@@ -42,10 +42,18 @@ def plain_object(text: str, name: str) -> dict[str, Any]:
         json.dumps(value, allow_nan=False)
     except ValueError:
         _refuse(HTTPStatus.BAD_REQUEST, f"{name} holds NaN or an infinite number: leave it out, or send null")
-    listed = value.get("label_info") or []
-    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
-        _refuse(HTTPStatus.BAD_REQUEST, 'label_info must be a list such as [{"name": "spleen", "idx": 1}]')
+    # 3D Slicer's params are params of their own.
+    for said in (value, value.get("params")):
+        if isinstance(said, dict) and not _are_classes(said.get("label_info") or []):
+            example = '[{"name": "spleen", "idx": 1}], where each name is text'
+            _refuse(HTTPStatus.BAD_REQUEST, f"label_info must be a list such as {example}")
     return value
+
+
+def _are_classes(listed: Any) -> bool:
+    return isinstance(listed, list) and all(
+        isinstance(item, dict) and isinstance(item.get("name") or "", str) for item in listed
+    )
 
 
 @contextmanager

@@ -111,6 +111,8 @@ class _Routes:
         plain_object(info, "info")
         with http_errors():
             self._checks.require_image(image)
+            # Of a series that is not here, nothing is kept.
+            self._app.datastore().get_image_uri(image)
             return monailabel_routes.update_image_info(image, info, user.username)
 
     def save_label(

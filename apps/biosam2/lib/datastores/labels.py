@@ -163,7 +163,9 @@ def label_facts(
         names: of the values in the volume beside the image, where that is there.
         label_info: what a client said of them, whose colours are kept.
     """
-    said = {item.get("name"): item for item in label_info or () if isinstance(item, Mapping)}
+    said = {
+        str(item.get("name") or "").strip(): item for item in label_info or () if isinstance(item, Mapping)
+    }
     listed = [
         {**said.get(name, {}), "name": name, "idx": value} for value, name in sorted((names or {}).items())
     ]
