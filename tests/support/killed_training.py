@@ -50,7 +50,8 @@ def plan_for(studies: Path, model_dir: Path) -> TrainingPlan:
         clip_share=0.0,
         device="cpu",
     )
-    return TrainingPlan(options, cases, weights, weights, model_dir, "cpu", "fp32", 10**6, 64)
+    published = engines.versions.current()
+    return TrainingPlan(options, cases, weights, weights, published, model_dir, "cpu", "fp32", 10**6, 64)
 
 
 def run(plan: TrainingPlan, seconds: float | None) -> float:

@@ -5,8 +5,11 @@ import threading
 import pytest
 import torch
 
-from lib.engine.builder import build_network
+from lib.engine import engines as engines_module
+from lib.engine.builder import build_network, load_network
+from lib.engine.checkpoints import sha256_of
 from lib.engine.engines import Engines
+from lib.engine.versions import CONFIG_FILE, WEIGHTS_FILE
 from lib.errors import CheckpointError, DeviceError
 from lib.settings import Settings
 from tests.unit.engine.test_registry import MODEL_DIR
@@ -60,6 +63,28 @@ def test_no_weights_at_all_is_one_error_that_says_why(model_dir):
 def test_an_unknown_device_is_refused(model_dir):
     with pytest.raises(DeviceError, match="'tpu'"):
         Engines(Settings(), model_dir).get("tpu")
+
+
+def test_a_predictor_comes_with_its_own_weights_whatever_is_published_meanwhile(model_dir, monkeypatch):
+    engines = Engines(Settings(), model_dir)
+
+    def publish_meanwhile(*arguments):
+        network = load_network(*arguments)
+        with engines.versions.new_folder() as folder:
+            shutil.copy(model_dir / "biosam2_mini.pt", folder / WEIGHTS_FILE)
+            shutil.copy(model_dir / "biosam2_mini.yaml", folder / CONFIG_FILE)
+            sha256 = sha256_of(folder / WEIGHTS_FILE)
+            record = {"base": "biosam2_mini", "parent": None, "image_size": 256, "rendered_prompts": True}
+            record |= {"sha256": sha256, "created": "2026-01-02T03:04:05+00:00"}
+            engines.versions.switch(engines.versions.add(folder, record).name)
+        return network
+
+    with monkeypatch.context() as changed:
+        changed.setattr(engines_module, "load_network", publish_meanwhile)
+        predictor, weights = engines.served("cpu")
+    assert (predictor.name, weights.name) == ("biosam2_mini", "biosam2_mini")
+    predictor, weights = engines.served("cpu")
+    assert (predictor.name, weights.name) == ("v0001", "v0001")
 
 
 def test_threads_that_ask_at_once_share_one_network(model_dir):

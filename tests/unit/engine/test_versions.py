@@ -1,9 +1,11 @@
 import errno
+import json
+import threading
 
 import pytest
 import torch
 
-from lib.engine.versions import CONFIG_FILE, WEIGHTS_FILE, Versions, save_weights
+from lib.engine.versions import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, Versions, save_weights
 from lib.errors import CheckpointError
 
 
@@ -57,6 +59,35 @@ def test_going_back_deletes_nothing_and_numbers_are_not_used_again(versions):
     assert versions.current() is None
     assert add(versions).name == "v0003"
     assert versions.names() == ["v0001", "v0002", "v0003"]
+
+
+def test_a_record_of_an_older_app_goes_back_to_what_it_was_trained_from(versions):
+    add(versions)
+    add(versions, "v0001")
+    path = versions.folder("v0002") / RECORD_FILE
+    fields = json.loads(path.read_text())
+    assert fields.pop("before") == "v0001"
+    path.write_text(json.dumps(fields))
+    assert versions.read("v0002").before == "v0001"
+
+
+def test_who_publishes_waits_for_who_publishes(versions, tmp_path):
+    done = threading.Event()
+
+    def switch():
+        Versions(tmp_path).switch(None)
+        done.set()
+
+    add(versions)
+    with versions.unchanged():
+        other = threading.Thread(target=switch)
+        other.start()
+        # For the one that holds the lock it is open.
+        versions.switch(add(versions).name)
+        assert not done.is_set()
+        assert versions.current() == "v0002"
+    other.join()
+    assert versions.current() is None
 
 
 def test_more_than_nine_thousand_versions_stay_in_order(versions, tmp_path):

@@ -68,6 +68,7 @@ def make_plan(cases: list[Case], model_dir: Path):
             cases=tuple(cases),
             weights=weights,
             service=weights,
+            published=None,
             model_dir=model_dir,
             device="cpu",
             precision="fp32",

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from lib.engine.engines import Engines
+from lib.engine.registry import Registry
 from lib.engine.versions import Versions
 from lib.errors import TrainingError
 from lib.learning.distributed import launch
 from lib.learning.progress import read_stats
 from lib.learning.training import Training, train
+from lib.learning.uploads import publish_upload
 from lib.settings import Settings
 
 # So small a gain that any is enough: what is tested is the way and not the learning.
@@ -88,13 +90,36 @@ def test_the_next_training_starts_from_the_published_one(good, make_plan):
     train(good)
     engines = Engines(Settings(precision="fp32"), good.model_dir)
     weights = engines.weights()
-    again = replace(make_plan(**ANY), weights=weights, service=weights)
+    again = replace(make_plan(**ANY), weights=weights, service=weights, published="v0001")
     train(again)
     if (name := Versions(good.model_dir).current()) == "v0002":
-        assert Versions(good.model_dir).read(name).parent == "v0001"
+        record = Versions(good.model_dir).read(name)
+        assert (record.parent, record.before) == ("v0001", "v0001")
     assert read_stats(good.folder)["before"]["dice"] == pytest.approx(
         Versions(good.model_dir).read("v0001").metrics["after"]["dice"], abs=0.2
     )
+
+
+def test_weights_that_a_person_put_in_service_meanwhile_stay(good, monkeypatch):
+    original = Training._save
+
+    def save_and_upload(self, learner, fingerprint):
+        original(self, learner, fingerprint)
+        if self._course.epoch == 1:
+            with good.service.path.open("rb") as file:
+                publish_upload(file, good.service, Registry(good.model_dir), "cpu")
+
+    monkeypatch.setattr(Training, "_save", save_and_upload)
+    train(good)
+    versions, stats = Versions(good.model_dir), read_stats(good.folder)
+    assert (versions.current(), versions.names()) == ("v0001", ["v0001", "v0002"])
+    assert (stats["status"], stats["version"]) == ("kept", "v0001")
+    assert "but v0001 came into service meanwhile" in stats["message"]
+    assert "--conf rollback v0002" in stats["message"]
+    assert "Not published" in (good.folder / "report.html").read_text()
+    # It can be served all the same, and what it was measured against is what was before it.
+    versions.switch("v0002")
+    assert (versions.read("v0002").before, versions.read("v0002").parent) == (None, None)
 
 
 def _spoil(label: Path) -> None:

@@ -40,15 +40,24 @@ class Engines:
         self._embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB)
         self.versions = Versions(model_dir)
         self.courtesy = Courtesy(model_dir)
-        self._predictors: dict[torch.device, Predictor] = {}
-        self._weights: dict[torch.device, Weights] = {}
+        self._loaded: dict[torch.device, tuple[Predictor, Weights]] = {}
         self._published: dict[torch.device, str | None] = {}
         self._served: dict[str, str] = {}
         self._refused: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def get(self, device: str | None = None) -> Predictor:
-        """The predictor of a device, loaded now if it is not yet, or if other weights were published since.
+        """The predictor of a device; see ``served``."""
+        return self.served(device)[0]
+
+    def weights(self, device: str | None = None) -> Weights:
+        """The weights in service on a device; see ``served``."""
+        return self.served(device)[1]
+
+    def served(self, device: str | None = None) -> tuple[Predictor, Weights]:
+        """The predictor of a device, and its weights: of two calls, each may find others in service.
+
+        They are loaded now if they are not yet, or if others were published since.
 
         Args:
             device: of the request; None or empty for the app's own.
@@ -60,20 +69,10 @@ class Engines:
         target = resolve_device(device or self._settings.device)
         with self._lock:
             published = self.versions.current()
-            if target not in self._predictors or self._published[target] != published:
-                self._predictors[target] = self._load(target)
+            if target not in self._loaded or self._published[target] != published:
+                self._loaded[target] = self._load(target)
                 self._published[target] = published
-            return self._predictors[target]
-
-    def weights(self, device: str | None = None) -> Weights:
-        """The weights in service on a device, which are loaded where they are not yet.
-
-        Raises:
-            DeviceError: for a device that does not exist here.
-            CheckpointError: when no weights can be loaded.
-        """
-        self.get(device)
-        return self._weights[resolve_device(device or self._settings.device)]
+            return self._loaded[target]
 
     def roll_back(self, version: str) -> None:
         """Serves a published version from now on, or the weights that were there before all of them.
@@ -90,13 +89,13 @@ class Engines:
         """Which weights are in service and why, by device, and which were refused and why."""
         return {"served": dict(self._served), "refused": dict(self._refused)}
 
-    def _load(self, device: torch.device) -> Predictor:
+    def _load(self, device: torch.device) -> tuple[Predictor, Weights]:
         if self._settings.threads:
             torch.set_num_threads(self._settings.threads)
         runtime = Runtime(device, self._settings.precision)
         for weights in candidates(self._settings, self.registry, runtime.type):
             try:
-                return self._predictor(weights, runtime)
+                return self._predictor(weights, runtime), weights
             except CheckpointError as error:
                 self._refused[weights.name] = str(error)
                 logger.error("Weights refused, going on with the next: %s", error)
@@ -110,7 +109,6 @@ class Engines:
         version = weights.sha256 or sha256_of(weights.path)
         predictor = Predictor(network, runtime, self._embeddings, weights.name, version)
         precision = str(runtime.dtype).removeprefix("torch.")
-        self._weights[runtime.device] = weights
         summary = f"{weights.name} ({weights.reason}), {predictor.image_size} px, {precision}"
         self._served[str(runtime.device)] = summary
         logger.info("Serving %s on %s", summary, runtime.device)

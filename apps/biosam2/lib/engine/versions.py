@@ -5,6 +5,9 @@
 
 A folder is complete before it gets its name, and ``current`` is replaced in one step, so that a crash at any
 moment leaves what was served. Nothing is ever overwritten: going back is naming another version.
+
+A training and the server publish from processes of their own. One lock, ``versions/lock``, is held while a
+version gets its number and while ``current`` changes.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from typing import Any
 
 import psutil
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lib.errors import CheckpointError
 from lib.files import sync, write_atomically
@@ -31,6 +35,7 @@ VERSIONS_FOLDER = "versions"
 WEIGHTS_FILE = "weights.pt"
 CONFIG_FILE = "network.yaml"
 RECORD_FILE = "version.json"
+_LOCK_FILE = "lock"
 _NAME = re.compile(r"v(\d{4,})")
 
 
@@ -41,6 +46,7 @@ class Version(BaseModel):
         name: ``v0001`` and so on.
         base: the registry's name, or the path, of the weights that its first ancestor started from.
         parent: the version that it was trained from; None where that was the base.
+        before: the version in service when its making began, to go back to; None where that was the base.
         image_size: side of the network's input in pixels.
         rendered_prompts: see ``registry.yaml``.
         sha256: of the weights.
@@ -55,6 +61,7 @@ class Version(BaseModel):
     name: str
     base: str
     parent: str | None
+    before: str | None
     image_size: int
     rendered_prompts: bool
     sha256: str
@@ -62,6 +69,12 @@ class Version(BaseModel):
     metrics: dict[str, Any] = {}
     options: dict[str, Any] = {}
     data: list[dict[str, Any]] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_app(cls, fields: Any) -> Any:
+        """Records did not tell the two apart at first."""
+        return {"before": fields.get("parent"), **fields} if isinstance(fields, dict) else fields
 
 
 class Versions:
@@ -74,6 +87,8 @@ class Versions:
     def __init__(self, model_dir: Path):
         self._folder = model_dir / VERSIONS_FOLDER
         self._current = model_dir / CURRENT_FILE
+        # For a thread that holds it already it is open.
+        self._lock = FileLock(self._folder / _LOCK_FILE)
 
     def names(self) -> list[str]:
         """All complete versions, oldest first."""
@@ -133,7 +148,15 @@ class Versions:
         """
         if name is not None:
             self.read(name)
-        write_atomically(self._current, f"{name or ''}\n".encode())
+        with self.unchanged():
+            write_atomically(self._current, f"{name or ''}\n".encode())
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Nobody else publishes, or goes back, until it ends."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            yield
 
     @contextlib.contextmanager
     def new_folder(self) -> Iterator[Path]:
@@ -153,14 +176,15 @@ class Versions:
             folder: with ``weights.pt`` and ``network.yaml`` in it.
             record: the fields of ``Version`` but its name.
         """
-        number = max((_number(name) for name in self.names()), default=0) + 1
-        version = Version(name=f"v{number:04d}", **record)
-        write_atomically(folder / RECORD_FILE, version.model_dump_json(indent=2).encode())
-        _sync_tree(folder)
-        folder.chmod(0o755)  # mkdtemp made it for its owner alone
-        folder.replace(self._folder / version.name)
-        sync(self._folder)
-        return version
+        with self.unchanged():
+            number = max((_number(name) for name in self.names()), default=0) + 1
+            version = Version(name=f"v{number:04d}", **record)
+            write_atomically(folder / RECORD_FILE, version.model_dump_json(indent=2).encode())
+            _sync_tree(folder)
+            folder.chmod(0o755)  # mkdtemp made it for its owner alone
+            folder.replace(self._folder / version.name)
+            sync(self._folder)
+            return version
 
     def _sweep(self) -> None:
         """Deletes folders that a killed training left behind."""

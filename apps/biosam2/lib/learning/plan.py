@@ -37,6 +37,7 @@ class TrainingPlan:
         cases: the labelled images.
         weights: what it starts from, with their configuration.
         service: the weights in service, which it has to beat.
+        published: name of the version in service when it was planned; None for the base.
         model_dir: the folder of the registry and the versions.
         device: name of the device.
         precision: of ``--conf precision``.
@@ -48,6 +49,7 @@ class TrainingPlan:
     cases: tuple[Case, ...]
     weights: Weights
     service: Weights
+    published: str | None
     model_dir: Path
     device: str
     precision: Precision

@@ -31,6 +31,9 @@ def publish(
 ) -> None:
     """Writes the weights beside those in service, measures the file, and serves it if it is better.
 
+    Where others were put in service since the training began, it is a version that is not served: against
+    those it was not measured, and a person chose them.
+
     Args:
         plan: of the training.
         network: with the best parameters.
@@ -44,20 +47,33 @@ def publish(
     with versions.new_folder() as folder:
         weights = _write(plan, network, folder)
         after = measured(weights)
-        verdict = judge(before, after, plan.options.min_gain)
-        write_report(folder / REPORT_FILE, plan, before, after, course, data, verdict)
-        shutil.copy(folder / REPORT_FILE, plan.folder / REPORT_FILE)
-        facts = {"after": {"dice": after.score, **after.means}, "best_metric": after.score}
-        if not verdict.publish:
-            name = plan.service.name
-            progress.end("kept", f"{name} stays in service: {verdict.reason}", version=name, **facts)
-            return
-        shutil.copytree(progress.events, folder / EVENTS_FOLDER, dirs_exist_ok=True)
-        version = versions.add(folder, _record(plan, weights, before, after, course, data, verdict))
-        versions.switch(version.name)
-    progress.end(
-        "published", f"{version.name} is in service: {verdict.reason}", version=version.name, **facts
-    )
+        verdict, name = judge(before, after, plan.options.min_gain), plan.service.name
+        is_better = verdict.publish
+        with versions.unchanged():
+            if (current := versions.current()) != plan.published:
+                name = current or plan.service.base
+                verdict = _overtaken(verdict, name)
+            write_report(folder / REPORT_FILE, plan, before, after, course, data, verdict)
+            shutil.copy(folder / REPORT_FILE, plan.folder / REPORT_FILE)
+            if is_better:
+                shutil.copytree(progress.events, folder / EVENTS_FOLDER, dirs_exist_ok=True)
+                version = versions.add(folder, _record(plan, weights, before, after, course, data, verdict))
+            if verdict.publish:
+                versions.switch(version.name)
+                name = version.name
+    message = f"{name} {'is' if verdict.publish else 'stays'} in service: {verdict.reason}"
+    if is_better and not verdict.publish:
+        message += f"; train again, or start the server with --conf rollback {version.name}"
+    facts = {"after": {"dice": after.score, **after.means}, "best_metric": after.score}
+    progress.end("published" if verdict.publish else "kept", message, version=name, **facts)
+
+
+def _overtaken(verdict: Verdict, name: str) -> Verdict:
+    """What becomes of a verdict where other weights, of this name, were put in service meanwhile."""
+    if not verdict.publish:
+        return verdict
+    reason = f"{verdict.reason}, but {name} came into service meanwhile, which it was not measured against"
+    return Verdict(False, reason)
 
 
 def _write(plan: TrainingPlan, network: Network, folder: Path) -> Weights:
@@ -89,6 +105,7 @@ def _record(
     return {
         "base": plan.weights.base,
         "parent": plan.weights.version,
+        "before": plan.published,
         "image_size": weights.image_size,
         "rendered_prompts": weights.rendered_prompts,
         "sha256": weights.sha256,

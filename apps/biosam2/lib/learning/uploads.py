@@ -35,17 +35,16 @@ def publish_upload(source: BinaryIO, service: Weights, registry: Registry, devic
         shutil.copy(known.config, folder / CONFIG_FILE)
         weights = replace(known, name="the uploaded file", path=path, sha256=None)
         network = load_network(weights, registry, device)
-        version = versions.add(
-            folder,
-            {
-                "base": known.base,
-                "parent": known.version,
-                "image_size": int(network.image_size),
-                "rendered_prompts": known.rendered_prompts,
-                "sha256": sha256_of(path),
-                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "metrics": {"verdict": "uploaded, not measured"},
-            },
-        )
-        versions.switch(version.name)
+        record = {
+            "base": known.base,
+            "parent": known.version,
+            "image_size": int(network.image_size),
+            "rendered_prompts": known.rendered_prompts,
+            "sha256": sha256_of(path),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "metrics": {"verdict": "uploaded, not measured"},
+        }
+        with versions.unchanged():
+            version = versions.add(folder, {**record, "before": versions.current()})
+            versions.switch(version.name)
         return version

@@ -104,8 +104,8 @@ class AgreementScoring(Scoring[T]):
         against, key = "original", stamp(original.path) if original else ""
         if original is None:
             # Loaded only where it is needed: the comparison of two labels needs no network.
-            predictor = engines.get(options.device)
-            against, key = "model", weights_key(engines.weights(options.device), predictor)
+            predictor, weights = engines.served(options.device)
+            against, key = "model", weights_key(weights, predictor)
         files = f"{_VERSION}: {stamp(path)}, {stamp(final.path)}, {key}"
         states = {measure.name: f"{files}, {measure.settings}" for measure in measures}
         info = read_info(datastore, image_id)

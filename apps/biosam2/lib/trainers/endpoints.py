@@ -118,24 +118,24 @@ class _ModelRoutes:
     def upload(self, model: str, user: _Annotator, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
         """Publishes a checkpoint of the network in service."""
         with http_errors():
-            service, kind = self._engines.weights(), self._engines.get().runtime.type
+            predictor, service = self._engines.served()
         try:
-            version = publish_upload(file.file, service, self._engines.registry, kind)
+            version = publish_upload(file.file, service, self._engines.registry, predictor.runtime.type)
         except CheckpointError as error:
             # Here it is the client's file that is wrong, and not the server's.
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail=str(error)) from error
         return {"version": version.name, "checksum": f"SHA256:{version.sha256}"}
 
     def go_back(self, model: str, user: _Annotator) -> dict[str, Any]:
-        """Serves the version that the one in service was trained from. No file is deleted."""
+        """Serves what was in service before the present version. No file is deleted."""
         versions = self._engines.versions
-        with http_errors():
+        with http_errors(), versions.unchanged():
             name = versions.current()
             if name is None:
                 raise HTTPException(
                     HTTPStatus.CONFLICT,
                     detail="the base weights are in service: there is nothing to go back to",
                 )
-            parent = versions.read(name).parent
-            versions.switch(parent)
+            versions.switch(versions.read(name).before)
+        with http_errors():
             return {"version": self._engines.weights().name}

@@ -106,12 +106,15 @@ class FineTuneTask(TrainTask):
 
     def _plan(self, options: TrainOptions, datastore: Datastore, device: DeviceType) -> TrainingPlan:
         registry = self._engines.registry
+        # Before the weights: what is published between the two is then found out at the end.
+        published = self._engines.versions.current()
         service = described(self._engines.weights(options.device), registry, device)
         return TrainingPlan(
             options=options,
             cases=tuple(labelled_cases(datastore)),
             weights=self._start(service, options, device),
             service=service,
+            published=published,
             model_dir=registry.folder,
             device=options.device,
             precision=self._settings.precision,
