@@ -92,6 +92,36 @@ def test_what_it_says_of_itself(tmp_path):
     assert len(dataset.TimezoneOffsetFromUTC) == 5
 
 
+@pytest.mark.parametrize(
+    ("character_set", "patient", "procedure"),
+    [
+        (None, "Plain^Name", "CT"),
+        ("ISO_IR 100", "Müller^Jörg", "Schädel"),
+        ("ISO_IR 144", "Иванов^Иван", "почка"),
+        ("GB18030", "Wang^XiaoDong=王^小东", "腹部"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", "肝臓"),
+        ("ISO_IR 192", "Παπαδόπουλος^Γιώργος", "ήπαρ"),
+    ],
+)
+def test_names_of_any_alphabet_are_kept(tmp_path, character_set, patient, procedure):
+    series, _ = opened(tmp_path, *GRIDS["LPS"])
+    for file in series.files:
+        dataset = pydicom.dcmread(file)
+        if character_set:
+            dataset.SpecificCharacterSet = character_set
+        dataset.PatientName = patient
+        code = pydicom.Dataset()
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99LOCAL", procedure
+        dataset.ReasonForVisitCodeSequence = dataset.AdmittingDiagnosesCodeSequence = [code]
+        dataset.save_as(file)
+    image = read_image(tmp_path / "series", MANY)
+    names = {1: "печень", 2: "肝脏"}
+    dataset = written(tmp_path, drawn(image.affine, image.shape)[0], image, series.files, names)
+    assert str(dataset.PatientName) == patient
+    assert dataset.AdmittingDiagnosesCodeSequence[0].CodeMeaning == procedure
+    assert read_labels(tmp_path / "label.dcm", image).names == names
+
+
 def test_itk_reads_the_pixels(tmp_path):
     series, image = opened(tmp_path, *GRIDS["LPS"])
     labels, _ = drawn(image.affine, image.shape)

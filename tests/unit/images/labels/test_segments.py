@@ -74,3 +74,7 @@ def test_a_colour_is_lab(rgb, lab):
 
 def test_a_name_is_cut_to_what_dicom_holds():
     assert len(describe_segments({1: "x" * 90})[0].name) == 64
+
+
+def test_a_name_is_one_text():
+    assert describe_segments({1: r"GTV\CTV"})[0].name == "GTV/CTV"

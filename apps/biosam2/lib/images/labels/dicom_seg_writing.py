@@ -26,6 +26,8 @@ MANUFACTURER = "BioSAM-2"
 MODEL = "biosam2"
 VERSION = "0.1.0"
 DESCRIPTION = "BioSAM-2 segmentation"
+# All alphabets (PS3.3, C.12.1.1.2): a class may be named in another one than the patient.
+_UTF_8 = "ISO_IR 192"
 # DICOM PS3.16, CID 7162.
 _FAMILY = Code("123109", "DCM", "Artificial Intelligence")
 # Behind whatever the scanner made.
@@ -115,7 +117,8 @@ def _described(number: int, segment: Segment) -> SegmentDescription:
 
 
 def _complete(made: hd.seg.Segmentation, sources: Sources) -> None:
-    """Says when it was made, and takes out the places that a loop of frames has not."""
+    """Says its alphabet and when it was made, and takes out the places that a loop of frames has not."""
+    made.SpecificCharacterSet = _UTF_8
     offset = sources.headers[0].get("TimezoneOffsetFromUTC")
     now = datetime.now(timezone(utc_offset(offset))) if offset else datetime.now().astimezone()
     for name in ("Content", "Series", "InstanceCreation"):

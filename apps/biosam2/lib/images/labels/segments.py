@@ -44,7 +44,7 @@ _COLOURS = (
 )
 # Bounds of L*, a* and b* that 0 to 65535 stand for (PS3.3, C.10.7.1.1).
 _LAB_LOW, _LAB_HIGH = np.array([0.0, -128.0, -128.0]), np.array([100.0, 127.0, 127.0])
-# A segment's label is a long string: 64 characters.
+# A segment's label is a long string: 64 characters, and a backslash would make two of it.
 _LONGEST_NAME = 64
 
 
@@ -96,7 +96,7 @@ def describe_segments(
         segments.append(
             Segment(
                 value,
-                name[:_LONGEST_NAME],
+                name.replace("\\", "/")[:_LONGEST_NAME],
                 category,
                 kind,
                 _colour(entry.get("color")) or _COLOURS[place % len(_COLOURS)],
