@@ -8,7 +8,7 @@ from typing import Any
 
 from monailabel.config import settings as monailabel_settings
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -63,7 +63,8 @@ class BioSam2App(MONAILabelApp):
         self._settings = settings
         self._engines = Engines(settings, model_dir)
         images = ImageCache(settings.image_cache_mb << 20, max_voxels=settings.max_voxels)
-        self._auto_train = AutoTrain(settings.auto_train, self._start_training)
+        self._fine_tuning = FineTuneTask(settings, self._engines)
+        self._auto_train = AutoTrain(settings.auto_train, self._new_labels, self._start_training)
         self._auto_scoring = AutomaticScoring(lambda: state_of(self._datastore, self._engines.versions))
         self._services = Services(settings, self._engines, images, settings.labels)
         self._slide_tasks = slide_tasks(self._services)
@@ -93,7 +94,7 @@ class BioSam2App(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One: viewers show the numbers of the first trainer alone."""
-        return {TRAINER: FineTuneTask(self._settings, self._engines)}
+        return {TRAINER: self._fine_tuning}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Those of ``lib/selection``; OHIF always asks for ``random``."""
@@ -135,8 +136,7 @@ class BioSam2App(MONAILabelApp):
 
     def on_save_label(self, image_id: str, label_id: str) -> None:
         """MONAI Label calls this whenever a client has submitted a label."""
-        if self._datastore.get_label_by_image_id(image_id, DefaultLabelTag.FINAL):
-            self._auto_train.label_saved(image_id)
+        self._auto_train.look()
         if self._auto_update_scoring:
             self.async_scoring(None)
 
@@ -154,6 +154,10 @@ class BioSam2App(MONAILabelApp):
         except BioSam2Error as error:
             logger.warning("Nothing is scored now: %s", error)
             return {}
+
+    def _new_labels(self, moment: float) -> int:
+        """How many images have a final label that no training can have seen, from after a moment."""
+        return self._fine_tuning.new_labels(self._datastore, moment)
 
     def _start_training(self) -> bool:
         """Starts the cheapest training in the background, unless one runs."""

@@ -5,11 +5,17 @@ import sys
 
 import pytest
 
-from lib.learning.progress import Progress, read_stats
+from lib.learning.progress import Progress, read_stats, started_at
 
 
 def test_there_are_no_numbers_before_the_first_training(tmp_path):
     assert read_stats(tmp_path / "training") == {}
+
+
+def test_when_the_last_training_began_is_a_moment(tmp_path):
+    assert started_at(tmp_path) == 0
+    (tmp_path / "stats.json").write_text('{"status": "kept", "start_time": "2001-09-09 01:46:40"}')
+    assert started_at(tmp_path) == 1_000_000_000
 
 
 def test_what_viewers_show_while_it_runs(tmp_path):

@@ -1,32 +1,118 @@
-from lib.trainers.auto import AutoTrain
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lib.trainers import auto
+from lib.trainers.auto import AutoTrain, labels_since
 
 
-def test_it_starts_after_so_many_images_and_counts_anew():
-    started = []
-    auto = AutoTrain(3, lambda: started.append(1) or True)
-    for image in "abcdefg":
-        auto.label_saved(image)
-    assert len(started) == 2
+class Trainings:
+    """MONAI Label's queue of trainings, and labels by the time at which they were saved."""
+
+    def __init__(self, after):
+        self.saved, self.began, self.tasks = [], 0.0, []
+        self.auto = AutoTrain(after, self.count, self.start)
+
+    def count(self, moment):
+        return sum(ts > max(moment, self.began) for ts in self.saved)
+
+    def start(self):
+        if self.is_running:
+            return False
+        self.tasks.append({"status": "RUNNING"})
+        return True
+
+    @property
+    def is_running(self):
+        return any(task["status"] == "RUNNING" for task in self.tasks)
+
+    def save(self, *times):
+        for ts in times:
+            self.saved.append(ts)
+            self.auto.look()
 
 
-def test_one_image_that_is_saved_often_counts_once():
-    started = []
-    auto = AutoTrain(2, lambda: started.append(1) or True)
-    for _ in range(5):
-        auto.label_saved("a")
-    assert started == []
-    auto.label_saved("b")
-    assert started == [1]
+@pytest.fixture
+def now(monkeypatch):
+    """The time of day, which does not pass by itself."""
+    clock = [100.0]
+    monkeypatch.setattr(auto.time, "time", lambda: clock[0])
+    return clock
 
 
-def test_while_one_runs_the_labels_count_for_the_next():
-    answers = iter([False, False, True])
-    auto = AutoTrain(2, lambda: next(answers))
-    for image in "abcd":
-        auto.label_saved(image)
-    assert next(answers, None) is None
-    auto.label_saved("e")
+@pytest.fixture
+def queue(monkeypatch):
+    """The thread of MONAI Label's queue."""
+    executor = ThreadPoolExecutor(1)
+    monkeypatch.setitem(auto.background_executors, "train", executor)
+    yield executor
+    executor.shutdown()
+
+
+@pytest.fixture
+def trainings(monkeypatch, now):
+    made = Trainings(3)
+    monkeypatch.setattr(auto, "tasks", lambda name: made.tasks)
+    return made
+
+
+def test_it_starts_after_so_many_labels_and_counts_anew(trainings, now):
+    trainings.save(98, 99)
+    assert trainings.tasks == []
+    trainings.save(100)
+    assert trainings.is_running
+    trainings.tasks[0]["status"] = "DONE"
+    trainings.save(101, 102)
+    assert not trainings.is_running
+    now[0] = 103
+    trainings.save(103)
+    assert len(trainings.tasks) == 2
+
+
+def test_labels_from_before_a_restart_count(trainings):
+    trainings.save(98, 99)
+    after_the_restart = AutoTrain(3, trainings.count, trainings.start)
+    trainings.saved.append(100)
+    after_the_restart.look()
+    assert trainings.is_running
+    # Those that a training has seen do not.
+    trainings.began, trainings.tasks = 101.0, []
+    AutoTrain(3, trainings.count, trainings.start).look()
+    assert trainings.tasks == []
+
+
+@pytest.mark.parametrize(("ended", "count"), [("DONE", 2), ("ERROR", 2), ("STOPPED", 1)])
+def test_labels_that_come_while_one_runs_start_the_next_at_its_end(trainings, queue, ended, count):
+    trainings.tasks.append({"status": "RUNNING"})
+
+    def run():
+        trainings.save(101, 102, 103)
+        trainings.tasks[0]["status"] = ended
+
+    queue.submit(run).result()
+    queue.submit(lambda: None).result()  # what was to be done at its end is done
+    assert len(trainings.tasks) == count
+
+
+def test_a_training_that_ends_at_once_without_a_word_is_not_started_again_by_its_own_labels(trainings):
+    trainings.save(98, 99, 100)
+    trainings.tasks[0]["status"] = "ERROR"
+    trainings.auto.look()
+    assert len(trainings.tasks) == 1
 
 
 def test_it_is_off_by_default():
-    AutoTrain(0, lambda: 1 / 0).label_saved("a")
+    AutoTrain(0, lambda moment: 1 // 0, lambda: 1 // 0).look()
+
+
+def test_final_labels_count_once_for_an_image_and_by_the_time_they_were_saved(datastore, tmp_path):
+    label = Path(tmp_path / "studies" / "a.nii.gz")
+    datastore.save_label("a", str(label), "original", {})
+    assert labels_since(datastore, 0) == 0
+    for image in ("a", "b", "a"):
+        datastore.save_label(image, str(label), "final", {})
+    assert labels_since(datastore, 0) == 2
+    saved = datastore.get_label_info("b", "final")["ts"]
+    assert labels_since(datastore, saved - 1) == 2
+    assert labels_since(datastore, saved + 3600) == 0

@@ -12,6 +12,7 @@ from lib.learning.case import Case
 from lib.learning.options import TrainOptions
 from lib.settings import Precision
 
+TRAINING_FOLDER = "training"
 # Options that say how long, where and how it is judged, and not what is learned: a training that was cut off
 # goes on under others.
 _NOT_IDENTITY = frozenset(
@@ -59,7 +60,7 @@ class TrainingPlan:
     @property
     def folder(self) -> Path:
         """Where a training keeps what it needs while it runs, and the report of the last one."""
-        return self.model_dir / "training"
+        return self.model_dir / TRAINING_FOLDER
 
     @property
     def frames_folder(self) -> Path:

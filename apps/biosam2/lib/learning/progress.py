@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 STATS_FILE = "stats.json"
 EVENTS_FOLDER = "tensorboard"
+_TIME = "%Y-%m-%d %H:%M:%S"  # UTC
 
 Status = Literal["running", "published", "kept", "failed"]
 
@@ -130,6 +131,16 @@ def read_stats(folder: Path) -> dict[str, Any]:
     return stats
 
 
+def started_at(folder: Path) -> float:
+    """When the last training began, in seconds since 1970; 0 where there never was one.
+
+    Args:
+        folder: of the training.
+    """
+    began = read_stats(folder).get("start_time")
+    return datetime.strptime(began, _TIME).replace(tzinfo=timezone.utc).timestamp() if began else 0.0
+
+
 def _is_running(pid: int) -> bool:
     """Whether a process runs; one that was killed and not yet cleared away does not."""
     try:
@@ -144,7 +155,7 @@ def _numbers(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.now(timezone.utc).strftime(_TIME)
 
 
 def _clock(seconds: float) -> str:

@@ -4,33 +4,69 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.utils.async_tasks.utils import background_executors, tasks
 
 logger = logging.getLogger(__name__)
 
+# MONAI Label's queue of trainings: a pool of one thread, and what it was given to do.
+_QUEUE = "train"
+_STOPPED = "STOPPED"
+
 
 class AutoTrain:
-    """Counts labels and starts trainings.
+    """Starts a training when there are so many new labels: those that no training can have seen.
+
+    The labels themselves are counted, by the time at which each was saved, so that a restart forgets none.
 
     Args:
         after: new labels, of as many images, after which a training starts; 0 for never.
-        start: starts one; False where one runs already, and then the labels count for the next.
+        new_labels: counts those that were saved after the last training began, and after a moment, in seconds
+            since 1970.
+        start: starts one; False where one runs already.
     """
 
-    def __init__(self, after: int, start: Callable[[], bool]):
+    def __init__(self, after: int, new_labels: Callable[[float], int], start: Callable[[], bool]):
         self._after = after
+        self._new_labels = new_labels
         self._start = start
-        self._new: set[str] = set()
+        # A training says when it began ten seconds after its start, and one that fails at once never does.
+        self._started = 0.0
         self._lock = threading.Lock()
 
-    def label_saved(self, image_id: str) -> None:
-        """A person has saved a final label of an image."""
+    def look(self) -> None:
+        """Starts a training where there are enough new labels; where one runs, looks again at its end."""
         if not self._after:
             return
         with self._lock:
-            self._new.add(image_id)
-            if len(self._new) < self._after:
+            new = self._new_labels(self._started)
+            if new < self._after:
                 return
             if self._start():
-                logger.info("A training starts after %d new labels", len(self._new))
-                self._new.clear()
+                logger.info("A training starts after %d new labels", new)
+                self._started = time.time()
+            else:
+                background_executors[_QUEUE].submit(self._look_after)
+
+    def _look_after(self) -> None:
+        """In MONAI Label's own queue, after the training that runs: a person who stopped it wants none."""
+        if tasks(_QUEUE)[-1]["status"] != _STOPPED:
+            self.look()
+
+
+def labels_since(datastore: Datastore, moment: float) -> int:
+    """How many images have a final label that was saved after a moment.
+
+    Args:
+        datastore: of the images.
+        moment: seconds since 1970.
+    """
+    saved = (
+        (datastore.get_label_info(label, DefaultLabelTag.FINAL) or {}).get("ts") or 0
+        for image in datastore.list_images()
+        if (label := datastore.get_label_by_image_id(image, DefaultLabelTag.FINAL))
+    )
+    return sum(ts > moment for ts in saved)

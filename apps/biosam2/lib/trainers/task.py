@@ -20,11 +20,12 @@ from lib.engine.registry import DeviceType
 from lib.engine.runtime import available_devices, resolve_device
 from lib.learning.distributed import launch, processes
 from lib.learning.options import TrainOptions, read_options, viewer_config
-from lib.learning.plan import TrainingPlan
-from lib.learning.progress import read_stats
+from lib.learning.plan import TRAINING_FOLDER, TrainingPlan
+from lib.learning.progress import read_stats, started_at
 from lib.learning.training import train
 from lib.overview.page import OVERVIEW_FILE, write_overview
 from lib.settings import Settings
+from lib.trainers.auto import labels_since
 from lib.trainers.cases import labelled_cases
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,16 @@ class FineTuneTask(TrainTask):
 
     def stats(self) -> dict[str, Any]:
         """The numbers of the last training, or of the one that runs."""
-        return read_stats(self._engines.registry.folder / "training")
+        return read_stats(self._folder)
+
+    def new_labels(self, datastore: Datastore, moment: float) -> int:
+        """How many images have a final label from after the last training began, and from after a moment.
+
+        Args:
+            datastore: of the images.
+            moment: seconds since 1970.
+        """
+        return labels_since(datastore, max(moment, started_at(self._folder)))
 
     def options(self, request: Mapping[str, Any]) -> TrainOptions:
         """The options of a request.
@@ -93,6 +103,11 @@ class FineTuneTask(TrainTask):
         self._write_overview(datastore, plan)
         return self.stats()
 
+    @property
+    def _folder(self) -> Path:
+        """Of the last training, or of the one that runs."""
+        return self._engines.registry.folder / TRAINING_FOLDER
+
     def _write_overview(self, datastore: Datastore, plan: TrainingPlan) -> None:
         """The page about the datastore and its model; a training that ended well stays one without it."""
         folder = getattr(datastore, "_datastore_path", None)
@@ -101,8 +116,9 @@ class FineTuneTask(TrainTask):
         try:
             output = plan.folder / OVERVIEW_FILE
             write_overview(Path(folder), plan.model_dir, output, plan.max_voxels)
-        except OSError as error:
-            logger.warning("The overview cannot be written: %s", error)
+        except Exception as error:
+            # It opens what every client wrote of every image, and the new weights are in service already.
+            logger.warning("The overview cannot be written: %s", error, exc_info=True)
 
     def _plan(self, options: TrainOptions, datastore: Datastore, device: DeviceType) -> TrainingPlan:
         registry = self._engines.registry
