@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -58,13 +59,16 @@ def slicer(own_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             return receive(connection, *others)
 
     monkeypatch.setattr(MONAILabelUtils, "send_response", staticmethod(receive_and_close))
-    return MONAILabelClient(own_server.url, tmpdir=str(tmp_path), client_id="user-xyz")
+    return MONAILabelClient(own_server.url, tmpdir=str(tmp_path), client_id="anna")
 
 
-def post(server: Server, strategy: str, body: Any, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
-    """POST /activelearning/{strategy} with these headers and no others."""
+def post(
+    server: Server, strategy: str, body: Any, headers: dict[str, str], address: str = "127.0.0.1"
+) -> tuple[int, dict[str, Any]]:
+    """POST /activelearning/{strategy} with these headers and no others, from an address of this machine."""
     assert server.alive, server.log[-4000:]
-    with closing(HTTPConnection(urlsplit(server.url).netloc, timeout=LIMIT_S)) as connection:
+    netloc = urlsplit(server.url).netloc
+    with closing(HTTPConnection(netloc, timeout=LIMIT_S, source_address=(address, 0))) as connection:
         connection.request("POST", f"/activelearning/{strategy}", json.dumps(body), headers)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
@@ -107,6 +111,14 @@ def test_slicer_keeps_its_case_until_the_label_is_saved(
     # What was passed over is there for others, what was labelled for nobody.
     third = {"client_id": "user-def"}
     assert post(own_server, "first", third, OHIF_HEADERS)[1]["id"] == "case002"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has all of 127.0.0.0/8")
+def test_two_people_with_a_fresh_slicer_get_two_cases(own_server: Server) -> None:
+    fresh = {"client_id": "user-xyz"}
+    asked = [post(own_server, "last", fresh, {}, address) for address in ("127.0.0.2", "127.0.0.3") * 2]
+    assert [status for status, _ in asked] == [200] * 4
+    assert len({answer["id"] for _, answer in asked}) == 4
 
 
 def test_qupath_gets_a_picture_and_the_next_patch_of_the_one_that_is_open(own_server: Server) -> None:

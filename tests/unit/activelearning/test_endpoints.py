@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints import activelearning
+from monailabel.endpoints.user import auth
 
 from lib.activelearning.endpoints import install
 from lib.activelearning.strategies import all_strategies
+from lib.errors import BusyError
 from lib.signals.store import ScoreStore
 
 
@@ -43,6 +46,11 @@ def client(
     install(server, app.strategies)
     with TestClient(server) as opened:
         yield opened
+
+
+def at(client: TestClient, address: str) -> TestClient:
+    """A client of the same server on another machine."""
+    return TestClient(client.app, client=(address, 50000))
 
 
 def test_the_answer_has_what_the_strategy_and_what_monai_label_say(
@@ -96,6 +104,52 @@ def test_browsers_on_one_machine_are_told_apart_and_cannot_pose_as_each_other(cl
         return answer.json().get("id")
 
     assert [ask("A"), ask("B"), ask("A"), ask("B"), ask("A"), ask("C")] == ["a", "b", "c", "b", "a", None]
+
+
+def test_everybodys_name_of_slicer_is_nobodys(client: TestClient) -> None:
+    def ask(machine: str, name: str = "user-xyz") -> str | None:
+        """As 3D Slicer, which names no browser."""
+        body = {"client_id": name}
+        answer = at(client, machine).post("/activelearning/first", json=body, headers={"user-agent": ""})
+        return answer.json().get("id")
+
+    assert [ask("10.0.0.2"), ask("10.0.0.3"), ask("10.0.0.2"), ask("10.0.0.3")] == ["a", "b", "c", "b"]
+    assert ask("10.0.0.4") is None
+
+
+def test_where_people_sign_in_their_name_counts_and_not_their_viewers(
+    client: TestClient, datastore: LocalDatastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(person: str, **body: str) -> str | None:
+        user = auth.User(username=person, roles=[settings.MONAI_LABEL_AUTH_ROLE_USER])
+        monkeypatch.setattr(auth, "from_token", lambda token: user)
+        return client.post("/activelearning/first", json=body).json().get("id")
+
+    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
+    for body in ({"client_id": "user-xyz"}, {"client_id": "laptop"}, {}):
+        assert [ask("ann", **body), ask("bob", **body)] == ["a", "b"]
+    assert datastore.get_image_info("a")["strategy"]["first"]["client_id"] == "ann"
+
+
+@pytest.mark.parametrize("body", [{"client_id": "ann"}, {}])
+def test_an_image_that_cannot_be_had_is_passed_over_and_what_else_was_given_stays(
+    client: TestClient, datastore: LocalDatastore, monkeypatch: pytest.MonkeyPatch, body: dict[str, str]
+) -> None:
+    find = datastore.get_image_uri
+
+    def download(image_id: str) -> str:
+        if image_id == "b":
+            raise BusyError("the store sent 3 of the 4 files of b: try again")
+        return str(find(image_id))
+
+    monkeypatch.setattr(datastore, "get_image_uri", download)
+    other = {"client_id": "bob"} if body else {}
+    assert client.post("/activelearning/first", json=other).json()["id"] == "a"
+    refused = client.post("/activelearning/first", json=body)
+    assert (refused.status_code, "3 of the 4" in refused.json()["detail"]) == (503, True)
+    assert client.post("/activelearning/first", json=body).json()["id"] == "c"
+    # It is nobody's now: who comes next is told as well; and the first one is with whom it was.
+    assert client.post("/activelearning/first", json={"client_id": "eve"}).status_code == 503
 
 
 def test_all_in_work_is_answered_as_an_empty_pool_is(client: TestClient) -> None:

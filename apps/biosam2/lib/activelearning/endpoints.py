@@ -52,7 +52,7 @@ class _Route:
         # MONAI Label lets params replace the strategy of the address.
         asked = {**(params or {}), "strategy": strategy, ANNOTATOR: _annotator(request)}
         if settings.MONAI_LABEL_AUTH_ENABLE:
-            asked.setdefault("client_id", user.username)
+            asked["client_id"] = user.username
         with http_errors():
             answer: dict[str, Any] = activelearning.sample(strategy, asked, user.username)
         answer.update(answer.pop(CHOICE, {}))

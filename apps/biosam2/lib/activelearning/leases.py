@@ -18,8 +18,8 @@ class Annotator:
 
     Attributes:
         name: equal for requests of one annotator.
-        is_named: whether the client said who it is (Slicer sends a ``client_id``). Who did not (OHIF, QuPath)
-            is told from others by address and browser, and may be several people at once.
+        is_named: whether they signed in, or entered a name in their viewer (Slicer). Who did neither is told
+            from others by address and browser, and may be several people at once.
     """
 
     name: str
@@ -32,11 +32,16 @@ class _Lease:
     ends: float
 
 
+# Orders free images, the best first, in view of those that somebody holds.
+Rank = Callable[[Sequence[str], Sequence[str]], Iterable[str]]
+
+
 class LeaseBook:
     """The images that annotators hold, and those that they passed over. Any thread may use it.
 
-    A lease ends when its time is over, when its holder passes the image over, and when the image is no
-    candidate any more: its final label was saved. It lives in the server's process alone; a restart ends all.
+    A lease ends when its time is over and when its holder passes the image over, and counts for nothing while
+    the image is no candidate: its final label was saved. It lives in the server's process alone; a restart
+    ends all.
 
     Args:
         minutes: that a lease lasts; with 0 nobody is kept from anything.
@@ -51,30 +56,30 @@ class LeaseBook:
         self._leases: dict[str, _Lease] = {}  # by image, the oldest first
         self._passed: dict[tuple[str, str], float] = {}  # (annotator, image) to the end of the remembrance
 
-    def take(self, annotator: Annotator, order: Sequence[str]) -> str | None:
-        """Leases the first image that nobody holds.
+    def take(self, annotator: Annotator, images: Sequence[str], rank: Rank) -> str | None:
+        """Leases the best image that nobody holds, of those that the annotator has not passed over.
+
+        Who has a name and holds an image gets that one again. Who has none gets what they have held the
+        longest once nothing is free; and whoever passed over all that is free may have it again.
 
         Args:
-            annotator: who asks. One with a name who holds an image already gets that one again.
-            order: images, best first.
+            annotator: who asks.
+            images: all candidates.
+            rank: orders the free ones. It is asked once at most, and nobody else is served meanwhile.
 
         Returns:
-            The image, or None where all are held, those of an annotator without a name too.
+            The image, or None where others hold all.
         """
         with self._lock:
             self._expire()
-            held = self._of(annotator.name)
-            if annotator.is_named and held:
-                return self._lease(held[-1], annotator.name)
-            free = next((image for image in order if image not in self._leases), None)
-            return None if free is None else self._lease(free, annotator.name)
-
-    def take_again(self, annotator: Annotator) -> str | None:
-        """Leases anew what the annotator has held the longest; None where there is nothing."""
-        with self._lock:
-            self._expire()
-            held = self._of(annotator.name)
-            return self._lease(held[0], annotator.name) if held else None
+            own = [image for image in self._of(annotator.name) if image in images]
+            if annotator.is_named and own:
+                return self._lease(own[-1], annotator.name)
+            free = [image for image in images if image not in self._leases]
+            held = [image for image in images if image in self._leases]
+            ranked = rank(self._wanted(annotator, free), held) if free else ()
+            best = next(iter(ranked), own[0] if own else None)
+            return None if best is None else self._lease(best, annotator.name)
 
     def open(self, annotator: Annotator, image: str) -> bool:
         """Leases one image that was opened by hand; False where somebody else holds it, who keeps it."""
@@ -86,50 +91,28 @@ class LeaseBook:
             self._lease(image, annotator.name)
             return True
 
-    def pass_over(self, annotator: Annotator) -> None:
-        """Gives back all that the annotator holds, and remembers that they do not want it now."""
+    def pass_over(self, annotator: Annotator, image: str | None = None) -> None:
+        """Gives back one image, or all that the annotator holds, and remembers that they do not want it."""
         with self._lock:
             self._expire()
-            for image in self._of(annotator.name):
-                del self._leases[image]
-                self._passed[annotator.name, image] = self._clock() + PASSED_OVER_S
+            own = self._of(annotator.name)
+            for passed in own if image is None else [image]:
+                self._passed[annotator.name, passed] = self._clock() + PASSED_OVER_S
+                if passed in own:
+                    del self._leases[passed]
 
-    def passed_over(self, annotator: Annotator) -> set[str]:
-        """What the annotator passed over a short while ago."""
+    def next_end_s(self, images: Iterable[str]) -> float | None:
+        """Seconds until the first lease of these images ends by itself; None where there is none."""
         with self._lock:
             self._expire()
-            return {image for name, image in self._passed if name == annotator.name}
-
-    def forget_passed_over(self, annotator: Annotator) -> None:
-        """Lets the annotator have those again."""
-        with self._lock:
-            for key in [key for key in self._passed if key[0] == annotator.name]:
-                del self._passed[key]
-
-    def end(self, images: Iterable[str]) -> None:
-        """Ends the leases of images: they have a final label now, or are gone."""
-        with self._lock:
-            for image in images:
-                self._leases.pop(image, None)
-
-    def held(self, annotator: Annotator | None = None) -> list[str]:
-        """What an annotator holds, or everybody does; the oldest lease first."""
-        with self._lock:
-            self._expire()
-            return list(self._leases) if annotator is None else self._of(annotator.name)
-
-    def held_all(self, images: Iterable[str]) -> bool:
-        """Whether somebody holds each of these images."""
-        with self._lock:
-            self._expire()
-            return all(image in self._leases for image in images)
-
-    def next_end_s(self) -> float | None:
-        """Seconds until the first lease ends by itself; None where there is none."""
-        with self._lock:
-            self._expire()
-            ends = [lease.ends for lease in self._leases.values()]
+            ends = [self._leases[image].ends for image in images if image in self._leases]
             return min(ends) - self._clock() if ends else None
+
+    def _wanted(self, annotator: Annotator, free: list[str]) -> list[str]:
+        wanted = [image for image in free if (annotator.name, image) not in self._passed]
+        if not wanted:
+            self._passed = {key: end for key, end in self._passed.items() if key[0] != annotator.name}
+        return wanted or free
 
     def _lease(self, image: str, holder: str) -> str:
         self._leases.pop(image, None)  # so that the dictionary is in the order of age

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from lib.activelearning.candidates import Pool, read_candidates, read_pool, was_
 from lib.activelearning.leases import Annotator, LeaseBook
 from lib.activelearning.patches import next_patch
 from lib.errors import ImageNotFoundError
+from lib.images.labels.annotators import UNNAMED_CLIENT
 from lib.selection.candidate import Choice, Selector
 from lib.signals.store import ScoreStore
 
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Key of the answer under which the choice stands; the route spreads it over the answer.
 CHOICE = "choice"
-# Key of the request under which the route puts who asks, for clients that send no client_id.
+# Key of the request under which the route puts who asks, for clients that send no name.
 ANNOTATOR = "annotator"
 
 _OWN = "yours already, and without a final label"
@@ -32,12 +33,13 @@ _NAMED = "the one that was asked for"
 class NextImage(Strategy):
     """Answers "next sample": the best image that nobody else works on.
 
-    *Who gets what.* An annotator with a name (a ``client_id``: Slicer) gets the image that they hold again
-    until its final label is saved or the lease ends: so a viewer that was closed loses nothing. With
-    ``skip: true`` they pass it over and get the next one. An annotator without a name (OHIF, QuPath) gets
-    another image each time, since their button says *next*, and holds them all until their leases end. When
-    everything is held, they get that again which they themselves have held the longest. Nobody ever gets what
-    somebody else holds: where nothing is left, the answer is that of an empty pool, and the log says why.
+    *Who gets what.* An annotator with a name (who signed in, or entered one in Slicer) gets the image that
+    they hold again until its final label is saved or the lease ends: so a viewer that was closed loses
+    nothing. With ``skip: true`` they pass it over and get the next one. An annotator without a name (OHIF,
+    QuPath, a fresh Slicer) gets another image each time, since their button says *next*, and holds them all
+    until their leases end. When everything is held, they get that again which they themselves have held the
+    longest. Nobody ever gets what somebody else holds: where nothing is left, the answer is that of an empty
+    pool, and the log says why. An image that cannot be had counts as passed over.
 
     *A named image* (QuPath asks for the next patch of the picture that is open) is given as it was named.
 
@@ -83,62 +85,52 @@ class NextImage(Strategy):
         Raises:
             ImageNotFoundError: the image that the request names is not there.
             PromptError: a size that the request names is none.
+            BusyError: the image has to be downloaded, and the store does not send it.
         """
-        annotator = annotator_of(request)
+        annotator, pool = _who_asks(request), read_pool(datastore)
         if request.get("image"):
-            return self._named(annotator, request, datastore)
-        if request.get("skip"):
-            self._leases.pass_over(annotator)
-        while True:
-            pool = self._pool(datastore)
+            answer = self._named(annotator, request, pool, datastore)
+        else:
+            if request.get("skip"):
+                self._leases.pass_over(annotator)
             choice = self._choose(annotator, pool, datastore)
-            # While the order was made others took what was in it, or gave back what was not; or the label of
-            # the chosen one was saved. Then all is looked at again.
-            if choice is None and self._leases.held_all(pool.unlabelled):
+            if choice is None:
                 self._log_nothing_left(pool)
                 return None
-            if choice is not None and not was_labelled_here(datastore, choice.id):
-                return _answer(choice)
-
-    def _pool(self, datastore: Datastore) -> Pool:
-        """The images now. Leases of those that were labelled, or are gone, have ended."""
-        held = self._leases.held()
-        pool = read_pool(datastore)
-        self._leases.end(set(held).difference(pool.unlabelled))
-        return pool
+            answer = _answer(choice)
+        try:
+            # MONAI Label does so next: here it is known who would hold what they cannot open.
+            datastore.get_image_uri(answer["id"])
+        except Exception:
+            self._leases.pass_over(annotator, answer["id"])
+            raise
+        return answer
 
     def _choose(self, annotator: Annotator, pool: Pool, datastore: Datastore) -> Choice | None:
-        if annotator.is_named and (own := self._leases.take(annotator, [])):
-            return self._again(own, _OWN, datastore)
-        order = {choice.id: choice for choice in self._order(annotator, pool, datastore)}
-        taken = self._leases.take(annotator, list(order))
-        if taken is None and not annotator.is_named:
-            taken = self._leases.take_again(annotator)
+        ranked: dict[str, Choice] = {}
+
+        def rank(free: Sequence[str], held: Sequence[str]) -> Iterator[str]:
+            known = read_candidates((*free, *held, *pool.labelled), datastore, self._scores)
+            beside = [known[name] for name in (*pool.labelled, *held)]
+            for choice in self._selector.rank([known[name] for name in free], beside, self._rng()):
+                # Its label may have been saved while the order was made.
+                if not was_labelled_here(datastore, choice.id):
+                    ranked[choice.id] = choice
+                    yield choice.id
+
+        taken = self._leases.take(annotator, pool.unlabelled, rank)
         if taken is None:
             return None
-        return order.get(taken) or self._again(taken, _OWN if annotator.is_named else _LAST, datastore)
-
-    def _order(self, annotator: Annotator, pool: Pool, datastore: Datastore) -> list[Choice]:
-        """All images that are free, best first; those that the annotator passed over once nothing else is."""
-        held = set(self._leases.held())
-        free = [name for name in pool.unlabelled if name not in held]
-        busy = [name for name in pool.unlabelled if name in held]
-        passed = self._leases.passed_over(annotator)
-        if passed.issuperset(free):
-            self._leases.forget_passed_over(annotator)
-            passed = set()
-        known = read_candidates((*pool.unlabelled, *pool.labelled), datastore, self._scores)
-        candidates = [known[name] for name in free if name not in passed]
-        return self._selector.rank(candidates, [known[name] for name in (*pool.labelled, *busy)], self._rng())
+        return ranked.get(taken) or self._again(taken, _OWN if annotator.is_named else _LAST, datastore)
 
     def _again(self, image: str, why: str, datastore: Datastore) -> Choice:
         candidate = read_candidates([image], datastore, self._scores)[image]
         return Choice(image, 0, candidate.score, self._name, why, candidate.slice_index)
 
     def _named(
-        self, annotator: Annotator, request: Mapping[str, Any], datastore: Datastore
+        self, annotator: Annotator, request: Mapping[str, Any], pool: Pool, datastore: Datastore
     ) -> dict[str, Any]:
-        image, pool = str(request["image"]), self._pool(datastore)
+        image = str(request["image"])
         if image not in (*pool.unlabelled, *pool.labelled):
             raise ImageNotFoundError(
                 f"there is no image {image!r} in the datastore; /datastore/ lists the ids"
@@ -155,13 +147,14 @@ class NextImage(Strategy):
         logger.warning(
             "No next image: all %d without a final label are with annotators; a lease ends in %.0f minutes",
             len(pool.unlabelled),
-            (self._leases.next_end_s() or 0.0) / 60,
+            (self._leases.next_end_s(pool.unlabelled) or 0.0) / 60,
         )
 
 
-def annotator_of(request: Mapping[str, Any]) -> Annotator:
-    """Who asks: by ``client_id``, else by what the route knows of them."""
-    if client := request.get("client_id"):
+def _who_asks(request: Mapping[str, Any]) -> Annotator:
+    """Who asks: by ``client_id`` where it is somebody's own, else by what the route knows of them."""
+    client = request.get("client_id")
+    if client and client != UNNAMED_CLIENT:
         return Annotator(f"client {client}", is_named=True)
     return Annotator(f"unnamed {request.get(ANNOTATOR, '')}", is_named=False)
 
