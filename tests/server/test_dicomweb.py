@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import highdicom as hd
 import nibabel as nib
@@ -24,8 +21,8 @@ from lib.images.reading import read_image
 from sample_study.dicom import Series, write_multiframe_ultrasound, write_series
 from sample_study.orthanc import Orthanc
 from tests.support import phantoms
-from tests.support.client import LIMIT_S, OHIF, Answer, Client, read_mask
-from tests.support.dicomweb_standin import DicomWebStandIn
+from tests.support.client import LIMIT_S, OHIF, read_mask
+from tests.support.dicom_site import Site
 from tests.support.pacs import KINDS, in_world, open_pacs, stored_segmentations
 from tests.support.phantoms import FROM_CLICK, THROUGH_VOLUME, dice
 from tests.support.server import Server, copy_model_folder
@@ -38,41 +35,6 @@ WINDOW = (40, 400)
 LEVELS = [-160.0, 239.0]
 SHORT = {"preset": "decoder", "image_size": 64, "max_epochs": 1, "steps_per_epoch": 2, "batch_size": 2}
 SHORT |= {"val_objects": 1}
-
-
-@dataclass
-class Site:
-    """A store with series in it, and a server on it."""
-
-    store: DicomWebStandIn | Orthanc
-    server: Server
-    series: dict[str, Series]
-    folder: Path
-
-    @property
-    def client(self) -> Client:
-        assert self.server.alive, self.server.log[-4000:]
-        return Client(self.server.url)
-
-    def uid(self, name: str) -> str:
-        return self.series[name].series_uid
-
-    def get(self, path: str, **query: Any) -> requests.Response:
-        return requests.get(f"{self.server.url}{path}", params=query, timeout=LIMIT_S)
-
-    def put_label(self, image: str, content: bytes, filename: str, params: Any) -> requests.Response:
-        return requests.put(
-            f"{self.server.url}/datastore/label",
-            params={"image": image},
-            files={"label": (filename, content), "params": (None, json.dumps(params))},
-            timeout=LIMIT_S,
-        )
-
-    def infer(self, model: str, name: str, prompts: Any) -> Answer:
-        headers = {"Accept": "application/json,multipart/form-data"}
-        return self.client.infer(
-            model, self.uid(name), {**prompts, **OHIF}, query={"output": "image"}, headers=headers
-        )
 
 
 def write_all(folder: Path) -> dict[str, Series]:
