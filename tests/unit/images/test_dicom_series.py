@@ -153,6 +153,9 @@ def test_frames_that_are_no_stack_are_refused(series, tmp_path):
         read_image(many_frames(files[::2] + files[1::2], tmp_path / "many.dcm"), MANY)
     with pytest.raises(ImageError, match="8 slices lie at 4 places"):
         read_image(many_frames(files[:4] * 2, tmp_path / "many.dcm"), MANY)
+    changed(many_frames(files, tmp_path / "many.dcm"), NumberOfFrames=9)
+    with pytest.raises(ImageError, match=r"many\.dcm: its header describes 8 of its 9 frames"):
+        read_image(tmp_path / "many.dcm", MANY)
 
 
 def test_the_real_series_is_even(data, caplog):

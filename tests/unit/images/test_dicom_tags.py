@@ -22,6 +22,7 @@ def test_frames_are_counted(tagged):
 
 def test_the_first_of_several_windows(tagged):
     assert tagged(WindowCenter=[-600, 40], WindowWidth=[1501, 400]).window == (-1350.5, 149.5)
+    assert tagged(WindowCenter=[-600, ""], WindowWidth=[1501, ""]).window == (-1350.5, 149.5)
 
 
 def test_the_exact_function(tagged):

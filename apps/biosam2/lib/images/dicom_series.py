@@ -13,6 +13,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from lib.errors import ImageError
+from lib.images.dicom_tags import GROUPS, groups, numbers
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +25,6 @@ _SAME_DIRECTION = 1e-3
 _SAME_PLACE, _GAP = 0.05, 1.5
 # Slices that a slice may lie off its place in an even stack: from a half on, a voxel would be its neighbour.
 _OFF_PLACE = 0.5
-
-
-_GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,10 @@ def require_even_frames(file: Path) -> None:
     Raises:
         ImageError: for frames that are no even stack, or not in the order of their places.
     """
-    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_GROUPS)
-    shared = next(iter(header.get(_GROUPS[0]) or []), pydicom.Dataset())
-    frames = list(header.get(_GROUPS[1]) or [])
-    positions = [_of_group(one, shared, "PlanePositionSequence", "ImagePositionPatient") for one in frames]
-    turns = [_of_group(one, shared, "PlaneOrientationSequence", "ImageOrientationPatient") for one in frames]
-    if not frames or {len(one) for one in positions} != {3} or {len(one) for one in turns} != {6}:
+    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["NumberOfFrames", *GROUPS])
+    positions = [numbers(one, "ImagePositionPatient") for one in groups(header, "PlanePositionSequence")]
+    turns = [numbers(one, "ImageOrientationPatient") for one in groups(header, "PlaneOrientationSequence")]
+    if {len(one) for one in positions} != {3} or {len(one) for one in turns} != {6}:
         return
     _require_one_direction(np.array(turns))
     along = np.array(positions) @ np.cross(turns[0][:3], turns[0][3:])
@@ -84,27 +80,14 @@ def require_even_frames(file: Path) -> None:
         )
 
 
-def _of_group(frame: pydicom.Dataset, shared: pydicom.Dataset, group: str, name: str) -> tuple[float, ...]:
-    """Numbers of a frame's functional group, its own or the one that all share."""
-    items = frame.get(group) or shared.get(group) or []
-    return _numbers(items[0], name) if items else ()
-
-
 def _read(file: Path) -> _Slice:
     header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
     return _Slice(
         (int(header.get("Columns") or 0), int(header.get("Rows") or 0)),
-        tuple(round(value, 4) for value in _numbers(header, "PixelSpacing")),
-        _numbers(header, "ImageOrientationPatient"),
-        _numbers(header, "ImagePositionPatient"),
+        tuple(round(value, 4) for value in numbers(header, "PixelSpacing")),
+        numbers(header, "ImageOrientationPatient"),
+        numbers(header, "ImagePositionPatient"),
     )
-
-
-def _numbers(header: pydicom.Dataset, name: str) -> tuple[float, ...]:
-    value = header.get(name)
-    if value is None or value == "":
-        return ()
-    return tuple(float(number) for number in value)
 
 
 def _require_one(found: Counter[tuple[float, ...]], what: str) -> None:

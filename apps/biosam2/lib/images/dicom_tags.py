@@ -1,4 +1,4 @@
-"""The DICOM tags that say how large an image is, and how its intensities are meant to be shown."""
+"""What DICOM headers say: how large an image is, how it is meant to be shown, and of each of its frames."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any
 
 import pydicom
 
+from lib.errors import ImageError
 from lib.transforms.windowing import dicom_window
 
 logger = logging.getLogger(__name__)
 
+# Of all frames of a file together, and of each.
+GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _TAGS = [
     "Modality",
     "PhotometricInterpretation",
@@ -24,8 +27,7 @@ _TAGS = [
     "WindowCenter",
     "WindowWidth",
     "VOILUTFunction",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    *GROUPS,
 ]
 
 
@@ -94,23 +96,42 @@ def file_beside(path: Path) -> Path | None:
     return min(folder.glob("*.dcm"), default=None) if folder.is_dir() else None
 
 
-def _sources(dataset: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
+def _sources(dataset: pydicom.Dataset) -> Iterator[pydicom.Dataset | None]:
     """Where a window can stand: in the file itself, or in an enhanced file's groups."""
     yield dataset
-    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for group in list(dataset.get(groups) or [])[:1]:
-            yield from list(group.get("FrameVOILUTSequence") or [])[:1]
+    for name in GROUPS:
+        yield first_item(first_item(dataset, name), "FrameVOILUTSequence")
 
 
-def _window(source: pydicom.Dataset) -> tuple[float, float] | None:
-    center, width = _first(source.get("WindowCenter")), _first(source.get("WindowWidth"))
-    if center is None or width is None:
+def _window(source: pydicom.Dataset | None) -> tuple[float, float] | None:
+    centers, widths = numbers(source, "WindowCenter"), numbers(source, "WindowWidth")
+    if source is None or not centers or not widths:
         return None
-    return dicom_window(center, width, source.get("VOILUTFunction") or "LINEAR")
+    return dicom_window(centers[0], widths[0], source.get("VOILUTFunction") or "LINEAR")
 
 
-def _first(value: Any) -> float | None:
-    """First number of a tag with one, several or no values."""
-    if isinstance(value, pydicom.multival.MultiValue):
-        value = value[0] if value else None
-    return None if value is None or value == "" else float(value)
+def numbers(dataset: pydicom.Dataset | None, name: str) -> tuple[float, ...]:
+    """Numbers of a tag with none, one or several values."""
+    value = dataset.get(name) if dataset is not None else None
+    values = value if isinstance(value, pydicom.multival.MultiValue) else [value]
+    return tuple(float(number) for number in values if number not in (None, ""))
+
+
+def groups(dataset: pydicom.Dataset, name: str) -> list[pydicom.Dataset | None]:
+    """First item of a functional group for each frame: its own, else the shared one, else None.
+
+    Raises:
+        ImageError: where the header describes fewer or more frames than there are.
+    """
+    shared = first_item(first_item(dataset, GROUPS[0]), name)
+    count = int(dataset.get("NumberOfFrames") or 1)
+    own = list(dataset.get(GROUPS[1]) or [])
+    if len(own) not in (0, count):
+        raise ImageError(f"its header describes {len(own)} of its {count} frames: export it again")
+    return [first_item(item, name) or shared for item in own] if own else [shared] * count
+
+
+def first_item(dataset: pydicom.Dataset | None, name: str) -> pydicom.Dataset | None:
+    """First item of a sequence; None where there is none."""
+    items: Any = dataset.get(name) if dataset is not None else None
+    return items[0] if items else None

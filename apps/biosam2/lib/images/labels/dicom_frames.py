@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from pydicom.encaps import generate_pixel_data_frame
 
 from lib.errors import LabelError
+from lib.images.dicom_tags import groups, numbers
 from lib.images.medical_image import LPS_IDENTITY
 
 # Direction cosines that differ by less are one direction: DICOM keeps decimals.
@@ -100,22 +100,6 @@ class Stack:
     depth: int
 
 
-def groups(dataset: pydicom.Dataset, name: str) -> list[pydicom.Dataset | None]:
-    """First item of a functional group for each frame: its own, else the shared one, else None."""
-    shared = first_item(first_item(dataset, "SharedFunctionalGroupsSequence"), name)
-    count = int(dataset.get("NumberOfFrames") or 1)
-    own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
-    if len(own) not in (0, count):
-        raise LabelError(f"its header describes {len(own)} of its {count} frames: export it again")
-    return [first_item(item, name) or shared for item in own] if own else [shared] * count
-
-
-def first_item(dataset: pydicom.Dataset | None, name: str) -> pydicom.Dataset | None:
-    """First item of a sequence; None where there is none."""
-    items: Any = dataset.get(name) if dataset is not None else None
-    return items[0] if items else None
-
-
 def stack_frames(dataset: pydicom.Dataset, image_affine: NDArray[np.float64]) -> Stack | None:
     """Puts the frames into one stack, whatever their order, and with places for those that are not there.
 
@@ -129,12 +113,10 @@ def stack_frames(dataset: pydicom.Dataset, image_affine: NDArray[np.float64]) ->
     Raises:
         LabelError: for frames of several directions or pixel spacings.
     """
-    positions = [_numbers(item, "ImagePositionPatient") for item in groups(dataset, "PlanePositionSequence")]
-    turns = [
-        _numbers(item, "ImageOrientationPatient") for item in groups(dataset, "PlaneOrientationSequence")
-    ]
+    positions = [numbers(item, "ImagePositionPatient") for item in groups(dataset, "PlanePositionSequence")]
+    turns = [numbers(item, "ImageOrientationPatient") for item in groups(dataset, "PlaneOrientationSequence")]
     measures = groups(dataset, "PixelMeasuresSequence")
-    sizes = [_numbers(item, "PixelSpacing") for item in measures]
+    sizes = [numbers(item, "PixelSpacing") for item in measures]
     if {len(values) for values in positions} != {3} or {len(values) for values in turns} != {6}:
         return None
     if {len(values) for values in sizes} != {2}:
@@ -159,16 +141,6 @@ def _across(affine: NDArray[np.float64], normal: NDArray[np.float64]) -> list[fl
     return lengths[cosines > 1 - _SAME_DIRECTION].tolist()
 
 
-def _numbers(item: pydicom.Dataset | None, name: str) -> list[float]:
-    """Numbers of a tag with none, one or several values."""
-    value = item.get(name) if item is not None else None
-    if value is None or value == "":
-        return []
-    return [
-        float(number) for number in (value if isinstance(value, pydicom.multival.MultiValue) else [value])
-    ]
-
-
 def _step(
     along: NDArray, measures: pydicom.Dataset | None, of_image: Sequence[float], same_plane: float
 ) -> float:
@@ -181,9 +153,9 @@ def _step(
     gaps = np.diff(ordered)
     gaps = gaps[gaps > same_plane]
     for known in (
-        *_numbers(measures, "SpacingBetweenSlices"),
+        *numbers(measures, "SpacingBetweenSlices"),
         *of_image,
-        *_numbers(measures, "SliceThickness"),
+        *numbers(measures, "SliceThickness"),
     ):
         step = abs(known)
         if step <= same_plane or (gaps.size and step > gaps.min() * (1 + _EVEN)):
