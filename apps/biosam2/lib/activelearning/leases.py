@@ -59,8 +59,8 @@ class LeaseBook:
     def take(self, annotator: Annotator, images: Sequence[str], rank: Rank) -> str | None:
         """Leases the best image that nobody holds, of those that the annotator has not passed over.
 
-        Who has a name and holds an image gets that one again. Who has none gets what they have held the
-        longest once nothing is free; and whoever passed over all that is free may have it again.
+        Who has a name and holds an image gets that one again; who has none, what they have held the longest,
+        once nothing else is free. Who holds nothing and passed over all that is free may have it again.
 
         Args:
             annotator: who asks.
@@ -77,7 +77,11 @@ class LeaseBook:
                 return self._lease(own[-1], annotator.name)
             free = [image for image in images if image not in self._leases]
             held = [image for image in images if image in self._leases]
-            ranked = rank(self._wanted(annotator, free), held) if free else ()
+            wanted = [image for image in free if (annotator.name, image) not in self._passed]
+            if not wanted and not own:
+                self._passed = {key: end for key, end in self._passed.items() if key[0] != annotator.name}
+                wanted = free
+            ranked = rank(wanted, held) if wanted else ()
             best = next(iter(ranked), own[0] if own else None)
             return None if best is None else self._lease(best, annotator.name)
 
@@ -107,12 +111,6 @@ class LeaseBook:
             self._expire()
             ends = [self._leases[image].ends for image in images if image in self._leases]
             return min(ends) - self._clock() if ends else None
-
-    def _wanted(self, annotator: Annotator, free: list[str]) -> list[str]:
-        wanted = [image for image in free if (annotator.name, image) not in self._passed]
-        if not wanted:
-            self._passed = {key: end for key, end in self._passed.items() if key[0] != annotator.name}
-        return wanted or free
 
     def _lease(self, image: str, holder: str) -> str:
         self._leases.pop(image, None)  # so that the dictionary is in the order of age
