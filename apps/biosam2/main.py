@@ -31,8 +31,8 @@ from lib.infers.task import Services
 from lib.infers.tasks import all_tasks, slide_tasks
 from lib.scoring import endpoints as scoring_endpoints
 from lib.scoring.background import AutomaticScoring, ask_server, start, state_of
+from lib.scoring.files import scores_of
 from lib.scoring.methods import all_methods
-from lib.scoring.record import open_shared
 from lib.settings import Settings
 from lib.signals.store import ScoreStore
 from lib.trainers import endpoints as train_endpoints
@@ -81,8 +81,8 @@ class BioSam2App(MONAILabelApp):
     def init_datastore(self) -> Datastore:
         """A folder or a store, whose record the server and its background processes write at once."""
         if self.studies.startswith(("http://", "https://")):
-            return open_shared(super().init_datastore)
-        return open_shared(lambda: open_folder(self.studies))
+            return super().init_datastore()
+        return open_folder(self.studies)
 
     def _init_dicomweb_datastore(self) -> Datastore:
         """Called by MONAI Label where ``studies`` is the address of a DICOMweb store."""
@@ -98,7 +98,7 @@ class BioSam2App(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Those of ``lib/selection``; OHIF always asks for ``random``."""
-        scores = ScoreStore(self._engines.registry.folder)
+        scores = ScoreStore(scores_of(self._datastore, self._engines.registry.folder))
         return all_strategies(self._settings.strategy, self._settings.lease_minutes, scores)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:

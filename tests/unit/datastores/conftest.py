@@ -11,7 +11,6 @@ from lib.datastores.opening import open_session
 from lib.images.labels.dicom_seg_writing import write_dicom_seg
 from lib.images.labels.segments import describe_segments
 from lib.images.reading import read_image
-from lib.scoring.record import open_shared
 from sample_study.dicom import write_series
 from tests.support.dicomweb_standin import DicomWebStandIn
 
@@ -63,7 +62,7 @@ def open_datastore(client, tmp_path):
     """Function that opens the store as a server does, or another of its processes."""
 
     def make(**options):
-        return open_shared(lambda: DicomWebStore(client, {}, tmp_path / "cache", MANY, **options))
+        return DicomWebStore(client, {}, tmp_path / "cache", MANY, **options)
 
     return make
 

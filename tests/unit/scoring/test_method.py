@@ -34,9 +34,11 @@ def test_a_process_of_its_own_keeps_few_embeddings(engines, datastore, monkeypat
         assert given._embeddings._budget == 128 << 20
 
 
-def test_the_record_is_shared_before_anything_is_written(engines, datastore, open_datastore):
+@pytest.mark.parametrize("own", [True, False])
+def test_in_a_process_of_its_own_one_thread_does_what_others_wait_for(engines, datastore, monkeypatch, own):
+    threads = []
+    monkeypatch.setattr(datastore, "write_by", threads.append, raising=False)
+    monkeypatch.setattr(method, "is_own_process", lambda: own)
+    monkeypatch.setattr(method, "give_way", lambda threads: "urgent")
     AnnotationStats(SETTINGS, engines)({}, datastore)
-    server = open_datastore()
-    server.update_image_info("case0", {"theirs": 1})
-    datastore.update_image_info("case1", {"ours": 1})
-    assert open_datastore().get_image_info("case0")["theirs"] == 1
+    assert threads == (["urgent"] if own else [])

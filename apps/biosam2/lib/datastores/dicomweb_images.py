@@ -14,6 +14,7 @@ from typing import Any
 
 from dicomweb_client import DICOMwebClient
 from filelock import FileLock
+from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -62,9 +63,8 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
         folder = (cache or Path.home() / _HOME_CACHE) / md5_digest(client.base_url)
         self._folder = folder
         self._contents = StoreContents(client, search_filter, folder / "segmentations.json")
-        # Its record is written by whoever shares it among the processes, and not before. Nobody but them puts
-        # files here, and MONAI Label's watching empties the list of images for a moment with each new one.
-        LocalFolder.__init__(self, str(folder), auto_reload=False, read_only=True)
+        # Nobody but the server and its processes puts files here.
+        LocalFolder.__init__(self, str(folder), read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY)
         logger.info("DICOMweb store %s, downloads in %s", client.base_url, folder)
 
     def forget(self) -> None:

@@ -1,4 +1,4 @@
-"""MONAI Label's datastore in a folder, with files that are whole or not there.
+"""MONAI Label's datastore in a folder, with files and a record that are whole at any moment.
 
 MONAI Label copies what a client sent over the file that is there: a server that is killed meanwhile leaves
 half a label, which the next training cannot read. Here a file takes its place in one step.
@@ -6,9 +6,10 @@ half a label, which the next training cannot read. Here a file takes its place i
 
 from __future__ import annotations
 
+import logging
 import shutil
-import threading
-import time
+from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +18,67 @@ from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.exception import ImageNotFoundException
 
+from lib.datastores.folder import IMAGE, Folder, new_data
+from lib.datastores.record import FolderModel, SharedRecord
+from lib.datastores.watching import FolderWatch
 from lib.files import replacing
+from lib.images.reading import IMAGE_SUFFIXES
 
-# Slides and pictures that MONAI Label's settings leave out.
-_SLIDES = ("*.tiff", "*.ndpi", "*.mrxs", "*.scn", "*.bif", "*.vms", "*.vmu", "*.svslide", "*.jpeg")
+logger = logging.getLogger(__name__)
 
 
 def open_folder(path: str) -> LocalFolder:
     """The datastore in a folder, as MONAI Label's own settings want it."""
+    patterns = [*settings.MONAI_LABEL_DATASTORE_FILE_EXT, *(f"*{suffix}" for suffix in IMAGE_SUFFIXES)]
     return LocalFolder(
         path,
-        extensions=[*dict.fromkeys([*settings.MONAI_LABEL_DATASTORE_FILE_EXT, *_SLIDES])],
+        extensions=[*dict.fromkeys(patterns)],
         auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
         read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
     )
 
 
 class LocalFolder(LocalDatastore):
-    """Images and labels in a folder, and the record of them. Safe to use from several threads."""
+    """Images and labels in a folder, and the record of them. Safe to use from several threads and processes.
 
-    def __init__(self, *args: Any, **options: Any):
-        # Held while the record is changed or gone through; always taken before the lock of the file.
-        self._changing = threading.RLock()
+    Args:
+        datastore_path: the folder; made where there is none.
+        auto_reload: whether files that others put there, or take away, are noticed.
+        read_only: whether the record stays as it is while the datastore is opened.
+        options: others of MONAI Label's.
+    """
+
+    _datastore: FolderModel
+    _record: SharedRecord
+    _listing: Folder
+
+    def __init__(
+        self, datastore_path: str, *, auto_reload: bool = False, read_only: bool = False, **options: Any
+    ):
         # By name: the next class of a DICOMweb store is another, which opens itself in its own way.
-        LocalDatastore.__init__(self, *args, **options)
+        LocalDatastore.__init__(self, datastore_path, auto_reload=False, read_only=True, **options)
+        # Watched first, so that no file comes unseen in between.
+        self._watch = self._start_watch() if auto_reload else None
+        if not read_only:
+            self.refresh()
 
-    def refresh(self) -> None:
-        """Brings the record up to date with the folder; its watcher does so in another thread."""
-        with self._changing:
-            super().refresh()
+    def write_by(self, thread: Executor) -> None:
+        """Has one thread do all that is done under the record's lock, for which other processes wait.
+
+        Args:
+            thread: one that others do not always come before.
+        """
+        self._record.urgent = thread
+
+    def close(self) -> None:
+        """Ends the watch of the folder."""
+        if self._watch is not None:
+            self._watch.stop()
 
     @property
     def types(self) -> list[str]:
-        """Endings of the files that count as images."""
-        return [pattern.removeprefix("*") for pattern in self._extensions]
+        """Endings of the files that count as images, in lower case."""
+        return self._listing.types
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Adds an image, or puts another in its place; labels of the former one are forgotten.
@@ -62,13 +90,12 @@ class LocalFolder(LocalDatastore):
         """
         own_id, extension = self._to_id(Path(image_filename).name)
         image_id = image_id or own_id
-        former = self._datastore.objects.get(image_id)
-        folder = Path(self._datastore.image_path())
-        with self._changing, FileLock(self._lock_file):
-            data = self._keep(Path(image_filename), folder, image_id, extension, image_info)
-            self._datastore.objects[image_id] = ImageLabelModel(image=data)
+        with FileLock(self._lock_file):
+            former = self._datastore.objects.get(image_id)
+            data = self._keep(Path(image_filename), IMAGE, image_id, extension, image_info)
+            self._datastore.objects = {**self._datastore.objects, image_id: ImageLabelModel(image=data)}
             self._update_datastore_file(lock=False)
-            self._remove_former(folder, image_id, former.image if former else None, extension)
+            self._remove_former(IMAGE, image_id, former.image if former else None, extension)
         return image_id
 
     def save_label(
@@ -85,40 +112,77 @@ class LocalFolder(LocalDatastore):
         Raises:
             ImageNotFoundException: there is no such image.
         """
-        known = self._datastore.objects.get(image_id)
-        if known is None:
-            raise ImageNotFoundException(f"Image {image_id} not found")
         _, extension = self._to_id(Path(label_filename).name)
-        folder = Path(self._datastore.label_path(label_tag))
-        folder.mkdir(parents=True, exist_ok=True)
-        with self._changing, FileLock(self._lock_file):
-            data = self._keep(Path(label_filename), folder, image_id, extension, label_info)
-            former = known.labels.get(label_tag)
-            known.labels[label_tag] = data
+        with FileLock(self._lock_file):
+            item = self._datastore.objects.get(image_id)
+            if item is None:
+                raise ImageNotFoundException(f"Image {image_id} not found")
+            data = self._keep(Path(label_filename), label_tag, image_id, extension, label_info)
+            former = item.labels.get(label_tag)
+            item.labels = {**item.labels, label_tag: data}
             self._update_datastore_file(lock=False)
-            self._remove_former(folder, image_id, former, extension)
+            self._remove_former(label_tag, image_id, former, extension)
         return image_id
 
     def remove_image(self, image_id: str) -> None:
-        """Removes an image and its labels; the record knows at once, and not when the folder is looked at."""
+        """Removes an image and its labels, and what was said of them.
+
+        Raises:
+            ImageNotFoundException: there is no such image.
+        """
+        item = self._datastore.objects.get(image_id)
         super().remove_image(image_id)
-        self.refresh()
+        if item is not None:
+            self._record.change(partial(self._listing.forget, IMAGE, image_id, item.image.ext))
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Removes a label; the record knows at once."""
+        """Removes a label, and what was said of it."""
+        data = self._datastore.label(label_id, label_tag)
         super().remove_label(label_id, label_tag)
-        self.refresh()
+        if data is not None:
+            self._record.change(partial(self._listing.forget, label_tag, label_id, data.ext))
 
-    def _keep(
-        self, file: Path, folder: Path, item_id: str, extension: str, info: dict[str, Any]
-    ) -> DataModel:
+    def _keep(self, file: Path, tag: str, item_id: str, extension: str, info: dict[str, Any]) -> DataModel:
         """Copies a file to its place in one step; what the record says of it."""
-        name = self._filename(item_id, extension)
-        with replacing(folder / name) as temporary:
+        path = self._listing.path(tag, item_id, extension)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
             shutil.copyfile(file, temporary)
-        return DataModel(info={**(info or {}), "ts": int(time.time()), "name": name}, ext=extension)
+        return new_data(path.name, extension, info)
 
-    def _remove_former(self, folder: Path, item_id: str, former: DataModel | None, extension: str) -> None:
+    def _remove_former(self, tag: str, item_id: str, former: DataModel | None, extension: str) -> None:
         """Removes a file of another type, which would come back in place of the new one when that goes."""
         if former is not None and former.ext != extension:
-            (folder / self._filename(item_id, former.ext)).unlink(missing_ok=True)
+            self._listing.path(tag, item_id, former.ext).unlink(missing_ok=True)
+
+    def _start_watch(self) -> FolderWatch | None:
+        folder, record = Path(self._datastore_path).resolve(), Path(self._datastore_config_path).resolve()
+        try:
+            return FolderWatch(folder, record, self._look, polling=self._is_on_mount(str(folder)))
+        except OSError as error:
+            logger.error("Files that come into %s are seen after a restart only: %s", folder, error)
+            return None
+
+    def _look(self, paths: set[Path]) -> None:
+        """Other processes write the record as well, and this one's own files come and go."""
+        self._record.read()
+        if any(map(self._listing.differs, paths)):
+            self.refresh()
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        """MONAI Label's own name; it throws while it opens the folder."""
+        if throw_exception:
+            path, lock_file = Path(self._datastore_config_path), Path(self._lock_file)
+            self._record = SharedRecord(path, lock_file, self._datastore)
+            self._datastore = self._record.content
+            self._listing = Folder(self._datastore, self._extensions)
+        self._record.read()
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        self._record.write(locked=not lock)
+
+    def _reconcile_datastore(self) -> None:
+        self._record.change(self._listing.reconcile)
+
+    def _to_id(self, file: str) -> tuple[str, str]:
+        return self._listing.to_id(file)

@@ -27,6 +27,11 @@ _FORMATS: tuple[tuple[str, Reader, tuple[str, ...]], ...] = (
 )
 # What scanners of slides write, and pictures are never called.
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+# Files of a folder that are an image each; a slice of a DICOM series is none.
+IMAGE_SUFFIXES = (
+    *(suffix for name, _, suffixes in _FORMATS if name != "dicom" for suffix in suffixes),
+    *SLIDE_SUFFIXES,
+)
 # A DICOM file says so after its preamble, whatever it is called.
 _DICOM_MARK = (128, b"DICM")
 _REASON_LENGTH = 300

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -14,13 +14,20 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from lib.engine.engines import Engines
 from lib.scoring.options import ScoringOptions, read_options
 from lib.scoring.process import give_way, is_own_process
-from lib.scoring.record import share_record
 from lib.settings import Settings
 
 T = TypeVar("T", bound=ScoringOptions)
 
 # A scoring looks at each slice once: what it keeps of one is for the boxes that are drawn around its objects.
 _EMBEDDINGS_MB = 128
+
+
+@runtime_checkable
+class SharedRecord(Protocol):
+    """A datastore with a record for whose lock other processes wait, such as our own folder."""
+
+    def write_by(self, thread: Executor) -> None:
+        """Has one thread do all that is done under the lock."""
 
 
 class Scoring(ScoringMethod, Generic[T]):
@@ -67,12 +74,12 @@ class Scoring(ScoringMethod, Generic[T]):
             What was done, in plain JSON.
         """
         options, engines = self.options(request), self._engines
-        urgent: Executor | None = None
         if is_own_process():
             urgent = give_way(self._settings.threads)
+            if isinstance(datastore, SharedRecord):
+                datastore.write_by(urgent)
             kept = min(_EMBEDDINGS_MB, self._settings.embedding_cache_mb)
             engines = Engines(replace(self._settings, embedding_cache_mb=kept), engines.registry.folder)
-        share_record(datastore, urgent)
         return self.score(options, datastore, engines)
 
     @abstractmethod
@@ -81,6 +88,6 @@ class Scoring(ScoringMethod, Generic[T]):
 
         Args:
             options: of the request.
-            datastore: whose record is shared already.
+            datastore: whose images are scored.
             engines: those of the server, or leaner ones in a process of its own.
         """

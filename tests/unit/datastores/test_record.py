@@ -1,19 +1,18 @@
+"""One record that several processes write: each as a datastore of its own on the same folder."""
+
 from __future__ import annotations
 
 import json
 import multiprocessing
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from monailabel.config import settings
-from monailabel.datastore.local import LocalDatastore
 
-from lib.scoring.record import open_shared, share_record
-from tests.unit.scoring.conftest import LABEL_INFO, write_label
+from lib.datastores.local import LocalFolder
 
+LABEL_INFO = [{"name": "bright", "idx": 1}, {"name": "dark", "idx": 2}]
 TAGS = 15
 RECORD = "datastore_v2.json"
 
@@ -22,18 +21,37 @@ def written(studies: Path) -> dict:
     return json.loads((studies / RECORD).read_text())["objects"]
 
 
+def open_folder(studies: Path) -> LocalFolder:
+    return LocalFolder(str(studies), extensions=("*.nii.gz", "*.png"))
+
+
 @pytest.fixture
-def two(open_datastore):
+def studies(tmp_path):
+    """A folder of images, which nobody looks into."""
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"case{number}.nii.gz").write_bytes(b"an image")
+    return folder
+
+
+@pytest.fixture
+def label(tmp_path):
+    """The file of a label, as a client sent it."""
+    path = tmp_path / "sent.nii.gz"
+    path.write_bytes(b"a label")
+    return str(path)
+
+
+@pytest.fixture
+def two(studies):
     """The datastore as two processes have it."""
-    first, second = open_datastore(), open_datastore()
-    for datastore in (first, second):
-        share_record(datastore)
-    return first, second
+    return open_folder(studies), open_folder(studies)
 
 
-def test_a_label_is_not_lost_by_who_did_not_know_of_it(two, studies, tmp_path):
+def test_a_label_is_not_lost_by_who_did_not_know_of_it(two, studies, label):
     server, scorer = two
-    server.save_label("case0", str(write_label(tmp_path, "case0", 0)), "final", {"label_info": LABEL_INFO})
+    server.save_label("case0", label, "final", {"label_info": LABEL_INFO})
     scorer.update_image_info("case1", {"score": 0.5})
     scorer.update_image_info("case0", {"score": 0.25})
     assert written(studies)["case0"]["labels"]["final"]["info"]["label_info"] == LABEL_INFO
@@ -46,14 +64,7 @@ def test_a_label_is_not_lost_by_who_did_not_know_of_it(two, studies, tmp_path):
     assert written(studies)["case1"]["image"]["info"]["strategy"] == {"random": {"ts": 1}}
 
 
-def test_without_sharing_it_would_be_lost(open_datastore, studies, tmp_path):
-    server, scorer = open_datastore(), open_datastore()
-    server.save_label("case0", str(write_label(tmp_path, "case0", 0)), "final", {"label_info": LABEL_INFO})
-    scorer.update_image_info("case1", {"score": 0.5})
-    assert "final" not in written(studies)["case0"]["labels"]
-
-
-def test_what_a_thread_holds_while_others_are_read_is_not_orphaned(two, studies, tmp_path):
+def test_what_a_thread_holds_while_others_are_read_is_not_orphaned(two, studies, label):
     server, scorer = two
     held = server._datastore.objects["case0"]
     scorer.update_image_info("case0", {"score": 0.5})
@@ -84,7 +95,7 @@ def test_a_file_that_was_deleted_comes_again(two, studies):
     assert len(written(studies)) == 3
 
 
-def test_what_is_done_under_the_lock_can_be_left_to_one_thread(two, studies, tmp_path):
+def test_what_is_done_under_the_lock_can_be_left_to_one_thread(two, studies, label):
     server, scorer = two
     threads = set()
 
@@ -97,12 +108,9 @@ def test_what_is_done_under_the_lock_can_be_left_to_one_thread(two, studies, tmp
             return super().submit(noted)
 
     with Noted(1, thread_name_prefix="urgent") as urgent:
-        share_record(scorer, urgent)
-        share_record(scorer)
+        scorer.write_by(urgent)
         scorer.update_image_info("case0", {"score": 0.5})
-        scorer.save_label(
-            "case1", str(write_label(tmp_path, "case1", 1)), "final", {"label_info": LABEL_INFO}
-        )
+        scorer.save_label("case1", label, "final", {"label_info": LABEL_INFO})
         server.update_image_info("case2", {"other": 1})
         scorer.refresh()
     assert threads == {"urgent_0"}
@@ -111,64 +119,16 @@ def test_what_is_done_under_the_lock_can_be_left_to_one_thread(two, studies, tmp
     assert scorer.get_image_info("case2")["other"] == 1
 
 
-def test_sharing_twice_is_sharing_once(open_datastore):
-    datastore = open_datastore()
-    share_record(datastore)
-    once = datastore._update_datastore_file
-    share_record(datastore)
-    assert datastore._update_datastore_file == once
-
-
-def test_a_datastore_without_such_a_record_is_left_alone():
-    share_record(object())
-
-
-def test_a_shared_datastore_finds_the_images_of_its_folder_and_keeps_what_the_record_says(
-    studies, open_datastore, monkeypatch
-):
-    open_datastore().update_image_info("case0", {"a": 1})
-    (studies / "case2.nii.gz").unlink()
-    (studies / "case9.nii.gz").write_bytes(b"new")
-    monkeypatch.setattr(settings, "MONAI_LABEL_DATASTORE_READ_ONLY", False)
-
-    def make():
-        read_only = settings.MONAI_LABEL_DATASTORE_READ_ONLY
-        return LocalDatastore(str(studies), auto_reload=False, read_only=read_only)
-
-    datastore = open_shared(make)
-    assert sorted(datastore.list_images()) == ["case0", "case1", "case9"]
-    assert sorted(written(studies)) == ["case0", "case1", "case9"]
-    assert datastore.get_image_info("case0")["a"] == 1
-    assert settings.MONAI_LABEL_DATASTORE_READ_ONLY is False
-
-
-def test_a_server_that_watches_its_folder_sees_what_another_process_wrote(studies, open_datastore):
-    server = LocalDatastore(str(studies), auto_reload=True)
-    scorer = open_datastore()
-    try:
-        share_record(server)
-        share_record(scorer)
-        scorer.update_image_info("case0", {"score": 0.5})
-        give_up = time.monotonic() + 60
-        while "score" not in server.get_image_info("case0") and time.monotonic() < give_up:
-            time.sleep(0.05)
-        assert server.get_image_info("case0")["score"] == 0.5
-    finally:
-        server._observer.stop()
-        server._observer.join()
-
-
-def _annotate(datastore: LocalDatastore, labels: Path) -> None:
+def _annotate(datastore: LocalFolder, label: str) -> None:
     """A person: a label for every tag, each with the names of its classes."""
     for number in range(TAGS):
         told = {"label_info": LABEL_INFO, "client_id": str(number)}
-        datastore.save_label("case0", str(labels / "case0.nii.gz"), f"tag{number}", told)
+        datastore.save_label("case0", label, f"tag{number}", told)
 
 
 def _score(studies: Path, name: str, ready, begin) -> None:
     """A scoring process: a number for every image, over and over."""
-    datastore = LocalDatastore(str(studies), auto_reload=False)
-    share_record(datastore)
+    datastore = open_folder(studies)
     ready.release()
     begin.wait()
     for number in range(TAGS):
@@ -177,10 +137,8 @@ def _score(studies: Path, name: str, ready, begin) -> None:
 
 
 @pytest.mark.slow
-def test_three_processes_that_write_at_once_lose_nothing(studies, open_datastore, tmp_path):
-    server = open_datastore()
-    share_record(server)
-    labels = write_label(tmp_path / "drawn", "case0", 0).parent
+def test_three_processes_that_write_at_once_lose_nothing(studies, label):
+    server = open_folder(studies)
     context = multiprocessing.get_context("spawn")
     ready, begin = context.Semaphore(0), context.Event()
     processes = [
@@ -192,7 +150,7 @@ def test_three_processes_that_write_at_once_lose_nothing(studies, open_datastore
     for _ in processes:
         ready.acquire()
     begin.set()
-    _annotate(server, labels)
+    _annotate(server, label)
     for process in processes:
         process.join()
         assert process.exitcode == 0

@@ -31,6 +31,17 @@ def merge_images(mine: dict[str, ImageLabelModel], before: Plain, after: Plain) 
     _merge_models(mine, before, after, ImageLabelModel.model_validate, _merge_image)
 
 
+def merge_files(mine: dict[str, DataModel], before: Plain, after: Plain) -> None:
+    """The same for what is known of single files.
+
+    Args:
+        mine: by any key; changed in place.
+        before: as both last agreed.
+        after: as the other process left it.
+    """
+    _merge_models(mine, before, after, DataModel.model_validate, _merge_data)
+
+
 def merge_values(mine: Plain, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """The same for a table of plain values, and tables in it.
 
@@ -56,13 +67,10 @@ def merge_values(mine: Plain, before: Mapping[str, Any], after: Mapping[str, Any
 
 def _merge_image(mine: ImageLabelModel, before: Plain, after: Plain) -> None:
     _merge_data(mine.image, before.get("image", {}), after.get("image", {}))
-    _merge_models(
-        mine.labels,
-        before.get("labels", {}),
-        after.get("labels", {}),
-        DataModel.model_validate,
-        _merge_data,
-    )
+    # Threads may go through the table meanwhile, so another takes its place.
+    labels = dict(mine.labels)
+    merge_files(labels, before.get("labels", {}), after.get("labels", {}))
+    mine.labels = labels
 
 
 def _merge_data(mine: DataModel, before: Plain, after: Plain) -> None:
