@@ -25,6 +25,7 @@ from benchmarks.publish import write_report
 from benchmarks.server import RunningServer, copy_bundled, running_server
 from benchmarks.tables import markdown_table, number
 from benchmarks.volumes import write_volumes
+from lib.signals.store import scores_folder
 
 SCORING, ALONE = "while scoring", "alone"
 FIRST, AGAIN = "first click on a slice", "another click on it"
@@ -121,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
         model_dir = copy_bundled(APP, work / "model")
         images = write_volumes(work / "studies", SHAPE, options.images)
         conf = {"model_dir": str(model_dir)}
-        scores = model_dir / "scores"
+        scores = scores_folder(model_dir, work / "studies")
         with running_server(APP, work / "studies", options.port, conf) as server:
             seconds = measure(server, images, scores, options)
         text = report(seconds, len(list(scores.glob("*.json"))), facts)

@@ -9,7 +9,7 @@ from lib.overview.__main__ import main
 from lib.overview.datastore import read_records
 from lib.overview.history import labels_over_time, learning_curve
 from lib.overview.page import write_overview
-from lib.signals.store import ImageScore, ScoreStore
+from lib.signals.store import ImageScore, ScoreStore, scores_folder
 from tests.support.studies import write_nifti
 
 HOUR = 3600
@@ -38,7 +38,7 @@ def studies(tmp_path):
 @pytest.fixture
 def model_dir(tmp_path):
     folder = tmp_path / "model"
-    store = ScoreStore(folder)
+    store = ScoreStore(scores_folder(folder, tmp_path / "studies"))
     for name, score in (("<d>", 0.8), ("e", 0.3)):
         vector = np.ones(4, np.float32) / 2
         store.put(name, ImageScore(score, {"entropy": score}, 3, vector, ("liver",), "v0001", "d", 1.0))

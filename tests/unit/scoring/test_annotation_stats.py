@@ -6,6 +6,7 @@ import pytest
 
 from lib.engine.engines import Engines
 from lib.scoring.annotation_stats import LONGEST_S, NAME, Annotation, AnnotationStats, seconds_worked, totals
+from lib.scoring.files import scores_of
 from tests.support.phantoms import rimmed
 from tests.unit.scoring.conftest import SETTINGS, save_label
 
@@ -35,7 +36,7 @@ def test_labels_are_counted_by_class_and_by_person(stats, datastore, tmp_path, e
         "ann": {"count": 1, "seconds_each": 90, "seconds": 90},
         "bob": {"count": 1, "seconds_each": None, "seconds": 0},
     }
-    kept = json.loads((engines.registry.folder / "scores" / "annotation_stats.json").read_text())
+    kept = json.loads((scores_of(datastore, engines.registry.folder) / "annotation_stats.json").read_text())
     assert kept["labels"] == summary["labels"]
 
 

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from monailabel.datastore.local import LocalDatastore
 
+from lib.engine import engines as engines_module
+from lib.engine.builder import load_network
 from lib.engine.engines import Engines
 from lib.errors import DeviceError, EvaluationError
 from lib.images.medical_image import Voxels, make_image
+from lib.learning.uploads import publish_upload
 from lib.scoring import uncertainty
 from lib.scoring.uncertainty import NAME, UncertaintyScoring
 from lib.signals.calibration import Calibration, load_calibration
 from lib.signals.combining import combine
-from lib.signals.store import ScoreStore
+from lib.signals.store import ScoreStore, scores_folder
 from tests.support.phantoms import rimmed
 from tests.support.studies import write_nifti
 from tests.unit.scoring.conftest import SETTINGS, save_label
@@ -31,8 +35,8 @@ def scoring(engines: Engines) -> UncertaintyScoring:
 
 
 @pytest.fixture
-def store(engines: Engines) -> ScoreStore:
-    return ScoreStore(engines.registry.folder)
+def store(engines: Engines, studies: Path) -> ScoreStore:
+    return ScoreStore(scores_folder(engines.registry.folder, studies))
 
 
 def image_digest(name: str) -> str:
@@ -110,6 +114,41 @@ def test_a_scoring_that_is_killed_goes_on_where_it_was(scoring, store, datastore
     assert counts(scoring(QUICK, datastore)) == (1, 2, 0)
 
 
+def test_another_datastore_on_the_same_model_has_scores_of_its_own(
+    scoring, engines, store, datastore, tmp_path
+):
+    scoring(QUICK, datastore)
+    before = store.get("case0")
+    other = tmp_path / "other" / "studies"
+    other.mkdir(parents=True)
+    write_nifti(other / "case0.nii.gz", rimmed(7).image, rimmed(7).affine)
+    other_store = ScoreStore(scores_folder(engines.registry.folder, other))
+    assert other_store.get("case0") is None
+    opened = LocalDatastore(str(other), extensions=("*.nii.gz",), auto_reload=False)
+    assert counts(scoring(QUICK, opened)) == (1, 0, 0)
+    assert other_store.get("case0").digest != before.digest
+    assert store.get("case0").digest == before.digest
+    assert counts(scoring(QUICK, datastore)) == (0, 3, 0)
+
+
+def test_a_score_is_of_the_weights_that_made_it_whatever_is_published_meanwhile(
+    scoring, engines, store, datastore, monkeypatch
+):
+    def load_and_publish(*arguments):
+        network = load_network(*arguments)
+        monkeypatch.setattr(engines_module, "load_network", load_network)
+        others = Engines(SETTINGS, engines.registry.folder)
+        with engines.registry.path("biosam2_mini").open("rb") as file:
+            publish_upload(file, others.weights(), engines.registry, "cpu")
+        return network
+
+    monkeypatch.setattr(engines_module, "load_network", load_and_publish)
+    assert scoring(QUICK, datastore)["weights"] == "biosam2_mini"
+    assert store.get("case0").weights == "biosam2_mini"
+    again = scoring(QUICK, datastore)
+    assert (counts(again), again["weights"]) == ((3, 0, 0), "v0001")
+
+
 def test_an_info_that_was_lost_is_written_again(scoring, datastore):
     scoring(QUICK, datastore)
     info = datastore.get_image_info("case0")[NAME]
@@ -177,7 +216,7 @@ def test_an_answer_in_no_numbers_leaves_out_its_image_alone(scoring, engines, da
 
 
 def test_a_calibration_is_fitted_on_accepted_labels_and_reaches_old_scores(
-    scoring, store, engines, datastore, tmp_path
+    scoring, store, datastore, tmp_path
 ):
     # 6 slices of two bodies on three images are 36 pairs, more than the 20 that are needed.
     for seed in range(3):
@@ -185,7 +224,7 @@ def test_a_calibration_is_fitted_on_accepted_labels_and_reaches_old_scores(
     scoring(QUICK, datastore)
     kept = store.get("case0")
     key = kept.settings.split(": ", 1)[1].split(",")[0]
-    fitted = load_calibration(engines.registry.folder, key)
+    fitted = load_calibration(store.folder, key)
     assert fitted.images == 3
     assert fitted.pairs >= 20
     assert kept.calibration == fitted.name

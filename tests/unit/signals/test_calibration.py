@@ -49,11 +49,11 @@ def test_it_is_kept_for_the_weights_that_it_was_fitted_on(tmp_path: Path):
     assert load_calibration(tmp_path, "v0001") == fitted
     assert load_calibration(tmp_path, "v0001").name == fitted.name
     assert load_calibration(tmp_path, "v0002") == IDENTITY
-    assert (tmp_path / "scores" / "calibration.json").is_file()
+    assert (tmp_path / "calibration.json").is_file()
 
 
 def test_without_one_or_with_a_damaged_one_the_network_is_believed(tmp_path: Path):
     assert load_calibration(tmp_path, "v0001") == IDENTITY
     save_calibration(tmp_path, "v0001", IDENTITY)
-    (tmp_path / "scores" / "calibration.json").write_text("{")
+    (tmp_path / "calibration.json").write_text("{")
     assert load_calibration(tmp_path, "v0001") == IDENTITY

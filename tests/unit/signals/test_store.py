@@ -35,7 +35,7 @@ def test_what_was_put_is_there_for_another_process(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.embedding, SCORE.embedding)
     assert found.is_of("abc", "s")
     assert not found.is_of("abc", "other")
-    assert all(path.parent == tmp_path / "scores" for path in tmp_path.rglob("*") if path.is_file())
+    assert all(path.parent == tmp_path for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_no_score_is_none_and_makes_no_folder(tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_former_embeddings_are_deleted_in_time(tmp_path: Path) -> None:
     store = ScoreStore(tmp_path)
     store.put("x", SCORE)
     store.put("xy", SCORE)
-    for path in (tmp_path / "scores").glob("*.npy"):
+    for path in tmp_path.glob("*.npy"):
         os.utime(path, (1, 1))
     store.put("x", replace(SCORE, embedding=np.array([1.0, 0.0], np.float32)))
-    assert len(list((tmp_path / "scores").glob("x-*.npy"))) == 1
+    assert len(list(tmp_path.glob("x-*.npy"))) == 1
     assert store.get("x") is not None
     assert store.get("xy") is not None
 
@@ -81,7 +81,7 @@ def test_former_embeddings_are_deleted_in_time(tmp_path: Path) -> None:
 def test_a_damaged_score_is_none(tmp_path: Path, damage: str) -> None:
     store = ScoreStore(tmp_path)
     store.put("x", SCORE)
-    (path,) = (tmp_path / "scores").glob("*.json")
+    (path,) = tmp_path.glob("*.json")
     path.write_text(damage)
     assert store.get("x") is None
 
@@ -89,14 +89,14 @@ def test_a_damaged_score_is_none(tmp_path: Path, damage: str) -> None:
 def test_a_score_without_its_embedding_is_none(tmp_path: Path) -> None:
     store = ScoreStore(tmp_path)
     store.put("x", SCORE)
-    next((tmp_path / "scores").glob("*.npy")).unlink()
+    next(tmp_path.glob("*.npy")).unlink()
     assert ScoreStore(tmp_path).get("x") is None
 
 
 def test_the_file_is_plain_json(tmp_path: Path) -> None:
     store = ScoreStore(tmp_path)
     store.put("x", replace(SCORE, score=np.float32(0.25), slice_index=np.int64(7)))
-    (path,) = (tmp_path / "scores").glob("*.json")
+    (path,) = tmp_path.glob("*.json")
     facts = json.loads(path.read_text())
     assert (facts["id"], facts["score"], facts["slice_index"]) == ("x", 0.25, 7)
 

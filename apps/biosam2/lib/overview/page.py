@@ -15,7 +15,7 @@ from lib.report.figures import box_plot, curves
 from lib.report.overlay import outlined, png_bytes
 from lib.report.page import Page
 from lib.report.sheet import Tile, contact_sheet
-from lib.signals.store import ImageScore, ScoreStore
+from lib.signals.store import ImageScore, ScoreStore, scores_folder
 from lib.transforms.frames import FrameStack
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def write_overview(studies: Path, model_dir: Path, output: Path, max_voxels: int
     _add_labels(page, records)
     _add_model(page, model_dir)
     _add_corrections(page, records)
-    _add_unsure(page, records, ScoreStore(model_dir), max_voxels)
+    _add_unsure(page, records, ScoreStore(scores_folder(model_dir, studies)), max_voxels)
     page.write(output)
 
 

@@ -19,14 +19,13 @@ from lib.files import write_atomically
 from lib.images.labels.annotators import annotator_of
 from lib.images.labels.reading import read_labels
 from lib.images.reading import read_image
-from lib.scoring.files import LabelEntry, image_path, stamp
+from lib.scoring.files import LabelEntry, image_path, scores_of, stamp
 from lib.scoring.infos import read_info
 from lib.scoring.method import Scoring
 from lib.scoring.options import ScoringOptions
 from lib.scoring.progress import Progress
 from lib.scoring.visiting import visit_labelled
 from lib.settings import Settings
-from lib.signals.store import SCORES_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class Annotation:
 class AnnotationStats(Scoring[ScoringOptions]):
     """Counts final labels: by class, by annotator, with the time they took.
 
-    Each image's info gets its own numbers, and ``<model_dir>/scores/annotation_stats.json`` the totals.
+    Each image's info gets its own numbers, and ``annotation_stats.json`` beside the scores the totals.
 
     Args:
         settings: of the app.
@@ -78,7 +77,7 @@ class AnnotationStats(Scoring[ScoringOptions]):
         )
         known = [_known(read_info(datastore, image_id)) for image_id in images]
         found = totals([item for item in known if item is not None], len(datastore.list_images()))
-        path = engines.registry.folder / SCORES_FOLDER / STATS_FILE
+        path = scores_of(datastore, engines.registry.folder) / STATS_FILE
         write_atomically(path, json.dumps(found, allow_nan=False, indent=1).encode())
         return {**progress.summary(), **found}
 

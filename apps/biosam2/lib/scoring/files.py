@@ -13,6 +13,7 @@ from lib.engine.checkpoints import Weights
 from lib.engine.predictor import Predictor
 from lib.errors import ImageNotFoundError
 from lib.images.labels.names import listed_label_info
+from lib.signals.store import scores_folder
 
 FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 
@@ -49,6 +50,16 @@ def image_path(datastore: Datastore, image_id: str) -> Path:
     if not uri or not Path(uri).exists():
         raise ImageNotFoundError(f"{image_id} is not in the datastore any more")
     return Path(uri)
+
+
+def scores_of(datastore: Datastore, model_dir: Path) -> Path:
+    """The folder of what scorings keep of a datastore.
+
+    Args:
+        datastore: of the images.
+        model_dir: the folder of ``registry.yaml``.
+    """
+    return scores_folder(model_dir, Path(getattr(datastore, "_datastore_path", None) or datastore.name()))
 
 
 def is_here(datastore: Datastore, image_id: str) -> bool:

@@ -67,23 +67,23 @@ class References:
         return self._slices
 
     def calibration(
-        self, predictor: Predictor, weights: str, model_dir: Path, give_way: Callable[[], None]
+        self, predictor: Predictor, weights: str, folder: Path, give_way: Callable[[], None]
     ) -> Calibration:
         """What the predicted IoU of the weights is worth, fitted anew where there are many more labels now.
 
         Args:
             predictor: of the weights in service.
             weights: what tells them from others.
-            model_dir: where the calibration is kept.
+            folder: of the scores, where the calibration is kept.
             give_way: called between steps.
         """
-        known = load_calibration(model_dir, weights)
+        known = load_calibration(folder, weights)
         count = len(self._entries)
         if count == 0 or count < known.images * GROWTH:
             return known
         pairs = accepted_pairs(predictor, self.slices(), give_way)
         fitted = replace(fit_calibration(*pairs), images=count)
-        save_calibration(model_dir, weights, fitted)
+        save_calibration(folder, weights, fitted)
         logger.info("Predicted IoU: %d pairs of %d labelled images", len(pairs[0]), count)
         return fitted
 

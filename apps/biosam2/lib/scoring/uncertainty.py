@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
-from lib.engine.checkpoints import Weights
 from lib.engine.engines import Engines
-from lib.engine.predictor import Predictor
 from lib.images.reading import read_image
-from lib.scoring.files import image_path, is_here, label_entry, stamp, weights_key
+from lib.scoring.files import image_path, is_here, label_entry, scores_of, stamp, weights_key
 from lib.scoring.infos import write_info
 from lib.scoring.method import Scoring
 from lib.scoring.options import UncertaintyOptions
 from lib.scoring.progress import UNUSABLE, Progress
 from lib.scoring.references import References
 from lib.settings import Settings
-from lib.signals.calibration import Calibration, load_calibration
+from lib.signals.calibration import load_calibration
 from lib.signals.combining import combine
 from lib.signals.labelled import image_frames
 from lib.signals.scorer import score_image
@@ -32,6 +31,8 @@ NAME = "biosam2_uncertainty"
 # Of the signals and how they are combined: another number makes all scores anew.
 _VERSION = 1
 _DIGITS = 4
+# Images that are tried for each that may be downloaded: one that is away is not asked for all it has.
+_TRIES = 5
 
 
 class UncertaintyScoring(Scoring[UncertaintyOptions]):
@@ -55,7 +56,10 @@ class UncertaintyScoring(Scoring[UncertaintyOptions]):
         progress = Progress(NAME, options.limit_s)
         run = _Run(self._settings, engines, options, datastore)
         images = _in_order(datastore, options)
+        away = [image_id for image_id in images if not is_here(datastore, image_id)]
         for number, image_id in enumerate(progress.over(images, options.max_images)):
+            if image_id in away and _came(datastore, away) >= options.downloads:
+                continue
             try:
                 score, is_new = run.score(image_id)
             except UNUSABLE as error:
@@ -71,34 +75,40 @@ class UncertaintyScoring(Scoring[UncertaintyOptions]):
         return {**progress.summary(), "weights": run.weights.name}
 
 
-@dataclass
 class _Run:
-    """One call: the weights, and what is known of the labels."""
+    """One call: the weights, and what is known of the labels.
 
-    settings: Settings
-    engines: Engines
-    options: UncertaintyOptions
-    datastore: Datastore
+    Args:
+        settings: of the app.
+        engines: whose weights score; they are loaded now.
+        options: of the request.
+        datastore: of the images.
+    """
 
-    def __post_init__(self) -> None:
-        self._model_dir = self.engines.registry.folder
-        self._store = ScoreStore(self._model_dir)
-        self._predictor: Predictor = self.engines.get(self.options.device)
-        self.weights: Weights = self.engines.weights(self.options.device)
-        self._references = References(self.datastore, self.settings.max_voxels)
+    def __init__(
+        self, settings: Settings, engines: Engines, options: UncertaintyOptions, datastore: Datastore
+    ):
+        self._predictor, self.weights = engines.served(options.device)
+        self._max_voxels = settings.max_voxels
+        self._give_way = engines.courtesy.give_way
+        self._options = options
+        self._datastore = datastore
+        self._folder = scores_of(datastore, engines.registry.folder)
+        self._store = ScoreStore(self._folder)
+        self._references = References(datastore, settings.max_voxels)
         self._key = weights_key(self.weights, self._predictor)
-        self._kind = f"{_VERSION}: {self._key}, {self.options.plan.name}, {self._references.kind}"
-        self._calibration: Calibration = load_calibration(self._model_dir, self._key)
+        self._kind = f"{_VERSION}: {self._key}, {options.plan.name}, {self._references.kind}"
+        self._calibration = load_calibration(self._folder, self._key)
         self._is_calibrated = False
 
     def score(self, image_id: str) -> tuple[ImageScore, bool]:
         """The score of an image, and whether it was made now."""
-        path = image_path(self.datastore, image_id)
+        path = image_path(self._datastore, image_id)
         now = stamp(path)
-        old = None if self.options.again else self._store.get(image_id)
+        old = None if self._options.again else self._store.get(image_id)
         if old is not None and (old.settings, old.stamp) == (self._kind, now):
             return old, False
-        image = read_image(path, self.settings.max_voxels)
+        image = read_image(path, self._max_voxels)
         if old is not None and old.is_of(image.digest, self._kind):
             # The file was written again with the same content.
             same = replace(old, stamp=now)
@@ -110,9 +120,9 @@ class _Run:
             image_frames(image),
             image.digest,
             self._references.sources(),
-            self.options.plan,
+            self._options.plan,
             self._calibration,
-            self.engines.courtesy.give_way,
+            self._give_way,
         )
         found = replace(found, weights=self.weights.name, settings=self._kind, stamp=now)
         self._store.put(image_id, found)
@@ -121,9 +131,8 @@ class _Run:
     def _calibrate(self) -> None:
         """Once in a call, and only where something has to be scored anyway."""
         if not self._is_calibrated:
-            give_way = self.engines.courtesy.give_way
             self._calibration = self._references.calibration(
-                self._predictor, self._key, self._model_dir, give_way
+                self._predictor, self._key, self._folder, self._give_way
             )
             self._is_calibrated = True
 
@@ -151,11 +160,20 @@ def facts(score: ImageScore) -> Mapping[str, Any]:
 
 
 def _in_order(datastore: Datastore, options: UncertaintyOptions) -> list[str]:
-    """Images without a final label first, and few that have to be downloaded: a PACS has many."""
+    """Images without a final label first, and few that may have to be downloaded: a PACS has many.
+
+    Which of those, is by chance: where some cannot be had, the others come all the same.
+    """
     images = sorted(datastore.list_images())
     here = [image_id for image_id in images if is_here(datastore, image_id)]
     have = {image_id for image_id in here if label_entry(datastore, image_id) is not None}
     waiting = [image_id for image_id in here if image_id not in have]
     away = sorted(set(datastore.get_unlabeled_images()).difference(here))
+    np.random.default_rng().shuffle(away)
     scored = [image_id for image_id in here if image_id in have and options.images == "all"]
-    return [*waiting, *away[: options.downloads], *scored]
+    return [*waiting, *away[: options.downloads * _TRIES], *scored]
+
+
+def _came(datastore: Datastore, away: Sequence[str]) -> int:
+    """How many images of those that had to be downloaded are here now."""
+    return sum(is_here(datastore, image_id) for image_id in away)

@@ -13,7 +13,6 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from lib.files import write_atomically
-from lib.signals.store import SCORES_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +79,11 @@ def fit_calibration(predicted: Sequence[float], true: Sequence[float]) -> Calibr
     return Calibration(_rounded(knots[kept]), _rounded(fitted[kept]), int(x.size))
 
 
-def save_calibration(model_dir: Path, weights: str, calibration: Calibration) -> None:
+def save_calibration(folder: Path, weights: str, calibration: Calibration) -> None:
     """Keeps the calibration of some weights beside the scores.
 
     Args:
-        model_dir: the folder of ``registry.yaml``.
+        folder: of the scores.
         weights: what tells these weights from others.
         calibration: to keep.
     """
@@ -95,13 +94,13 @@ def save_calibration(model_dir: Path, weights: str, calibration: Calibration) ->
         "predicted": calibration.predicted,
         "true": calibration.true,
     }
-    write_atomically(_path(model_dir), json.dumps(facts, allow_nan=False, indent=1).encode())
+    write_atomically(folder / CALIBRATION_FILE, json.dumps(facts, allow_nan=False, indent=1).encode())
 
 
-def load_calibration(model_dir: Path, weights: str) -> Calibration:
+def load_calibration(folder: Path, weights: str) -> Calibration:
     """The calibration that was kept for these weights; the identity where there is none."""
     try:
-        facts = json.loads(_path(model_dir).read_text(encoding="utf-8"))
+        facts = json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8"))
         if facts["weights"] != weights:
             return IDENTITY
         counts = int(facts["pairs"]), int(facts["images"])
@@ -111,10 +110,6 @@ def load_calibration(model_dir: Path, weights: str) -> Calibration:
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("The calibration cannot be read and is not used: %s", error)
         return IDENTITY
-
-
-def _path(model_dir: Path) -> Path:
-    return model_dir / SCORES_FOLDER / CALIBRATION_FILE
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """Scores of images on disk: written by one process, read by any, and never the only copy of a person's work.
 
-    <model_dir>/scores/<image>.json           one image's score, its parts and what it was made from
-    <model_dir>/scores/<image>.<hash>.npy     its embedding; the JSON file names it
+    <model_dir>/scores/<datastore>/<image>.json         one image's score, its parts and what it was made from
+    <model_dir>/scores/<datastore>/<image>.<hash>.npy   its embedding; the JSON file names it
 
 Each file is whole or not there. The JSON file is written last, so a reader and a crash at any moment find the
 old score or the new one. Everything here can be deleted: the next scoring makes it again.
@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 SCORES_FOLDER = "scores"
 _FORMAT = 1  # of the files: another number makes them anew
-# Of an image's id that can be read in a file's name; the hash behind it tells two such names apart.
+# Of an image's id that can be read in a file's name; the hash behind it tells two such names apart. The same
+# of a datastore's name.
 _READABLE = 60
 _HASH = 16
 # Seconds after which nobody is between writing an embedding and naming it.
@@ -87,15 +88,26 @@ class ImageScore:
         return (self.digest, self.settings) == (digest, settings)
 
 
-class ScoreStore:
-    """The scores of a model folder's images. Safe to use from several threads and processes.
+def scores_folder(model_dir: Path, studies: Path) -> Path:
+    """Where the scores of a datastore lie: another one may have other images by the same names.
 
     Args:
-        model_dir: the folder of ``registry.yaml``. Nothing is made in it before the first score.
+        model_dir: the folder of ``registry.yaml``.
+        studies: the folder of the datastore; of a DICOM store, the one that it keeps on this machine.
+    """
+    path = studies.resolve()
+    return model_dir / SCORES_FOLDER / _file_name(path.name, str(path))
+
+
+class ScoreStore:
+    """The scores of a datastore's images. Safe to use from several threads and processes.
+
+    Args:
+        folder: of the scores, see ``scores_folder``. It is made with the first score.
     """
 
-    def __init__(self, model_dir: Path):
-        self.folder = model_dir / SCORES_FOLDER
+    def __init__(self, folder: Path):
+        self.folder = folder
         self._kept: dict[str, tuple[tuple[int, int], ImageScore]] = {}
 
     def get(self, image_id: str) -> ImageScore | None:
@@ -138,10 +150,7 @@ class ScoreStore:
                     old.unlink()
 
     def _path(self, image_id: str) -> Path:
-        readable = re.sub(r"[^\w-]", "_", image_id)[:_READABLE]
-        # A record may name an image by half a surrogate pair, out of a file's name that is no UTF-8.
-        content = image_id.encode(errors="surrogatepass")
-        return self.folder / f"{readable}-{hashlib.sha256(content).hexdigest()[:_HASH]}.json"
+        return self.folder / f"{_file_name(image_id, image_id)}.json"
 
     def _read(self, path: Path) -> ImageScore:
         try:
@@ -159,6 +168,14 @@ class ScoreStore:
         facts["labels"] = tuple(facts["labels"])
         facts["slices"] = {int(index): value for index, value in facts["slices"].items()}
         return ImageScore(**facts, embedding=vector)
+
+
+def _file_name(readable: str, whole: str) -> str:
+    """What can be read of a name, and a hash of the whole."""
+    # A record may name an image by half a surrogate pair, out of a file's name that is no UTF-8.
+    content = whole.encode(errors="surrogatepass")
+    start = re.sub(r"[^\w-]", "_", readable)[:_READABLE]
+    return f"{start}-{hashlib.sha256(content).hexdigest()[:_HASH]}"
 
 
 def _facts(score: ImageScore) -> dict[str, Any]:
