@@ -1,10 +1,14 @@
 """What ITK reads: geometry in RAS, colours, 2-D images."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from lib.errors import ImageError
+from lib.images.dicom import series_files
 from lib.images.itk import read_itk
 
 MANY = 10**9
@@ -36,3 +40,10 @@ def test_a_2d_image_lies_in_a_plane(tmp_path):
     assert found.array.shape == (4, 3, 1)
     assert found.array[3, 1, 0] == image[3, 1]
     assert found.affine @ [2, 1, 0, 1] == pytest.approx([-11, -22, 0, 1])
+
+
+@pytest.mark.parametrize("read", [lambda path: read_itk(path, MANY), series_files])
+def test_a_name_that_is_not_utf_8_is_refused(read):
+    """ITK would end the process."""
+    with pytest.raises(ImageError, match=r"not UTF-8.*rename it"):
+        read(Path(os.fsdecode(b"M\xfcller")))

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from lib.errors import ImageError
 from lib.images.dicom_series import require_even_frames, require_even_stack
 from lib.images.dicom_tags import DicomTags, read_tags
-from lib.images.itk import from_itk
+from lib.images.itk import from_itk, itk_name
 from lib.images.medical_image import Voxels, require_size
 
 logger = logging.getLogger(__name__)
@@ -76,16 +76,16 @@ def _files(path: Path, max_voxels: int) -> tuple[list[Path], DicomTags]:
 
 
 def _open(files: list[Path]) -> sitk.Image:
-    return _read_series(files) if len(files) > 1 else sitk.ReadImage(str(files[0]))
+    return _read_series(files) if len(files) > 1 else sitk.ReadImage(itk_name(files[0]))
 
 
 def series_files(folder: Path) -> list[Path]:
     """Files of the folder's first series, in the order of their slices.
 
     Raises:
-        ImageError: for a folder without a series.
+        ImageError: for a folder without a series, or whose path is not UTF-8.
     """
-    ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(itk_name(folder))
     if not ids:
         raise ImageError("the folder has no DICOM series that can be read: name one with .dcm files in it")
     if len(ids) > 1:
@@ -95,5 +95,5 @@ def series_files(folder: Path) -> list[Path]:
 
 def _read_series(files: list[Path]) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(file) for file in files])
+    reader.SetFileNames([itk_name(file) for file in files])
     return reader.Execute()

@@ -16,15 +16,31 @@ def read_itk(path: Path, max_voxels: int) -> Voxels:
     """Reads one volume or image.
 
     Raises:
-        ImageError: for more than three axes, or channels that are no colours.
+        ImageError: for more than three axes, channels that are no colours, or a path that is not UTF-8.
         ImageTooLargeError: by the header, before voxels are read.
     """
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     reader.ReadImageInformation()
     _require_three_axes(reader.GetSize())
     require_size(reader.GetSize(), max_voxels)
     return from_itk(reader.Execute())
+
+
+def itk_name(path: Path) -> str:
+    """The path as ITK takes it.
+
+    Raises:
+        ImageError: where it is not UTF-8, at which ITK would end the whole server.
+    """
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ImageError(
+            "its name or a folder's is not UTF-8, as from another system's ZIP: rename it"
+        ) from error
+    return name
 
 
 def _require_three_axes(size: tuple[int, ...]) -> None:

@@ -13,7 +13,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from lib.errors import ImageError
-from lib.images.itk import ras_affine
+from lib.images.itk import itk_name, ras_affine
 from lib.images.medical_image import Voxels, require_size
 
 # Bytes that are read together: large enough that Python's share is small.
@@ -81,7 +81,7 @@ def _affine(path: Path, header: Any) -> NDArray[np.float64]:
     """
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NiftiImageIO")
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     try:
         reader.ReadImageInformation()
         affine = ras_affine(reader)
