@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,11 +53,10 @@ def _record(folder: Path, name: str, item: Mapping[str, Any]) -> ImageRecord:
     image = _table(item.get("image"))
     label = _table(_table(item.get("labels")).get(FINAL))
     info = _table(label.get("info"))
-    labelled_at = info.get("ts") if isinstance(info.get("ts"), (int, float)) else None
     return ImageRecord(
         id=name,
         path=folder / f"{name}{image.get('ext', '')}",
-        labelled_at=float(labelled_at or 0.0) if label else None,
+        labelled_at=(_number(info.get("ts")) or 0.0) if label else None,
         annotator=annotator_of(info),
         scores={**_numbers(_table(image.get("info"))), **_numbers(info)},
     )
@@ -72,6 +72,14 @@ def _numbers(info: Mapping[str, Any]) -> dict[str, float]:
     for name, value in info.items():
         if isinstance(value, Mapping):
             found.update({f"{name}.{inner}": number for inner, number in _numbers(value).items()})
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[name] = float(value)
+        elif (number := _number(value)) is not None:
+            found[name] = number
     return found
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    with contextlib.suppress(OverflowError):
+        return float(value)
+    return None

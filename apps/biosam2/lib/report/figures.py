@@ -144,10 +144,10 @@ def _label(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def _write(texts: Sequence[Text], names: Mapping[str, Any]) -> None:
-    """Names as they are: a dollar sign in one begins no formula."""
+    """Names as they are: a dollar sign in one begins no formula, half a surrogate pair is ``?``."""
     for text, name in zip(texts, names, strict=True):
         text.set_parse_math(False)
-        text.set_text(name)
+        text.set_text(name.encode("utf-8", errors="replace").decode("utf-8"))
 
 
 def _group_label(name: str, values: Sequence[float]) -> str:
