@@ -24,7 +24,6 @@ from lib.datastores.labels import (
     open_label,
     send_label,
 )
-from lib.datastores.local import LocalFolder
 from lib.datastores.segmentations import Segmentation
 from lib.errors import ImageError, LabelError
 from lib.images.labels import LabelMap
@@ -86,7 +85,7 @@ class DicomWebStore(DicomWebImages):
             BusyError: the store does not answer.
         """
         if label_tag != FINAL:
-            return str(LocalFolder.get_label_uri(self, label_id, label_tag))
+            return str(super().get_label_uri(label_id, label_tag))
         image_id = image_id or self._image_of(label_id)
         size = _size(self._known(), image_id)
         for drawn in self._segmentations(image_id):
@@ -139,7 +138,7 @@ class DicomWebStore(DicomWebImages):
         """
         image, path = self._open(image_id), Path(label_filename)
         if label_tag != FINAL and path.suffix != ".bin":
-            return str(LocalFolder.save_label(self, image_id, label_filename, label_tag, label_info))
+            return str(super().save_label(image_id, label_filename, label_tag, label_info))
         listed = listed_label_info(label_info)
         labels = open_label(path, image, listed)
         info = dict(label_info)
@@ -205,10 +204,10 @@ class DicomWebStore(DicomWebImages):
                 if not self._is_cached(image_id, drawn):
                     labels = fetch_label(self._client, drawn, image)
                     self._cache(image_id, labels, image, FINAL, label_facts(drawn, labels.names))
-        return str(LocalFolder.get_label_uri(self, image_id, FINAL))
+        return str(super().get_label_uri(image_id, FINAL))
 
     def _is_cached(self, image_id: str, drawn: Segmentation) -> bool:
-        kept = LocalFolder.get_label_uri(self, image_id, FINAL)
+        kept = super().get_label_uri(image_id, FINAL)
         return _is_of(super().get_label_info(image_id, FINAL), drawn) and Path(kept).is_file()
 
     def _cache(
@@ -216,7 +215,7 @@ class DicomWebStore(DicomWebImages):
     ) -> str:
         """Puts a label into the cache."""
         with as_volume(labels, image) as path:
-            label_id = LocalFolder.save_label(self, image_id, str(path), tag, dict(info))
+            label_id = super().save_label(image_id, str(path), tag, dict(info))
         if "ts" in info:
             # MONAI Label's time is that of the download, which would make an old label look new.
             self.update_label_info(image_id, tag, {"ts": info["ts"]})

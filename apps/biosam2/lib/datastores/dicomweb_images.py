@@ -15,7 +15,6 @@ from typing import Any
 from dicomweb_client import DICOMwebClient
 from filelock import FileLock
 from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.utils.others.generic import md5_digest
@@ -35,7 +34,7 @@ VOLUME = ".nii.gz"
 _HOME_CACHE = Path(".cache") / "monailabel" / "dicom"
 
 
-class DicomWebImages(LocalFolder, DICOMWebDatastore):
+class DicomWebImages(LocalFolder):
     """The images of a DICOMweb store, and who has a label. Safe to use from several threads and processes.
 
     Args:
@@ -64,8 +63,12 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
         self._folder = folder
         self._contents = StoreContents(client, search_filter, folder / "segmentations.json")
         # Nobody but the server and its processes puts files here.
-        LocalFolder.__init__(self, str(folder), read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY)
+        super().__init__(str(folder), read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY)
         logger.info("DICOMweb store %s, downloads in %s", client.base_url, folder)
+
+    def name(self) -> str:
+        """The store's address."""
+        return str(self._client.base_url)
 
     def forget(self) -> None:
         """Makes the next question go to the store: something was stored there by another way."""
@@ -104,7 +107,7 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
         known = self._known()
         completed = sum(uid in known.labels for uid in known.images)
         tags: dict[str, int] = {FINAL: completed} if completed else {}
-        for item in list(self._datastore.objects.values()):
+        for item in self._datastore.objects.values():
             for tag in item.labels:
                 tags[tag] = tags.get(tag, 0) + (tag != FINAL)
         return {"total": len(known.images), "completed": completed, "label_tags": tags}
@@ -210,10 +213,10 @@ class DicomWebImages(LocalFolder, DICOMWebDatastore):
         with FileLock(self._lock_file):
             known = self._datastore.objects.get(series.uid)
             if known is None:
-                self._datastore.objects[series.uid] = ImageLabelModel(image=data)
+                added = {series.uid: ImageLabelModel(image=data)}
+                self._datastore.objects = {**self._datastore.objects, **added}
             else:
-                known.image.ext = data.ext
-                known.image.info.update(data.info)
+                known.image = DataModel(info={**known.image.info, **data.info}, ext=data.ext)
             self._update_datastore_file(lock=False)
 
     @contextlib.contextmanager

@@ -55,8 +55,7 @@ class LocalFolder(LocalDatastore):
     def __init__(
         self, datastore_path: str, *, auto_reload: bool = False, read_only: bool = False, **options: Any
     ):
-        # By name: the next class of a DICOMweb store is another, which opens itself in its own way.
-        LocalDatastore.__init__(self, datastore_path, auto_reload=False, read_only=True, **options)
+        super().__init__(datastore_path, auto_reload=False, read_only=True, **options)
         # Watched first, so that no file comes unseen in between.
         self._watch = self._start_watch() if auto_reload else None
         if not read_only:
