@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
+import time
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from tests.support import slides, studies
+from tests.support.client import LIMIT_S
 from tests.support.datastore import (
     CT,
     INFO,
@@ -97,6 +103,26 @@ def test_an_image_comes_and_goes(store: Store, tmp_path: Path) -> None:
         assert not (store.server.studies / f"{name}.nii.gz").exists()
 
 
+def test_an_image_of_any_type_that_can_be_opened_is_kept(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "SCAN.MHA"
+    sitk.WriteImage(sitk.ReadImage(str(store.server.studies / "ct.nii.gz")), str(tmp_path / "scan.mha"))
+    (tmp_path / "scan.mha").rename(file)
+    assert store.put_image(file).json() == {"image": "SCAN"}
+    assert store.put_label(write_nifti(tmp_path / "l.nii.gz", TRUTH, CT.affine), "SCAN").status_code == 200
+    assert store.ask("GET", "/image", params={"image": "SCAN"}).content == file.read_bytes()
+    assert store.ask("DELETE", "/image", params={"id": "SCAN"}).status_code == 200
+
+
+@pytest.mark.parametrize("way", ["", "SHA256", "SHA512", "MD5"])
+def test_a_client_asks_whether_its_file_is_the_one_here(store: Store, way: str) -> None:
+    digest = hashlib.new(way or "SHA256", (store.server.studies / "ct.nii.gz").read_bytes()).hexdigest()
+    for found, status in [(digest, 200), (digest[::-1], 404)]:
+        query = {"image": "ct", "check_sum": f"{way}:{found}" if way else found}
+        assert store.ask("HEAD", "/image", params=query).status_code == status
+    unknown = {"image": "ct", "check_sum": f"CRC:{digest}"}
+    assert store.ask("HEAD", "/image", params=unknown).status_code == 400
+
+
 @pytest.mark.parametrize("name", ["slide.tif", "slide.svs"])
 def test_a_slide_that_is_too_large_to_be_opened_takes_outlines(
     store: Store, tmp_path: Path, name: str
@@ -147,6 +173,27 @@ def test_the_other_routes_answer_as_ever(store: Store, tmp_path: Path) -> None:
     assert "total" in store.ask("GET", "/").json()
     pairs = store.ask("GET", "/", params={"output": "train"}).json()
     assert any(pair["image"].endswith("ct.nii.gz") for pair in pairs)
-    archive = store.ask("GET", "/dataset")
-    assert archive.content.startswith(b"PK")
-    assert len(archive.content) > file.stat().st_size
+
+
+def test_the_images_with_their_labels_as_one_file(store: Store, tmp_path: Path) -> None:
+    file = write_nifti(tmp_path / "label.nii.gz", TRUTH, CT.affine)
+    assert store.put_label(file).status_code == 200
+    image = write_nifti(tmp_path / "a.nii.gz", CT.image, CT.affine)
+    assert store.put_image(image, image="former").status_code == 200
+    assert store.put_label(file, "former").status_code == 200
+    before = set(store.server.temporary.iterdir())
+    # Of an image that was renamed a moment ago there is no label, until that is renamed as well.
+    (store.server.studies / "former.nii.gz").rename(store.server.studies / "renamed.nii.gz")
+    for _ in range(2):
+        archive = store.ask("GET", "/dataset")
+        assert archive.status_code == 200, archive.text
+        with zipfile.ZipFile(io.BytesIO(archive.content)) as packed:
+            assert packed.read("label/ct.nii.gz") == file.read_bytes()
+            assert not any("former" in name or "renamed" in name for name in packed.namelist())
+    # The server deletes it when it is sent, of which the client knows a moment earlier.
+    give_up = time.monotonic() + LIMIT_S
+    while set(store.server.temporary.iterdir()) - before and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert set(store.server.temporary.iterdir()) <= before
+    assert store.ask("DELETE", "/image", params={"id": "renamed"}).status_code == 200
+    (store.server.studies / "labels" / "final" / "former.nii.gz").unlink()

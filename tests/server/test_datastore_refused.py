@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from tests.support.datastore import CT, TRUTH, Store, reason_of, write_asap, write_grey_label
 from tests.support.server import Server
@@ -167,6 +166,12 @@ def test_an_image_that_cannot_be_opened_is_refused(
 
 
 def test_an_image_of_a_type_that_is_not_listed_is_refused(unchanged: Store, tmp_path: Path) -> None:
-    file = tmp_path / "image.mha"
-    sitk.WriteImage(sitk.ReadImage(str(unchanged.server.studies / "ct.nii.gz")), str(file))
+    file = tmp_path / "image.vtk"
+    file.write_bytes(b"an image that nobody here can open")
     assert ".nii.gz" in reason_of(unchanged.put_image(file), 422)
+
+
+def test_an_id_that_is_too_long_for_a_file_s_name_is_refused(unchanged: Store) -> None:
+    file = unchanged.server.studies / "ct.nii.gz"
+    for image in ("a" * 201, "\u60a3\u8005" * 50):
+        assert "200 bytes" in reason_of(unchanged.put_image(file, image=image), 400)

@@ -76,7 +76,14 @@ def test_what_nobody_could_be_sent_again_is_refused(text: str) -> None:
 def test_an_id_is_known_by_what_is_there(checks: Checks) -> None:
     checks.require_image("ct")
     checks.require_image("two..dots")
-    for name, status in [("ct.nii", 404), ("../ct", 400), (".ct", 400), ("a\x00", 400), ("x" * 201, 400)]:
+    for name, status in [
+        ("ct.nii", 404),
+        ("../ct", 400),
+        (".ct", 400),
+        ("a\x00", 400),
+        ("x" * 201, 400),
+        ("患" * 67, 400),
+    ]:
         with pytest.raises(HTTPException) as caught:
             checks.require_image(name)
         assert caught.value.status_code == status, name

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from fastapi import HTTPException, UploadFile
 from monailabel.interfaces.datastore import Datastore
+from monailabel.utils.others.generic import file_checksum
 
 from lib.datastores.labels import as_volume, open_label
 from lib.datastores.local import LocalFolder
@@ -26,7 +27,10 @@ from lib.slides.opening import SLIDE_SUFFIXES, TIFF_SUFFIXES, open_slide
 
 # Images are files of one folder, whose name is the id and the type. Hidden files are never listed.
 _UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
-_MOST_CHARACTERS = 200
+# A name has at most 255 bytes, of which some are for its type and for what it is called while it is written.
+_MOST_BYTES = 200
+# Ways to sum up a file that MONAI Label's clients know; the first where they name none.
+_SUMS = ("SHA256", "SHA512", "MD5")
 _DOUBLE = (".nii.gz", ".seg.nrrd")
 _RAW = ".bin"
 
@@ -76,6 +80,25 @@ def received(upload: UploadFile) -> Iterator[tuple[str, Path]]:
         if not path.stat().st_size:
             raise ImageError(f"{name or 'the file'} is empty (0 bytes): save or export it again")
         yield name[: len(name) - len(extension)], path
+
+
+def require_sum(file: Path, check_sum: str) -> None:
+    """Lets a file pass that is the one that a client has.
+
+    Args:
+        file: to look at.
+        check_sum: hexadecimal, such as ``SHA256:1f0a...``; without a way to sum up, SHA256 as well.
+
+    Raises:
+        HTTPException: 400 for another way to sum up, 404 for another file.
+    """
+    way, _, digest = check_sum.rpartition(":")
+    way = way.upper() or _SUMS[0]
+    if way not in _SUMS:
+        _refuse(HTTPStatus.BAD_REQUEST, f"check_sum is of {way!r}; it can be of {', '.join(_SUMS)}")
+    found = file_checksum(file, way)
+    if found.lower() != f"{way}:{digest}".lower():
+        _refuse(HTTPStatus.NOT_FOUND, f"the image here is another one: its check_sum is {found}")
 
 
 class Checks:
@@ -202,11 +225,11 @@ def _may_be_slide(path: Path, error: ImageError) -> bool:
 
 
 def _require_id(item_id: str) -> None:
-    if _UNSAFE_ID.search(item_id) or len(item_id) > _MOST_CHARACTERS:
+    if _UNSAFE_ID.search(item_id) or len(item_id.encode(errors="replace")) > _MOST_BYTES:
         _refuse(
             HTTPStatus.BAD_REQUEST,
-            f"{item_id[:_MOST_CHARACTERS]!r} can be no id: an id is the name of a file without its type, "
-            "without folders",
+            f"{item_id[:_MOST_BYTES]!r} can be no id: an id is the name of a file without its type, without "
+            f"folders, of at most {_MOST_BYTES} bytes",
         )
 
 

@@ -8,8 +8,11 @@ look at what was sent before anything is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, File, Form, HTTPException, UploadFile
@@ -18,8 +21,9 @@ from monailabel.endpoints import datastore as monailabel_routes
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
+from starlette.background import BackgroundTask
 
-from lib.datastores.checks import Checks, plain_object, received
+from lib.datastores.checks import Checks, plain_object, received, require_sum
 from lib.http import http_errors
 from lib.images.cache import ImageCache
 
@@ -69,6 +73,18 @@ class _Routes:
         self._app = app
         self._checks = checks
 
+    @contextmanager
+    def _of_image(self, image_id: str) -> Iterator[None]:
+        with http_errors():
+            self._checks.require_image(image_id)
+            yield
+
+    @contextmanager
+    def _of_label(self, label_id: str, tag: str) -> Iterator[None]:
+        with http_errors():
+            self._checks.require_label(label_id, tag)
+            yield
+
     def listing(self, user: _User, output: monailabel_routes.ResultType | None = None) -> Any:
         with http_errors():
             return monailabel_routes.datastore(output)
@@ -88,29 +104,27 @@ class _Routes:
             return {"image": self._app.datastore().add_image(image_id, str(path), info)}
 
     def image(self, user: _User, image: str) -> Any:
-        with http_errors():
-            self._checks.require_image(image)
+        with self._of_image(image):
             return monailabel_routes.download_image(image)
 
     def has_image(self, user: _User, image: str, check_sum: str | None = None) -> Any:
-        with http_errors():
-            self._checks.require_image(image)
-            return monailabel_routes.download_image(image, check_only=True, check_sum=check_sum)
+        with self._of_image(image):
+            found = monailabel_routes.download_image(image, check_only=True)
+            if check_sum:
+                require_sum(Path(self._app.datastore().get_image_uri(image)), check_sum)
+            return found
 
     def remove_image(self, user: _Admin, id: str) -> Any:
-        with http_errors():
-            self._checks.require_image(id)
+        with self._of_image(id):
             return monailabel_routes.remove_image(id, user.username)
 
     def image_info(self, user: _User, image: str) -> Any:
-        with http_errors():
-            self._checks.require_image(image)
+        with self._of_image(image):
             return monailabel_routes.get_image_info(image)
 
     def update_image_info(self, user: _Annotator, image: str, info: Annotated[str, Form()] = "{}") -> Any:
         plain_object(info, "info")
-        with http_errors():
-            self._checks.require_image(image)
+        with self._of_image(image):
             # Of a series that is not here, nothing is kept.
             self._app.datastore().get_image_uri(image)
             return monailabel_routes.update_image_info(image, info, user.username)
@@ -132,31 +146,26 @@ class _Routes:
             return {**answer, "image": image, "label": label_id}
 
     def label(self, user: _User, label: str, tag: str) -> Any:
-        with http_errors():
-            self._checks.require_label(label, tag)
+        with self._of_label(label, tag):
             return monailabel_routes.download_label(label, tag)
 
     def has_label(self, user: _User, image: str, tag: str) -> Any:
-        with http_errors():
-            self._checks.require_label(image, tag)
+        with self._of_label(image, tag):
             return monailabel_routes.download_label(image, tag, check_only=True)
 
     def remove_label(self, user: _Admin, id: str, tag: str) -> Any:
-        with http_errors():
-            self._checks.require_label(id, tag)
+        with self._of_label(id, tag):
             return monailabel_routes.remove_label(id, tag, user.username)
 
     def label_info(self, user: _User, label: str, tag: str) -> Any:
-        with http_errors():
-            self._checks.require_label(label, tag)
+        with self._of_label(label, tag):
             return monailabel_routes.get_label_info(label, tag)
 
     def update_label_info(
         self, user: _Annotator, label: str, tag: str, info: Annotated[str, Form()] = "{}"
     ) -> Any:
         plain_object(info, "info")
-        with http_errors():
-            self._checks.require_label(label, tag)
+        with self._of_label(label, tag):
             return monailabel_routes.update_label_info(label, tag, info, user.username)
 
     def update_label_params(
@@ -167,9 +176,13 @@ class _Routes:
 
     def dataset(self, user: _Annotator, limit_cases: int | None = None) -> Any:
         with http_errors():
+            # What has just gone could not be packed.
+            self._app.datastore().refresh()
             if not self._app.datastore().datalist():
                 raise HTTPException(
                     HTTPStatus.NOT_FOUND,
                     detail="no image has a final label yet: there is nothing to download",
                 )
-            return monailabel_routes.download_dataset(limit_cases)
+            answer = monailabel_routes.download_dataset(limit_cases)
+            answer.background = BackgroundTask(os.unlink, answer.path)
+            return answer
