@@ -127,7 +127,12 @@ def test_2_it_gives_way_can_be_stopped_and_loses_no_label(
         assert psutil.Process(_scoring_process(own_server)).nice() == 19
     for image in CASES[1:4]:
         scorer.label(image, tmp_path)
-    assert requests.delete(f"{scorer.url}/scoring/", timeout=LIMIT_S).json()["status"] == "STOPPED"
+    # The one that waits for its end is stopped with it.
+    requests.post(f"{scorer.url}/scoring/", json={}, timeout=LIMIT_S).raise_for_status()
+    assert scorer.status()["status"] == "SUBMITTED"
+    stopped = requests.delete(f"{scorer.url}/scoring/", timeout=LIMIT_S).json()
+    assert (stopped["status"], stopped["request"]["method"]) == ("STOPPED", METHOD)
+    assert scorer.status()["status"] == "STOPPED"
     for image in CASES[:4]:
         told = scorer.label_info(image)
         assert (told["label_info"], told["client_id"]) == (LABEL_INFO, image)

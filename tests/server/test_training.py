@@ -30,7 +30,7 @@ ENDLESS = {**SHORT, "max_epochs": 10_000, "early_stop_patience": 0}
 class Annotator(Client):
     """A client that labels and trains."""
 
-    def label(self, image: str, folder: Path) -> None:
+    def label(self, image: str, folder: Path, tag: str = "final") -> None:
         """PUT /datastore/label as Slicer sends it."""
         objects = CASES[image].objects
         array = sum(value * mask.astype(np.uint8) for value, mask in enumerate(objects.values(), 1))
@@ -38,7 +38,7 @@ class Annotator(Client):
         info = [{"name": name, "idx": value} for value, name in enumerate(objects, 1)]
         answer = requests.put(
             f"{self.url}/datastore/label",
-            params={"image": image},
+            params={"image": image, "tag": tag},
             data={"params": json.dumps({"label_info": info, "client_id": "me"})},
             files={"label": (path.name, path.read_bytes())},
             timeout=LIMIT_S,
@@ -229,6 +229,10 @@ def test_9_a_training_starts_by_itself_after_so_many_labels(
     own_server.start()
     annotator.label("case0", tmp_path)
     annotator.label("case0", tmp_path)
+    annotator.label("case1", tmp_path, tag="original")
+    # A restart forgets none of them.
+    own_server.stop()
+    own_server.start()
     assert requests.get(f"{annotator.url}/train/", timeout=LIMIT_S).status_code == 404
     annotator.label("case1", tmp_path)
     task = requests.get(f"{annotator.url}/train/", timeout=LIMIT_S).json()

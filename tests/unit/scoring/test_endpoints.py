@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from monailabel.utils.async_tasks import utils
 
 from lib.scoring import endpoints
 from lib.scoring.methods import ALL, all_methods
@@ -62,6 +66,30 @@ def test_what_is_wrong_is_said(client, started, path, params, status, word):
     answer = client.post(path, json=params)
     assert answer.status_code == status
     assert word in answer.json()["detail"]
+
+
+def test_one_stop_ends_the_one_that_runs_and_all_that_wait(client, monkeypatch):
+    running, goes_on, ran = threading.Event(), threading.Event(), []
+
+    def run():
+        running.set()
+        goes_on.wait()
+
+    queue = ThreadPoolExecutor(1)
+    waiting = [queue.submit(run), queue.submit(ran.append, 1)]
+    assert running.wait(30)
+    listed = [{"id": "0", "status": "RUNNING"}, {"id": "1", "status": "SUBMITTED"}]
+    monkeypatch.setitem(utils.background_executors, "scoring", queue)
+    monkeypatch.setitem(utils.background_tasks, "scoring", listed)
+    monkeypatch.setattr(endpoints.monailabel_scoring, "stop", lambda: {**listed[0], "status": "STOPPED"})
+    assert client.delete("/scoring/").json() == {"id": "0", "status": "STOPPED"}
+    goes_on.set()
+    queue.shutdown()
+    assert waiting[1].cancelled()
+    assert ran == []
+    assert (listed[1]["status"], len(listed[1]["end_ts"])) == ("STOPPED", 19)
+    # What is started next is not held up by them.
+    assert utils.background_executors["scoring"].submit(lambda: "next").result() == "next"
 
 
 def test_params_that_are_no_table_are_refused(client):

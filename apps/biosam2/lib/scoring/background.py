@@ -14,12 +14,14 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import requests
 from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.async_tasks.task import AsyncTask
-from monailabel.utils.async_tasks.utils import processes, tasks
+from monailabel.utils.async_tasks.utils import background_executors, processes, tasks
 
 from lib.engine.versions import Versions
 from lib.scoring.methods import ALL
@@ -28,7 +30,8 @@ from lib.scoring.process import lower_priority
 logger = logging.getLogger(__name__)
 
 _QUEUE = "scoring"
-_WAITING = "SUBMITTED"
+_WAITING, _STOPPED = "SUBMITTED", "STOPPED"
+_TIME = "%Y-%m-%d %H:%M:%S"
 _POLL_S = 0.1
 _ANSWER_S = 30.0
 
@@ -52,6 +55,18 @@ def start(method: str, params: Mapping[str, Any], enqueue: bool = False) -> Task
         threading.Thread(target=_calm, args=(task,), name="scoring priority", daemon=True).start()
     found: Task | None = task
     return found
+
+
+def drop_waiting() -> None:
+    """Forgets the scorings that wait for the end of the one that runs."""
+    queue = background_executors.get(_QUEUE)
+    if queue is None:
+        return
+    background_executors[_QUEUE] = ThreadPoolExecutor(1)
+    queue.shutdown(wait=False, cancel_futures=True)
+    for task in tasks(_QUEUE):
+        if task["status"] == _WAITING:
+            task.update(status=_STOPPED, end_ts=datetime.today().strftime(_TIME))
 
 
 def _calm(task: Task) -> None:

@@ -1,8 +1,9 @@
-"""The server's routes that start a scoring, guarded.
+"""The server's routes that start and stop a scoring, guarded.
 
 MONAI Label starts a scoring whatever its name and its options are, and the client hears nothing of what was
-wrong with them. These routes stand before its own: name and options are checked before anything starts. The
-status (``GET``) and the end (``DELETE``) of a scoring are asked for as ever.
+wrong with them; and where one is stopped, the next that waits begins. These routes stand before its own: name
+and options are checked before anything starts, and ``DELETE`` ends those that wait as well. The status
+(``GET``) is asked for as ever.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from monailabel.endpoints import scoring as monailabel_scoring
 from monailabel.endpoints.user.auth import RBAC, User
 
 from lib.http import http_errors
-from lib.scoring.background import start
+from lib.scoring.background import drop_waiting, start
 from lib.scoring.method import Scoring
 from lib.scoring.methods import ALL
 
@@ -37,6 +38,7 @@ def install(server: FastAPI, methods: Mapping[str, Scoring[Any]]) -> None:
     router = APIRouter(include_in_schema=False)
     router.add_api_route("/scoring/", routes.start_all, methods=["POST"])
     router.add_api_route("/scoring/{method}", routes.start, methods=["POST"])
+    router.add_api_route("/scoring/", routes.stop, methods=["DELETE"])
     server.router.routes[:0] = router.routes
 
 
@@ -57,6 +59,11 @@ class _Routes:
     ) -> Any:
         """One method."""
         return self._start(method, params, run_sync, enqueue=False)
+
+    def stop(self, user: _Annotator) -> Any:
+        """The one that runs, which is the answer, and all that wait."""
+        drop_waiting()
+        return monailabel_scoring.stop()
 
     def _start(self, method: str, params: dict[str, Any] | None, run_sync: bool, enqueue: bool) -> Any:
         asked = dict(params or {})
