@@ -72,7 +72,8 @@ class LeaseBook:
         """
         with self._lock:
             self._expire()
-            own = [image for image in self._of(annotator.name) if image in images]
+            candidates = set(images)
+            own = [image for image in self._of(annotator.name) if image in candidates]
             if annotator.is_named and own:
                 return self._lease(own[-1], annotator.name)
             free = [image for image in images if image not in self._leases]
