@@ -64,8 +64,15 @@ def test_nothing_counts_as_an_empty_object() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["NaN", '{"a": Infinity}', '{"label_info": {"name": "x"}}', "null", "{]"]
-    + ['{"label_info": [{"name": ["x"]}]}', '{"params": {"label_info": [{"name": 1}]}}'],
+    [
+        "NaN",
+        '{"a": Infinity}',
+        '{"label_info": {"name": "x"}}',
+        '{"label_info": [{"name": ["x"]}]}',
+        '{"params": {"label_info": [{"name": 1}]}}',
+        "null",
+        "{]",
+    ],
 )
 def test_what_nobody_could_be_sent_again_is_refused(text: str) -> None:
     with pytest.raises(HTTPException) as caught:
