@@ -42,6 +42,15 @@ def test_a_2d_image_lies_in_a_plane(tmp_path):
     assert found.affine @ [2, 1, 0, 1] == pytest.approx([-11, -22, 0, 1])
 
 
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_type_in_upper_case_is_the_same_type(tmp_path, suffix):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"a{suffix}"))
+    (tmp_path / f"a{suffix}").rename(tmp_path / f"A{suffix.upper()}")
+    found = read_itk(tmp_path / f"A{suffix.upper()}", MANY)
+    np.testing.assert_array_equal(found.array, array.T)
+
+
 @pytest.mark.parametrize("read", [lambda path: read_itk(path, MANY), series_files])
 def test_a_name_that_is_not_utf_8_is_refused(read):
     """ITK would end the process."""

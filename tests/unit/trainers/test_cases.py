@@ -14,6 +14,7 @@ from tests.support.studies import write_nifti
     [
         ("a.nii.gz", "a"),
         ("a.seg.nrrd", "a"),
+        ("A.NII.GZ", "A"),
         ("a.nrrd", "a"),
         ("1.2.840.10008.nrrd", "1.2.840.10008"),
         ("slide.one.xml", "slide.one"),

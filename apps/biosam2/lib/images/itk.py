@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from lib.errors import ImageError
 from lib.images.medical_image import LPS_IDENTITY, Voxels, require_size
 
+# ITK itself knows them in lower case alone.
+_META = (".mha", ".mhd")
+
 
 def read_itk(path: Path, max_voxels: int) -> Voxels:
     """Reads one volume or image.
@@ -21,6 +24,8 @@ def read_itk(path: Path, max_voxels: int) -> Voxels:
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(itk_name(path))
+    if path.suffix.lower() in _META:
+        reader.SetImageIO("MetaImageIO")
     reader.ReadImageInformation()
     _require_three_axes(reader.GetSize())
     require_size(reader.GetSize(), max_voxels)

@@ -27,6 +27,6 @@ def labelled_cases(datastore: Datastore) -> list[Case]:
 def image_id(label: Path) -> str:
     """The id of the image that a label file belongs to: its name without the ending."""
     for ending in _DOUBLE_ENDINGS:
-        if label.name.endswith(ending):
-            return label.name.removesuffix(ending)
+        if label.name.lower().endswith(ending):
+            return label.name[: -len(ending)]
     return label.stem
