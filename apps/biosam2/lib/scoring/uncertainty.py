@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
 from lib.engine.engines import Engines
 from lib.images.reading import read_image
+from lib.scoring.downloads import downloaded, to_try
 from lib.scoring.files import image_path, is_here, label_entry, scores_of, stamp, weights_key
 from lib.scoring.infos import write_info
 from lib.scoring.method import Scoring
@@ -31,8 +31,6 @@ NAME = "biosam2_uncertainty"
 # Of the signals and how they are combined: another number makes all scores anew.
 _VERSION = 1
 _DIGITS = 4
-# Images that are tried for each that may be downloaded: one that is away is not asked for all it has.
-_TRIES = 5
 
 
 class UncertaintyScoring(Scoring[UncertaintyOptions]):
@@ -58,7 +56,7 @@ class UncertaintyScoring(Scoring[UncertaintyOptions]):
         images = _in_order(datastore, options)
         away = [image_id for image_id in images if not is_here(datastore, image_id)]
         for number, image_id in enumerate(progress.over(images, options.max_images)):
-            if image_id in away and _came(datastore, away) >= options.downloads:
+            if image_id in away and downloaded(datastore, away) >= options.downloads:
                 continue
             try:
                 score, is_new = run.score(image_id)
@@ -160,20 +158,10 @@ def facts(score: ImageScore) -> Mapping[str, Any]:
 
 
 def _in_order(datastore: Datastore, options: UncertaintyOptions) -> list[str]:
-    """Images without a final label first, and few that may have to be downloaded: a PACS has many.
-
-    Which of those, is by chance: where some cannot be had, the others come all the same.
-    """
+    """Images without a final label first, and few that have to be downloaded."""
     images = sorted(datastore.list_images())
     here = [image_id for image_id in images if is_here(datastore, image_id)]
     have = {image_id for image_id in here if label_entry(datastore, image_id) is not None}
     waiting = [image_id for image_id in here if image_id not in have]
-    away = sorted(set(datastore.get_unlabeled_images()).difference(here))
-    np.random.default_rng().shuffle(away)
     scored = [image_id for image_id in here if image_id in have and options.images == "all"]
-    return [*waiting, *away[: options.downloads * _TRIES], *scored]
-
-
-def _came(datastore: Datastore, away: Sequence[str]) -> int:
-    """How many images of those that had to be downloaded are here now."""
-    return sum(is_here(datastore, image_id) for image_id in away)
+    return [*waiting, *to_try(datastore, options.downloads), *scored]
