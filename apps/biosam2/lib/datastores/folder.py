@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +62,9 @@ class Folder:
         """
         return (self._images if tag == IMAGE else self._labels / tag) / f"{item_id}{extension}"
 
-    def differs(self, path: Path) -> bool:
-        """Whether the record and the folder do not agree about a file that has come or gone."""
-        if self._labels in (path, path.parent):
-            return True
-        if path.parent == self._images:
-            tag = IMAGE
-        elif path.parent.parent == self._labels:
-            tag = path.parent.name
-        else:
-            return False
-        item_id, extension = self.to_id(path.name)
-        item = self._record.objects.get(item_id)
-        known = _files(item).get(tag) if item else None
-        is_known = known is not None and known.ext == extension
-        return self._counts(path.name) and is_known != path.exists()
+    def differs(self, paths: Iterable[Path]) -> bool:
+        """Whether the record and the folder do not agree about one of some files that have come or gone."""
+        return any(map(self._differs, paths))
 
     def reconcile(self) -> None:
         """Takes what has gone out of the record, and puts what has come into it."""
@@ -110,6 +98,21 @@ class Folder:
         """Forgets what was said of a file that was removed on purpose: another may take its place."""
         key = _key(tag, f"{item_id}{extension}")
         self._record.away = {name: data for name, data in self._record.away.items() if name != key}
+
+    def _differs(self, path: Path) -> bool:
+        if self._labels in (path, path.parent):
+            return True
+        if path.parent == self._images:
+            tag = IMAGE
+        elif path.parent.parent == self._labels:
+            tag = path.parent.name
+        else:
+            return False
+        item_id, extension = self.to_id(path.name)
+        item = self._record.objects.get(item_id)
+        known = _files(item).get(tag) if item else None
+        is_known = known is not None and known.ext == extension
+        return self._counts(path.name) and is_known != path.exists()
 
     def _gone(self, image_id: str, item: ImageLabelModel) -> dict[str, DataModel]:
         files = _files(item)

@@ -165,8 +165,9 @@ class LocalFolder(LocalDatastore):
     def _look(self, paths: set[Path]) -> None:
         """Other processes write the record as well, and this one's own files come and go."""
         self._record.read()
-        if any(map(self._listing.differs, paths)):
-            self.refresh()
+        if self._listing.differs(paths):
+            # Asked again under the lock: a file that is just being saved is there before the record says so.
+            self._record.change(lambda: self._listing.reconcile() if self._listing.differs(paths) else None)
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         """MONAI Label's own name; it throws while it opens the folder."""

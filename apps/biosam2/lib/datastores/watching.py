@@ -18,7 +18,7 @@ from watchdog.observers.polling import PollingObserver
 logger = logging.getLogger(__name__)
 
 # Seconds without news after which a folder is looked at; while news keep coming, the longest wait.
-_QUIET_S, _LONGEST_S = 0.5, 5.0
+_QUIET_S, _LONGEST_S = 0.5, 2.0
 _COME_OR_GONE = ("created", "deleted", "moved")
 
 

@@ -23,8 +23,8 @@ _EMBEDDINGS_MB = 128
 
 
 @runtime_checkable
-class SharedRecord(Protocol):
-    """A datastore with a record for whose lock other processes wait, such as our own folder."""
+class SharedDatastore(Protocol):
+    """A datastore for whose lock other processes wait, such as the app's own folder."""
 
     def write_by(self, thread: Executor) -> None:
         """Has one thread do all that is done under the lock."""
@@ -76,7 +76,7 @@ class Scoring(ScoringMethod, Generic[T]):
         options, engines = self.options(request), self._engines
         if is_own_process():
             urgent = give_way(self._settings.threads)
-            if isinstance(datastore, SharedRecord):
+            if isinstance(datastore, SharedDatastore):
                 datastore.write_by(urgent)
             kept = min(_EMBEDDINGS_MB, self._settings.embedding_cache_mb)
             engines = Engines(replace(self._settings, embedding_cache_mb=kept), engines.registry.folder)
