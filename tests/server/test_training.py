@@ -62,6 +62,11 @@ class Annotator(Client):
                 return task
             time.sleep(0.3)
 
+    def trainings(self) -> list[dict[str, Any]]:
+        """All tasks since the server started."""
+        asked = {"all": "true"}
+        return requests.get(f"{self.url}/train/", params=asked, timeout=LIMIT_S).json()
+
     @property
     def stats(self) -> dict[str, Any]:
         """The numbers that viewers show."""
@@ -237,6 +242,33 @@ def test_9_a_training_starts_by_itself_after_so_many_labels(
     annotator.label("case1", tmp_path)
     task = requests.get(f"{annotator.url}/train/", timeout=LIMIT_S).json()
     assert task["request"]["preset"] == "decoder"
+    while not annotator.is_training():
+        time.sleep(0.2)
+    requests.delete(f"{annotator.url}/train/", timeout=LIMIT_S)
+
+
+def test_a_training_starts_by_itself_at_the_end_of_the_one_that_labels_came_in(
+    annotator: Annotator, own_server: Server, tmp_path: Path
+) -> None:
+    own_server.stop()
+    own_server.conf["auto_train"] = "0"
+    own_server.start()
+    for image in ("case0", "case1"):
+        annotator.label(image, tmp_path)
+    own_server.stop()
+    own_server.conf["auto_train"] = "2"
+    own_server.start()
+    assert annotator.train(SHORT).status_code == 200
+    while annotator.stats.get("status") != "running":
+        assert own_server.alive, own_server.log[-4000:]
+        time.sleep(0.2)
+    for image in ("case0", "case1"):
+        annotator.label(image, tmp_path)
+    while len(tasks := annotator.trainings()) < 2:
+        assert own_server.alive, own_server.log[-4000:]
+        time.sleep(0.2)
+    assert (tasks[0]["status"], tasks[0]["request"]["max_epochs"]) == ("DONE", SHORT["max_epochs"])
+    assert "max_epochs" not in tasks[1]["request"]
     while not annotator.is_training():
         time.sleep(0.2)
     requests.delete(f"{annotator.url}/train/", timeout=LIMIT_S)

@@ -58,7 +58,7 @@ class AutoTrain:
 
 
 def labels_since(datastore: Datastore, moment: float) -> int:
-    """How many images have a final label that was saved after a moment.
+    """How many images have a final label that was saved at a moment or later. Labels know it to the second.
 
     Args:
         datastore: of the images.
@@ -69,4 +69,4 @@ def labels_since(datastore: Datastore, moment: float) -> int:
         for image in datastore.list_images()
         if (label := datastore.get_label_by_image_id(image, DefaultLabelTag.FINAL))
     )
-    return sum(ts > moment for ts in saved)
+    return sum(ts >= moment for ts in saved)
