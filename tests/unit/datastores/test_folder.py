@@ -174,3 +174,34 @@ def test_whoever_reads_meanwhile_finds_all_that_stays(store: LocalFolder, folder
         reader.join()
     assert short == []
     assert len(store.datalist()) == 20
+
+
+def test_of_two_images_with_one_name_the_volume_counts_whenever_it_came(
+    folder: Path, store: LocalFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("scan.jpg", "scan.mha", "slide.xml", "slide.tif"):
+        (folder / name).write_bytes(b"an image")
+    caplog.set_level(logging.WARNING)
+    store.refresh()
+    store.refresh()
+    assert sorted(store.list_images()) == ["ct", "scan", "slide"]
+    assert Path(store.get_image_uri("scan")).name == "scan.mha"
+    assert Path(store.get_image_uri("slide")).name == "slide.tif"
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning == "'scan.jpg' is not listed: the image scan.mha has its name; rename one of them"
+    # What is there stays: labels were drawn on it.
+    (folder / "ct.png").write_bytes(b"an image")
+    store.refresh()
+    assert Path(store.get_image_uri("ct")).name == "ct.nii.gz"
+
+
+def test_outlines_that_a_former_record_took_for_an_image(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "MONAI_LABEL_DATASTORE_AUTO_RELOAD", False)
+    record = {"name": "a", "description": "b", "objects": {"slide": {"image": {"ext": ".xml", "info": {}}}}}
+    (folder / "datastore_v2.json").write_text(json.dumps(record))
+    for name in ("slide.xml", "slide.svs"):
+        (folder / name).write_bytes(b"an image")
+    store = open_folder(str(folder))
+    assert Path(store.get_image_uri("slide")).name == "slide.svs"

@@ -7,10 +7,9 @@ names of a label's classes, it forgets for good.
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # In place of a label's tag: the image itself.
 IMAGE = ""
+# Outlines, which programs for slides put beside the slide under its name.
+_OUTLINES = ".xml"
 # What is known of a file of which nobody has said anything.
 _PLAIN = {"ts", "name"}
 
@@ -31,20 +32,17 @@ class Folder:
 
     Args:
         record: whose files they are.
-        patterns: of the names of images and labels, such as ``*.nii.gz``, in lower case.
+        patterns: of the names of images and labels, such as ``*.nii.gz``. Of two images that differ in type
+            alone, the one of the earlier pattern is listed.
     """
 
     def __init__(self, record: FolderModel, patterns: Sequence[str]):
         self._record = record
-        self._patterns = [pattern.lower() for pattern in patterns]
+        # Endings of the files that count, in lower case.
+        self.types = tuple(dict.fromkeys(pattern.lower().rpartition("*")[2] for pattern in patterns))
         base = Path(record.base_path).resolve()
         self._images, self._labels = base / record.images_dir, base / record.labels_dir
         self._refused: set[str] = set()
-
-    @property
-    def types(self) -> list[str]:
-        """Endings of the files that count, in lower case."""
-        return [pattern.rpartition("*")[2] for pattern in self._patterns]
 
     def to_id(self, name: str) -> tuple[str, str]:
         """Id and type of a file: the longest type at its end, as it is written there, and what is before."""
@@ -85,6 +83,8 @@ class Folder:
             if image_id not in objects:
                 logger.info("The image %s has come", image_id)
                 objects[image_id] = ImageLabelModel(image=_taken(away, IMAGE, name, extension))
+            elif (other := objects[image_id].image.ext) != extension:
+                self._leave_out(name, f"the image {image_id}{other} has its name; rename one of them")
         for folder in sorted(path for path in self._labels.glob("*") if path.is_dir()):
             for name in self._listed(folder):
                 image_id, extension = self.to_id(name)
@@ -112,28 +112,38 @@ class Folder:
         item = self._record.objects.get(item_id)
         known = _files(item).get(tag) if item else None
         is_known = known is not None and known.ext == extension
-        return self._counts(path.name) and is_known != path.exists()
+        return self._counts(path) and is_known != path.exists()
 
     def _gone(self, image_id: str, item: ImageLabelModel) -> dict[str, DataModel]:
         files = _files(item)
         gone = {tag: data for tag, data in files.items() if not self.path(tag, image_id, data.ext).exists()}
-        return files if IMAGE in gone else gone
+        return files if IMAGE in gone or item.image.ext.lower() == _OUTLINES else gone
 
-    def _listed(self, folder: Path) -> Iterator[str]:
-        return (path.name for path in sorted(folder.iterdir()) if self._counts(path.name) and path.exists())
+    def _listed(self, folder: Path) -> list[str]:
+        """Names of the files that count, those of earlier patterns first."""
+        paths = [path for path in folder.iterdir() if self._counts(path) and path.exists()]
+        return sorted((path.name for path in paths), key=lambda name: (self._place(name), name))
 
-    def _counts(self, name: str) -> bool:
-        lowered = name.lower()
-        if name.startswith(".") or not any(fnmatch.fnmatchcase(lowered, kind) for kind in self._patterns):
+    def _place(self, name: str) -> int:
+        return self.types.index(self.to_id(name)[1].lower())
+
+    def _counts(self, path: Path) -> bool:
+        name = path.name
+        if name.startswith(".") or not name.lower().endswith(self.types):
+            return False
+        if path.parent == self._images and name.lower().endswith(_OUTLINES):
             return False
         try:
             name.encode()
         except UnicodeEncodeError:
-            if name not in self._refused:
-                self._refused.add(name)
-                logger.warning("%r is not listed: its name is not UTF-8; rename it", name)
+            self._leave_out(name, "its name is not UTF-8; rename it")
             return False
         return True
+
+    def _leave_out(self, name: str, why: str) -> None:
+        if name not in self._refused:
+            self._refused.add(name)
+            logger.warning("%r is not listed: %s", name, why)
 
 
 def new_data(name: str, extension: str, info: dict[str, Any] | None = None) -> DataModel:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def open_folder(path: str) -> LocalFolder:
     """The datastore in a folder, as MONAI Label's own settings want it."""
-    patterns = [*settings.MONAI_LABEL_DATASTORE_FILE_EXT, *(f"*{suffix}" for suffix in IMAGE_SUFFIXES)]
+    patterns = [*(f"*{suffix}" for suffix in IMAGE_SUFFIXES), *settings.MONAI_LABEL_DATASTORE_FILE_EXT]
     return LocalFolder(
         path,
         extensions=[*dict.fromkeys(patterns)],
@@ -75,7 +75,7 @@ class LocalFolder(LocalDatastore):
             self._watch.stop()
 
     @property
-    def types(self) -> list[str]:
+    def types(self) -> tuple[str, ...]:
         """Endings of the files that count as images, in lower case."""
         return self._listing.types
 
