@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from lib.datastores.local import LocalFolder
@@ -51,6 +52,14 @@ def test_a_label_of_another_type_takes_the_former_s_place(store: LocalFolder, tm
     assert _labels(store) == {"ct.nrrd": b"newer"}
     store.remove_label("ct", "final")
     assert store.get_labels_by_image_id("ct") == {}
+
+
+def test_monai_labels_own_tags_are_plain_names(store: LocalFolder, tmp_path: Path) -> None:
+    store.save_label("ct", _file(tmp_path, "x.nii.gz"), DefaultLabelTag.FINAL, {})
+    assert _labels(store) == {"ct.nii.gz": b"content"}
+    assert Path(store.get_label_uri("ct", "final")).is_file()
+    store.remove_label("ct", DefaultLabelTag.FINAL)
+    assert _labels(store) == {}
 
 
 def test_an_image_of_another_type_takes_the_former_s_place(store: LocalFolder, tmp_path: Path) -> None:

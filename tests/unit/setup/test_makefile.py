@@ -34,7 +34,7 @@ def test_help_lists_every_target_with_a_text():
 
 def test_serve_passes_the_options_on():
     _, commands = make("-n", "serve", "PORT=8123", "STUDIES=/data/x", "CONF=model=some labels=liver,spleen")
-    assert "--app apps/biosam2 --studies /data/x --host 127.0.0.1 --port 8123" in commands
+    assert '--app apps/biosam2 --studies "/data/x" --host 127.0.0.1 --port 8123' in commands
     assert "--conf model some --conf labels liver,spleen" in commands
     assert "sample_study" not in commands
 

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from lib.datastores.folder import IMAGE, Folder, new_data
@@ -111,16 +112,17 @@ class LocalFolder(LocalDatastore):
         Raises:
             ImageNotFoundException: there is no such image.
         """
+        tag = _plain(label_tag)
         _, extension = self._to_id(Path(label_filename).name)
         with FileLock(self._lock_file):
             item = self._datastore.objects.get(image_id)
             if item is None:
                 raise ImageNotFoundException(f"Image {image_id} not found")
-            data = self._keep(Path(label_filename), label_tag, image_id, extension, label_info)
-            former = item.labels.get(label_tag)
-            item.labels = {**item.labels, label_tag: data}
+            data = self._keep(Path(label_filename), tag, image_id, extension, label_info)
+            former = item.labels.get(tag)
+            item.labels = {**item.labels, tag: data}
             self._update_datastore_file(lock=False)
-            self._remove_former(label_tag, image_id, former, extension)
+            self._remove_former(tag, image_id, former, extension)
         return image_id
 
     def remove_image(self, image_id: str) -> None:
@@ -136,10 +138,11 @@ class LocalFolder(LocalDatastore):
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Removes a label, and what was said of it."""
-        data = self._datastore.label(label_id, label_tag)
-        super().remove_label(label_id, label_tag)
+        tag = _plain(label_tag)
+        data = self._datastore.label(label_id, tag)
+        super().remove_label(label_id, tag)
         if data is not None:
-            self._record.change(partial(self._listing.forget, label_tag, label_id, data.ext))
+            self._record.change(partial(self._listing.forget, tag, label_id, data.ext))
 
     def _keep(self, file: Path, tag: str, item_id: str, extension: str, info: dict[str, Any]) -> DataModel:
         """Copies a file to its place in one step; what the record says of it."""
@@ -186,3 +189,8 @@ class LocalFolder(LocalDatastore):
 
     def _to_id(self, file: str) -> tuple[str, str]:
         return self._listing.to_id(file)
+
+
+def _plain(tag: str) -> str:
+    """MONAI Label's own tags are members of an enumeration, after which no folder is to be named."""
+    return str(tag.value) if isinstance(tag, DefaultLabelTag) else tag
