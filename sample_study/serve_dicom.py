@@ -134,6 +134,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    # Whoever starts this with a supervisor ends it with another signal than Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # A supervisor ends it with another signal than Ctrl-C, and a script that starts it in the background has a
+    # shell that makes it deaf to that one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     sys.exit(main())
