@@ -1,8 +1,10 @@
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from lib.errors import BusyError
 from lib.trainers import auto
 from lib.trainers.auto import AutoTrain, labels_since
 
@@ -116,3 +118,20 @@ def test_final_labels_count_once_for_an_image_and_by_the_time_they_were_saved(da
     saved = datastore.get_label_info("b", "final")["ts"]
     assert labels_since(datastore, saved - 1) == 2
     assert labels_since(datastore, saved + 3600) == 0
+
+
+def test_a_label_whose_time_somebody_set_to_text_counts_as_one_without_a_time(datastore):
+    label = datastore.get_image_uri("a")
+    for image in ("a", "b"):
+        datastore.save_label(image, label, "final", {})
+    datastore.update_label_info("a", "final", {"ts": "2026-11-21 10:00"})
+    assert (labels_since(datastore, 0), labels_since(datastore, 1)) == (2, 1)
+
+
+def test_where_the_labels_cannot_be_counted_the_one_that_was_saved_is_saved(caplog):
+    def count(moment):
+        raise BusyError("the store does not answer")
+
+    with caplog.at_level(logging.WARNING):
+        AutoTrain(1, count, lambda: 1 // 0).look()
+    assert "No training starts by itself now: the store does not answer" in caplog.text

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.utils.async_tasks.utils import background_executors, tasks
 
+from lib.errors import BioSam2Error
+
 logger = logging.getLogger(__name__)
 
 # MONAI Label's queue of trainings: a pool of one thread, and what it was given to do.
@@ -38,9 +40,18 @@ class AutoTrain:
         self._lock = threading.Lock()
 
     def look(self) -> None:
-        """Starts a training where there are enough new labels; where one runs, looks again at its end."""
+        """Starts a training where there are enough new labels; where one runs, looks again at its end.
+
+        Labels that cannot be counted now are counted after the next one: those that were saved are saved.
+        """
         if not self._after:
             return
+        try:
+            self._look()
+        except BioSam2Error as error:
+            logger.warning("No training starts by itself now: %s", error)
+
+    def _look(self) -> None:
         with self._lock:
             new = self._new_labels(self._started)
             if new < self._after:
@@ -65,8 +76,9 @@ def labels_since(datastore: Datastore, moment: float) -> int:
         moment: seconds since 1970.
     """
     saved = (
-        (datastore.get_label_info(label, DefaultLabelTag.FINAL) or {}).get("ts") or 0
+        (datastore.get_label_info(label, DefaultLabelTag.FINAL) or {}).get("ts")
         for image in datastore.list_images()
         if (label := datastore.get_label_by_image_id(image, DefaultLabelTag.FINAL))
     )
-    return sum(ts >= moment for ts in saved)
+    # A client can write any text into it; what is no time is from before the first training.
+    return sum((ts if isinstance(ts, (int, float)) else 0) >= moment for ts in saved)
