@@ -134,8 +134,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    # A supervisor ends it with another signal than Ctrl-C, and a script that starts it in the background has a
-    # shell that makes it deaf to that one.
+    # A supervisor ends it with another signal than Ctrl-C, and the shell of a script that starts it in the
+    # background makes it deaf to that one.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     sys.exit(main())

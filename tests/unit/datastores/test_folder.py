@@ -48,7 +48,6 @@ def label(tmp_path: Path) -> str:
         ("a b.c.nii.gz", "a b.c"),
         ("Müller.nrrd", "Müller"),
         ("slide.svs", "slide"),
-        ("header.nhdr", "header"),
         ("s.seg.nrrd", "s.seg"),
     ],
 )
@@ -66,7 +65,9 @@ def test_every_file_that_can_be_opened_is_listed_under_its_whole_name(
     assert again.get_label_info(image_id, "final")["label_info"] == TOLD["label_info"]
 
 
-@pytest.mark.parametrize("name", [".ct.nii.gz-x1", "._ct.nii.gz", "notes.txt", "slice.dcm", "raw.bin"])
+@pytest.mark.parametrize(
+    "name", [".ct.nii.gz-x1", "._ct.nii.gz", "notes.txt", "slice.dcm", "raw.bin", "a.mhd"]
+)
 def test_other_files_are_not(store: LocalFolder, folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"no image")
     store.refresh()
@@ -205,3 +206,25 @@ def test_outlines_that_a_former_record_took_for_an_image(
         (folder / name).write_bytes(b"an image")
     store = open_folder(str(folder))
     assert Path(store.get_image_uri("slide")).name == "slide.svs"
+
+
+def test_an_own_list_of_types_counts_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "MONAI_LABEL_DATASTORE_AUTO_RELOAD", False)
+    monkeypatch.setattr(settings, "MONAI_LABEL_DATASTORE_FILE_EXT", ["ct_*.nii.gz"])
+    for name in ("ct_1.nii.gz", "CT_2.NII.GZ", "ct_1_preview.png", "mr.nii.gz"):
+        (folder / name).write_bytes(b"an image")
+    assert sorted(open_folder(str(folder)).list_images()) == ["CT_2", "ct_1"]
+
+
+def test_a_label_that_was_drawn_anew_while_it_was_away_is_a_new_one(
+    folder: Path, store: LocalFolder, label: str
+) -> None:
+    store.save_label("ct", label, "final", TOLD)
+    saved = store.get_label_info("ct", "final")["ts"]
+    file = folder / "labels" / "final" / "ct.nii.gz"
+    file.unlink()
+    store.refresh()
+    file.write_bytes(b"drawn by another program")
+    os.utime(file, (saved + 100, saved + 100))
+    store.refresh()
+    assert store.get_label_info("ct", "final")["ts"] == saved + 100

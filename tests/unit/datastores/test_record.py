@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import threading
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -117,6 +119,25 @@ def test_what_is_done_under_the_lock_can_be_left_to_one_thread(two, studies, lab
     assert written(studies)["case0"]["image"]["info"]["score"] == 0.5
     assert written(studies)["case1"]["labels"]["final"]["info"]["label_info"] == LABEL_INFO
     assert scorer.get_image_info("case2")["other"] == 1
+
+
+def test_who_holds_the_lock_needs_no_other_thread(two, label):
+    _, scorer = two
+    keep, entered = scorer._keep, threading.Event()
+    with ThreadPoolExecutor(1) as urgent, ThreadPoolExecutor(2) as people:
+        scorer.write_by(urgent)
+
+        def keep_slowly(*given):
+            # Somebody else's work waits on the one thread for the lock that is held here.
+            looking = people.submit(scorer.refresh)
+            entered.set()
+            with contextlib.suppress(futures.TimeoutError):
+                looking.result(0.5)
+            return keep(*given)
+
+        scorer._keep = keep_slowly
+        assert people.submit(scorer.save_label, "case1", label, "final", {}).result(10) == "case1"
+        assert entered.is_set()
 
 
 def _annotate(datastore: LocalFolder, label: str) -> None:

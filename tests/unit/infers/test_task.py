@@ -20,6 +20,8 @@ from lib.infers.task import _extension, _said, devices
         ("IM0001.DCM", ".nii.gz"),
         ("series", ".nii.gz"),
         ("echo.dcm", ".nii.gz"),
+        ("a.mha", ".mha"),
+        ("a.mhd", ".nii.gz"),
     ],
 )
 def test_a_mask_gets_the_file_type_of_its_image(name, extension):

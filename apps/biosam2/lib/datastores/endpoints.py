@@ -96,7 +96,7 @@ class _Routes:
         image: str = "",
         params: Annotated[str, Form()] = "{}",
     ) -> dict[str, Any]:
-        info = {**plain_object(params, "params"), "user": user.username}
+        info = {**plain_object(params, "params"), "user": user.username, "saved_by": user.username}
         with http_errors(), received(file) as (name, path):
             image_id = image or name
             if not self._checks.is_new_image(image_id, path):

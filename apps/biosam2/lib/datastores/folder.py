@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ class Folder:
 
     def __init__(self, record: FolderModel, patterns: Sequence[str]):
         self._record = record
+        self._patterns = [pattern.lower() for pattern in patterns]
         # Endings of the files that count, in lower case.
-        self.types = tuple(dict.fromkeys(pattern.lower().rpartition("*")[2] for pattern in patterns))
+        self.types = tuple(dict.fromkeys(pattern.rpartition("*")[2] for pattern in self._patterns))
         base = Path(record.base_path).resolve()
         self._images, self._labels = base / record.images_dir, base / record.labels_dir
         self._refused: set[str] = set()
@@ -82,7 +84,8 @@ class Folder:
             image_id, extension = self.to_id(name)
             if image_id not in objects:
                 logger.info("The image %s has come", image_id)
-                objects[image_id] = ImageLabelModel(image=_taken(away, IMAGE, name, extension))
+                path = self.path(IMAGE, image_id, extension)
+                objects[image_id] = ImageLabelModel(image=_taken(away, IMAGE, path, extension))
             elif (other := objects[image_id].image.ext) != extension:
                 self._leave_out(name, f"the image {image_id}{other} has its name; rename one of them")
         for folder in sorted(path for path in self._labels.glob("*") if path.is_dir()):
@@ -90,7 +93,7 @@ class Folder:
                 image_id, extension = self.to_id(name)
                 known = objects.get(image_id)
                 if known is not None and folder.name not in known.labels:
-                    data = _taken(away, folder.name, name, extension)
+                    data = _taken(away, folder.name, folder / name, extension)
                     known.labels = {**known.labels, folder.name: data}
         record.objects, record.away = objects, away
 
@@ -129,9 +132,10 @@ class Folder:
 
     def _counts(self, path: Path) -> bool:
         name = path.name
-        if name.startswith(".") or not name.lower().endswith(self.types):
+        lowered = name.lower()
+        if name.startswith(".") or not any(fnmatchcase(lowered, pattern) for pattern in self._patterns):
             return False
-        if path.parent == self._images and name.lower().endswith(_OUTLINES):
+        if path.parent == self._images and lowered.endswith(_OUTLINES):
             return False
         try:
             name.encode()
@@ -165,6 +169,13 @@ def _key(tag: str, name: str) -> str:
     return f"{tag}/{name}"
 
 
-def _taken(away: dict[str, DataModel], tag: str, name: str, extension: str) -> DataModel:
-    """What was said of a file that is back, which is away no longer; of another, what is known of any."""
-    return away.pop(_key(tag, name), None) or new_data(name, extension)
+def _taken(away: dict[str, DataModel], tag: str, path: Path, extension: str) -> DataModel:
+    """What was said of a file that is back, which is away no longer; of another, what is known of any.
+
+    Where the file was written since, its time is that of the writing: what looked at it must look again.
+    """
+    data = away.pop(_key(tag, path.name), None) or new_data(path.name, extension)
+    written, known = path.stat().st_mtime, data.info.get("ts")
+    if isinstance(known, int) and written > known + 1:
+        data.info = {**data.info, "ts": int(written)}
+    return data

@@ -27,10 +27,17 @@ from lib.images.reading import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
+_FILE_TYPES = "MONAI_LABEL_DATASTORE_FILE_EXT"
+
 
 def open_folder(path: str) -> LocalFolder:
-    """The datastore in a folder, as MONAI Label's own settings want it."""
-    patterns = [*(f"*{suffix}" for suffix in IMAGE_SUFFIXES), *settings.MONAI_LABEL_DATASTORE_FILE_EXT]
+    """The datastore in a folder, as MONAI Label's own settings want it.
+
+    Where nobody chose the files that count, all that can be opened do: MONAI Label's own list is shorter.
+    """
+    patterns = list(settings.MONAI_LABEL_DATASTORE_FILE_EXT)
+    if patterns == type(settings).model_fields[_FILE_TYPES].default:
+        patterns = [*(f"*{suffix}" for suffix in IMAGE_SUFFIXES), *patterns]
     return LocalFolder(
         path,
         extensions=[*dict.fromkeys(patterns)],

@@ -78,7 +78,11 @@ class SharedRecord:
         Args:
             locked: whether the caller holds the lock.
         """
-        self._at_once(partial(self._change, lambda: None, locked))
+        if locked:
+            # A thread that waited for another here would hold a lock that the other waits for.
+            self._change(lambda: None, locked)
+        else:
+            self._at_once(partial(self._change, lambda: None))
 
     def change(self, work: Callable[[], None]) -> None:
         """Takes over what others wrote, does some work on that, and writes what has changed.

@@ -27,11 +27,14 @@ _FORMATS: tuple[tuple[str, Reader, tuple[str, ...]], ...] = (
 )
 # What scanners of slides write, and pictures are never called.
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
+# Headers whose voxels are in another file, so that a client would get half an image.
+_DETACHED = (".mhd", ".nhdr")
 # Files of a folder that are an image each; a slice of a DICOM series is none.
 IMAGE_SUFFIXES = (
     *(suffix for name, _, suffixes in _FORMATS if name != "dicom" for suffix in suffixes),
     *SLIDE_SUFFIXES,
 )
+IMAGE_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in _DETACHED)
 # A DICOM file says so after its preamble, whatever it is called.
 _DICOM_MARK = (128, b"DICM")
 _REASON_LENGTH = 300

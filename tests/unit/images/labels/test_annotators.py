@@ -17,6 +17,8 @@ from lib.images.labels.annotators import annotator_of
         ({"params": {"client_id": "ann"}, "user": "admin"}, "ann"),
         # Where people sign in, what their viewer says does not count.
         ({"client_id": "laptop 3", "user": "ann"}, "ann"),
+        # Who reviewed a label did not draw it.
+        ({"client_id": "laptop 3", "user": "ben", "saved_by": "ann"}, "ann"),
         # Nobody entered a name.
         ({"client_id": "user-xyz", "user": "admin"}, ""),
         ({"client_id": "user-xyz", "user": "ann"}, "ann"),

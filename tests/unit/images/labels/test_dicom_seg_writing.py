@@ -197,6 +197,8 @@ def test_a_label_without_anything_drawn(tmp_path):
     write_dicom_seg(path, np.zeros(image.shape, np.uint8), image, series.files, segments)
     found = hd.seg.segread(path)
     assert [segment.SegmentLabel for segment in found.SegmentSequence] == list(NAMES.values())
+    # One frame for each class, however many slices there are.
+    assert found.pixel_array.shape[0] == len(NAMES)
     assert not found.pixel_array.any()
     assert read_labels(path, image).names == {}
 

@@ -15,11 +15,12 @@ def annotator_of(info: Mapping[str, Any]) -> str:
     """The annotator that an info names; empty where it names nobody in particular.
 
     Args:
-        info: of a label, or MONAI Label's note of whom it gave an image to. ``user`` is who signed in and
-            counts first; ``client_id`` is what the client said. Slicer's params are kept whole, under
-            ``params`` or not, by the release of MONAI Label that saved them.
+        info: of a label, or MONAI Label's note of whom it gave an image to. Who signed in counts first:
+            ``saved_by``, or ``user``, which becomes the reviewer's name. ``client_id`` is what the client
+            said; Slicer's params are kept whole, under ``params`` or not, by the release of MONAI Label that
+            saved them.
     """
     nested = info.get("params")
     inner = nested if isinstance(nested, Mapping) else {}
-    names = (info.get("user"), info.get("client_id"), inner.get("client_id"))
+    names = (info.get("saved_by"), info.get("user"), info.get("client_id"), inner.get("client_id"))
     return next((str(name) for name in names if name and name not in (UNNAMED_CLIENT, _UNNAMED_USER)), "")

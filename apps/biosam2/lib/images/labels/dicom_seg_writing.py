@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def write_dicom_seg(
 ) -> str:
     """Writes a label map as a BINARY segmentation of a series; slices where nothing is drawn are left out.
 
-    Where nothing is drawn at all every slice has an empty frame: DICOM wants at least one.
+    Where nothing is drawn at all the first slice has an empty frame: DICOM wants at least one.
     Segments are numbered from 1 in ascending order of their values.
 
     Args:
@@ -66,6 +67,8 @@ def write_dicom_seg(
     for number, segment in enumerate(segments, 1):
         numbered[segment.value] = number
     frames = numbered[np.ascontiguousarray(labels.T)[sources.slices]]
+    if not frames.any() and len(sources.headers) > 1:
+        sources, frames = replace(sources, headers=sources.headers[:1]), frames[:1]
     with warnings.catch_warnings():
         # A patient's name of one part is what it is, and the store's to mend.
         warnings.filterwarnings("ignore", message=".*intended person name")
