@@ -1,4 +1,5 @@
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,10 +14,11 @@ class Trainings:
     """MONAI Label's queue of trainings, and labels by the time at which they were saved."""
 
     def __init__(self, after):
-        self.saved, self.began, self.tasks = [], 0.0, []
+        self.saved, self.began, self.tasks, self.counted = [], 0.0, [], 0
         self.auto = AutoTrain(after, self.count, self.start)
 
     def count(self, moment):
+        self.counted += 1
         return sum(ts > max(moment, self.began) for ts in self.saved)
 
     def start(self):
@@ -95,6 +97,43 @@ def test_labels_that_come_while_one_runs_start_the_next_at_its_end(trainings, qu
     queue.submit(run).result()
     queue.submit(lambda: None).result()  # what was to be done at its end is done
     assert len(trainings.tasks) == count
+
+
+def test_however_many_labels_come_while_one_runs_they_are_looked_at_once_at_its_end(trainings, queue):
+    trainings.tasks.append({"status": "RUNNING"})
+
+    def run():
+        trainings.save(*range(101, 121))
+        trainings.tasks[0]["status"] = "DONE"
+        return trainings.counted
+
+    counted = queue.submit(run).result()
+    queue.submit(lambda: None).result()
+    assert (len(trainings.tasks), trainings.counted - counted) == (2, 1)
+
+
+def test_one_that_is_about_to_start_counts_as_running(trainings, queue):
+    # MONAI Label has taken it, and its process is not there yet.
+    trainings.tasks.append({"status": "SUBMITTED"})
+    saved = threading.Event()
+
+    def run():
+        saved.wait()
+        trainings.tasks[0]["status"] = "DONE"
+
+    queue.submit(run)
+    trainings.save(98, 99, 100)
+    at_once = len(trainings.tasks)
+    saved.set()
+    queue.submit(lambda: None).result()
+    assert (at_once, len(trainings.tasks)) == (1, 2)
+
+
+def test_one_whose_process_could_not_be_started_keeps_none_from_starting(trainings, queue):
+    trainings.tasks.append({"status": "SUBMITTED"})
+    trainings.save(98, 99, 100)
+    queue.submit(lambda: None).result()
+    assert [task["status"] for task in trainings.tasks] == ["ERROR", "RUNNING"]
 
 
 def test_a_training_that_ends_at_once_without_a_word_is_not_started_again_by_its_own_labels(trainings):

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.utils.async_tasks.utils import background_executors, tasks
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 # MONAI Label's queue of trainings: a pool of one thread, and what it was given to do.
 _QUEUE = "train"
-_STOPPED = "STOPPED"
+_SUBMITTED, _STOPPED, _ERROR = "SUBMITTED", "STOPPED", "ERROR"
 
 
 class AutoTrain:
@@ -37,6 +38,8 @@ class AutoTrain:
         self._start = start
         # A training says when it began ten seconds after its start, and one that fails at once never does.
         self._started = 0.0
+        # Whether a look waits in the queue for the end of the training that runs.
+        self._waits = False
         self._lock = threading.Lock()
 
     def look(self) -> None:
@@ -56,16 +59,27 @@ class AutoTrain:
             new = self._new_labels(self._started)
             if new < self._after:
                 return
-            if self._start():
+            if not _is_submitted() and self._start():
                 logger.info("A training starts after %d new labels", new)
                 self._started = time.time()
-            else:
-                background_executors[_QUEUE].submit(self._look_after)
+            elif not self._waits:
+                self._waits = True
+                background_executors[_QUEUE].submit(self._look_after, tasks(_QUEUE)[-1])
 
-    def _look_after(self) -> None:
+    def _look_after(self, training: dict[str, Any]) -> None:
         """In MONAI Label's own queue, after the training that runs: a person who stopped it wants none."""
+        with self._lock:
+            self._waits = False
+        if training["status"] == _SUBMITTED:
+            # Its turn is over: MONAI Label could not start its process, and would never say so.
+            training["status"] = _ERROR
         if tasks(_QUEUE)[-1]["status"] != _STOPPED:
             self.look()
+
+
+def _is_submitted() -> bool:
+    """Whether a training is about to start: MONAI Label counts one as running once it has a process."""
+    return any(task["status"] == _SUBMITTED for task in tasks(_QUEUE)[-1:])
 
 
 def labels_since(datastore: Datastore, moment: float) -> int:
