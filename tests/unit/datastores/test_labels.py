@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import requests
 
 from lib.datastores.labels import (
     NOTHING,
@@ -16,7 +17,7 @@ from lib.datastores.labels import (
     open_label,
     send_label,
 )
-from lib.errors import LabelError
+from lib.errors import BusyError, LabelError
 from lib.images.labels import LabelMap
 from lib.images.reading import read_image
 from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE
@@ -69,6 +70,22 @@ def test_there_and_back(client, pacs, image):
     found = fetch_label(client, sent, image)
     np.testing.assert_array_equal(found.array, LABEL)
     assert found.names == {1: "liver", 2: "spleen"}
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, LabelError), (500, LabelError), (503, BusyError)])
+def test_a_file_that_is_lost_is_told_from_a_store_that_is_down(
+    client, pacs, image, monkeypatch, status, kind
+):
+    sent = send_label(client, LabelMap(LABEL, {1: "liver", 2: "spleen"}), image, pacs.ct.files, INFO)
+
+    def refuse(*uids):
+        answer = requests.Response()
+        answer.status_code = status
+        answer.raise_for_status()
+
+    monkeypatch.setattr(client, "retrieve_instance", refuse)
+    with pytest.raises(kind):
+        fetch_label(client, sent, image)
 
 
 def test_a_store_that_takes_nothing(client, pacs, image, monkeypatch):

@@ -6,11 +6,13 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+import requests
 from dicomweb_client import DICOMwebClient
 
 from lib.datastores.contents import store_errors
@@ -24,6 +26,13 @@ from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
 
 _MOST_OBJECTS = 255
+# What is answered in place of a store that is down or too busy.
+_DOWN = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
 # The segment of a segmentation without any, where nobody said what was looked for.
 NOTHING = "nothing found"
 
@@ -106,14 +115,25 @@ def fetch_label(client: DICOMwebClient, drawn: Segmentation, image: MedicalImage
     """Reads a segmentation of the store onto the grid of its image.
 
     Raises:
-        LabelError: it does not fit its image, or is none that can be read.
+        LabelError: it does not fit its image, is none that can be read, or its file is lost.
         BusyError: the store does not answer.
     """
     with tempfile.TemporaryDirectory(prefix="biosam2-seg-") as folder:
         path = Path(folder) / f"{drawn.uid}.dcm"
-        with store_errors(client):
+        with store_errors(client), _refusals():
             client.retrieve_instance(drawn.study_uid, drawn.series_uid, drawn.uid).save_as(path)
         return open_label(path, image, None)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Tells a store that cannot hand out one file from one that is down."""
+    try:
+        yield
+    except requests.HTTPError as error:
+        if error.response is None or error.response.status_code in _DOWN:
+            raise
+        raise LabelError(f"the DICOM store cannot hand it out: {error}") from error
 
 
 @contextmanager
