@@ -51,7 +51,9 @@ def plan_for(studies: Path, model_dir: Path) -> TrainingPlan:
         device="cpu",
     )
     published = engines.versions.current()
-    return TrainingPlan(options, cases, weights, weights, published, model_dir, "cpu", "fp32", 10**6, 64)
+    return TrainingPlan(
+        options, cases, weights, weights, published, model_dir, "cpu", "fp32", 10**6, 64, time.time()
+    )
 
 
 def run(plan: TrainingPlan, seconds: float | None) -> float:

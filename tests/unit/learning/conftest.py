@@ -22,6 +22,7 @@ from tests.support.studies import write_nifti
 SIZE = 64  # the network's input: the smallest that leaves its fine maps something to see
 MAX_VOXELS = 1_000_000
 SHAPE = (60, 48, 9)
+STARTED = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
 
 
 def write_case(folder: Path, name: str, seed: int) -> Case:
@@ -74,6 +75,7 @@ def make_plan(cases: list[Case], model_dir: Path):
             precision="fp32",
             max_voxels=MAX_VOXELS,
             embedding_cache_mb=256,
+            started=STARTED,
         )
 
     return make

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from lib.learning.progress import Progress, read_stats, started_at
+from tests.unit.learning.conftest import STARTED
 
 
 def test_there_are_no_numbers_before_the_first_training(tmp_path):
@@ -14,12 +15,13 @@ def test_there_are_no_numbers_before_the_first_training(tmp_path):
 
 def test_when_the_last_training_began_is_a_moment(tmp_path):
     assert started_at(tmp_path) == 0
-    (tmp_path / "stats.json").write_text('{"status": "kept", "start_time": "2001-09-09 01:46:40"}')
-    assert started_at(tmp_path) == 1_000_000_000
+    Progress(tmp_path, 20, STARTED)
+    assert read_stats(tmp_path)["start_time"] == "2001-09-09 01:46:40"
+    assert started_at(tmp_path) == STARTED
 
 
 def test_what_viewers_show_while_it_runs(tmp_path):
-    progress = Progress(tmp_path, 20)
+    progress = Progress(tmp_path, 20, STARTED)
     progress.note("measured", before={"dice": 0.5})
     progress.epoch(3, {"total": 0.7}, {"1 click": 0.4}, 0.61, 12.0)
     stats = read_stats(tmp_path)
@@ -33,14 +35,14 @@ def test_what_viewers_show_while_it_runs(tmp_path):
 
 
 def test_the_best_stays_when_an_epoch_is_worse(tmp_path):
-    progress = Progress(tmp_path, 20)
+    progress = Progress(tmp_path, 20, STARTED)
     for epoch, score in enumerate((0.3, 0.6, 0.5), 1):
         progress.epoch(epoch, {}, {}, score, 1.0)
     assert read_stats(tmp_path)["best_metric"] == 0.6
 
 
 def test_no_nan_reaches_a_viewer(tmp_path):
-    progress = Progress(tmp_path, 20)
+    progress = Progress(tmp_path, 20, STARTED)
     progress.epoch(1, {"total": float("nan"), "dice": 0.25}, {"box": float("inf")}, 0.1, 1.0)
     text = (tmp_path / "stats.json").read_text()
     stats = json.loads(text, parse_constant=lambda name: pytest.fail(name))
@@ -49,7 +51,7 @@ def test_no_nan_reaches_a_viewer(tmp_path):
 
 def test_a_training_whose_process_has_gone_was_stopped(tmp_path):
     code = "import sys; from pathlib import Path; from lib.learning.progress import Progress; "
-    code += "Progress(Path(sys.argv[1]), 5); import os; os._exit(9)"
+    code += "Progress(Path(sys.argv[1]), 5, 0.0); import os; os._exit(9)"
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         check=False,
@@ -68,7 +70,7 @@ def test_damaged_numbers_are_none(tmp_path):
 def test_events_for_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    progress = Progress(tmp_path, 5)
+    progress = Progress(tmp_path, 5, STARTED)
     progress.epoch(1, {"total": 0.7}, {"1 click": 0.4}, 0.5, 1.0)
     progress.epoch(2, {"total": 0.6}, {"1 click": 0.5}, 0.6, 1.0)
     progress.end("kept", "done")

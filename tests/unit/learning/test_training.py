@@ -150,6 +150,7 @@ def test_fewer_than_two_labelled_images_say_so(make_plan, cases):
     stats = read_stats(plan.folder)
     assert stats["status"] == "failed"
     assert "at least 2" in stats["message"]
+    assert stats["start_time"] == "2001-09-09 01:46:40"  # as planned
 
 
 def test_a_training_that_was_cut_off_goes_on(make_plan, monkeypatch):

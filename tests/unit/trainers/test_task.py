@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -36,6 +37,22 @@ def test_the_plan_says_what_was_in_service_when_it_was_made(fine_tuning, engines
         (None, "biosam2_mini"),
         ("v0007", "biosam2_mini"),
     ]
+
+
+def test_a_training_begins_before_its_labels_are_listed(
+    fine_tuning, datastore, plans, monkeypatch: pytest.MonkeyPatch
+):
+    clock = itertools.count(100.0)
+    monkeypatch.setattr(task.time, "time", lambda: next(clock))
+    listed = []
+
+    def list_and_look_at_the_clock(datastore):
+        listed.append(next(clock))
+        return []
+
+    monkeypatch.setattr(task, "labelled_cases", list_and_look_at_the_clock)
+    fine_tuning({}, datastore)
+    assert 100 <= plans[0].started < listed[0]
 
 
 def test_a_training_that_ended_well_stays_one_whatever_is_wrong_with_its_page(

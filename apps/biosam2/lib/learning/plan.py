@@ -44,6 +44,7 @@ class TrainingPlan:
         precision: of ``--conf precision``.
         max_voxels: largest image that is opened.
         embedding_cache_mb: memory for the embeddings that a frozen encoder makes, in MiB.
+        started: seconds since 1970, from before the labelled images were listed: what is saved later is new.
     """
 
     options: TrainOptions
@@ -56,6 +57,7 @@ class TrainingPlan:
     precision: Precision
     max_voxels: int
     embedding_cache_mb: int
+    started: float
 
     @property
     def folder(self) -> Path:

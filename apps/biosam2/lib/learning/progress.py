@@ -33,15 +33,16 @@ class Progress:
     Args:
         folder: of the training.
         total_epochs: at most.
+        started: when it began, in seconds since 1970.
     """
 
-    def __init__(self, folder: Path, total_epochs: int):
+    def __init__(self, folder: Path, total_epochs: int, started: float):
         self._path = folder / STATS_FILE
         self._started = time.monotonic()
         self._stats: dict[str, Any] = {
             "status": "running",
             "message": "opening the labelled images",
-            "start_time": _now(),
+            "start_time": datetime.fromtimestamp(started, timezone.utc).strftime(_TIME),
             "pid": os.getpid(),
             "epoch": 0,
             "total_epochs": total_epochs,
@@ -152,10 +153,6 @@ def _is_running(pid: int) -> bool:
 def _numbers(values: Mapping[str, float]) -> dict[str, float]:
     """Rounded for people, and without what JSON cannot hold."""
     return {name: round(value, 5) for name, value in values.items() if math.isfinite(value)}
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime(_TIME)
 
 
 def _clock(seconds: float) -> str:

@@ -51,7 +51,7 @@ def train(plan: TrainingPlan) -> None:
     """
     progress = None
     if distributed.rank() == 0:
-        progress = Progress(plan.folder, plan.options.max_epochs)
+        progress = Progress(plan.folder, plan.options.max_epochs, plan.started)
     try:
         with plain_errors(plan.frames_folder):
             Training(plan, progress).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ class FineTuneTask(TrainTask):
             logger.warning("The overview cannot be written: %s", error, exc_info=True)
 
     def _plan(self, options: TrainOptions, datastore: Datastore, device: DeviceType) -> TrainingPlan:
-        registry = self._engines.registry
+        registry, started = self._engines.registry, time.time()
         # Before the weights: what is published between the two is then found out at the end.
         published = self._engines.versions.current()
         service = described(self._engines.weights(options.device), registry, device)
@@ -136,6 +137,7 @@ class FineTuneTask(TrainTask):
             precision=self._settings.precision,
             max_voxels=self._settings.max_voxels,
             embedding_cache_mb=self._settings.embedding_cache_mb,
+            started=started,
         )
 
     def _start(self, service: Weights, options: TrainOptions, device: DeviceType) -> Weights:
