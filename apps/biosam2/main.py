@@ -156,7 +156,7 @@ class BioSam2App(MONAILabelApp):
             return {}
 
     def _new_labels(self, moment: float) -> int:
-        """How many images have a final label that no training can have seen, from after a moment."""
+        """How many images have a final label that no training has learned from, from after a moment."""
         return self._fine_tuning.new_labels(self._datastore, moment)
 
     def _start_training(self) -> bool:

@@ -20,6 +20,19 @@ def test_when_the_last_training_began_is_a_moment(tmp_path):
     assert started_at(tmp_path) == STARTED
 
 
+@pytest.mark.parametrize("status", ["published", "kept"])
+def test_a_training_that_failed_has_learned_from_no_label(tmp_path, status):
+    Progress(tmp_path, 20, STARTED).end("failed", "the disk is full")
+    assert started_at(tmp_path) == 0
+    Progress(tmp_path, 20, STARTED + 100).end(status, "done")
+    # Labels from before the last one that has learned stay old, however many fail after it.
+    for later in (200, 300):
+        failing = Progress(tmp_path, 20, STARTED + later)
+        assert started_at(tmp_path) == STARTED + later
+        failing.end("failed", "the disk is full")
+        assert started_at(tmp_path) == STARTED + 100
+
+
 def test_what_viewers_show_while_it_runs(tmp_path):
     progress = Progress(tmp_path, 20, STARTED)
     progress.note("measured", before={"dice": 0.5})
@@ -51,7 +64,7 @@ def test_no_nan_reaches_a_viewer(tmp_path):
 
 def test_a_training_whose_process_has_gone_was_stopped(tmp_path):
     code = "import sys; from pathlib import Path; from lib.learning.progress import Progress; "
-    code += "Progress(Path(sys.argv[1]), 5, 0.0); import os; os._exit(9)"
+    code += "Progress(Path(sys.argv[1]), 5, 1e9); import os; os._exit(9)"
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         check=False,
@@ -60,6 +73,8 @@ def test_a_training_whose_process_has_gone_was_stopped(tmp_path):
     stats = read_stats(tmp_path)
     assert stats["status"] == "stopped"
     assert "goes on" in stats["message"]
+    # It has learned from no label, whoever cut it off.
+    assert started_at(tmp_path) == 0
 
 
 def test_damaged_numbers_are_none(tmp_path):

@@ -67,12 +67,16 @@ def test_a_training_that_ended_well_stays_one_whatever_is_wrong_with_its_page(
     assert "overview cannot be written: 'what nobody thought of'" in caplog.text
 
 
-def test_labels_are_new_when_they_are_from_after_the_last_training(fine_tuning, engines, datastore):
+def test_labels_are_new_when_no_training_has_learned_from_them(fine_tuning, engines, datastore):
     label = Path(datastore.get_image_uri("a"))
     datastore.save_label("a", str(label), "final", {})
     assert fine_tuning.new_labels(datastore, 0) == 1
     folder = engines.registry.folder / "training"
     folder.mkdir()
-    for began, count in (("2020-01-01 00:00:00", 1), ("2120-01-01 00:00:00", 0)):
-        (folder / "stats.json").write_text(json.dumps({"status": "kept", "start_time": began}))
+    for status, began, count in (
+        ("kept", "2020-01-01 00:00:00", 1),
+        ("kept", "2120-01-01 00:00:00", 0),
+        ("failed", "2120-01-01 00:00:00", 1),
+    ):
+        (folder / "stats.json").write_text(json.dumps({"status": status, "start_time": began}))
         assert fine_tuning.new_labels(datastore, 0) == count

@@ -25,6 +25,8 @@ EVENTS_FOLDER = "tensorboard"
 _TIME = "%Y-%m-%d %H:%M:%S"  # UTC
 
 Status = Literal["running", "published", "kept", "failed"]
+# Of a training that learns from the labels there were at its start, or has learned from them.
+_LEARNS = ("running", "published", "kept")
 
 
 class Progress:
@@ -43,6 +45,8 @@ class Progress:
             "status": "running",
             "message": "opening the labelled images",
             "start_time": datetime.fromtimestamp(started, timezone.utc).strftime(_TIME),
+            # What counts again where this one ends without having learned.
+            "learned_before": _last_that_learns(folder),
             "pid": os.getpid(),
             "epoch": 0,
             "total_epochs": total_epochs,
@@ -133,13 +137,21 @@ def read_stats(folder: Path) -> dict[str, Any]:
 
 
 def started_at(folder: Path) -> float:
-    """When the last training began, in seconds since 1970; 0 where there never was one.
+    """When the last training began that learns from its labels, or has learned, in seconds since 1970.
+
+    One that failed, or was cut off, has not. It is 0 where there never was one that has.
 
     Args:
         folder: of the training.
     """
-    began = read_stats(folder).get("start_time")
+    began = _last_that_learns(folder)
     return datetime.strptime(began, _TIME).replace(tzinfo=timezone.utc).timestamp() if began else 0.0
+
+
+def _last_that_learns(folder: Path) -> str | None:
+    stats = read_stats(folder)
+    began: str | None = stats.get("start_time" if stats.get("status") in _LEARNS else "learned_before")
+    return began
 
 
 def _is_running(pid: int) -> bool:

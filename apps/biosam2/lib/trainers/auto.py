@@ -21,14 +21,14 @@ _SUBMITTED, _STOPPED, _ERROR = "SUBMITTED", "STOPPED", "ERROR"
 
 
 class AutoTrain:
-    """Starts a training when there are so many new labels: those that no training can have seen.
+    """Starts a training when there are so many new labels: those that no training has learned from.
 
     The labels themselves are counted, by the time at which each was saved, so that a restart forgets none.
 
     Args:
         after: new labels, of as many images, after which a training starts; 0 for never.
-        new_labels: counts those that were saved after the last training began, and after a moment, in seconds
-            since 1970.
+        new_labels: counts those that were saved after the last training that has learned began, and after a
+            moment, in seconds since 1970.
         start: starts one; False where one runs already.
     """
 
@@ -36,7 +36,8 @@ class AutoTrain:
         self._after = after
         self._new_labels = new_labels
         self._start = start
-        # A training says when it began ten seconds after its start, and one that fails at once never does.
+        # A training says when it began ten seconds after its start; one that fails is not tried again with
+        # the same labels while the server runs.
         self._started = 0.0
         # Whether a look waits in the queue for the end of the training that runs.
         self._waits = False

@@ -62,7 +62,7 @@ class FineTuneTask(TrainTask):
         return read_stats(self._folder)
 
     def new_labels(self, datastore: Datastore, moment: float) -> int:
-        """How many images have a final label from after the last training began, and from after a moment.
+        """How many images have a final label that no training has learned from, and from after a moment.
 
         Args:
             datastore: of the images.
