@@ -117,9 +117,9 @@ def test_weights_that_a_person_put_in_service_meanwhile_stay(good, monkeypatch):
     assert "but v0001 came into service meanwhile" in stats["message"]
     assert "--conf rollback v0002" in stats["message"]
     assert "Not published" in (good.folder / "report.html").read_text()
-    # It can be served all the same, and what it was measured against is what was before it.
+    # It can be served all the same, and who goes back from it comes to what the person chose.
     versions.switch("v0002")
-    assert (versions.read("v0002").before, versions.read("v0002").parent) == (None, None)
+    assert (versions.read("v0002").before, versions.read("v0002").parent) == ("v0001", None)
 
 
 def _spoil(label: Path) -> None:

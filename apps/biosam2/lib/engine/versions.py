@@ -46,7 +46,7 @@ class Version(BaseModel):
         name: ``v0001`` and so on.
         base: the registry's name, or the path, of the weights that its first ancestor started from.
         parent: the version that it was trained from; None where that was the base.
-        before: the version in service when its making began, to go back to; None where that was the base.
+        before: the version in service when it was made, to go back to; None where that was the base.
         image_size: side of the network's input in pixels.
         rendered_prompts: see ``registry.yaml``.
         sha256: of the weights.

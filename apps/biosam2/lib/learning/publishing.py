@@ -57,7 +57,8 @@ def publish(
             shutil.copy(folder / REPORT_FILE, plan.folder / REPORT_FILE)
             if is_better:
                 shutil.copytree(progress.events, folder / EVENTS_FOLDER, dirs_exist_ok=True)
-                version = versions.add(folder, _record(plan, weights, before, after, course, data, verdict))
+                record = _record(plan, weights, before, after, course, data, verdict)
+                version = versions.add(folder, {**record, "before": current})
             if verdict.publish:
                 versions.switch(version.name)
                 name = version.name
@@ -102,10 +103,10 @@ def _record(
     data: list[dict[str, Any]],
     verdict: Verdict,
 ) -> dict[str, Any]:
+    """What is known of a version to be; not what it comes after, which is known when it is added."""
     return {
         "base": plan.weights.base,
         "parent": plan.weights.version,
-        "before": plan.published,
         "image_size": weights.image_size,
         "rendered_prompts": weights.rendered_prompts,
         "sha256": weights.sha256,
