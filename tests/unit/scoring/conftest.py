@@ -62,3 +62,11 @@ def save_label(
     """Saves the truth of ``case<seed>`` as a client does."""
     path = write_label(folder / tag, f"case{seed}", seed, shift)
     datastore.save_label(f"case{seed}", str(path), tag, {"label_info": LABEL_INFO, **info})
+
+
+def save_empty_label(datastore: LocalDatastore, folder: Path, seed: int) -> None:
+    """Saves a label of ``case<seed>`` in which nothing is drawn."""
+    phantom = rimmed(seed)
+    path = folder / f"case{seed}.nii.gz"
+    write_nifti(path, np.zeros(phantom.image.shape, np.uint8), phantom.affine)
+    datastore.save_label(f"case{seed}", str(path), "final", {"label_info": LABEL_INFO})

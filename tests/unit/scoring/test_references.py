@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from lib.images.reading import read_image
+from lib.scoring import references as references_module
 from lib.scoring.references import MOST_SLICES, References, _shares
 from lib.signals.calibration import load_calibration
-from tests.unit.scoring.conftest import save_label
+from lib.signals.grid import GridSource
+from tests.unit.scoring.conftest import save_empty_label, save_label
 
 
 def test_without_labels_there_is_the_grid(datastore):
@@ -24,8 +27,37 @@ def test_with_labels_the_nearest_comes_first(datastore, tmp_path):
 def test_a_label_that_cannot_be_read_is_no_help(datastore, tmp_path, caplog):
     save_label(datastore, tmp_path, 0)
     (tmp_path / "studies" / "labels" / "final" / "case0.nii.gz").write_bytes(b"no label")
-    assert [source.name[:4] for source in References(datastore, 10**6).sources()] == ["grid"]
+    references = References(datastore, 10**6)
+    assert [source.name for source in references.sources()] == [references.kind] == [GridSource().name]
     assert "The label of case0 is no help" in caplog.text
+
+
+def test_where_nothing_is_drawn_there_is_the_grid_until_something_is(datastore, tmp_path):
+    save_empty_label(datastore, tmp_path, 0)
+    references = References(datastore, 10**6)
+    assert [source.name for source in references.sources()] == [references.kind] == [GridSource().name]
+    save_label(datastore, tmp_path, 1)
+    references = References(datastore, 10**6)
+    assert ", ".join(source.name for source in references.sources()) == references.kind
+    assert len(references.slices()) == 6
+
+
+def test_no_image_is_opened_twice_and_none_beyond_the_first_drawn_for_what_kind_it_is(
+    datastore, tmp_path, monkeypatch
+):
+    save_empty_label(datastore, tmp_path, 0)
+    for seed in (1, 2):
+        save_label(datastore, tmp_path, seed)
+    opened = []
+    monkeypatch.setattr(
+        references_module, "read_image", lambda path, most: opened.append(path.name) or read_image(path, most)
+    )
+    references = References(datastore, 10**6)
+    assert references.kind == references.kind
+    assert opened == ["case0.nii.gz", "case1.nii.gz"]
+    references.sources()
+    assert references.slices() == references.slices()
+    assert opened == ["case0.nii.gz", "case1.nii.gz", "case2.nii.gz"]
 
 
 def test_slices_are_shared_among_the_images():

@@ -24,7 +24,7 @@ from lib.signals.combining import combine
 from lib.signals.store import ScoreStore, scores_folder
 from tests.support.phantoms import rimmed
 from tests.support.studies import write_nifti
-from tests.unit.scoring.conftest import SETTINGS, save_label
+from tests.unit.scoring.conftest import SETTINGS, save_empty_label, save_label
 
 QUICK = {"slices": 1, "jitters": 2}
 
@@ -167,6 +167,8 @@ def test_images_without_a_label_come_first_and_alone_where_that_is_asked(scoring
 def test_the_first_label_brings_better_prompts_and_the_second_changes_nothing(
     scoring, store, datastore, tmp_path
 ):
+    # Who looked and found nothing to draw has labelled, and it brings no prompts.
+    save_empty_label(datastore, tmp_path, 0)
     scoring(QUICK, datastore)
     assert store.get("case2").labels == ()
     save_label(datastore, tmp_path, 0)

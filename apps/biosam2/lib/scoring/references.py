@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ GROWTH = 1.5
 
 
 class References:
-    """The labelled images of a datastore. They are opened when something has to be scored, and not before.
+    """The labelled images of a datastore. Those that are needed are opened when they are, and not before.
 
     Args:
         datastore: whose final labels are taken.
@@ -42,14 +43,17 @@ class References:
         self._datastore = datastore
         self._max_voxels = max_voxels
         self._entries = list(labelled(datastore))
-        self._slices: list[LabelledSlice] | None = None
+        self._opened: dict[int, list[LabelledSlice]] = {}
         self._sources: list[PromptSource] | None = None
 
     @property
     def kind(self) -> str:
-        """Which sources there are, for telling scores apart: known before anything is opened."""
+        """Which sources there are, for telling scores apart.
+
+        A label in which nothing is drawn is none of them: images are opened until one has a slice to give.
+        """
         grid = GridSource().name
-        return f"{NearestLabelSource.name_for()}, {grid}" if self._entries else grid
+        return f"{NearestLabelSource.name_for()}, {grid}" if any(self._by_image()) else grid
 
     def sources(self) -> list[PromptSource]:
         """Of prompts for images that nobody has prompted, the one to ask first at the front."""
@@ -60,11 +64,7 @@ class References:
 
     def slices(self) -> list[LabelledSlice]:
         """Some labelled slices of some labelled images, spread evenly."""
-        if self._slices is None:
-            self._slices = []
-            for number, share in _shares(len(self._entries)):
-                self._slices += self._read(number, share)
-        return self._slices
+        return list(chain.from_iterable(self._by_image()))
 
     def calibration(
         self, predictor: Predictor, weights: str, folder: Path, give_way: Callable[[], None]
@@ -86,6 +86,13 @@ class References:
         save_calibration(folder, weights, fitted)
         logger.info("Predicted IoU: %d pairs of %d labelled images", len(pairs[0]), count)
         return fitted
+
+    def _by_image(self) -> Iterator[list[LabelledSlice]]:
+        """The slices of one image after the other. Each is opened once, when its turn comes."""
+        for number, share in _shares(len(self._entries)):
+            if number not in self._opened:
+                self._opened[number] = self._read(number, share)
+            yield self._opened[number]
 
     def _read(self, number: int, share: int) -> list[LabelledSlice]:
         image_id, entry = self._entries[number]
