@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
+from monailabel.utils.others.generic import remove_file
 
 from lib.datastores.folder import IMAGE, Folder, new_data
 from lib.datastores.record import FolderModel, SharedRecord
@@ -40,7 +41,7 @@ def open_folder(path: str) -> LocalFolder:
         patterns = [*(f"*{suffix}" for suffix in IMAGE_SUFFIXES), *patterns]
     return LocalFolder(
         path,
-        extensions=[*dict.fromkeys(patterns)],
+        extensions=patterns,
         auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
         read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
     )
@@ -139,17 +140,27 @@ class LocalFolder(LocalDatastore):
             ImageNotFoundException: there is no such image.
         """
         item = self._datastore.objects.get(image_id)
-        super().remove_image(image_id)
-        if item is not None:
-            self._record.change(partial(self._listing.forget, IMAGE, image_id, item.image.ext))
+        if item is None:
+            raise ImageNotFoundException(f"Image {image_id} not found")
+        self._remove(image_id, {**item.labels, IMAGE: item.image})
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Removes a label, and what was said of it."""
         tag = _plain(label_tag)
         data = self._datastore.label(label_id, tag)
-        super().remove_label(label_id, tag)
-        if data is not None:
-            self._record.change(partial(self._listing.forget, tag, label_id, data.ext))
+        self._remove(label_id, {tag: data} if data is not None else {})
+
+    def _remove(self, item_id: str, files: Mapping[str, DataModel]) -> None:
+        """Removes files of an image, by tag, and what was said of them; the record is written once."""
+        for tag, data in files.items():
+            remove_file(str(self._listing.path(tag, item_id, data.ext).resolve()))
+
+        def settle() -> None:
+            self._listing.reconcile()
+            for tag, data in files.items():
+                self._listing.forget(tag, item_id, data.ext)
+
+        self._record.change(settle)
 
     def _keep(self, file: Path, tag: str, item_id: str, extension: str, info: dict[str, Any]) -> DataModel:
         """Copies a file to its place in one step; what the record says of it."""
