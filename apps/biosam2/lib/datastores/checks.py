@@ -22,6 +22,7 @@ from lib.datastores.local import LocalFolder
 from lib.errors import ImageError, ImageTooLargeError
 from lib.http import json_object, require_label_tag
 from lib.images.cache import ImageCache
+from lib.images.file_names import split_ending
 from lib.images.labels.polygons import require_polygons
 from lib.slides.opening import SLIDE_SUFFIXES, TIFF_SUFFIXES, open_slide
 
@@ -31,7 +32,6 @@ _UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
 _MOST_BYTES = 200
 # Ways to sum up a file that MONAI Label's clients know; the first where they name none.
 _SUMS = ("SHA256", "SHA512", "MD5")
-_DOUBLE = (".nii.gz", ".seg.nrrd")
 _RAW = ".bin"
 
 
@@ -71,15 +71,14 @@ def received(upload: UploadFile) -> Iterator[tuple[str, Path]]:
         ImageError: nothing was sent.
     """
     name = PureWindowsPath(upload.filename or "").name
-    lowered = name.lower()
-    extension = next((double for double in _DOUBLE if lowered.endswith(double)), Path(lowered).suffix)
+    stem, extension = split_ending(name)
     with tempfile.TemporaryDirectory(prefix="biosam2-upload-") as folder:
-        path = Path(folder) / f"upload{extension}"
+        path = Path(folder) / f"upload{extension.lower()}"
         with path.open("wb") as file:
             shutil.copyfileobj(upload.file, file)
         if not path.stat().st_size:
             raise ImageError(f"{name or 'the file'} is empty (0 bytes): save or export it again")
-        yield name[: len(name) - len(extension)], path
+        yield stem, path
 
 
 def require_sum(file: Path, check_sum: str) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 from lib.errors import EvaluationError, LabelError
 from lib.evaluation.clips import FILM_SUFFIXES, FRAME_SUFFIXES, frame_number, natural, open_clip
 from lib.evaluation.scene import Case, Scene, open_image
+from lib.images.file_names import split_ending
 from lib.images.labels.reading import read_labels
 
 logger = logging.getLogger(__name__)
 
 LABELS = Path("labels") / "final"
 RECORD = "datastore_v2.json"
-_DOUBLE_SUFFIXES = (".nii.gz", ".seg.nrrd")
 
 
 def list_cases(folder: Path) -> list[Case]:
@@ -43,11 +43,7 @@ def list_cases(folder: Path) -> list[Case]:
 
 def stem(path: Path) -> str:
     """A file's name without its ending, of which ``.nii.gz`` is one."""
-    lowered = path.name.lower()
-    for suffix in _DOUBLE_SUFFIXES:
-        if lowered.endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem
+    return split_ending(path.name)[0]
 
 
 def _datastore_cases(folder: Path) -> Iterator[Case]:

@@ -31,10 +31,14 @@ SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".sv
 _DETACHED = (".mhd", ".nhdr")
 # Files of a folder that are an image each; a slice of a DICOM series is none.
 IMAGE_SUFFIXES = (
-    *(suffix for name, _, suffixes in _FORMATS if name != "dicom" for suffix in suffixes),
+    *(
+        suffix
+        for name, _, suffixes in _FORMATS
+        for suffix in suffixes
+        if name != "dicom" and suffix not in _DETACHED
+    ),
     *SLIDE_SUFFIXES,
 )
-IMAGE_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in _DETACHED)
 # A DICOM file says so after its preamble, whatever it is called.
 _DICOM_MARK = (128, b"DICM")
 _REASON_LENGTH = 300

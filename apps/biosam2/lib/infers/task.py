@@ -18,6 +18,7 @@ from lib.engine.predictor import Predictor
 from lib.engine.runtime import available_devices, resolve_device
 from lib.http import http_errors
 from lib.images.cache import ImageCache
+from lib.images.file_names import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import PICTURE_EXTENSIONS, VOLUME_EXTENSIONS, known_extension, write_mask
 from lib.prompts.parsing import parse_prompts
@@ -221,9 +222,5 @@ def _said(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _extension(path: Path) -> str:
     """The file type of an image, which its mask gets too; NIfTI where a mask is written in no such type."""
-    name = path.name.lower()
-    for double in (".nii.gz", ".seg.nrrd"):
-        if name.endswith(double):
-            return double
-    suffix = Path(name).suffix
-    return suffix if suffix in VOLUME_EXTENSIONS + PICTURE_EXTENSIONS else ".nii.gz"
+    ending = split_ending(path.name)[1].lower()
+    return ending if ending in VOLUME_EXTENSIONS + PICTURE_EXTENSIONS else ".nii.gz"

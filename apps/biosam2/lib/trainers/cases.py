@@ -6,11 +6,9 @@ from pathlib import Path
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
+from lib.images.file_names import split_ending
 from lib.images.labels.names import listed_label_info
 from lib.learning.case import Case
-
-# Endings of two parts; of any other file name, what stands after the last dot.
-_DOUBLE_ENDINGS = (".nii.gz", ".seg.nrrd")
 
 
 def labelled_cases(datastore: Datastore) -> list[Case]:
@@ -26,7 +24,4 @@ def labelled_cases(datastore: Datastore) -> list[Case]:
 
 def image_id(label: Path) -> str:
     """The id of the image that a label file belongs to: its name without the ending."""
-    for ending in _DOUBLE_ENDINGS:
-        if label.name.lower().endswith(ending):
-            return label.name[: -len(ending)]
-    return label.stem
+    return split_ending(label.name)[0]
