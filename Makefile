@@ -82,13 +82,13 @@ demo: install sample ## Prompt the sample study over HTTP, print Dice and latenc
 	@$(IN_VENV) python -m demo --host $(HOST) --port $(PORT) $(ARGS)
 
 fetch: install ## Download weights: make fetch MODEL=sam2.1_hiera_tiny
-	@cd $(APP) && $(IN_VENV) python -m lib.engine.fetch $(MODEL) $(ARGS)
+	@cd $(APP) && $(IN_VENV) python -m lib.engine.download $(MODEL) $(ARGS)
 
 evaluate: install ## Measure weights as the BioSAM-2 paper does: make evaluate ARGS="--data FOLDER"
 	@$(IN_VENV) python -m lib.evaluation $(ARGS)
 
 report: install ## Write outputs/report.html: labels, what the model is worth, where it is least sure.
-	@$(IN_VENV) python -m lib.overview --studies "$(STUDIES)" $(ARGS)
+	@$(IN_VENV) python -m lib.dashboard --studies "$(STUDIES)" $(ARGS)
 
 # --- Check ---
 

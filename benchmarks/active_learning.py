@@ -26,7 +26,7 @@ from benchmarks.hard_and_easy import write_store
 from benchmarks.items import Item, read_items
 from benchmarks.publish import write_report
 from benchmarks.tables import markdown_table, number
-from lib.evaluation.active_learning import run_active_learning
+from lib.evaluation.active_learning.simulation import run_active_learning
 
 CHANCE, HYBRID = "random", "hybrid"
 # Every fourth slice of a volume: neighbours are as good as the same image.

@@ -51,7 +51,7 @@ def grabcut(levels: Levels, box: tuple[int, int, int, int]) -> Mask:
     return np.isin(result, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 
-def filled_box(shape: tuple[int, int], box: tuple[int, int, int, int]) -> Mask:
+def filled_box(shape: tuple[int, ...], box: tuple[int, int, int, int]) -> Mask:
     """The box itself, (H, W): what a prompt is worth before anything was computed."""
     x0, y0, x1, y1 = box
     mask = np.zeros(shape, dtype=bool)

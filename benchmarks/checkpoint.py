@@ -57,7 +57,9 @@ def write_random_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     network = build_network(1024)
     with torch.no_grad():
-        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(_OBJECT_PRESENT_BIAS)
+        network.get_parameter("sam_mask_decoder.pred_obj_score_head.layers.2.bias").fill_(
+            _OBJECT_PRESENT_BIAS
+        )
     path = folder / "sam2.1_hiera_tiny_random.pt"
     torch.save({"model": network.state_dict()}, path)
     shutil.copyfile(config_path(), peer_config(path))

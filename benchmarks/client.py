@@ -84,6 +84,8 @@ def parse_answer(content: bytes, content_type: str, seconds: float = 0.0) -> Ans
     body, file_name = b"", ""
     for part in message.iter_parts():
         payload = part.get_payload(decode=True)
+        if not isinstance(payload, bytes):
+            continue
         name = part.get_param("name", header="content-disposition")
         if name == "params":
             params = json.loads(payload)
@@ -103,6 +105,6 @@ def read_mask(content: bytes, file_name: str) -> np.ndarray:
         path = Path(folder) / f"mask{suffix}"
         path.write_bytes(content)
         if suffix.startswith(".nii"):
-            return np.asarray(nibabel.load(path).dataobj) > 0
+            return np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj) > 0
         array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     return np.transpose(array) > 0

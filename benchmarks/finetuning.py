@@ -86,7 +86,7 @@ def write_datastore(items: Sequence[Item], held_out: str, studies: Path) -> list
     for item in items:
         shutil.copyfile(item.image, studies / f"{item.id}.nii.gz")
         if patient_of(item) != held_out:
-            source = nibabel.load(item.label)
+            source = nibabel.Nifti1Image.from_filename(item.label)
             tumour = (np.asarray(source.dataobj) > 0).astype(np.uint8)
             nibabel.save(nibabel.Nifti1Image(tumour, source.affine), labels / f"{item.id}.nii.gz")
     return [item.id for item in items if patient_of(item) != held_out]

@@ -114,6 +114,6 @@ def _item(data: Path, entry: Mapping[str, Any]) -> Item:
 
 def _read(path: Path) -> NDArray:
     if path.name.endswith((".nii", ".nii.gz")):
-        return np.asarray(nibabel.load(path).dataobj)
+        return np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj)
     with Image.open(path) as picture:
         return np.expand_dims(np.swapaxes(np.asarray(picture), 0, 1), 2)

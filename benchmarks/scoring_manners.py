@@ -25,7 +25,7 @@ from benchmarks.publish import write_report
 from benchmarks.server import RunningServer, copy_bundled, running_server
 from benchmarks.tables import markdown_table, number
 from benchmarks.volumes import write_volumes
-from lib.signals.store import scores_folder
+from lib.scoring.store import scores_folder
 
 SCORING, ALONE = "while scoring", "alone"
 FIRST, AGAIN = "first click on a slice", "another click on it"

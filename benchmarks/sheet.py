@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.trials import GRABCUT, OURS, Trial
-from lib.report.colours import COLOURS as NAMED
-from lib.report.overlay import outlined
-from lib.report.sheet import Tile, contact_sheet
+from lib.reports.colours import COLOURS as NAMED
+from lib.reports.overlay import outlined
+from lib.reports.sheet import Tile, contact_sheet
 
 PANEL = 220  # pixels, side of one slice's cut-out
 COLUMNS = 8

@@ -1,7 +1,7 @@
 """What each signal of uncertainty is worth: its rank correlation with the true error, on real images.
 
-Objects of known truth are prompted with a box as a hand draws it, and with one random click. The model's
-answer has an error, 1 - Dice, and says of itself what ``lib.signals`` reads from it, without the truth.
+Objects with ground truth are prompted with a jittered box and with one random click. The mask has an error,
+1 - Dice, and ``lib.scoring.signals`` computes each signal from the mask without the ground truth.
 Spearman's correlation of the two tells how well a signal puts answers in the order of their errors: 1 is
 right, 0 is chance. In one process, without a server. ``make bench-signals`` runs it.
 """
@@ -29,16 +29,16 @@ from benchmarks.machine import cores
 from benchmarks.publish import write_report
 from benchmarks.tables import markdown_table, number
 from benchmarks.targets import choose_targets, largest_island
-from lib.engine.engines import Engines
 from lib.engine.predictor import Predictor
+from lib.engine.predictor_pool import Engines
 from lib.images.reading import read_image
 from lib.metrics.overlap import dice
 from lib.prompts.simulation import jittered_box, random_clicks
 from lib.prompts.types import FramePrompts
+from lib.scoring.signals.aggregate import JITTER, SIGNALS, combine
+from lib.scoring.signals.labelled import image_frames
+from lib.scoring.signals.object_signals import jitter_signal, native_mask, object_signals
 from lib.settings import Settings
-from lib.signals.combining import JITTER, SIGNALS, combine
-from lib.signals.labelled import image_frames
-from lib.signals.objects import jitter_signal, native_mask, object_signals
 from lib.transforms.frames import FrameStack
 
 Mask = NDArray[np.bool_]

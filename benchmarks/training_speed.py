@@ -1,6 +1,6 @@
 """How fast a network learns: images a second, peak memory, and what part of a step is not the network.
 
-Real optimisation steps of ``lib/learning`` on labelled phantoms. Of the weights the shapes alone matter, so
+Real optimisation steps of ``lib/trainers`` on labelled phantoms. Of the weights the shapes alone matter, so
 that a checkpoint which is not there is filled with random numbers. ``make bench-training`` runs it.
 """
 
@@ -26,11 +26,11 @@ from lib.engine.builder import build_network
 from lib.engine.network import Network
 from lib.engine.registry import BUNDLED, Registry
 from lib.engine.runtime import Runtime, resolve_device
-from lib.learning.case import Case
-from lib.learning.frames import prepare_frames
-from lib.learning.learner import Learner
-from lib.learning.options import TrainOptions
-from lib.learning.samples import Sampler
+from lib.trainers.frames import prepare_frames
+from lib.trainers.labelled_image import Case
+from lib.trainers.learner import Learner
+from lib.trainers.options import TrainOptions
+from lib.trainers.sampler import Sampler
 
 WARM_UP = 3  # steps that choose kernels and fill pools
 _SHAPE = (512, 512, 24)  # of a phantom: a CT slice's size

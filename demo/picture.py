@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from demo.session import Answered, Click, Session
 from demo.targets import Target
-from lib.report.overlay import edge
+from lib.reports.overlay import edge
 
 PANEL = 232  # pixels, the longer side of each of a row's images
 GAP = 6

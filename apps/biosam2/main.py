@@ -14,29 +14,29 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from lib.activelearning import endpoints as next_endpoints
-from lib.activelearning.strategies import all_strategies
-from lib.datastores import endpoints as datastore_endpoints
-from lib.datastores import proxy
+from lib.activelearning.registry import all_strategies
+from lib.datastores.client import open_store
 from lib.datastores.dicomweb import DicomWebStore
 from lib.datastores.local import open_folder
-from lib.datastores.opening import open_store
-from lib.engine.engines import Engines
+from lib.engine.predictor_pool import Engines
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
-from lib.infers import endpoints as infer_endpoints
 from lib.infers.by_id import by_id
-from lib.infers.slide_task import answer_slide
+from lib.infers.registry import all_tasks, slide_tasks
 from lib.infers.task import Services
-from lib.infers.tasks import all_tasks, slide_tasks
-from lib.scoring import endpoints as scoring_endpoints
+from lib.pathology.task import answer_slide
 from lib.scoring.background import AutomaticScoring, ask_server, start, state_of
-from lib.scoring.files import scores_of
-from lib.scoring.methods import all_methods
+from lib.scoring.fingerprints import scores_of
+from lib.scoring.registry import all_methods
+from lib.scoring.store import ScoreStore
+from lib.server.routes import active_learning as next_endpoints
+from lib.server.routes import datastore as datastore_endpoints
+from lib.server.routes import infer as infer_endpoints
+from lib.server.routes import proxy
+from lib.server.routes import scoring as scoring_endpoints
+from lib.server.routes import training as train_endpoints
 from lib.settings import Settings
-from lib.signals.store import ScoreStore
-from lib.trainers import endpoints as train_endpoints
-from lib.trainers.auto import AutoTrain
+from lib.trainers.automatic import AutoTrain
 from lib.trainers.task import FineTuneTask
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class BioSam2App(MONAILabelApp):
         return {TRAINER: self._fine_tuning}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """Those of ``lib/selection``; OHIF always asks for ``random``."""
+        """Those of ``lib/activelearning``; OHIF always asks for ``random``."""
         scores = ScoreStore(scores_of(self._datastore, self._engines.registry.folder))
         return all_strategies(self._settings.strategy, self._settings.lease_minutes, scores)
 

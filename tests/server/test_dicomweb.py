@@ -15,9 +15,9 @@ import pydicom
 import pytest
 import requests
 
-from lib.images.labels.dicom_seg_writing import write_dicom_seg
-from lib.images.labels.segments import describe_segments
 from lib.images.reading import read_image
+from lib.labels.dicom_seg_writing import write_dicom_seg
+from lib.labels.segments import describe_segments
 from sample_study.dicom import Series, write_multiframe_ultrasound, write_series
 from sample_study.orthanc import Orthanc
 from tests.support import phantoms

@@ -14,7 +14,7 @@ from PIL import Image
 from shapely.geometry import Polygon
 
 from lib.images.cache import ImageCache
-from lib.slides.opening import open_slide
+from lib.pathology.opening import open_slide
 from tests.server.faults import LESION
 from tests.support import studies
 from tests.support.client import OHIF, Answer, Client

@@ -11,9 +11,9 @@ from PIL import Image
 from shapely.geometry import box
 
 from lib.images.cache import ImageCache
-from lib.images.labels.reading import read_labels
 from lib.images.reading import read_image
-from lib.slides.opening import open_slide
+from lib.labels.reading import read_labels
+from lib.pathology.opening import open_slide
 from tests.support.client import Client
 from tests.support.server import Server
 from tests.support.slides import Cell

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from lib.engine.builder import described
-from lib.engine.engines import Engines
-from lib.engine.versions import Versions
-from lib.learning.case import Case
-from lib.learning.options import TrainOptions
-from lib.learning.plan import TrainingPlan
-from lib.learning.training import train
+from lib.engine.model_versions import Versions
+from lib.engine.predictor_pool import Engines
 from lib.settings import Settings
+from lib.trainers.config import TrainingPlan
+from lib.trainers.labelled_image import Case
+from lib.trainers.options import TrainOptions
+from lib.trainers.training import train
 
 KILLS = 10
 SEED = 4

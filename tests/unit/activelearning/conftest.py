@@ -1,4 +1,4 @@
-"""A datastore of files that nobody opens, scores in a folder, and a clock that is set by hand."""
+"""Datastore, scores, candidates and a clock that is set by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
 
-from lib.signals.store import ImageScore, ScoreStore
+from lib.activelearning.candidate import Candidate
+from lib.scoring.store import ImageScore, ScoreStore
 
 
 class Clock:
@@ -67,3 +68,16 @@ def label(datastore: LocalDatastore, tmp_path: Path) -> Callable[..., None]:
         save_label(datastore, image, tmp_path, tag, *names)
 
     return save
+
+
+def one(
+    name: str, score: float | None = None, at: tuple[float, ...] | None = None, labels: tuple[str, ...] = ()
+) -> Candidate:
+    """A candidate at a place; places need not be of length 1 here, so that distances are plain."""
+    embedding = None if at is None else np.array(at, dtype=np.float32)
+    return Candidate(name, score, embedding, labels)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
 
+from lib.activelearning.baselines import First, Random
+from lib.activelearning.candidate import Candidate, Choice
 from lib.activelearning.leases import Annotator, LeaseBook
 from lib.activelearning.strategy import ANNOTATOR, NextImage
+from lib.activelearning.uncertainty import Uncertainty
 from lib.errors import ImageNotFoundError
-from lib.selection.candidate import Candidate, Choice
-from lib.selection.plain import First, Random
-from lib.selection.uncertainty import Uncertainty
-from lib.signals.store import ScoreStore
+from lib.scoring.store import ScoreStore
 from tests.unit.activelearning.conftest import Clock, image_score, make_datastore
 
 ANN, BOB = {"client_id": "ann"}, {"client_id": "bob"}

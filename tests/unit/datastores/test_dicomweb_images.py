@@ -10,7 +10,7 @@ import pytest
 
 from lib.errors import BusyError, ImageError
 from lib.images.reading import read_image
-from lib.scoring.files import labelled
+from lib.scoring.fingerprints import labelled
 from lib.scoring.options import UncertaintyOptions
 from lib.scoring.uncertainty import _in_order
 from sample_study.dicom import write_multiframe_ultrasound, write_series

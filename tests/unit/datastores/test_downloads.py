@@ -5,7 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from lib.datastores.contents import StoreContents
+from lib.datastores.catalog import StoreContents
 from lib.datastores.downloads import convert_series, download_series, is_complete
 from lib.errors import BusyError
 from tests.unit.datastores.conftest import AFFINE, MANY, SHAPE

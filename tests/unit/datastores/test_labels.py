@@ -18,8 +18,8 @@ from lib.datastores.labels import (
     send_label,
 )
 from lib.errors import BusyError, LabelError
-from lib.images.labels import LabelMap
 from lib.images.reading import read_image
+from lib.labels import LabelMap
 from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE
 
 INFO = [{"name": "liver", "idx": 1, "color": [1, 2, 3]}, {"name": "spleen", "idx": 2}]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lib.engine.predictor import FrameMask
-from lib.evaluation.entrants import Entrant
+from lib.evaluation.models import Entrant
 from lib.evaluation.options import Options
 from tests.support import phantoms
 from tests.support.studies import write_nifti, write_picture

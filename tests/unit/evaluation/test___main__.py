@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from lib.engine.fetch import MODEL_DIR
+from lib.engine.download import MODEL_DIR
 from lib.evaluation import __main__ as command
 from tests.unit.evaluation.conftest import write_clip, write_study
 

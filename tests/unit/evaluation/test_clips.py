@@ -6,7 +6,7 @@ from PIL import Image
 
 from lib.errors import ImageError, LabelError
 from lib.evaluation.clips import FilmFrames, FolderFrames, frame_number, natural, open_clip
-from lib.images.labels.reading import read_labels
+from lib.labels.reading import read_labels
 from tests.unit.evaluation.conftest import write_clip
 
 

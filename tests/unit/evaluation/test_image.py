@@ -7,7 +7,7 @@ import pytest
 from lib.evaluation.datastore import list_cases
 from lib.evaluation.image import ImagePipeline, spread, without_border
 from lib.evaluation.prompting import Drawing
-from lib.evaluation.trials import ALL_OBJECTS, Rules
+from lib.evaluation.protocol import ALL_OBJECTS, Rules
 from tests.unit.evaluation.conftest import Empty, Perfect
 
 PIPELINE = ImagePipeline()

@@ -4,7 +4,7 @@ import pytest
 
 from lib.evaluation.datastore import list_cases
 from lib.evaluation.outputs import write_outputs
-from lib.evaluation.running import Plan, evaluate
+from lib.evaluation.runner import Plan, evaluate
 from tests.unit.evaluation.conftest import Perfect, entrant
 
 

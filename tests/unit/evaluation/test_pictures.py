@@ -15,9 +15,9 @@ from lib.evaluation.pictures import (
     ranking_metric,
     spread_figure,
 )
-from lib.evaluation.running import Plan, evaluate
+from lib.evaluation.runner import Plan, evaluate
 from lib.prompts.types import FramePrompts
-from lib.report.colours import COLOURS, ORANGE
+from lib.reports.colours import COLOURS, ORANGE
 from tests.unit.evaluation.conftest import Perfect, entrant
 from tests.unit.evaluation.test_summary import row
 

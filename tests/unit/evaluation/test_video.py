@@ -4,7 +4,7 @@ import pytest
 
 from lib.evaluation.datastore import list_cases
 from lib.evaluation.prompting import Drawing, Prompt
-from lib.evaluation.trials import Rules, Trial
+from lib.evaluation.protocol import Rules, Trial
 from lib.evaluation.video import VideoPipeline
 from tests.unit.evaluation.conftest import Empty, Perfect, write_clip
 
@@ -23,7 +23,7 @@ def judge(predictor, scene, trial, options):
 
 
 def test_a_mask_as_the_prompt_is_right_on_its_frame_whatever_the_network(tmp_path, options):
-    from lib.evaluation.entrants import open_entrants
+    from lib.evaluation.models import open_entrants
 
     (mini,) = open_entrants(options)
     values = judge(mini.predictor, clip(tmp_path, annotated=[2]), MASK, options).values

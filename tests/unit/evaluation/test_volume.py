@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lib.evaluation.cases import Scene
 from lib.evaluation.datastore import list_cases
 from lib.evaluation.prompting import Drawing, Prompt
-from lib.evaluation.scene import Scene
-from lib.evaluation.trials import Rules, Trial
+from lib.evaluation.protocol import Rules, Trial
 from lib.evaluation.volume import VolumePipeline, prompted_slice
 from tests.unit.evaluation.conftest import Empty, Perfect
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
 
-from lib.engine.engines import Engines
+from lib.engine.predictor_pool import Engines
 from lib.settings import Settings
 from tests.support.phantoms import rimmed
 from tests.support.server import copy_model_folder

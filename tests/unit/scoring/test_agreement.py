@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from lib.engine.engines import Engines
 from lib.engine.predictor import Predictor
+from lib.engine.predictor_pool import Engines
 from lib.scoring.agreement import DiceScoring, FullAgreement, NsdScoring
 from tests.support.phantoms import dice as reference_dice
 from tests.support.phantoms import rimmed

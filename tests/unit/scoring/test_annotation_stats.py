@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from lib.engine.engines import Engines
+from lib.engine.predictor_pool import Engines
 from lib.scoring.annotation_stats import LONGEST_S, NAME, Annotation, AnnotationStats, seconds_worked, totals
-from lib.scoring.files import scores_of
+from lib.scoring.fingerprints import scores_of
 from tests.support.phantoms import rimmed
 from tests.unit.scoring.conftest import SETTINGS, save_label
 

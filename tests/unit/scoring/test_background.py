@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lib.engine.versions import Versions
+from lib.engine.model_versions import Versions
 from lib.scoring import background
 from lib.scoring.background import AutomaticScoring, ask_server, state_of
-from lib.scoring.methods import ALL
+from lib.scoring.registry import ALL
 from tests.unit.scoring.conftest import save_label
 
 

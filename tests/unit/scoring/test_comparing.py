@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lib.images.labels.label_map import LabelMap
 from lib.images.medical_image import Voxels, make_image
+from lib.labels.label_map import LabelMap
 from lib.scoring.comparing import asked_pairs, kept_pairs, spacing_of
 from tests.support.phantoms import dice, rimmed
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from lib.images.reading import read_image
 from lib.scoring import references as references_module
 from lib.scoring.references import MOST_SLICES, References, _shares
-from lib.signals.calibration import load_calibration
-from lib.signals.grid import GridSource
+from lib.scoring.signals.calibration import load_calibration
+from lib.scoring.signals.grid import GridSource
 from tests.unit.scoring.conftest import save_empty_label, save_label
 
 

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
 
-from lib.engine import engines as engines_module
+from lib.engine import predictor_pool as engines_module
 from lib.engine.builder import load_network
-from lib.engine.engines import Engines
+from lib.engine.predictor_pool import Engines
 from lib.errors import DeviceError, EvaluationError
 from lib.images.medical_image import Voxels, make_image
-from lib.learning.uploads import publish_upload
 from lib.scoring import uncertainty
+from lib.scoring.signals.aggregate import combine
+from lib.scoring.signals.calibration import Calibration, load_calibration
+from lib.scoring.store import ScoreStore, scores_folder
 from lib.scoring.uncertainty import NAME, UncertaintyScoring
-from lib.signals.calibration import Calibration, load_calibration
-from lib.signals.combining import combine
-from lib.signals.store import ScoreStore, scores_folder
+from lib.trainers.uploads import publish_upload
 from tests.support.phantoms import rimmed
 from tests.support.studies import write_nifti
 from tests.unit.scoring.conftest import SETTINGS, save_empty_label, save_label

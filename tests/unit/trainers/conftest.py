@@ -1,4 +1,4 @@
-"""The bundled weights in a model folder of their own, and a datastore of small labelled images."""
+"""Small labelled images on disk and the bundled weights: training runs on a real network."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
 
-from lib.engine.engines import Engines
+from lib.engine.builder import described
+from lib.engine.checkpoints import named_weights
+from lib.engine.predictor_pool import Engines
+from lib.engine.registry import BUNDLED, Registry
 from lib.settings import Settings
+from lib.trainers.config import TrainingPlan
+from lib.trainers.frames import LabelledFrames, prepare_frames
+from lib.trainers.labelled_image import Case
+from lib.trainers.options import TrainOptions
+from tests.support.phantoms import rimmed
 from tests.support.server import copy_model_folder
 from tests.support.studies import write_nifti
 
@@ -30,3 +38,65 @@ def datastore(tmp_path: Path) -> LocalDatastore:
     for name in "abcde":
         write_nifti(folder / f"{name}.nii.gz", np.ones((4, 4, 4), np.int16), np.eye(4))
     return LocalDatastore(str(folder), extensions=("*.nii.gz",), auto_reload=False)
+
+
+SIZE = 64  # the network's input: the smallest that leaves its fine maps something to see
+MAX_VOXELS = 1_000_000
+SHAPE = (60, 48, 9)
+STARTED = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
+
+
+def write_case(folder: Path, name: str, seed: int) -> Case:
+    """A volume of two bodies with their labels, 1 and 2."""
+    phantom = rimmed(seed)
+    labels = sum(value * mask.astype(np.uint8) for value, mask in enumerate(phantom.objects.values(), 1))
+    (folder / "labels" / "final").mkdir(parents=True, exist_ok=True)
+    case = Case(name, folder / f"{name}.nii.gz", folder / "labels" / "final" / f"{name}.nii.gz")
+    write_nifti(case.image, phantom.image, phantom.affine)
+    write_nifti(case.label, labels, phantom.affine)
+    return case
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[Case]:
+    """Three labelled volumes."""
+    return [write_case(tmp_path / "studies", f"case{seed}", seed) for seed in range(3)]
+
+
+@pytest.fixture
+def images(cases: list[Case], tmp_path: Path) -> list[LabelledFrames]:
+    """Their frames."""
+    return [prepare_frames(case, tmp_path / "frames", MAX_VOXELS) for case in cases]
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    """A model folder of its own, with the bundled weights."""
+    return copy_model_folder(tmp_path / "model")
+
+
+@pytest.fixture
+def make_plan(cases: list[Case], model_dir: Path):
+    """Makes a plan of the three volumes, small enough to be trained in seconds."""
+
+    def make(**options: object) -> TrainingPlan:
+        registry = Registry(model_dir)
+        named = named_weights(BUNDLED, Settings(), registry, "cpu", "bundled")
+        weights = described(named, registry, "cpu")
+        small = {"preset": "decoder", "image_size": SIZE, "max_epochs": 1, "steps_per_epoch": 2}
+        small |= {"batch_size": 2, "val_objects": 4, "warmup_steps": 0, "device": "cpu"}
+        return TrainingPlan(
+            options=TrainOptions(**{**small, **options}),
+            cases=tuple(cases),
+            weights=weights,
+            service=weights,
+            published=None,
+            model_dir=model_dir,
+            device="cpu",
+            precision="fp32",
+            max_voxels=MAX_VOXELS,
+            embedding_cache_mb=256,
+            started=STARTED,
+        )
+
+    return make

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lib.engine.engines import Engines
-from lib.learning.plan import TrainingPlan
-from lib.overview import page
+from lib.dashboard import page
+from lib.engine.predictor_pool import Engines
 from lib.trainers import task
+from lib.trainers.config import TrainingPlan
 from lib.trainers.task import FineTuneTask
 from tests.unit.trainers.conftest import SETTINGS
 

@@ -10,13 +10,13 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from lib.activelearning.candidates import Pool, read_candidates, read_pool, was_labelled_here
+from lib.activelearning.candidate import Choice, Selector
 from lib.activelearning.leases import Annotator, LeaseBook
 from lib.activelearning.patches import next_patch
+from lib.activelearning.pool import Pool, read_candidates, read_pool, was_labelled_here
 from lib.errors import ImageNotFoundError
-from lib.images.labels.annotators import UNNAMED_CLIENT
-from lib.selection.candidate import Choice, Selector
-from lib.signals.store import ScoreStore
+from lib.labels.annotators import UNNAMED_CLIENT
+from lib.scoring.store import ScoreStore
 
 logger = logging.getLogger(__name__)
 

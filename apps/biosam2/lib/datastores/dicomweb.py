@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.datastores.contents import Contents
+from lib.datastores.catalog import Contents
 from lib.datastores.dicomweb_images import FINAL, VOLUME, DicomWebImages
 from lib.datastores.labels import (
     as_volume,
@@ -26,9 +26,9 @@ from lib.datastores.labels import (
 )
 from lib.datastores.segmentations import Segmentation
 from lib.errors import ImageError, LabelError
-from lib.images.labels import LabelMap
-from lib.images.labels.names import listed_label_info
 from lib.images.medical_image import MedicalImage
+from lib.labels import LabelMap
+from lib.labels.names import listed_label_info
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.utils.others.generic import md5_digest
 
-from lib.datastores.contents import Contents, ImageSeries, StoreContents
+from lib.datastores.catalog import Contents, ImageSeries, StoreContents
 from lib.datastores.downloads import convert_series, download_series, is_complete
 from lib.datastores.local import LocalFolder
 from lib.errors import BusyError, ImageError, ImageNotFoundError

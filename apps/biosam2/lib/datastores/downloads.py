@@ -10,7 +10,7 @@ from pathlib import Path
 from dicomweb_client import DICOMwebClient
 from monailabel.datastore.utils.dicom import dicom_web_download_series
 
-from lib.datastores.contents import ImageSeries, store_errors
+from lib.datastores.catalog import ImageSeries, store_errors
 from lib.errors import BusyError, ImageError
 from lib.images.dicom import save_as_nifti
 

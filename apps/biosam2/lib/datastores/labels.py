@@ -15,15 +15,15 @@ import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
 
-from lib.datastores.contents import store_errors
+from lib.datastores.catalog import store_errors
 from lib.datastores.segmentations import Segmentation, read_segmentation
 from lib.errors import LabelError
-from lib.images.labels import LabelMap, read_labels
-from lib.images.labels.dicom_seg_writing import write_dicom_seg
-from lib.images.labels.names import name_values
-from lib.images.labels.segments import describe_segments
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
+from lib.labels import LabelMap, read_labels
+from lib.labels.dicom_seg_writing import write_dicom_seg
+from lib.labels.names import name_values
+from lib.labels.segments import describe_segments
 
 _MOST_OBJECTS = 255
 # What is answered in place of a store that is down or too busy.

@@ -20,9 +20,9 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.utils.others.generic import remove_file
 
-from lib.datastores.folder import IMAGE, Folder, new_data
 from lib.datastores.record import FolderModel, SharedRecord
-from lib.datastores.watching import FolderWatch
+from lib.datastores.scanner import IMAGE, Folder, new_data
+from lib.datastores.watcher import FolderWatch
 from lib.files import replacing
 from lib.images.reading import IMAGE_SUFFIXES
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from lib.engine.model_versions import Version, Versions
 from lib.engine.registry import BUNDLED, DeviceType, Registry
-from lib.engine.versions import Version, Versions
 from lib.errors import CheckpointError
 from lib.settings import Settings
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from lib.engine.embeddings import EmbeddingCache
-from lib.engine.inputs import network_image, network_mask, stack_prompts
 from lib.engine.memory import MemoryBank
 from lib.engine.network import Decoded, Features, Network, NetworkPrompts
+from lib.engine.preprocessing import network_image, network_mask, stack_prompts
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lib.engine.ending import Ending
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask, Frames, Predictor
+from lib.engine.stopping import Ending
 from lib.prompts.types import FramePrompts
 
 
@@ -66,7 +66,7 @@ def propagate(
 
     The prompted frames of an object are segmented first and always remembered. Then it is followed backward
     from its first prompted frame, and, with the memory of that way forgotten, forward over all that come
-    after, each way to its end (``lib.engine.ending``). A prompted frame further on takes it up again.
+    after, each way to its end (``lib.engine.stopping``). A prompted frame further on takes it up again.
 
     A frame with nothing but negative points does not say where the object is; on the way they correct the
     mask that they lie in.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from lib.engine.fair_lock import FairLock
+from lib.engine.fifo_lock import FairLock
 from lib.engine.registry import DeviceType
 from lib.errors import DeviceError
 from lib.settings import Precision

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lib.errors import BioSam2Error
-from lib.evaluation.active_learning import run_active_learning
+from lib.evaluation.active_learning.simulation import run_active_learning
+from lib.evaluation.datasets import Preset, read_presets
 from lib.evaluation.datastore import list_cases
-from lib.evaluation.entrants import open_entrants
+from lib.evaluation.models import open_entrants
 from lib.evaluation.options import Options, parse_options
 from lib.evaluation.outputs import PAGE_FILE, write_outputs
-from lib.evaluation.presets import Preset, read_presets
-from lib.evaluation.running import Plan, evaluate
-from lib.evaluation.trials import Rules
+from lib.evaluation.protocol import Rules
+from lib.evaluation.runner import Plan, evaluate
 
 # As the shell has it for a process that Ctrl-C ended.
 INTERRUPTED = 130

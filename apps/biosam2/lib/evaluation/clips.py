@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import ImageError, LabelError
-from lib.evaluation.scene import MAX_VOXELS, ReadTruth, Scene, content_of
+from lib.evaluation.cases import MAX_VOXELS, ReadTruth, Scene, content_of
 from lib.images.medical_image import MedicalImage, Voxels, make_image, require_size
 from lib.images.reading import read_image
 from lib.transforms.frames import FrameStack, frame_view

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import EvaluationError, LabelError
+from lib.evaluation.cases import Case, Scene, open_image
 from lib.evaluation.clips import FILM_SUFFIXES, FRAME_SUFFIXES, frame_number, natural, open_clip
-from lib.evaluation.scene import Case, Scene, open_image
-from lib.images.file_names import split_ending
-from lib.images.labels.reading import read_labels
+from lib.images.file_formats import split_ending
+from lib.labels.reading import read_labels
 
 logger = logging.getLogger(__name__)
 

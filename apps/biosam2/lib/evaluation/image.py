@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.engine.predictor import FrameMask, Predictor
+from lib.evaluation.cases import Kind, Scene
 from lib.evaluation.options import Options, PipelineName
 from lib.evaluation.prompting import Drawing, Prompt
-from lib.evaluation.scene import Kind, Scene
-from lib.evaluation.trials import ALL_OBJECTS, Judgement, Rules, Trial
+from lib.evaluation.protocol import ALL_OBJECTS, Judgement, Rules, Trial
 from lib.metrics.instances import instance_f1
 from lib.metrics.overlap import dice
 from lib.metrics.surface import normalized_surface_dice

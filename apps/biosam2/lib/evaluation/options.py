@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
-from lib.engine.fetch import MODEL_DIR
+from lib.engine.download import MODEL_DIR
 from lib.engine.registry import BUNDLED
 from lib.errors import EvaluationError
 from lib.settings import IMAGE_SIZE_RANGE, IMAGE_SIZE_STEP

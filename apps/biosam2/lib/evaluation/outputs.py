@@ -10,14 +10,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lib.engine.versions import write_atomically
-from lib.evaluation.entrants import PROTOCOL, Entrant
+from lib.engine.model_versions import write_atomically
+from lib.evaluation.models import PROTOCOL, Entrant
 from lib.evaluation.options import Options
 from lib.evaluation.pictures import Gallery, frames_figure, ranking_metric, spread_figure
 from lib.evaluation.results import TITLES, Row
-from lib.evaluation.running import ALL_PIPELINES, Outcome, Plan
+from lib.evaluation.runner import ALL_PIPELINES, Outcome, Plan
 from lib.evaluation.summary import Table, paper_table, tables
-from lib.report.page import Page
+from lib.reports.page import Page
 
 JSON_FILE, TABLE_FILE, PAGE_FILE = "results.json", "table.md", "report.html"
 # Whatever can change a number.

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.evaluation.entrants import Entrant
+from lib.evaluation.cases import Scene
+from lib.evaluation.models import Entrant
 from lib.evaluation.options import Options
+from lib.evaluation.protocol import Judgement
 from lib.evaluation.results import LOWER_IS_BETTER, TITLES, Row
-from lib.evaluation.running import ALL_PIPELINES, Desk, Plan, open_case
-from lib.evaluation.scene import Scene
-from lib.evaluation.trials import Judgement
+from lib.evaluation.runner import ALL_PIPELINES, Desk, Plan, open_case
 from lib.prompts.types import FramePrompts
-from lib.report.colours import COLOURS, ORANGE, Colour
-from lib.report.figures import box_plot, curves
-from lib.report.overlay import edge, outlined, png_bytes
-from lib.report.sheet import Tile, contact_sheet
+from lib.reports.colours import COLOURS, ORANGE, Colour
+from lib.reports.figures import box_plot, curves
+from lib.reports.overlay import edge, outlined, png_bytes
+from lib.reports.sheet import Tile, contact_sheet
 
 TILE = 240  # pixels of a tile's side
 # The cut-out is this many times as large as the object, so that what lies around it shows.

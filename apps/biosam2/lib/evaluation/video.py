@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from lib.engine.predictor import Predictor
 from lib.engine.propagation import propagate
+from lib.evaluation.cases import Kind, Scene
 from lib.evaluation.options import Options, PipelineName
 from lib.evaluation.prompting import Drawing, Prompt
-from lib.evaluation.scene import Kind, Scene
-from lib.evaluation.trials import Judgement, Rules, Trial, batches
+from lib.evaluation.protocol import Judgement, Rules, Trial, batches
 from lib.metrics.boundary import region_and_boundary
 
 # The paper's Table 3 shows what one click does to small frames: 6.6 J&F on the 112 pixels of EchoNet-Dynamic.

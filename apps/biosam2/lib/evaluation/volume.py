@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from lib.engine.predictor import Predictor
 from lib.engine.propagation import propagate
+from lib.evaluation.cases import Kind, Scene
 from lib.evaluation.options import Options, PipelineName, SliceRule
 from lib.evaluation.prompting import Drawing, Prompt
-from lib.evaluation.scene import Kind, Scene
-from lib.evaluation.trials import Judgement, Rules, Trial, batches
+from lib.evaluation.protocol import Judgement, Rules, Trial, batches
 from lib.metrics.overlap import dice
 from lib.metrics.surface import hausdorff95, normalized_surface_dice
 

@@ -17,7 +17,7 @@ from lib.errors import PromptError
 from lib.images.medical_image import LPS_IDENTITY, MedicalImage
 from lib.images.nifti_header import nifti_header
 from lib.images.nrrd_header import nrrd_header
-from lib.images.sparse import write_gzip, write_plain
+from lib.images.sparse_writer import write_gzip, write_plain
 
 VOLUME_EXTENSIONS = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha")
 # A mask as JPEG loses pixels, so whoever sends a picture gets a PNG; every client looks into the file.

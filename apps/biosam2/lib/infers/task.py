@@ -13,12 +13,12 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
-from lib.engine.engines import Engines
 from lib.engine.predictor import Predictor
+from lib.engine.predictor_pool import Engines
 from lib.engine.runtime import available_devices, resolve_device
 from lib.http import http_errors
 from lib.images.cache import ImageCache
-from lib.images.file_names import split_ending
+from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import PICTURE_EXTENSIONS, VOLUME_EXTENSIONS, known_extension, write_mask
 from lib.prompts.parsing import parse_prompts
@@ -92,7 +92,7 @@ class Stopwatch:
         self._last = now
 
 
-class SegmentTask(InferTask):  # type: ignore[misc]
+class SegmentTask(InferTask):
     """A task that answers prompts with a mask on the image's own grid.
 
     Args:

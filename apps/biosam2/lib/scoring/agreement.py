@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
-from lib.engine.engines import Engines
-from lib.images.labels.reading import read_labels
+from lib.engine.predictor_pool import Engines
 from lib.images.reading import read_image
+from lib.labels.reading import read_labels
 from lib.metrics.overlap import dice
 from lib.metrics.surface import normalized_surface_dice
+from lib.scoring.base import Scoring
 from lib.scoring.comparing import Pair, asked_pairs, kept_pairs
-from lib.scoring.files import ORIGINAL, LabelEntry, image_path, label_entry, stamp, weights_key
-from lib.scoring.infos import read_info
-from lib.scoring.method import Scoring
+from lib.scoring.fingerprints import ORIGINAL, LabelEntry, image_path, label_entry, stamp, weights_key
+from lib.scoring.image_info import read_info
 from lib.scoring.options import ScoringOptions, SurfaceOptions
 from lib.scoring.progress import Progress
 from lib.scoring.visiting import visit_labelled

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
-from lib.engine.engines import Engines
+from lib.engine.predictor_pool import Engines
 from lib.files import write_atomically
-from lib.images.labels.annotators import annotator_of
-from lib.images.labels.reading import read_labels
 from lib.images.reading import read_image
-from lib.scoring.files import LabelEntry, image_path, scores_of, stamp
-from lib.scoring.infos import read_info
-from lib.scoring.method import Scoring
+from lib.labels.annotators import annotator_of
+from lib.labels.reading import read_labels
+from lib.scoring.base import Scoring
+from lib.scoring.fingerprints import LabelEntry, image_path, scores_of, stamp
+from lib.scoring.image_info import read_info
 from lib.scoring.options import ScoringOptions
 from lib.scoring.progress import Progress
 from lib.scoring.visiting import visit_labelled

@@ -23,9 +23,9 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import background_executors, processes, tasks
 
-from lib.engine.versions import Versions
-from lib.scoring.methods import ALL
+from lib.engine.model_versions import Versions
 from lib.scoring.process import lower_priority
+from lib.scoring.registry import ALL
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.engine.predictor import Predictor
-from lib.images.labels.label_map import LabelMap
 from lib.images.medical_image import MedicalImage
+from lib.labels.label_map import LabelMap
 from lib.prompts.simulation import jittered_box
 from lib.prompts.types import FramePrompts
-from lib.signals.labelled import LEAST_PIXELS, image_frames, labelled_slices
-from lib.signals.objects import largest_pieces
+from lib.scoring.signals.labelled import LEAST_PIXELS, image_frames, labelled_slices
+from lib.scoring.signals.object_signals import largest_pieces
 
 Mask = NDArray[np.bool_]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
-from lib.scoring.files import is_here
+from lib.scoring.fingerprints import is_here
 
 # Images that are tried for each that may be downloaded: a store that is away is not asked for all it has.
 TRIES = 5

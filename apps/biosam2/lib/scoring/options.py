@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.engine.runtime import resolve_device
 from lib.errors import EvaluationError
-from lib.signals.scorer import ScorePlan
+from lib.scoring.signals.scorer import ScorePlan
 
 T = TypeVar("T", bound="ScoringOptions")
 

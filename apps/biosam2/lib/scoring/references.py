@@ -13,14 +13,14 @@ from monailabel.interfaces.datastore import Datastore
 
 from lib.engine.predictor import Predictor
 from lib.errors import BioSam2Error
-from lib.images.labels.reading import read_labels
 from lib.images.reading import read_image
-from lib.scoring.files import image_path, labelled
-from lib.signals.calibration import Calibration, fit_calibration, load_calibration, save_calibration
-from lib.signals.grid import GridSource
-from lib.signals.labelled import accepted_pairs, labelled_slices
-from lib.signals.nearest import LabelledSlice, NearestLabelSource
-from lib.signals.sources import PromptSource
+from lib.labels.reading import read_labels
+from lib.scoring.fingerprints import image_path, labelled
+from lib.scoring.signals.calibration import Calibration, fit_calibration, load_calibration, save_calibration
+from lib.scoring.signals.grid import GridSource
+from lib.scoring.signals.labelled import accepted_pairs, labelled_slices
+from lib.scoring.signals.nearest_labelled import LabelledSlice, NearestLabelSource
+from lib.scoring.signals.prompt_sources import PromptSource
 
 logger = logging.getLogger(__name__)
 

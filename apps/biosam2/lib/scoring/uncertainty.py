@@ -9,21 +9,21 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 
-from lib.engine.engines import Engines
+from lib.engine.predictor_pool import Engines
 from lib.images.reading import read_image
+from lib.scoring.base import Scoring
 from lib.scoring.downloads import downloaded, to_try
-from lib.scoring.files import image_path, is_here, label_entry, scores_of, stamp, weights_key
-from lib.scoring.infos import write_info
-from lib.scoring.method import Scoring
+from lib.scoring.fingerprints import image_path, is_here, label_entry, scores_of, stamp, weights_key
+from lib.scoring.image_info import write_info
 from lib.scoring.options import UncertaintyOptions
 from lib.scoring.progress import UNUSABLE, Progress
 from lib.scoring.references import References
+from lib.scoring.signals.aggregate import combine
+from lib.scoring.signals.calibration import load_calibration
+from lib.scoring.signals.labelled import image_frames
+from lib.scoring.signals.scorer import score_image
+from lib.scoring.store import ImageScore, ScoreStore
 from lib.settings import Settings
-from lib.signals.calibration import load_calibration
-from lib.signals.combining import combine
-from lib.signals.labelled import image_frames
-from lib.signals.scorer import score_image
-from lib.signals.store import ImageScore, ScoreStore
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 
-from lib.scoring.files import LabelEntry, labelled
-from lib.scoring.infos import write_info
+from lib.scoring.fingerprints import LabelEntry, labelled
+from lib.scoring.image_info import write_info
 from lib.scoring.progress import UNUSABLE, Progress
 
 Facts = Mapping[str, Any]

@@ -14,20 +14,20 @@ import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
+from lib.dashboard.page import OVERVIEW_FILE, write_overview
 from lib.engine.builder import described
 from lib.engine.checkpoints import Weights, named_weights
-from lib.engine.engines import Engines
+from lib.engine.predictor_pool import Engines
 from lib.engine.registry import DeviceType
 from lib.engine.runtime import available_devices, resolve_device
-from lib.learning.distributed import launch, processes
-from lib.learning.options import TrainOptions, read_options, viewer_config
-from lib.learning.plan import TRAINING_FOLDER, TrainingPlan
-from lib.learning.progress import read_stats, started_at
-from lib.learning.training import train
-from lib.overview.page import OVERVIEW_FILE, write_overview
 from lib.settings import Settings
-from lib.trainers.auto import labels_since
-from lib.trainers.cases import labelled_cases
+from lib.trainers.automatic import labels_since
+from lib.trainers.config import TRAINING_FOLDER, TrainingPlan
+from lib.trainers.datalist import labelled_cases
+from lib.trainers.distributed import launch, processes
+from lib.trainers.options import TrainOptions, read_options, viewer_config
+from lib.trainers.progress import read_stats, started_at
+from lib.trainers.training import train
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,88 @@
+"""The datastore's images as candidates: what has a label, what has none, and what is known of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+
+from lib.activelearning.candidate import Candidate
+from lib.labels.names import listed_label_info
+from lib.scoring.store import ImageScore, ScoreStore
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images of a datastore at one moment.
+
+    Attributes:
+        unlabelled: ids of those without a final label.
+        labelled: ids of those with one.
+    """
+
+    unlabelled: tuple[str, ...]
+    labelled: tuple[str, ...]
+
+
+def read_pool(datastore: Datastore) -> Pool:
+    """Who has a final label and who has none."""
+    images = datastore.list_images()
+    unlabelled = set(datastore.get_unlabeled_images())
+    unlabelled = {name for name in unlabelled if not was_labelled_here(datastore, name)}
+    return Pool(
+        tuple(name for name in images if name in unlabelled),
+        tuple(name for name in images if name not in unlabelled),
+    )
+
+
+def was_labelled_here(datastore: Datastore, name: str) -> bool:
+    """Whether this server has a final label of an image.
+
+    MONAI Label asks a DICOMweb server for its segmentations every two hours only; what was saved through this
+    server is in the local part of the datastore at once. Other datastores would ask over the network.
+    """
+    local = isinstance(datastore, LocalDatastore)
+    return local and bool(datastore.get_label_by_image_id(name, DefaultLabelTag.FINAL))
+
+
+def read_candidates(images: Iterable[str], datastore: Datastore, scores: ScoreStore) -> dict[str, Candidate]:
+    """What is known of images, by id.
+
+    A score of weights that are no longer in service counts until there is a new one: it is better than none.
+    Embeddings of different weights cannot be compared: those of the weights that most images were scored
+    with count, and the others are unknown until they are made again.
+
+    Args:
+        images: ids.
+        datastore: whose label infos name the classes of labelled images.
+        scores: of the images.
+    """
+    found = {name: scores.get(name) for name in images}
+    weights = Counter(score.weights for score in found.values() if score is not None)
+    common = max(weights, key=lambda name: (weights[name], name), default="")
+    return {name: _candidate(name, datastore, score, common) for name, score in found.items()}
+
+
+def _candidate(name: str, datastore: Datastore, score: ImageScore | None, common: str) -> Candidate:
+    drawn = _drawn_classes(name, datastore)
+    if score is None:
+        return Candidate(name, labels=drawn)
+    return Candidate(
+        id=name,
+        score=score.score,
+        embedding=score.embedding if score.weights == common else None,
+        labels=drawn or score.labels,
+        slice_index=score.slice_index,
+    )
+
+
+def _drawn_classes(name: str, datastore: Datastore) -> tuple[str, ...]:
+    """The classes that a person drew, as far as the client named them."""
+    if not was_labelled_here(datastore, name):
+        return ()
+    info = datastore.get_label_info(name, DefaultLabelTag.FINAL) or {}
+    names = (item.get("name") for item in listed_label_info(info))
+    return tuple(dict.fromkeys(str(item) for item in names if item))

@@ -1,0 +1,115 @@
+"""The networks in service: one per device, loaded at the first use, shared by every task."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import torch
+
+from lib.engine.builder import load_network
+from lib.engine.checkpoints import Weights, candidates, sha256_of
+from lib.engine.embeddings import EmbeddingCache
+from lib.engine.interactive_priority import Courtesy
+from lib.engine.model_versions import Versions
+from lib.engine.predictor import Predictor
+from lib.engine.registry import Registry
+from lib.engine.runtime import Runtime, resolve_device
+from lib.errors import CheckpointError
+from lib.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_MIB = 1 << 20
+# The name, for going back, of the weights that were there before any version.
+BASE = "base"
+
+
+class Engines:
+    """Predictors by device. Constructing one reads nothing and loads nothing.
+
+    Args:
+        settings: of the app.
+        model_dir: the folder of ``registry.yaml`` and the weights.
+    """
+
+    def __init__(self, settings: Settings, model_dir: Path):
+        self.registry = Registry(model_dir)
+        self._settings = settings
+        self._embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB)
+        self.versions = Versions(model_dir)
+        self.courtesy = Courtesy(model_dir)
+        self._loaded: dict[torch.device, tuple[Predictor, Weights]] = {}
+        self._published: dict[torch.device, str | None] = {}
+        self._served: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def get(self, device: str | None = None) -> Predictor:
+        """The predictor of a device; see ``served``."""
+        return self.served(device)[0]
+
+    def weights(self, device: str | None = None) -> Weights:
+        """The weights in service on a device; see ``served``."""
+        return self.served(device)[1]
+
+    def served(self, device: str | None = None) -> tuple[Predictor, Weights]:
+        """The predictor of a device, and its weights: of two calls, each may find others in service.
+
+        They are loaded now if they are not yet, or if others were published since.
+
+        Args:
+            device: of the request; None or empty for the app's own.
+
+        Raises:
+            DeviceError: for a device that does not exist here.
+            CheckpointError: when no weights can be loaded, the bundled ones included.
+        """
+        target = resolve_device(device or self._settings.device)
+        with self._lock:
+            published = self.versions.current()
+            if target not in self._loaded or self._published[target] != published:
+                self._loaded[target] = self._load(target)
+                self._published[target] = published
+            return self._loaded[target]
+
+    def roll_back(self, version: str) -> None:
+        """Serves a published version from now on, or the weights that were there before all of them.
+
+        Args:
+            version: its name, or ``base``.
+
+        Raises:
+            CheckpointError: no version has this name.
+        """
+        self.versions.switch(None if version == BASE else version)
+
+    def status(self) -> dict[str, dict[str, str]]:
+        """Which weights are in service and why, by device, and which were refused and why."""
+        return {"served": dict(self._served), "refused": dict(self._refused)}
+
+    def _load(self, device: torch.device) -> tuple[Predictor, Weights]:
+        if self._settings.threads:
+            torch.set_num_threads(self._settings.threads)
+        runtime = Runtime(device, self._settings.precision)
+        for weights in candidates(self._settings, self.registry, runtime.type):
+            try:
+                return self._predictor(weights, runtime), weights
+            except CheckpointError as error:
+                self._refused[weights.name] = str(error)
+                logger.error("Weights refused, going on with the next: %s", error)
+        raise CheckpointError(
+            "no weights could be loaded: " + "; ".join(self._refused.values() or ["none is present"])
+        )
+
+    def _predictor(self, weights: Weights, runtime: Runtime) -> Predictor:
+        network = load_network(weights, self.registry, runtime.type)
+        # Loading has checked a known sha256 already, and a large file takes a second to hash.
+        version = weights.sha256 or sha256_of(weights.path)
+        predictor = Predictor(network, runtime, self._embeddings, weights.name, version)
+        precision = str(runtime.dtype).removeprefix("torch.")
+        summary = f"{weights.name} ({weights.reason}), {predictor.image_size} px, {precision}"
+        self._served[str(runtime.device)] = summary
+        logger.info("Serving %s on %s", summary, runtime.device)
+        return predictor

@@ -1,0 +1,1 @@
+"""Simulated annotation: python -m lib.evaluation active-learning."""

@@ -1,6 +1,0 @@
-"""What viewers wrote as labels, on the grid of their images."""
-
-from lib.images.labels.label_map import LabelMap
-from lib.images.labels.reading import read_labels
-
-__all__ = ["LabelMap", "read_labels"]

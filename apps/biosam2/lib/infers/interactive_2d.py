@@ -1,0 +1,61 @@
+"""One object on one slice, from points and a box; and through the frames of a video that come one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from monailabel.interfaces.tasks.infer_v2 import InferType
+
+from lib.engine.frame_tracker import Tracker
+from lib.engine.predictor import FrameMask
+from lib.infers.postprocessing import cleaned
+from lib.infers.task import Case, Segmentation, SegmentTask, Services
+from lib.prompts.types import FramePrompts
+
+# What CVAT's tracker sends with its box, where its interactor sends "mask".
+TRACKER_OUTPUT = "json"
+
+
+class SliceTask(SegmentTask):
+    """``biosam2_point``, ``biosam2_box`` and ``sam_2d``: all slices but the prompted one stay empty.
+
+    Args:
+        services: what the app shares among its tasks.
+        tracker: of the videos whose frames come one by one.
+        description: for people.
+    """
+
+    def __init__(self, services: Services, tracker: Tracker, description: str):
+        super().__init__(services, InferType.DEEPGROW, 2, "slice", [], description)
+        self._tracker = tracker
+
+    def segment(self, case: Case) -> Segmentation:
+        """Segments the object on its slice."""
+        (item,) = case.prompts.objects
+        ((index, prompts),) = case.prompts.frames(item).items()
+        facts = {}
+        if _is_from_a_tracker(case, prompts):
+            result, facts["tracked"] = self._follow(case, index, prompts)
+        else:
+            result = _segment(case, index, prompts)
+        return Segmentation(
+            labels=case.frames.to_volume({index: result.mask}),
+            scores={item.label: result.score},
+            params={"slice": index, "axis": case.prompts.axis, "presence": result.presence, **facts},
+        )
+
+    def _follow(self, case: Case, index: int, prompts: FramePrompts) -> tuple[FrameMask, int]:
+        client = str(case.request.get("client_id"))
+        return self._tracker.follow(case.predictor, case.frames, case.image.digest, index, prompts, client)
+
+
+def _is_from_a_tracker(case: Case, prompts: FramePrompts) -> bool:
+    """Whether this is a frame with the object's box on the frame before, and nothing else said of it."""
+    box_alone = prompts.box is not None and not len(prompts.points)
+    return case.request.get("output") == TRACKER_OUTPUT and case.image.is_2d and box_alone
+
+
+def _segment(case: Case, index: int, prompts: FramePrompts) -> FrameMask:
+    result = case.predictor.segment(case.frames, case.image.digest, index, prompts)
+    clicks = [(round(y), round(x)) for x, y in prompts.points[prompts.labels == 1].tolist()]
+    return replace(result, mask=cleaned(result.mask, case.request, clicks))

@@ -1,0 +1,78 @@
+"""Objects through a volume, from prompts on any of its slices."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from lib.engine.predictor import FrameMask
+from lib.engine.propagation import propagate
+from lib.infers.postprocessing import cleaned_labels
+from lib.infers.task import Case, Segmentation, SegmentTask
+
+
+class VolumeTask(SegmentTask):
+    """``biosam2_propagate`` for one object, ``biosam2_multi`` for one per label, and ``sam_3d``."""
+
+    # In a volume, what has ended does not begin again.
+    ends = True
+
+    def segment(self, case: Case) -> Segmentation:
+        """Follows every object from its prompted slices through the volume."""
+        objects = case.prompts.objects
+        by_slice: dict[int, dict[int, FrameMask]] = defaultdict(dict)
+        steps = propagate(
+            case.predictor,
+            case.frames,
+            case.image.digest,
+            [case.prompts.frames(item) for item in objects],
+            bounds=case.prompts.slice_range,
+            limit=self._services.settings.propagate_limit,
+            ends=self.ends,
+        )
+        for number, index, result in steps:
+            by_slice[index][number] = result
+        values = [item.index for item in objects]
+        labels = case.frames.to_volume({k: _label_map(found, values) for k, found in by_slice.items()})
+        clicks = {
+            item.index: [tuple(map(round, point.ijk)) for point in item.points if point.positive]
+            for item in objects
+        }
+        return Segmentation(
+            labels=cleaned_labels(labels, case.request, clicks),
+            scores={item.label: _mean_score(by_slice, number) for number, item in enumerate(objects)},
+            params={
+                "axis": case.prompts.axis,
+                "slice_scores": {
+                    item.label: {
+                        k: round(found[number].score, 4)
+                        for k, found in sorted(by_slice.items())
+                        if number in found
+                    }
+                    for number, item in enumerate(objects)
+                },
+            },
+        )
+
+
+class VideoTask(VolumeTask):
+    """``biosam2_video``: frames instead of slices; an object may leave the picture and come back."""
+
+    ends = False
+
+
+def _label_map(found: dict[int, FrameMask], values: list[int]) -> np.ndarray:
+    """One slice's uint8 (H, W) labels; where objects overlap, the one with the better score has the pixel."""
+    labels = np.zeros(next(iter(found.values())).mask.shape, dtype=np.uint8)
+    for number in sorted(found, key=lambda number: found[number].score):
+        labels[found[number].mask] = values[number]
+    return labels
+
+
+def _mean_score(by_slice: dict[int, dict[int, FrameMask]], number: int) -> float:
+    """Mean predicted IoU over the slices that hold the object; 0 when none does."""
+    scores = [
+        found[number].score for found in by_slice.values() if number in found and found[number].mask.any()
+    ]
+    return float(np.mean(scores)) if scores else 0.0

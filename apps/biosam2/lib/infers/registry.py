@@ -1,0 +1,53 @@
+"""The tasks that the server shows, by name."""
+
+from __future__ import annotations
+
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from lib.engine.frame_tracker import Tracker
+from lib.infers.interactive_2d import SliceTask
+from lib.infers.interactive_3d import VideoTask, VolumeTask
+from lib.infers.task import Services
+from lib.pathology.task import SlideTask
+
+
+def all_tasks(services: Services) -> dict[str, InferTask]:
+    """Every task by the name that clients call it.
+
+    The deepgrow tasks offer no labels of their own: a 3D Slicer that finds labels on an interactive model and
+    no automatic model beside it runs a model without a name at each "Next Sample".
+    """
+    tracker = Tracker()
+
+    def point(description: str) -> SliceTask:
+        return SliceTask(services, tracker, description)
+
+    def volume(description: str) -> VolumeTask:
+        return VolumeTask(services, InferType.DEEPGROW, 3, "volume", [], description)
+
+    numbered = {name: value for value, name in enumerate(services.labels, start=1)}
+    multi = "Several labels through a volume, from points per label"
+    video = "A video in one file, from prompts on any of its frames; objects may leave and come back"
+    return {
+        "biosam2_point": point("One slice, from points (and a box where one is sent)"),
+        "biosam2_box": point("One slice, from a box; points refine it"),
+        "biosam2_propagate": volume("A whole volume, from prompts on any of its slices"),
+        "biosam2_multi": VolumeTask(services, InferType.DEEPEDIT, 3, "multi", numbered, multi),
+        "biosam2_video": VideoTask(services, InferType.DEEPGROW, 3, "volume", [], video),
+        "biosam2_pathology": SlideTask(services),
+        "sam_2d": point("biosam2_point under the name of MONAI Label's own task"),
+        "sam_3d": volume("biosam2_propagate under the name of MONAI Label's own task"),
+    }
+
+
+def slide_tasks(services: Services) -> dict[str, SlideTask]:
+    """What answers on a slide for the models of pictures, by their names.
+
+    QuPath and the Digital Slide Archive let people choose among all models that the server shows.
+    """
+    return {
+        "biosam2_pathology": SlideTask(services),
+        "biosam2_point": SlideTask(services, "one"),
+        "biosam2_box": SlideTask(services, "box"),
+        "sam_2d": SlideTask(services, "one"),
+    }

@@ -1,0 +1,6 @@
+"""What viewers wrote as labels, on the grid of their images."""
+
+from lib.labels.label_map import LabelMap
+from lib.labels.reading import read_labels
+
+__all__ = ["LabelMap", "read_labels"]

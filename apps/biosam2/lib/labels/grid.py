@@ -1,0 +1,131 @@
+"""Labels from the grid of their file onto the grid of their image."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lib.errors import LabelError
+from lib.images.medical_image import MedicalImage
+from lib.images.nifti import read_nifti_header, states_geometry
+from lib.labels.label_file import LabelFile
+
+# Share of a voxel by which two grids may differ and still be one. Headers keep 32-bit floats and DICOM keeps
+# decimals: over 1000 voxels that is less, and below half a voxel the nearest neighbour is the voxel itself.
+SAME_GRID = 0.1
+# Share of a voxel that points are moved by before their nearest voxels are asked for. Where a grid's points
+# lie halfway between voxels, as with half the spacing, rounding noise would choose, for each point anew.
+TIE = 1e-3
+
+
+def on_image_grid(label: LabelFile, image: MedicalImage) -> NDArray:
+    """Labels of a file on their image's voxels, by nearest neighbour.
+
+    Args:
+        label: uint8 or uint16 labels with their geometry.
+        image: the image they belong to.
+
+    Returns:
+        (I, J, K) of the image and the label's dtype; the label's own array where the grids are the same.
+
+    Raises:
+        LabelError: where a side has no geometry and the sizes differ, or the two lie elsewhere.
+    """
+    if label.affine is None or not is_placed(image):
+        _require_size(label.array.shape, image)
+        return label.array
+    to_label = np.linalg.inv(label.affine) @ image.affine
+    if label.array.shape == image.shape and _deviation(to_label, image.shape) < SAME_GRID:
+        return label.array
+    _require_overlap(label.array.shape, label.affine, image, to_label)
+    return _nearest(label.array, to_label, image.shape)
+
+
+def is_placed(image: MedicalImage) -> bool:
+    """Whether the image's file says where it lies: pictures do not, and NIfTI headers may not."""
+    if image.format == "nifti" and image.path.is_file():
+        return states_geometry(read_nifti_header(image.path))
+    return image.format != "raster"
+
+
+def _require_size(shape: Sequence[int], image: MedicalImage) -> None:
+    if tuple(shape) != image.shape:
+        raise LabelError(
+            f"it is {_size(shape)} and its image {_size(image.shape)}, and without a position in space both "
+            "must be equal: export the label at the image's own size, and not turned"
+        )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(str(side) for side in shape)
+
+
+def _corners(shape: Sequence[int]) -> NDArray[np.float64]:
+    """(8, 4) homogeneous centres of the corner voxels."""
+    sides = [(0, side - 1) for side in shape[:3]]
+    return np.array([(*corner, 1) for corner in itertools.product(*sides)], dtype=float)
+
+
+def _deviation(to_label: NDArray, shape: Sequence[int]) -> float:
+    """Farthest that a voxel lies from the voxel of the same index, in voxels; a corner is the farthest."""
+    corners = _corners(shape)
+    return float(np.abs(corners @ to_label.T - corners).max())
+
+
+def _require_overlap(shape: Sequence[int], affine: NDArray, image: MedicalImage, to_label: NDArray) -> None:
+    """Refuses a label whose box, in its own voxels, the image's box does not reach."""
+    corners = _corners(image.shape) @ to_label.T
+    low, high = corners[:, :3].min(axis=0), corners[:, :3].max(axis=0)
+    sides = np.array(shape)
+    if (high < -0.5).any() or (low > sides - 0.5).any():
+        centre = image.affine @ [*(np.array(image.shape) - 1) / 2, 1]
+        own = affine @ [*(sides - 1) / 2, 1]
+        apart = float(np.linalg.norm(centre[:3] - own[:3]))
+        raise LabelError(
+            f"it lies elsewhere in space than its image, their centres {apart:.0f} mm apart: it is the label "
+            "of another image, or was saved without its position; export it again from this image"
+        )
+
+
+def _nearest(array: NDArray, to_label: NDArray, shape: tuple[int, int, int]) -> NDArray:
+    """The label's voxel that each image voxel's centre lies in; 0 outside."""
+    turn, offset = to_label[:3, :3], to_label[:3, 3] + TIE
+    axes = np.argmax(np.abs(turn), axis=1)
+    along = turn[range(3), axes]
+    tilt = (np.abs(turn).sum(axis=1) - np.abs(along)) * max(shape)
+    if sorted(axes) == [0, 1, 2] and tilt.max() < TIE:
+        return _nearest_along_axes(array, axes, along, offset, shape)
+    out = np.empty(shape, dtype=array.dtype, order="F")
+    # grid-constant: a voxel reaches half its size beyond its centre, also at the border.
+    ndimage.affine_transform(array, turn, offset, output=out, order=0, mode="grid-constant", cval=0)
+    return out
+
+
+def _nearest_along_axes(
+    array: NDArray, axes: NDArray, along: NDArray, offset: NDArray, shape: tuple[int, int, int]
+) -> NDArray:
+    """The same in a tenth of the time, for grids whose axes run along each other, as cut or flipped ones do.
+
+    Args:
+        array: (I, J, K) of the label.
+        axes: the image's axis that each of the label's axes runs along.
+        along: label voxels for each image voxel along them, negative where they run against each other.
+        offset: label voxel of the image's first voxel.
+        shape: of the image.
+    """
+    taken: list[NDArray] = []
+    given = [slice(0)] * 3
+    for axis, step, first in zip(axes, along, offset, strict=True):
+        index = np.floor(first + step * np.arange(shape[axis]) + 0.5).astype(int)
+        inside = np.flatnonzero((index >= 0) & (index < array.shape[len(taken)]))
+        taken.append(index[inside])
+        given[axis] = slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0)
+    out = np.zeros(shape, dtype=array.dtype, order="F")
+    # Turned over, so that the axis that is fastest in memory is the innermost.
+    found = array.T[np.ix_(*reversed(taken))].T
+    out[tuple(given)] = found.transpose(np.argsort(axes))
+    return out

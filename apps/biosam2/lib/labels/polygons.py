@@ -1,0 +1,165 @@
+"""Labels as polygons in an ASAP file, which is what QuPath saves."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage import draw
+
+from lib.errors import LabelError
+from lib.images.medical_image import MedicalImage
+from lib.labels.label_file import LabelFile
+from lib.labels.overlaps import paint_order
+from lib.labels.values import MOST_OBJECTS
+
+logger = logging.getLogger(__name__)
+
+# Types that enclose nothing, of QuPath and of ASAP.
+_WITHOUT_AREA = {"line", "polyline", "points", "point", "pointset", "dot", "measurement", "none"}
+# Corners of the polygon that stands for an ellipse: less than a pixel off for radii up to 800 pixels.
+_ELLIPSE_CORNERS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class _Polygon:
+    """One object: its class and its corners (n, 2), (x, y) in pixels, where a pixel's centre is at a half."""
+
+    name: str
+    corners: NDArray[np.float64]
+
+    @property
+    def area(self) -> float:
+        x, y = self.corners.T
+        return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+
+
+def read_polygon_label(path: Path, image: MedicalImage) -> LabelFile:
+    """Reads ASAP XML and draws its polygons on the pixels of the image.
+
+    Each annotation with an area is one object, numbered in the order of the file; its class is its
+    ``PartOfGroup``, or its ``Name`` where it has no group. A pixel belongs to a polygon that its centre lies
+    in or on; pixel (0, 0) reaches from (0, 0) to (1, 1), as in QuPath. An ``Ellipse`` is drawn as the ellipse
+    of which QuPath saves the four outermost points. Where polygons overlap see ``paint_order``.
+
+    Coordinates count from the corner of the annotated region (``X``, ``Y``, ``W``, ``H``), which QuPath sends
+    along as an image of its own; read for the whole image, they are moved to the region's place.
+
+    Raises:
+        LabelError: for a volume, a file without annotations, or more than 65535 of them.
+    """
+    if image.shape[2] != 1:
+        raise LabelError(f"polygons belong to a 2-D image and this one has {image.shape[2]} slices")
+    root, polygons = _read(path)
+    if len(polygons) > MOST_OBJECTS:
+        raise LabelError(
+            f"it has {len(polygons)} annotations and {MOST_OBJECTS} are the limit: save it in parts, with a "
+            "part of the image each"
+        )
+    offset = _offset(root, polygons, image)
+    out = np.zeros(image.shape, dtype=np.uint16, order="F")
+    for index in paint_order([polygon.area for polygon in polygons]):
+        corners = polygons[index].corners + offset - 0.5
+        x, y = draw.polygon(corners[:, 0], corners[:, 1], image.shape[:2])
+        out[x, y, 0] = index + 1
+    if not out.any():
+        raise LabelError(
+            f"none of its polygons is on the image of {image.shape[0]} x {image.shape[1]} pixels: it is the "
+            "label of another image; save it again from this one"
+        )
+    names = {value: polygon.name for value, polygon in enumerate(polygons, 1) if polygon.name}
+    return LabelFile(out, None, names, has_instances=True)
+
+
+def require_polygons(path: Path) -> None:
+    """Refuses a file that holds no object; for slides, which are too large to be drawn on as a whole.
+
+    Raises:
+        LabelError: it is no ASAP XML, or has no annotation with an area.
+    """
+    try:
+        _read(path)
+    except ElementTree.ParseError as error:
+        raise LabelError(f"{path.name} is no XML: {error}; save the label again") from error
+
+
+def _read(path: Path) -> tuple[ElementTree.Element, list[_Polygon]]:
+    """The file's root, and its objects: one at least."""
+    root = ElementTree.parse(path).getroot()
+    polygons, skipped = _polygons(root)
+    if skipped:
+        logger.warning("%s: %d annotations without an area, such as points, are left out", path.name, skipped)
+    if not polygons:
+        raise LabelError("it has no <Annotation> with an area: draw objects, give them a class, save again")
+    return root, polygons
+
+
+def _polygons(root: ElementTree.Element) -> tuple[list[_Polygon], int]:
+    """Objects in the order of the file, and how many annotations are none."""
+    found, skipped = [], 0
+    for annotation in root.iter("Annotation"):
+        kind = annotation.get("Type", "").strip().lower()
+        corners = _corners(annotation)
+        if kind in _WITHOUT_AREA or len(corners) < 3:
+            skipped += 1
+            continue
+        if kind == "ellipse" and len(corners) == 4:
+            corners = _ellipse(corners)
+        group = annotation.get("PartOfGroup", "").strip()
+        is_grouped = group and group.lower() != "none"
+        found.append(_Polygon(group if is_grouped else annotation.get("Name", "").strip(), corners))
+    return found, skipped
+
+
+def _corners(annotation: ElementTree.Element) -> NDArray[np.float64]:
+    """(n, 2) corners in their order."""
+    listed = annotation.findall("./Coordinates/Coordinate")
+    if all(point.get("Order", "").strip().isdigit() for point in listed):
+        listed = sorted(listed, key=lambda point: int(point.get("Order", "")))
+    try:
+        corners = [(float(point.attrib["X"]), float(point.attrib["Y"])) for point in listed]
+    except (KeyError, ValueError) as error:
+        raise LabelError(
+            f"a <Coordinate> has no numbers as X and Y ({error}): save the label again"
+        ) from error
+    if not all(math.isfinite(x) and math.isfinite(y) for x, y in corners):
+        raise LabelError("a <Coordinate> is NaN or infinite: save the label again")
+    return np.array(corners, dtype=float).reshape(-1, 2)
+
+
+def _ellipse(outermost: NDArray[np.float64]) -> NDArray[np.float64]:
+    low, high = outermost.min(axis=0), outermost.max(axis=0)
+    angle = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.asarray((low + high) / 2 + (high - low) / 2 * circle)
+
+
+def _offset(
+    root: ElementTree.Element, polygons: Sequence[_Polygon], image: MedicalImage
+) -> NDArray[np.float64]:
+    """Where the coordinates' origin is in the image.
+
+    QuPath counts from the region, MONAI Label's own answers from the image: of the two, the one that has more
+    corners in the region.
+    """
+    region = root.find(".//Annotations")
+    attributes = region.attrib if region is not None else {}
+    try:
+        x, y, width, height = (float(attributes.get(name, 0)) for name in "XYWH")
+    except ValueError:
+        return np.zeros(2)
+    size, corner, whole = np.array([width, height]), np.array([x, y]), np.array(image.shape[:2])
+    # A region's corners are rounded, so its image can be a pixel larger.
+    is_whole = (np.abs(size - whole) <= 1).all()
+    if not (size > 0).all() or is_whole or (corner < 0).any() or (corner + size > whole).any():
+        return np.zeros(2)
+    points = np.concatenate([polygon.corners for polygon in polygons])
+    relative = ((points >= 0) & (points <= size)).all(axis=1).sum()
+    absolute = ((points >= corner) & (points <= corner + size)).all(axis=1).sum()
+    return corner if relative >= absolute else np.zeros(2)

@@ -1,1 +1,0 @@
-"""Fine-tuning as BioSAM-2 does it: from labelled images to published weights, without MONAI Label."""

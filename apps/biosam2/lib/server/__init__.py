@@ -1,0 +1,1 @@
+"""Everything HTTP: one installation into MONAI Label's router, checks and routes."""

@@ -1,0 +1,177 @@
+"""Each public dataset as a tiny folder of phantoms that lies on disk as the real one does."""
+
+import numpy as np
+import pytest
+
+from lib.errors import EvaluationError
+from lib.evaluation.datasets import read_presets
+from tests.support import phantoms
+from tests.support.studies import write_nifti, write_picture
+from tests.unit.evaluation.conftest import label_map
+
+PRESETS = read_presets()
+VOLUME, PICTURE = phantoms.ct(), phantoms.colour_picture()
+
+
+def put_volume(folder, image, label, values=(1, 2)):
+    labels = np.zeros(VOLUME.image.shape, np.uint8)
+    for value, mask in zip(values, VOLUME.objects.values(), strict=True):
+        labels[mask] = value
+    put(folder / image, write_nifti, VOLUME.image, VOLUME.affine)
+    put(folder / label, write_nifti, labels, VOLUME.affine)
+
+
+def put(path, write, *content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, *content)
+
+
+def opened(name, folder):
+    return {case.id: case.open(2) for case in PRESETS[name].cases(folder)}
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "case"),
+    [
+        ("FLARE22Train/images/FLARE22_Tr_0001_0000.nii.gz", "FLARE22Train/labels/FLARE22_Tr_0001.nii.gz",
+         "FLARE22Train/FLARE22_Tr_0001"),
+        ("imagesTr/FLARE22_Tr_0002_0000.nii.gz", "labelsTr/FLARE22_Tr_0002.nii.gz", "FLARE22_Tr_0002"),
+    ],
+)  # fmt: skip
+def test_flare22(tmp_path, image, label, case):
+    put_volume(tmp_path, image, label, values=(1, 13))
+    scenes = opened("flare22", tmp_path)
+    assert list(scenes) == [case]
+    assert [scenes[case].names[value] for value in scenes[case].objects] == ["liver", "left kidney"]
+    # MICCAI FLARE22's own evaluation.
+    rules = PRESETS["flare22"].rules()
+    assert (rules.tolerance("liver"), rules.tolerance("duodenum"), rules.tolerance("aorta")) == (5, 7, 2)
+
+
+def test_amos22_takes_the_mr_images_alone(tmp_path):
+    for number in ("0004", "0500", "0507", "0600"):
+        put_volume(
+            tmp_path, f"imagesTr/amos_{number}.nii.gz", f"labelsTr/amos_{number}.nii.gz", values=(6, 15)
+        )
+    scenes = opened("amos22_mr", tmp_path)
+    assert list(scenes) == ["amos_0507", "amos_0600"]
+    assert [scenes["amos_0507"].names[value] for value in (6, 15)] == ["liver", "prostate or uterus"]
+
+
+def test_amos22_as_umamba_numbers_it(tmp_path):
+    put_volume(tmp_path, "imagesTs/amos_0507_0000.nii.gz", "labelsTs/amos_0507.nii.gz", values=(1, 2))
+    (scene,) = opened("amos22_mr", tmp_path).values()
+    assert scene.names == {1: "liver", 2: "right kidney"}
+
+
+def test_btcv(tmp_path):
+    put_volume(tmp_path, "RawData/Training/img/img0001.nii.gz", "RawData/Training/label/label0001.nii.gz")
+    scenes = opened("btcv", tmp_path)
+    assert list(scenes) == ["RawData/Training/0001"]
+    assert scenes["RawData/Training/0001"].names == {1: "spleen", 2: "right kidney"}
+
+
+def test_endovis17_of_the_challenge_is_cut_out_of_its_black_frame(tmp_path):
+    place = tmp_path / "instrument_dataset_1"
+    frame = np.zeros((1920, 1080, 1, 3), np.uint8)
+    frame[320:1600, 28:1052] = 90
+    mask = np.zeros((1920, 1080, 1), np.uint8)
+    mask[400:500, 100:180] = 20
+    put(place / "left_frames" / "frame000.png", write_picture, frame)
+    put(place / "ground_truth" / "Maryland_Bipolar_Forceps_labels" / "frame000.png", write_picture, mask)
+    put(place / "ground_truth" / "Other_labels" / "frame000.png", write_picture, mask)
+    (scene,) = opened("endovis17", tmp_path).values()
+    assert scene.frames[0].shape == (1024, 1280, 3)
+    assert scene.frames[0].min() == 90
+    assert [scene.names[value] for value in scene.objects] == ["Bipolar Forceps"]
+    ys, xs = np.nonzero(scene.mask(1, 0))
+    assert (xs.min(), ys.min(), xs.max(), ys.max()) == (80, 72, 179, 151)
+
+
+def test_endovis17_as_umamba_has_it(tmp_path):
+    put(tmp_path / "imagesTs" / "a_0000.png", write_picture, PICTURE.image)
+    put(tmp_path / "labelsTs" / "a.png", write_picture, label_map(PICTURE))
+    (scene,) = opened("endovis17", tmp_path).values()
+    assert scene.kind == "picture"
+    assert scene.names == {1: "Bipolar Forceps", 2: "Prograsp Forceps"}
+
+
+def test_neurips22_cells_are_instances_of_one_class(tmp_path):
+    put(tmp_path / "Training-labeled" / "images" / "cell_00001.png", write_picture, PICTURE.image)
+    labels = (label_map(PICTURE) * 300).astype(np.uint16)
+    put(tmp_path / "Training-labeled" / "labels" / "cell_00001_label.tiff", write_picture, labels)
+    scenes = opened("neurips22_cells", tmp_path)
+    assert list(scenes) == ["Training-labeled/cell_00001"]
+    (scene,) = scenes.values()
+    assert set(scene.names.values()) == {"cell"}
+    assert len(scene.objects) == 2
+    assert PRESETS["neurips22_cells"].rules().border == 2
+
+
+def test_endovis18_is_a_clip_for_each_sequence_in_colours(tmp_path):
+    release = tmp_path / "miccai_challenge_release_2"
+    for sequence in ("5", "6"):
+        for index in range(3):
+            name = f"frame{index:03d}.png"
+            put(release / f"seq_{sequence}" / "left_frames" / name, write_picture, PICTURE.image)
+            colours = np.zeros((*PICTURE.image.shape[:3], 3), np.uint8)
+            colours[PICTURE.objects["nucleus"]] = (255, 55, 0)
+            put(release / f"seq_{sequence}" / "labels" / name, write_picture, colours)
+    scenes = opened("endovis18", tmp_path)
+    assert list(scenes) == ["miccai_challenge_release_2/5", "miccai_challenge_release_2/6"]
+    scene = scenes["miccai_challenge_release_2/5"]
+    assert (scene.kind, scene.annotated) == ("clip", (0, 1, 2))
+    assert [scene.names[value] for value in scene.objects] == ["kidney-parenchyma"]
+
+
+def test_echonet_dynamic_has_two_traced_frames_of_its_test_videos(tmp_path):
+    cv2 = pytest.importorskip("cv2", reason="opencv decodes films, and the server does without it")
+    lines = ["FileName,X1,Y1,X2,Y2,Frame"]
+    for name in ("A", "B"):
+        path = tmp_path / "EchoNet-Dynamic" / "Videos" / f"{name}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (112, 112))
+        for _ in range(8):
+            writer.write(np.full((112, 112, 3), 40, np.uint8))
+        writer.release()
+        for frame in (2, 6):
+            lines += [f"{name}.avi,50,20,50,80,{frame}"]
+            lines += [f"{name}.avi,30,{y},70,{y},{frame}" for y in range(30, 70)]
+    (tmp_path / "EchoNet-Dynamic" / "VolumeTracings.csv").write_text("\n".join(lines))
+    (tmp_path / "EchoNet-Dynamic" / "FileList.csv").write_text("FileName,EF,Split\nA,50,TRAIN\nB,60,TEST\n")
+    scenes = opened("echonet_dynamic", tmp_path)
+    assert list(scenes) == ["EchoNet-Dynamic/B"]
+    scene = scenes["EchoNet-Dynamic/B"]
+    assert (scene.annotated, scene.names) == ((2, 6), {1: "left ventricle"})
+    assert scene.mask(1, 6).sum() == pytest.approx(40 * 40, rel=0.06)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_another_folder_says_what_was_looked_for(tmp_path, name):
+    (tmp_path / "readme.txt").touch()
+    preset = PRESETS[name]
+    with pytest.raises(EvaluationError) as told:
+        preset.cases(tmp_path)
+    assert preset.title in str(told.value)
+    for layout in preset.layouts:
+        assert layout.image in str(told.value)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_preset_rates_by_metrics_of_its_pipeline_and_has_rows_of_a_paper(name):
+    from lib.evaluation.runner import ALL_PIPELINES
+
+    preset = PRESETS[name]
+    (pipeline,) = (pipeline for pipeline in ALL_PIPELINES if pipeline.name == preset.pipeline)
+    assert set(preset.metrics) <= set(pipeline.metrics)
+    for row in preset.paper:
+        numbers = {key: value for key, value in row.items() if key in pipeline.metrics}
+        assert numbers
+        assert all(0 < value < 1 for value in numbers.values())
+
+
+def test_a_damaged_list_of_presets_is_named(tmp_path):
+    path = tmp_path / "presets.yaml"
+    path.write_text("a: {title: b}")
+    with pytest.raises(EvaluationError, match=r"the list of presets .*presets\.yaml cannot be read"):
+        read_presets(path)

@@ -1,0 +1,191 @@
+"""QuPath's polygons on the pixels of a picture."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lib.errors import LabelError
+from lib.labels import polygons, read_labels
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Function that writes ASAP XML as QuPath's plugin does: (name, type, corners) and the region."""
+
+    def write(*objects, region=(0, 0, 0, 0), group=None, name="label.xml"):
+        x, y, w, h = region
+        lines = [f'<ASAP_Annotations><Annotations Name="" X="{x}" Y="{y}" W="{w}" H="{h}">']
+        for label, kind, corners in objects:
+            part = label if group is None else group
+            lines.append(f'<Annotation Name="{label}" Type="{kind}" PartOfGroup="{part}" Color="#ff0000">')
+            points = "".join(f'<Coordinate Order="{n}" X="{a}" Y="{b}"/>' for n, (a, b) in enumerate(corners))
+            lines.append(f"<Coordinates>{points}</Coordinates></Annotation>")
+        lines.append("</Annotations><AnnotationGroups/></ASAP_Annotations>")
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+        return tmp_path / name
+
+    return write
+
+
+def box(x0, y0, x1, y1):
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def test_a_polygon_covers_the_pixels_whose_centres_it_covers(picture, save):
+    """A box from 2 to 6 holds the centres 2.5 to 5.5: pixels 2 to 5."""
+    found = read_labels(save(("Tumor", "Polygon", box(2, 10, 6, 13))), picture(40, 20))
+    assert found.array.shape == (40, 20, 1)
+    inside = np.argwhere(found.array)
+    assert (inside.min(axis=0).tolist(), inside.max(axis=0).tolist()) == ([2, 10, 0], [5, 12, 0])
+    assert len(inside) == 12
+    assert found.names == {1: "Tumor"}
+
+
+def test_each_polygon_is_an_object_and_objects_share_their_class(picture, save):
+    path = save(
+        ("Tumor", "Polygon", box(2, 10, 6, 13)),
+        ("Stroma", "Polygon", box(20, 1, 30, 4)),
+        ("Tumor", "Polygon", box(5, 15, 8, 19)),
+    )
+    found = read_labels(path, picture(40, 20), [{"name": "liver", "idx": 1}])
+    assert found.names == {1: "Tumor", 2: "Stroma", 3: "Tumor"}
+    assert [int(found.array[x, y, 0]) for x, y in ((3, 11), (25, 2), (6, 17))] == [1, 2, 3]
+
+
+def test_the_area_of_a_polygon_with_slanted_edges(picture, save):
+    """The number of pixels is the area, by the shoelace formula, within the length of the border."""
+    corners = [(10, 5), (70, 20), (55, 50), (30, 30), (12, 48)]
+    x, y = np.array(corners, dtype=float).T
+    area = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+    found = read_labels(save(("a", "Polygon", corners)), picture(80, 60))
+    assert np.count_nonzero(found.array) == pytest.approx(area, rel=0.02)
+    assert found.array[30, 29, 0] == 1
+    assert found.array[30, 40, 0] == 0  # in the notch
+
+
+def test_an_ellipse_is_no_diamond(picture, save):
+    """QuPath saves four points of it."""
+    found = read_labels(save(("a", "Ellipse", [(30, 10), (50, 20), (30, 30), (10, 20)])), picture(60, 40))
+    assert np.count_nonzero(found.array) == pytest.approx(np.pi * 20 * 10, rel=0.02)
+
+
+def test_the_smaller_one_of_two_that_overlap_is_on_top(picture, save):
+    small, large = ("cell", "Polygon", box(5, 5, 8, 8)), ("tissue", "Polygon", box(2, 2, 30, 18))
+    for objects in ((small, large), (large, small)):
+        found = read_labels(save(*objects), picture(40, 20))
+        assert found.names[int(found.array[6, 6, 0])] == "cell"
+        assert found.names[int(found.array[20, 10, 0])] == "tissue"
+
+
+def test_pieces_of_one_object_stay_one(picture, save):
+    """Only pixels are split into pieces; a polygon is an object as it was drawn."""
+    teeth = [
+        (40, 10),
+        (36, 10),
+        (36, 0.2),
+        (22, 0.2),
+        (22, 10),
+        (18, 10),
+        (18, 0.2),
+        (4, 0.2),
+        (4, 10),
+        (0, 10),
+    ]
+    found = read_labels(save(("a", "Polygon", [(0, 0), (40, 0), *teeth])), picture(40, 20))
+    assert ndimage.label(found.array)[1] == 3
+    assert found.names == {1: "a"}
+
+
+def test_the_patch_that_qupath_uploads_with_its_annotations(picture, save):
+    path = save(("a", "Polygon", box(2, 10, 6, 13)), region=(1000, 2000, 40, 20))
+    assert read_labels(path, picture(40, 20)).array[2:6, 10:13].all()
+
+
+def test_a_patchs_annotations_on_the_whole_image(picture, save):
+    path = save(("a", "Polygon", box(2, 10, 6, 13)), region=(50, 30, 40, 20))
+    found = read_labels(path, picture(100, 80)).array
+    assert np.argwhere(found).min(axis=0).tolist() == [52, 40, 0]
+
+
+def test_annotations_that_count_from_the_whole_images_corner(picture, save):
+    """As MONAI Label writes its own answers."""
+    path = save(("a", "Polygon", box(52, 40, 56, 43)), region=(50, 30, 40, 20))
+    found = read_labels(path, picture(100, 80)).array
+    assert np.argwhere(found).min(axis=0).tolist() == [52, 40, 0]
+
+
+def test_the_name_counts_where_there_is_no_group(picture, save):
+    path = save(("Tumor", "Polygon", box(2, 10, 6, 13)), group="None")
+    assert read_labels(path, picture(40, 20)).names == {1: "Tumor"}
+    path = save(("", "Polygon", box(2, 10, 6, 13)))
+    assert read_labels(path, picture(40, 20)).names == {1: "label_1"}
+
+
+def test_points_and_lines_are_no_objects(picture, save, caplog):
+    objects = [
+        ("a", "Points", box(1, 1, 3, 3)),
+        ("a", "Polyline", box(1, 1, 3, 3)),
+        ("a", "Polygon", [(1, 1), (3, 3)]),
+    ]
+    found = read_labels(save(*objects, ("b", "Rectangle", box(2, 10, 6, 13))), picture(40, 20))
+    assert found.names == {1: "b"}
+    assert "3 annotations without an area" in caplog.text
+    with pytest.raises(LabelError, match=r"label\.xml: it has no <Annotation> with an area"):
+        read_labels(save(*objects), picture(40, 20))
+
+
+def test_a_polygon_over_the_border_is_cut(picture, save):
+    found = read_labels(save(("a", "Polygon", box(-5, 15, 1e9, 40))), picture(40, 20))
+    assert np.count_nonzero(found.array) == 40 * 5
+
+
+def test_polygons_of_another_image_are_refused(picture, save):
+    with pytest.raises(
+        LabelError, match=r"label\.xml: none of its polygons is on the image of 40 x 20 pixels"
+    ):
+        read_labels(save(("a", "Polygon", box(2000, 10, 2006, 13))), picture(40, 20))
+
+
+def test_polygons_for_a_volume_are_refused(image, save):
+    with pytest.raises(LabelError, match="polygons belong to a 2-D image and this one has 3 slices"):
+        read_labels(save(("a", "Polygon", box(2, 1, 6, 3))), image(np.eye(4), (40, 20, 3)))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [("nan", "is NaN or infinite"), ("x", "no numbers as X and Y")]
+)
+def test_coordinates_that_are_no_numbers_are_refused(picture, save, value, message):
+    with pytest.raises(LabelError, match=message):
+        read_labels(save(("a", "Polygon", [(1, 1), (value, 2), (3, 3)])), picture(40, 20))
+
+
+def test_more_polygons_than_16_bits_hold_are_refused(picture, save, monkeypatch):
+    monkeypatch.setattr(polygons, "MOST_OBJECTS", 2)
+    with pytest.raises(LabelError, match="it has 3 annotations and 2 are the limit"):
+        read_labels(save(*[("a", "Polygon", box(1, 1, 3, 3))] * 3), picture(40, 20))
+
+
+def test_another_kind_of_xml_is_refused(picture, tmp_path):
+    (tmp_path / "a.xml").write_text("<Annotations><Region><Vertices/></Region></Annotations>")
+    with pytest.raises(LabelError, match=r"a\.xml: it has no <Annotation> with an area"):
+        read_labels(tmp_path / "a.xml", picture(40, 20))
+
+
+def test_what_monai_label_itself_writes(picture, tmp_path):
+    pathology = pytest.importorskip("monailabel.utils.others.pathology")
+    elements = [{"label": "Epithelial", "contours": [box(2, 10, 6, 13), box(20, 1, 30, 4)]}]
+    answer = {
+        "name": "n",
+        "description": "d",
+        "model": "m",
+        "location": [0, 0],
+        "size": [40, 20],
+        "annotations": [{"annotation": {"elements": elements, "labels": {"Epithelial": [255, 0, 0]}}}],
+    }
+    path, count = pathology.create_asap_annotations_xml(json.loads(json.dumps(answer)))
+    found = read_labels(path, picture(40, 20))
+    assert count == 2
+    assert found.names == {1: "Epithelial", 2: "Epithelial"}
+    assert found.array[3, 11, 0] == 1

@@ -1,0 +1,133 @@
+"""Which patches the network is shown for which clicks, and how often."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lib.engine.predictor import Outputs
+from lib.pathology.interactive import Viewer
+from lib.pathology.patch import Window
+from tests.support.slides import Cell, iou
+from tests.unit.pathology.test_slide import picture
+
+# On one place of the grid on which patches lie.
+NEIGHBOURS = Cell(386, 290, 11, 9, 0), Cell(405, 311, 9, 10, 0)
+NONE = np.zeros((0, 2))
+SIZE = 1200
+
+
+class Eye:
+    """In place of a network: it sees the dark piece that the first positive click or the box is on.
+
+    Pieces touch where they are joined by dark pixels; a negative click takes away what is nearer to it.
+    """
+
+    image_size = 256
+
+    def __init__(self):
+        self.asked = []
+
+    def outputs(self, frames, digest, index, prompts):
+        self.asked.append((frames.window, [(item.points.tolist(), item.labels.tolist()) for item in prompts]))
+        dark = frames[0][..., 0] < 128
+        logits = np.stack(
+            [np.where(self._seen(dark, item), 4.0, -4.0).astype(np.float32) for item in prompts]
+        )
+        count = len(prompts)
+        return Outputs(logits, np.full((count, 1), 0.9, np.float32), np.full(count, 9.0, np.float32))
+
+    @staticmethod
+    def _seen(dark, item):
+        pieces, _ = ndimage.label(dark)
+        x, y = item.points[0] if len(item.points) else (item.box[:2] + item.box[2:]) / 2
+        row, column = np.clip(np.rint([y, x]), 0, np.array(dark.shape) - 1).astype(int)
+        seen = (pieces == pieces[row, column]) & dark
+        grid_y, grid_x = np.mgrid[: dark.shape[0], : dark.shape[1]]
+        for point in item.points[item.labels == 0]:
+            seen &= np.hypot(grid_x - x, grid_y - y) < np.hypot(grid_x - point[0], grid_y - point[1])
+        return seen
+
+
+def slide(*cells):
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    pixels = np.full((SIZE, SIZE, 3), 230, np.uint8)
+    for cell in cells:
+        pixels[((x - cell.x) / cell.a) ** 2 + ((y - cell.y) / cell.b) ** 2 <= 1] = 40
+    return picture(pixels)
+
+
+@pytest.fixture
+def eye():
+    return Eye()
+
+
+def test_clicks_in_one_patch_are_one_question(eye):
+    cells = [*NEIGHBOURS, Cell(900, 700, 14, 14, 0)]
+    clicks = np.array([cell.click for cell in cells], float)
+    found = Viewer(slide(*cells), eye, 1.0).each(clicks, NONE)
+    assert [len(prompts) for _, prompts in eye.asked] == [2, 1]
+    assert all(iou(item.area, cell.outline) > 0.9 for item, cell in zip(found, cells, strict=True))
+
+
+def test_a_second_click_nearby_meets_the_same_patch(eye):
+    cells = [*NEIGHBOURS]
+    viewer = Viewer(slide(*cells), eye, 1.0)
+    for cell in cells:
+        viewer.each(np.array([cell.click], float), NONE)
+    (first, _), (second, _) = eye.asked
+    assert first == second
+
+
+def test_negative_points_belong_to_every_object(eye):
+    cells = [*NEIGHBOURS]
+    Viewer(slide(*cells), eye, 1.0).each(
+        np.array([cell.click for cell in cells], float), np.array([[410.0, 350]])
+    )
+    assert [labels for _, labels in eye.asked[0][1]] == [[1, 0], [1, 0]]
+
+
+def test_nuclei_that_touch_come_apart(eye):
+    cells = [Cell(376, 300, 16, 14, 0), Cell(404, 300, 16, 14, 0)]
+    found = Viewer(slide(*cells), eye, 1.0).each(np.array([cell.click for cell in cells], float), NONE)
+    assert len(eye.asked) == 2
+    assert [labels for _, labels in eye.asked[1][1]] == [[1, 0], [1, 0]]
+    assert found[0].area.intersection(found[1].area).area < 5
+    assert all(iou(item.area, cell.outline) > 0.85 for item, cell in zip(found, cells, strict=True))
+
+
+def test_an_object_larger_than_the_patch_is_seen_from_farther_away(eye):
+    gland = Cell(600, 600, 260, 200, 0)
+    (found,) = Viewer(slide(gland), eye, 1.0).each(np.array([[600.0, 600]]), NONE)
+    assert [window.scale for window, _ in eye.asked] == [1, 2, 4]
+    assert iou(found.area, gland.outline) > 0.97
+
+
+def test_a_click_on_nothing_finds_nothing(eye):
+    (found,) = Viewer(slide(), eye, 1.0).each(np.array([[600.0, 600]]), NONE)
+    assert found.area.is_empty
+    assert len(eye.asked) == 1
+
+
+def test_one_object_from_clicks_that_are_far_apart(eye):
+    gland = Cell(600, 600, 260, 200, 0)
+    found = Viewer(slide(gland), eye, 1.0).one(np.array([[420.0, 600], [800, 620]]), NONE)
+    assert eye.asked[0][0].scale == 4  # 380 pixels are half of 192 x 4 at most
+    assert iou(found.area, gland.outline) > 0.97
+
+
+def test_a_box_is_looked_at_with_what_is_around_it(eye):
+    cell = Cell(300, 500, 90, 60, 0)
+    found = Viewer(slide(cell), eye, 1.0).one(NONE, NONE, cell.outline.bounds)
+    ((window, _),) = eye.asked
+    assert isinstance(window, Window)
+    assert window.scale == 2
+    assert window.x < 210 - 40
+    assert window.x + window.width > 390 + 40
+    assert iou(found.area, cell.outline) > 0.97
+
+
+def test_the_level_that_was_asked_for_is_where_it_begins(eye):
+    cell = Cell(600, 600, 60, 50, 0)
+    found = Viewer(slide(cell), eye, 4.0).each(np.array([[600.0, 600]]), NONE)
+    assert [window.scale for window, _ in eye.asked] == [4]
+    assert iou(found[0].area, cell.outline) > 0.95

@@ -1,0 +1,134 @@
+"""Lines and fills on frames, pixel by pixel."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from lib.reports.colours import COLOURS
+from lib.reports.overlay import edge, outlined, png_bytes
+
+GREY = np.full((30, 40, 3), 100, np.uint8)
+
+
+def box(top, left, bottom, right, shape=(30, 40)):
+    mask = np.zeros(shape, bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def of_colour(image, name):
+    return (image == COLOURS[name]).all(axis=2)
+
+
+def test_the_line_is_the_outermost_pixels_of_the_object_and_nothing_else():
+    drawn = outlined(GREY, {"truth": box(5, 8, 20, 30)}, fill=0)
+    expected = box(5, 8, 20, 30) & ~box(6, 9, 19, 29)
+    assert np.array_equal(of_colour(drawn, "truth"), expected)
+    assert (drawn[~expected] == 100).all()
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_edge_is_what_an_erosion_takes_away(seed, width):
+    mask = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(50, 60)), 3) > 0
+    assert np.array_equal(edge(mask, width), mask & ~ndimage.binary_erosion(mask, iterations=width))
+
+
+def test_the_fill_is_faint_and_inside():
+    mask = box(5, 8, 20, 30)
+    drawn = outlined(GREY, {"after": mask}, fill=0.25)
+    inside = mask & ~edge(mask)
+    expected = np.rint(100 + 0.25 * (np.asarray(COLOURS["after"]) - 100.0))
+    assert (drawn[inside] == expected).all()
+    assert (drawn[~mask] == 100).all()
+
+
+def test_lines_that_coincide_take_turns():
+    mask = box(5, 8, 20, 30)
+    drawn = outlined(GREY, {"truth": mask, "before": mask, "after": mask}, fill=0)
+    shares = [of_colour(drawn, name)[edge(mask)].mean() for name in COLOURS]
+    assert sum(shares) == 1.0
+    assert min(shares) > 0.2
+
+
+def test_lines_that_do_not_coincide_are_whole():
+    truth, after = box(2, 2, 12, 12), box(15, 15, 28, 35)
+    drawn = outlined(GREY, {"truth": truth, "after": after})
+    assert np.array_equal(of_colour(drawn, "truth"), edge(truth))
+    assert np.array_equal(of_colour(drawn, "after"), edge(after))
+
+
+def test_levels_are_a_colour_too():
+    mask = box(5, 8, 20, 30)
+    assert (outlined(GREY, {(1, 2, 3): mask})[edge(mask)] == (1, 2, 3)).all()
+
+
+def test_a_small_frame_is_enlarged_and_its_lines_stay_thin():
+    drawn = outlined(GREY, {"truth": box(5, 10, 20, 30)}, side=400, fill=0)
+    assert drawn.shape == (300, 400, 3)
+    line = np.argwhere(of_colour(drawn, "truth"))
+    assert line.min(axis=0) == pytest.approx([50, 100], abs=2)
+    assert line.max(axis=0) == pytest.approx([200, 300], abs=2)
+    assert of_colour(drawn, "truth")[150].sum() == 2
+
+
+def test_one_pixel_still_shows_on_an_enlarged_frame():
+    assert of_colour(outlined(GREY, {"truth": box(7, 7, 8, 8)}, side=400), "truth").any()
+
+
+def test_a_large_frame_is_reduced():
+    frame = np.full((900, 1200, 3), 50, np.uint8)
+    drawn = outlined(frame, {"after": box(300, 300, 600, 900, (900, 1200))}, side=240)
+    assert drawn.shape == (180, 240, 3)
+    assert of_colour(drawn, "after").any()
+
+
+def test_an_object_at_the_edge_of_the_image_is_outlined_there():
+    assert np.array_equal(edge(np.ones((5, 6), bool)), np.ones((5, 6), bool) & ~box(1, 1, 4, 5, (5, 6)))
+
+
+def test_nothing_to_draw_is_the_frame_and_the_argument_stays():
+    frame = GREY.copy()
+    assert np.array_equal(outlined(frame, {}), GREY)
+    assert np.array_equal(outlined(frame, {"truth": np.zeros((30, 40), bool)}), GREY)
+    outlined(frame, {"truth": np.ones((30, 40), bool)})[:] = 0
+    outlined(frame, {})[:] = 0
+    assert np.array_equal(frame, GREY)
+
+
+def test_a_png_is_read_as_it_was():
+    drawn = outlined(GREY, {"truth": box(5, 8, 20, 30)})
+    read = Image.open(io.BytesIO(png_bytes(drawn)))
+    assert read.format == "PNG"
+    assert np.array_equal(np.asarray(read), drawn)
+
+
+def test_threads_draw_side_by_side():
+    masks = [box(2, 2, 3 + number % 20, 30) for number in range(60)]
+    with ThreadPoolExecutor(8) as pool:
+        drawn = list(pool.map(lambda mask: outlined(GREY, {"truth": mask}, side=200), masks))
+    for mask, image in zip(masks, drawn, strict=True):
+        assert np.array_equal(image, outlined(GREY, {"truth": mask}, side=200))
+
+
+@pytest.mark.parametrize(
+    ("frame", "masks", "options", "said"),
+    [
+        (GREY[..., 0], {}, {}, r"a frame of uint8 \(30, 40\) cannot be drawn on"),
+        (GREY.astype(float), {}, {}, "a frame of float64"),
+        (GREY[:0], {}, {}, r"a frame of uint8 \(0, 40, 3\)"),
+        (GREY, {"truth": np.ones((30, 40))}, {}, "'truth' of float64"),
+        (GREY, {"truth": np.ones((40, 30), bool)}, {}, r"does not lie on the frame: give bool \(30, 40\)"),
+        (GREY, {"mine": np.ones((30, 40), bool)}, {}, "no colour is called 'mine'"),
+        (GREY, {}, {"side": 0}, "an image of 0 pixels"),
+        (GREY, {}, {"width": 0}, "a line of 0 pixels"),
+        (GREY, {}, {"fill": 1.5}, "a fill of 1.5"),
+    ],
+)
+def test_what_does_not_fit_is_refused(frame, masks, options, said):
+    with pytest.raises(ValueError, match=said):
+        outlined(frame, masks, **options)

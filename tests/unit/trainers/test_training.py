@@ -1,0 +1,219 @@
+"""Whole trainings on small volumes with the bundled network: what is published, kept, and gone on with."""
+
+import contextlib
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from lib.engine.model_versions import Versions
+from lib.engine.predictor_pool import Engines
+from lib.engine.registry import Registry
+from lib.errors import TrainingError
+from lib.settings import Settings
+from lib.trainers.distributed import launch
+from lib.trainers.progress import read_stats
+from lib.trainers.training import Training, train
+from lib.trainers.uploads import publish_upload
+
+# So small a gain that any is enough: what is tested is the way and not the learning.
+ANY = {"min_gain": 0.0}
+
+
+@pytest.fixture
+def good(make_plan):
+    """A training that gains much: it learns that rims belong to their cores."""
+    return make_plan(max_epochs=2, steps_per_epoch=8, batch_size=3, learning_rate=5e-4, clip_share=0.1)
+
+
+def test_a_training_is_published_with_its_record_and_served(good):
+    train(good)
+    stats = read_stats(good.folder)
+    assert stats["status"] == "published", stats
+    versions = Versions(good.model_dir)
+    assert versions.current() == "v0001"
+    record = versions.read("v0001")
+    assert (record.base, record.parent, record.image_size) == ("biosam2_mini", None, 64)
+    assert record.metrics["after"]["dice"] >= record.metrics["before"]["dice"] + 0.005
+    assert {item["side"] for item in record.data} == {"train", "val"}
+    assert record.options["preset"] == "decoder"
+    folder = versions.folder("v0001")
+    assert {"weights.pt", "network.yaml", "version.json", "report.html"} <= {p.name for p in folder.iterdir()}
+    assert list((folder / "tensorboard").glob("events.*"))
+    engines = Engines(Settings(precision="fp32"), good.model_dir)
+    assert engines.get().name == "v0001"
+    assert "fine-tuned from biosam2_mini" in engines.status()["served"]["cpu"]
+
+
+def test_the_report_is_one_page_with_pictures(good):
+    train(good)
+    page = (good.folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "Published" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_numbers_for_viewers_are_finite_and_complete(good):
+    train(good)
+    text = (good.folder / "stats.json").read_text()
+    stats = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the stats"))
+    assert (stats["epoch"], stats["total_epochs"]) == (2, 2)
+    assert 0 < stats["best_metric"] <= 1
+    assert stats["total_time"].count(":") == 2
+    assert stats["before"]["dice"] < stats["after"]["dice"]
+
+
+@pytest.mark.parametrize("harm", ["rate", "labels"])
+def test_a_training_that_makes_things_worse_is_not_published(make_plan, cases, harm):
+    if harm == "labels":
+        rng = np.random.default_rng(0)
+        for case in cases:
+            label = nib.load(case.label)
+            mixed = rng.permutation(np.asarray(label.dataobj).ravel()).reshape(label.shape)
+            nib.save(nib.Nifti1Image(mixed, label.affine), case.label)
+    plan = make_plan(steps_per_epoch=4, learning_rate=1.0 if harm == "rate" else 1e-4)
+    with contextlib.suppress(TrainingError):
+        train(plan)
+    stats = read_stats(plan.folder)
+    assert stats["status"] in ("kept", "failed"), stats
+    assert Versions(plan.model_dir).current() is None
+    assert Engines(Settings(precision="fp32"), plan.model_dir).get().name == "biosam2_mini"
+
+
+def test_the_next_training_starts_from_the_published_one(good, make_plan):
+    train(good)
+    engines = Engines(Settings(precision="fp32"), good.model_dir)
+    weights = engines.weights()
+    again = replace(make_plan(**ANY), weights=weights, service=weights, published="v0001")
+    train(again)
+    if (name := Versions(good.model_dir).current()) == "v0002":
+        record = Versions(good.model_dir).read(name)
+        assert (record.parent, record.before) == ("v0001", "v0001")
+    assert read_stats(good.folder)["before"]["dice"] == pytest.approx(
+        Versions(good.model_dir).read("v0001").metrics["after"]["dice"], abs=0.2
+    )
+
+
+def test_weights_that_a_person_put_in_service_meanwhile_stay(good, monkeypatch):
+    original = Training._save
+
+    def save_and_upload(self, learner, fingerprint):
+        original(self, learner, fingerprint)
+        if self._course.epoch == 1:
+            with good.service.path.open("rb") as file:
+                publish_upload(file, good.service, Registry(good.model_dir), "cpu")
+
+    monkeypatch.setattr(Training, "_save", save_and_upload)
+    train(good)
+    versions, stats = Versions(good.model_dir), read_stats(good.folder)
+    assert (versions.current(), versions.names()) == ("v0001", ["v0001", "v0002"])
+    assert (stats["status"], stats["version"]) == ("kept", "v0001")
+    assert "but v0001 came into service meanwhile" in stats["message"]
+    assert "--conf rollback v0002" in stats["message"]
+    assert "Not published" in (good.folder / "report.html").read_text()
+    # It can be served all the same, and who goes back from it comes to what the person chose.
+    versions.switch("v0002")
+    assert (versions.read("v0002").before, versions.read("v0002").parent) == ("v0001", None)
+
+
+def _spoil(label: Path) -> None:
+    label.write_bytes(b"this is no label")
+
+
+def _wipe(label: Path) -> None:
+    drawn = nib.load(label)
+    nib.save(nib.Nifti1Image(np.zeros(drawn.shape, np.uint8), drawn.affine), label)
+
+
+@pytest.mark.parametrize("change", [_spoil, _wipe])
+def test_a_label_that_cannot_be_used_is_left_out_by_name_and_the_rest_is_learned(make_plan, cases, change):
+    change(cases[0].label)
+    plan = make_plan()
+    train(plan)
+    stats = read_stats(plan.folder)
+    assert stats["status"] in ("published", "kept")
+    (left_out,) = stats["left_out"]
+    assert left_out["image"] == "case0"
+    assert "case0" in left_out["reason"]
+
+
+def test_fewer_than_two_labelled_images_say_so(make_plan, cases):
+    plan = replace(make_plan(), cases=(cases[0],))
+    with pytest.raises(TrainingError, match="at least 2"):
+        train(plan)
+    stats = read_stats(plan.folder)
+    assert stats["status"] == "failed"
+    assert "at least 2" in stats["message"]
+    assert stats["start_time"] == "2001-09-09 01:46:40"  # as planned
+
+
+def test_a_training_that_was_cut_off_goes_on(make_plan, monkeypatch):
+    plan = make_plan(max_epochs=3)
+    original = Training._save
+
+    def cut_off(self, learner, fingerprint):
+        original(self, learner, fingerprint)
+        if self._course.epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "_save", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan)
+    monkeypatch.undo()
+    assert torch.load(plan.state_path, weights_only=True)["course"]["epoch"] == 2
+    train(plan)
+    stats = read_stats(plan.folder)
+    assert stats["epoch"] == 3
+    page = (plan.folder / "report.html").read_text()
+    assert "3 epochs" in page
+    assert not plan.state_path.exists()
+
+
+def test_the_state_of_another_training_is_not_taken_up(make_plan):
+    plan = make_plan()
+    plan.folder.mkdir(parents=True)
+    torch.save({"fingerprint": "another", "learner": {}, "course": {}}, plan.state_path)
+    train(plan)
+    assert read_stats(plan.folder)["epoch"] == 1
+    plan.state_path.write_bytes(b"damaged")
+    train(plan)
+    assert read_stats(plan.folder)["status"] in ("published", "kept")
+
+
+def test_a_full_disk_is_said_and_loses_nothing(good, monkeypatch):
+    def full(path, state):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # A disk cannot be filled here: writing the weights fails instead, as it does then.
+    monkeypatch.setattr("lib.trainers.publishing.save_weights", full)
+    with pytest.raises(TrainingError, match="disk is full"):
+        train(good)
+    assert read_stats(good.folder)["status"] == "failed"
+    assert not good.frames_folder.exists()
+    assert Versions(good.model_dir).names() == []
+    assert Engines(Settings(precision="fp32"), good.model_dir).get().name == "biosam2_mini"
+
+
+def test_a_time_limit_ends_the_training_with_what_it_has(make_plan):
+    plan = make_plan(max_epochs=1000, steps_per_epoch=200, max_minutes=0.02)
+    train(plan)
+    assert read_stats(plan.folder)["epoch"] == 1
+
+
+def test_no_better_epochs_end_the_training(make_plan, monkeypatch):
+    plan = make_plan(max_epochs=50, early_stop_patience=2, learning_rate=1e-9, steps_per_epoch=1)
+    train(plan)
+    assert read_stats(plan.folder)["epoch"] <= 6
+
+
+def test_two_processes_learn_together_and_one_publishes(good):
+    # gloo on a CPU in the place of nccl on two GPUs.
+    launch(train, good, 2)
+    assert read_stats(good.folder)["status"] == "published"
+    assert Versions(good.model_dir).names() == ["v0001"]
