@@ -11,7 +11,7 @@ from lib.images.dicom import series_files
 from lib.images.dicom_series import require_even_stack
 from lib.images.reading import read_image
 from sample_study.dicom import write_series
-from tests.unit.images.conftest import AFFINES, many_frames
+from tests.unit.conftest import AFFINES, many_frames
 
 MANY = 10**9
 

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from lib.errors import ImageError
 from lib.images.nifti import read_nifti
 from lib.images.reading import read_image
-from tests.unit.images.conftest import CODES, REGISTERED, SCANNED, write_forms
+from tests.unit.conftest import CODES, REGISTERED, SCANNED, write_forms
 
 MANY = 10**9
 ZEROS = np.zeros((5, 6, 7), np.int16)

@@ -13,7 +13,7 @@ from lib.labels import read_labels
 from lib.labels.dicom_seg_writing import write_dicom_seg
 from lib.labels.segments import describe_segments
 from sample_study.dicom import write_multiframe_ultrasound, write_series
-from tests.unit.images.conftest import many_frames
+from tests.unit.conftest import many_frames
 from tests.unit.labels.conftest import GRIDS, drawn
 
 MANY = 10**9

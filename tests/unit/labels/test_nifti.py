@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from lib.images.reading import read_image
 from lib.images.writing import VOLUME_EXTENSIONS, write_mask
 from lib.labels import read_labels
-from tests.unit.images.conftest import CODES, SCANNED, write_forms
+from tests.unit.conftest import CODES, SCANNED, write_forms
 
 MANY = 10**9
 SHEARED = np.array([[1, 0.3, 0, 5], [0, 1, 0.4, 6], [0, 0, 2, 7], [0, 0, 0, 1.0]])

@@ -21,7 +21,7 @@ from pydicom.uid import (
 @pytest.fixture
 def data():
     """Folder of real images."""
-    folder = Path(os.environ.get("BIOSAM2_DATA") or Path(__file__).parents[3].parent / "shared" / "data")
+    folder = Path(os.environ.get("BIOSAM2_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"the real images are not at {folder}; BIOSAM2_DATA names their folder")
     return folder
