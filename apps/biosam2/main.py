@@ -14,7 +14,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from lib.activelearning.registry import all_strategies
+from lib.activelearning.strategy import all_strategies
 from lib.datastores.client import open_store
 from lib.datastores.dicomweb import DicomWebStore
 from lib.datastores.local import open_folder

@@ -59,7 +59,7 @@ def test_every_second_choice_is_of_the_rarest_label() -> None:
     done = labelled(5, "liver")
     choices = Hybrid().rank(pool, done, np.random.default_rng(0))
     assert choices[0].id == "cyst"
-    assert "for the label cyst, which 0 others have" in choices[0].why
+    assert "for label cyst, found in 0 images so far" in choices[0].why
     # With an even number of labels it is the turn of all; with very many the noise is gone.
     assert first(pool, labelled(4000, "liver"), 100)["cyst"] == 0
 

@@ -82,11 +82,11 @@ def test_what_was_passed_over_is_free_for_others_and_remembered_for_a_while(
     book: LeaseBook, clock: Clock
 ) -> None:
     assert take(book, ANN) == "x"
-    book.pass_over(ANN)
+    book.skip(ANN)
     assert take(book, ANN) == "y"
     assert take(book, BOB) == "x"
     for annotator in (ANN, BOB):
-        book.pass_over(annotator)
+        book.skip(annotator)
     clock.now += 30 * 60 + 1
     assert take(book, ANN) == "x"
 
@@ -96,20 +96,20 @@ def test_who_passed_over_all_that_is_free_may_have_it_again_and_others_remember_
 ) -> None:
     for annotator in (ANN, BOB):
         assert take(book, annotator) == "x"
-        book.pass_over(annotator)
+        book.skip(annotator)
     assert take(book, ANN, ["x"]) == "x"
-    book.pass_over(ANN)
+    book.skip(ANN)
     assert take(book, BOB) == "y"
 
 
 def test_one_image_is_passed_over_and_the_others_stay(book: LeaseBook) -> None:
     assert [take(book, WEB) for _ in range(2)] == ["x", "y"]
-    book.pass_over(WEB, "y")
+    book.skip(WEB, "y")
     # While they hold anything else they are not given it again.
     assert [take(book, WEB) for _ in range(3)] == ["z", "x", "z"]
     assert take(book, BOB) == "y"
     # What somebody else holds stays theirs.
-    book.pass_over(WEB, "y")
+    book.skip(WEB, "y")
     assert take(book, ANN) is None
 
 
@@ -124,7 +124,7 @@ def test_without_minutes_nobody_is_kept_from_anything(clock: Clock) -> None:
     book = LeaseBook(0, clock)
     assert [take(book, who) for who in (ANN, BOB)] == ["x", "x"]
     # What cannot be had is not given again at once.
-    book.pass_over(ANN, "x")
+    book.skip(ANN, "x")
     assert [take(book, who) for who in (ANN, BOB)] == ["y", "x"]
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from monailabel.datastore.local import LocalDatastore
 from lib.activelearning.baselines import First, Random
 from lib.activelearning.candidate import Candidate, Choice
 from lib.activelearning.leases import Annotator, LeaseBook
-from lib.activelearning.strategy import ANNOTATOR, NextImage
+from lib.activelearning.strategy import ANNOTATOR, NextImage, all_strategies
 from lib.activelearning.uncertainty import Uncertainty
 from lib.errors import ImageNotFoundError
 from lib.scoring.store import ScoreStore
+from lib.settings import STRATEGIES
 from tests.unit.activelearning.conftest import Clock, image_score, make_datastore
 
 ANN, BOB = {"client_id": "ann"}, {"client_id": "bob"}
@@ -49,14 +50,14 @@ def test_the_answer_says_why(datastore: LocalDatastore, scores: ScoreStore, leas
             "score": 0.9,
             "rank": 0,
             "strategy": "uncertainty",
-            "why": "uncertainty 0.90, place 1 of 3 by it",
+            "why": "uncertainty 0.90, rank 1 of 3",
             "slice": 11,
         },
     }
     again = strategy(ANN, datastore)
     assert again is not None
     assert again["id"] == "b"
-    assert again["choice"]["why"] == "yours already, and without a final label"
+    assert again["choice"]["why"] == "already assigned to you and without a final label"
     assert (again["choice"]["score"], again["choice"]["slice"]) == (0.9, 11)
 
 
@@ -128,10 +129,10 @@ def test_labelled_and_leased_ones_are_what_a_choice_is_made_beside(
 ) -> None:
     seen: list[tuple[set[str], set[str]]] = []
 
-    class Spy:
+    class Spy(First):
         def rank(self, candidates: Any, labelled: Any, rng: np.random.Generator) -> list[Choice]:
             seen.append(({c.id for c in candidates}, {c.id for c in labelled}))
-            return First().rank(candidates, labelled, rng)
+            return super().rank(candidates, labelled, rng)
 
     strategy = NextImage("first", Spy(), "", scores, leases)
     label("b")
@@ -143,11 +144,11 @@ def test_labelled_and_leased_ones_are_what_a_choice_is_made_beside(
 def test_a_case_that_is_labelled_while_the_order_is_made_is_not_given(
     datastore: LocalDatastore, scores: ScoreStore, leases: LeaseBook, label: Callable[..., None]
 ) -> None:
-    class Slow:
+    class Slow(First):
         def rank(
-            self, candidates: list[Candidate], labelled: list[Candidate], rng: np.random.Generator
+            self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
         ) -> list[Choice]:
-            order = First().rank(candidates, labelled, rng)
+            order = super().rank(candidates, labelled, rng)
             if order[0].id == "a":
                 label("a")
             return order
@@ -169,13 +170,13 @@ def test_qupath_asks_for_the_next_patch_of_the_picture_that_is_open(
     assert answer is not None
     assert answer["id"] == "b"
     assert answer["bbox"] == [0, 0, 64, 32]
-    assert answer["choice"]["why"] == "the one that was asked for"
+    assert answer["choice"]["why"] == "requested by name"
     assert [given(first, who, datastore) for who in (ANN, BOB)] == ["a", "c"]
     assert given(first, {**ANN, "skip": True}, datastore) == "a"
-    leases.pass_over(Annotator("client bob", True))
+    leases.skip(Annotator("client bob", True))
     # With an empty name it is the next picture.
     assert given(first, {**body, "image": ""}, datastore) == "c"
-    with pytest.raises(ImageNotFoundError, match="there is no image 'nowhere'"):
+    with pytest.raises(ImageNotFoundError, match="Unknown image 'nowhere'"):
         first({**body, "image": "nowhere"}, datastore)
 
 
@@ -231,3 +232,28 @@ def test_two_threads_that_skip_never_hold_the_same_case_at_one_time(
 def test_viewers_are_told_of_the_option() -> None:
     strategy = NextImage("first", First(), "by name", ScoreStore(Path("nowhere")), LeaseBook(30))
     assert strategy.info() == {"description": "by name", "config": {"skip": False}}
+
+
+def test_every_name_of_the_setting_is_there_and_random_is_what_the_setting_says(
+    datastore: LocalDatastore, scores: ScoreStore
+) -> None:
+    for default in STRATEGIES:
+        assert tuple(all_strategies(default, 30, scores)) == STRATEGIES
+        for name in STRATEGIES:
+            answer = all_strategies(default, 30, scores)[name]({}, datastore)
+            assert answer is not None
+            assert answer["choice"]["strategy"] == (default if name == "random" else name)
+    described = all_strategies("hybrid", 30, scores)["random"].info()["description"]
+    assert described.endswith("(--conf strategy hybrid)")
+    assert all_strategies("random", 30, scores)["random"].info()["description"] == "Any image, by chance"
+
+
+def test_a_case_that_one_strategy_gave_no_other_gives(datastore: LocalDatastore, scores: ScoreStore) -> None:
+    for name, score in zip("abc", (0.1, 0.5, 0.9), strict=True):
+        scores.put(name, image_score(score))
+    strategies = all_strategies("random", 30, scores)
+    answers = [
+        strategies[name]({"client_id": name}, datastore)
+        for name in ("uncertainty", "last", "first", "random")
+    ]
+    assert [answer and answer["id"] for answer in answers] == ["c", "b", "a", None]

@@ -11,7 +11,7 @@ def test_the_least_sure_comes_first_and_ties_go_by_name(rng: np.random.Generator
     choices = Uncertainty().rank(pool, [], rng)
     assert [c.id for c in choices] == ["high", "a", "b", "low", "zero"]
     assert [c.rank for c in choices] == [0, 1, 2, 3, 4]
-    assert choices[0].why == "uncertainty 0.90, place 1 of 5 by it"
+    assert choices[0].why == "uncertainty 0.90, rank 1 of 5"
 
 
 def test_those_without_a_score_are_never_starved_and_starve_nobody() -> None:

@@ -1,1 +1,1 @@
-"""MONAI Label's strategies and their route: what a client gets that asks for the next image."""
+"""Active learning: which image an annotator should label next, and why."""

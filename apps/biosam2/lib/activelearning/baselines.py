@@ -1,4 +1,4 @@
-"""Orders that ask nothing of the images: by chance, and by id."""
+"""Orders that use no image content: random and by id."""
 
 from __future__ import annotations
 
@@ -6,38 +6,45 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lib.activelearning.candidate import Candidate, Choice
-from lib.activelearning.ordering import by_id, choices, shuffled
+from lib.activelearning.candidate import Candidate, Placed, Selector, shuffled
 
 
-class Random:
-    """All candidates in an order of chance: the control that every other strategy has to beat."""
+class Random(Selector):
+    """Uniformly random order: the baseline that every other strategy has to beat."""
 
-    def rank(
+    name = "random"
+    description = "Any image, by chance"
+
+    def order(
         self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Choice]:
-        """All candidates; each order is as likely as any other."""
-        why = f"drawn by chance from {len(candidates)}"
-        return choices("random", [(one, why) for one in shuffled(by_id(candidates), rng)])
+    ) -> list[Placed]:
+        """All candidates; every order is equally likely."""
+        why = f"drawn at random from {len(candidates)} images"
+        return [(candidate, why) for candidate in shuffled(candidates, rng)]
 
 
-class First:
-    """By id, from the first: what people expect who number their cases."""
+class First(Selector):
+    """Ascending order of ids, for numbered studies."""
 
-    def rank(
+    name = "first"
+    description = "The first image by name"
+
+    def order(
         self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Choice]:
-        """All candidates by id; nothing is drawn."""
-        why = f"by name, from the first of {len(candidates)}"
-        return choices("first", [(one, why) for one in by_id(candidates)])
+    ) -> list[Placed]:
+        """All candidates; nothing is drawn."""
+        return [(candidate, f"first by name of {len(candidates)} images") for candidate in candidates]
 
 
-class Last:
-    """By id, from the last."""
+class Last(Selector):
+    """Descending order of ids."""
 
-    def rank(
+    name = "last"
+    description = "The last image by name"
+
+    def order(
         self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Choice]:
-        """All candidates by id, backwards; nothing is drawn."""
-        why = f"by name, from the last of {len(candidates)}"
-        return choices("last", [(one, why) for one in reversed(by_id(candidates))])
+    ) -> list[Placed]:
+        """All candidates; nothing is drawn."""
+        why = f"last by name of {len(candidates)} images"
+        return [(candidate, why) for candidate in reversed(candidates)]

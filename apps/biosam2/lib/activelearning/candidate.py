@@ -1,10 +1,11 @@
-"""What a selector is given, and what it answers."""
+"""Candidates, the choices made among them, and the base class of all selectors."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One image that a person could label next, or has labelled.
+    """One image of the datastore, labelled or not.
 
     Attributes:
-        id: the image's id.
-        score: how unsure the model is about it, from 0 (sure) to 1 (unsure); None: not scored yet.
-        embedding: ``(C,)`` float32, mean-pooled and L2-normalised; None: not scored yet.
-        labels: classes that the model found in it, for the spread over labels; empty: none known.
-        slice_index: the slice to open it at; None: no slice is worth more than another.
+        id: Image id.
+        score: Model uncertainty, 0 (sure) to 1 (unsure); None if the image is not scored yet.
+        embedding: ``(C,)`` float32, mean-pooled and L2-normalised; None if the image is not scored yet.
+        labels: Classes drawn by a person or, without a label, found by the model.
+        slice_index: Suggested slice to open; None if all slices are equal.
     """
 
     id: str
@@ -29,17 +30,21 @@ class Candidate:
     slice_index: int | None = None
 
 
+# A candidate and the reason for its place in an order.
+Placed = tuple[Candidate, str]
+
+
 @dataclass(frozen=True)
 class Choice:
     """One place in an order of candidates.
 
     Attributes:
-        id: the image's id.
-        rank: its place, from 0, the next one to label.
-        score: the candidate's own score, None where it has none.
-        strategy: the name of the selector that put it there.
-        why: the reason, for a person to read.
-        slice_index: the slice to open it at, or None.
+        id: Image id.
+        rank: Place in the order, 0 for the image to label next.
+        score: Score of the candidate, None if it has none.
+        strategy: Name of the selector.
+        why: Reason for this place, as text for annotators.
+        slice_index: Suggested slice to open, or None.
     """
 
     id: str
@@ -50,17 +55,60 @@ class Choice:
     slice_index: int | None
 
 
-class Selector(Protocol):
-    """Orders candidates."""
+class Selector(ABC):
+    """Orders candidates for labelling.
+
+    Attributes:
+        name: Name of the strategy in requests and settings.
+        description: One line for viewers.
+    """
+
+    name: ClassVar[str]
+    description: ClassVar[str]
 
     def rank(
         self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
     ) -> list[Choice]:
-        """All candidates, the best first.
+        """Ranks all candidates, best first. Their order in the argument has no influence.
 
         Args:
-            candidates: images without a label that nobody works on.
-            labelled: images that have a label, or that somebody works on now.
-            rng: the only source of chance: the same state and candidates give the same order.
+            candidates: Images without a final label that nobody works on.
+            labelled: Images with a final label, and images that somebody works on.
+            rng: Only source of randomness: equal states and candidates give equal orders.
         """
-        ...
+        by_id = sorted(candidates, key=lambda candidate: candidate.id)
+        return [
+            Choice(candidate.id, rank, candidate.score, self.name, why, candidate.slice_index)
+            for rank, (candidate, why) in enumerate(self.order(by_id, labelled, rng))
+        ]
+
+    @abstractmethod
+    def order(
+        self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
+    ) -> list[Placed]:
+        """All candidates with the reason for their place, best first; arguments of ``rank``, sorted by id."""
+
+
+def shuffled(candidates: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+    """The candidates in random order."""
+    return [candidates[place] for place in rng.permutation(len(candidates))]
+
+
+def with_unknown(
+    known: Sequence[Placed], unknown: Sequence[Candidate], why: str, rng: np.random.Generator
+) -> list[Placed]:
+    """Inserts candidates without a score or embedding at random places of an order.
+
+    Of ``n`` candidates an unknown one comes first with probability ``1 / n``, as if drawn at random: known
+    images neither starve it nor are displaced by it. If nothing is known, the whole order is random.
+
+    Args:
+        known: Ordered candidates with their reasons.
+        unknown: Candidates to insert.
+        why: Reason stated for the inserted candidates.
+        rng: Draws the places and the order of the unknown candidates.
+    """
+    total = len(known) + len(unknown)
+    drawn = set(rng.choice(total, len(unknown), replace=False).tolist())
+    ordered, random = iter(known), iter(shuffled(unknown, rng))
+    return [(next(random), why) if place in drawn else next(ordered) for place in range(total)]

@@ -1,4 +1,4 @@
-"""Diversity: the image that is least like all that are labelled."""
+"""Diversity sampling: the image least similar to all labelled ones."""
 
 from __future__ import annotations
 
@@ -7,61 +7,56 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.activelearning.candidate import Candidate, Choice
-from lib.activelearning.ordering import Placed, by_id, choices, with_unknown
+from lib.activelearning.candidate import Candidate, Placed, Selector, with_unknown
 
 Embeddings = NDArray[np.floating]
 
-# Places that are chosen one after the other, each with those before it in mind. Who asks gets the first that
-# is free, and the order is made anew for the next one; each place costs a look at all images. The others
-# follow by their distance to what was chosen.
+# Places chosen greedily, each at the cost of one pass over all images; the rest follows by distance. One
+# request uses the first free place, and the order is computed again for the next request.
 MOST_PLACES = 32
-# Products of points and centres that are in memory at once: 32 MiB of float64, whatever the datastore's size.
+# Products of points and centres computed at once: 32 MiB of float64 for any datastore.
 PRODUCTS = 1 << 22
 
-_UNKNOWN = "not looked at yet, so at a random place"
+_UNKNOWN = "no embedding yet, placed at random"
 
 
-class Diversity:
-    """k-centre greedy on the embeddings (Gonzalez 1985; for active learning Sener and Savarese 2018).
+class Diversity(Selector):
+    """k-centre greedy on image embeddings (Gonzalez 1985; for active learning Sener and Savarese 2018).
 
-    The next image is the one whose nearest labelled image is the farthest away. While nothing is labelled, it
-    is the most typical one: the nearest to the mean of all embeddings. It needs no label to begin with, which
-    is why it is for the cold start; what the model is unsure of, it does not know.
+    The next image is the one whose nearest labelled image is farthest away. Without any label it is the most
+    typical one: the nearest to the mean of all embeddings. It needs no labels and suits the cold start; it
+    ignores what the model is unsure about.
     """
 
-    def rank(
+    name = "diversity"
+    description = "The image least like those that are labelled"
+
+    def order(
         self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Choice]:
-        """All candidates; chance only places those without an embedding."""
-        return choices("diversity", diverse_order(candidates, labelled, rng))
-
-
-def diverse_order(
-    candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-) -> list[Placed]:
-    """The order of ``Diversity``, each candidate with its reason."""
-    ordered = by_id(candidates)
-    seen = [one for one in ordered if one.embedding is not None]
-    unseen = [one for one in ordered if one.embedding is None]
-    known = [(seen[place], _why(distance)) for place, distance in k_centre(_stack(seen), _stack(labelled))]
-    return with_unknown(known, unseen, _UNKNOWN, rng)
+    ) -> list[Placed]:
+        """All candidates; only those without an embedding are placed at random."""
+        seen = [candidate for candidate in candidates if candidate.embedding is not None]
+        unseen = [candidate for candidate in candidates if candidate.embedding is None]
+        order = k_centre(_stack(seen), _stack(labelled))
+        return with_unknown(
+            [(seen[place], _why(distance)) for place, distance in order], unseen, _UNKNOWN, rng
+        )
 
 
 def k_centre(points: Embeddings, centres: Embeddings) -> list[tuple[int, float | None]]:
-    """An order of points in which each is as far as possible from those before it and from the centres.
+    """Orders points so that each is as far as possible from all earlier ones and from the centres.
 
     Args:
-        points: ``(N, C)``.
-        centres: ``(M, C)`` that are there already; M may be 0.
+        points: ``(N, C)`` embeddings.
+        centres: ``(M, C)`` existing centres; M may be 0.
 
     Returns:
-        The index of each point and its Euclidean distance to the nearest one before it; None for a point that
-        has none. Of equal distances the smaller index comes first.
+        Index of each point and its Euclidean distance to the nearest earlier point or centre; None for a
+        first point without any. Ties go to the smaller index.
     """
     if not len(points):
         return []
-    points = points.astype(np.float64)  # once: distances of float32 are in float64 too
+    points = points.astype(np.float64)  # once: float32 distances would be computed in float64 as well
     nearest = _nearest(points, centres.astype(np.float64))
     order: list[tuple[int, float | None]] = []
     left = np.ones(len(points), dtype=bool)
@@ -79,11 +74,11 @@ def k_centre(points: Embeddings, centres: Embeddings) -> list[tuple[int, float |
 
 
 def _nearest(points: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``(N,)``: how far each point is from the centre nearest to it; infinite where there is no centre.
+    """``(N,)`` distance of each point to its nearest centre; infinite without any centre.
 
-    Which one that is follows from ``|p - c|^2 = |p|^2 + |c|^2 - 2 p.c``, by one matrix product: 5000 images
-    are a fraction of a second so, and several one centre at a time. How far it is follows from the two
-    themselves: the difference of large numbers is not exact, and equal points would not be at 0.
+    ``|p - c|^2 = |p|^2 + |c|^2 - 2 p.c`` finds the nearest centre by one matrix product: 5000 images take a
+    fraction of a second instead of several. The distance itself is computed from the two vectors, since a
+    difference of large numbers would not be exactly 0 for equal ones.
     """
     if not len(centres):
         return np.full(len(points), np.inf)
@@ -97,18 +92,18 @@ def _nearest(points: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArr
 
 
 def _distances(points: Embeddings, centres: Embeddings) -> NDArray[np.float64]:
-    """``(N,)``: from each point to its centre, ``(N, C)``, or to one that is for all, ``(C,)``."""
+    """``(N,)`` distances of each point to its own centre ``(N, C)`` or to a common one ``(C,)``."""
     found: NDArray[np.float64] = np.linalg.norm(points - centres, axis=1)
     return found
 
 
 def _stack(candidates: Sequence[Candidate]) -> Embeddings:
-    """``(N, C)`` of those that have one."""
-    found = [one.embedding for one in candidates if one.embedding is not None]
+    """``(N, C)`` embeddings of the candidates that have one."""
+    found = [candidate.embedding for candidate in candidates if candidate.embedding is not None]
     return np.stack(found).astype(np.float32) if found else np.zeros((0, 1), np.float32)
 
 
 def _why(distance: float | None) -> str:
     if distance is None:
-        return "the most typical image, to begin with"
-    return f"the least like those that are labelled or in work: distance {distance:.2f} of at most 2"
+        return "the most typical image, as a first one"
+    return f"least similar to labelled images and images in work: distance {distance:.2f} of at most 2"

@@ -1,4 +1,4 @@
-"""Who works on which image: several annotators at once never get the same one."""
+"""Leases of images: annotators who work at the same time never get the same image."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 _MINUTE_S = 60.0
-# For so long an annotator is not given what they passed over, unless nothing else is free.
-PASSED_OVER_S = 30 * _MINUTE_S
+# Time for which a skipped image is not offered to the same annotator, unless nothing else is free.
+SKIPPED_S = 30 * _MINUTE_S
 
 
 @dataclass(frozen=True)
 class Annotator:
-    """Who asks.
+    """Client that asks for an image.
 
     Attributes:
-        name: equal for requests of one annotator.
-        is_named: whether they signed in, or entered a name in their viewer (Slicer). Who did neither is told
-            from others by address and browser, and may be several people at once.
+        name: Equal for all requests of one annotator.
+        is_named: Whether the annotator signed in or entered a name in the viewer (Slicer). Unnamed ones are
+            told apart by address and browser, and may be several people.
     """
 
     name: str
@@ -32,43 +32,43 @@ class _Lease:
     ends: float
 
 
-# Orders free images, the best first, in view of those that somebody holds.
+# Orders free images, best first, given the images that are leased.
 Rank = Callable[[Sequence[str], Sequence[str]], Iterable[str]]
 
 
 class LeaseBook:
-    """The images that annotators hold, and those that they passed over. Any thread may use it.
+    """Leased and skipped images. Thread-safe.
 
-    A lease ends when its time is over and when its holder passes the image over, and counts for nothing while
-    the image is no candidate: its final label was saved. It lives in the server's process alone; a restart
-    ends all.
+    A lease ends by time or when its holder skips the image, and has no effect once the image has a final
+    label. Leases live in the server's process; a restart ends all of them.
 
     Args:
-        minutes: that a lease lasts; with 0 nobody is kept from anything.
-        clock: seconds that never go back.
+        minutes: Duration of a lease; 0 disables leases.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic):
         self._seconds = minutes * _MINUTE_S
         self._clock = clock
-        # Guards both books; every public method holds it from beginning to end, and none calls another.
+        # Guards both dictionaries; every public method holds it throughout, and none calls another.
         self._lock = threading.Lock()
-        self._leases: dict[str, _Lease] = {}  # by image, the oldest first
-        self._passed: dict[tuple[str, str], float] = {}  # (annotator, image) to the end of the remembrance
+        self._leases: dict[str, _Lease] = {}  # by image, oldest first
+        self._skipped: dict[tuple[str, str], float] = {}  # (annotator, image) -> expiry time of the skip
 
     def take(self, annotator: Annotator, images: Sequence[str], rank: Rank) -> str | None:
-        """Leases the best image that nobody holds, of those that the annotator has not passed over.
+        """Leases the best free image that the annotator has not skipped.
 
-        Who has a name and holds an image gets that one again; who has none, what they have held the longest,
-        once nothing else is free. Who holds nothing and passed over all that is free may have it again.
+        A named annotator with a lease gets the same image again. An unnamed one gets the image that they have
+        held longest once nothing else is free. An annotator without a lease who skipped all free images is
+        offered them again.
 
         Args:
-            annotator: who asks.
-            images: all candidates.
-            rank: orders the free ones. It is asked once at most, and nobody else is served meanwhile.
+            annotator: Client that asks.
+            images: All candidates.
+            rank: Orders the free images; called at most once, while other annotators wait.
 
         Returns:
-            The image, or None where others hold all.
+            Image id; None if other annotators hold all images.
         """
         with self._lock:
             self._expire()
@@ -78,16 +78,16 @@ class LeaseBook:
                 return self._lease(own[-1], annotator.name)
             free = [image for image in images if image not in self._leases]
             held = [image for image in images if image in self._leases]
-            wanted = [image for image in free if (annotator.name, image) not in self._passed]
+            wanted = [image for image in free if (annotator.name, image) not in self._skipped]
             if not wanted and not own:
-                self._passed = {key: end for key, end in self._passed.items() if key[0] != annotator.name}
+                self._skipped = {key: end for key, end in self._skipped.items() if key[0] != annotator.name}
                 wanted = free
             ranked = rank(wanted, held) if wanted else ()
             best = next(iter(ranked), own[0] if own else None)
             return None if best is None else self._lease(best, annotator.name)
 
     def open(self, annotator: Annotator, image: str) -> bool:
-        """Leases one image that was opened by hand; False where somebody else holds it, who keeps it."""
+        """Leases an image opened by name; False if another annotator holds it, whose lease stays."""
         with self._lock:
             self._expire()
             lease = self._leases.get(image)
@@ -96,25 +96,25 @@ class LeaseBook:
             self._lease(image, annotator.name)
             return True
 
-    def pass_over(self, annotator: Annotator, image: str | None = None) -> None:
-        """Gives back one image, or all that the annotator holds, and remembers that they do not want it."""
+    def skip(self, annotator: Annotator, image: str | None = None) -> None:
+        """Ends the annotator's lease of one image, or all their leases, and remembers the skip."""
         with self._lock:
             self._expire()
             own = self._of(annotator.name)
-            for passed in own if image is None else [image]:
-                self._passed[annotator.name, passed] = self._clock() + PASSED_OVER_S
-                if passed in own:
-                    del self._leases[passed]
+            for skipped in own if image is None else [image]:
+                self._skipped[annotator.name, skipped] = self._clock() + SKIPPED_S
+                if skipped in own:
+                    del self._leases[skipped]
 
     def next_end_s(self, images: Iterable[str]) -> float | None:
-        """Seconds until the first lease of these images ends by itself; None where there is none."""
+        """Seconds until the first lease of these images expires; None without any lease."""
         with self._lock:
             self._expire()
             ends = [self._leases[image].ends for image in images if image in self._leases]
             return min(ends) - self._clock() if ends else None
 
     def _lease(self, image: str, holder: str) -> str:
-        self._leases.pop(image, None)  # so that the dictionary is in the order of age
+        self._leases.pop(image, None)  # keeps the dictionary ordered by age
         self._leases[image] = _Lease(holder, self._clock() + self._seconds)
         return image
 
@@ -124,4 +124,4 @@ class LeaseBook:
     def _expire(self) -> None:
         now = self._clock()
         self._leases = {image: lease for image, lease in self._leases.items() if lease.ends > now}
-        self._passed = {key: end for key, end in self._passed.items() if end > now}
+        self._skipped = {key: end for key, end in self._skipped.items() if end > now}

@@ -1,4 +1,4 @@
-"""The datastore's images as candidates: what has a label, what has none, and what is known of each."""
+"""The datastore's images as candidates: labelled or not, with scores and classes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lib.scoring.store import ImageScore, ScoreStore
 
 @dataclass(frozen=True)
 class Pool:
-    """The images of a datastore at one moment.
+    """Images of a datastore at one moment.
 
     Attributes:
-        unlabelled: ids of those without a final label.
-        labelled: ids of those with one.
+        unlabelled: Ids of images without a final label.
+        labelled: Ids of images with a final label.
     """
 
     unlabelled: tuple[str, ...]
@@ -28,7 +28,7 @@ class Pool:
 
 
 def read_pool(datastore: Datastore) -> Pool:
-    """Who has a final label and who has none."""
+    """Divides the images by whether they have a final label."""
     images = datastore.list_images()
     unlabelled = set(datastore.get_unlabeled_images())
     unlabelled = {name for name in unlabelled if not was_labelled_here(datastore, name)}
@@ -39,26 +39,26 @@ def read_pool(datastore: Datastore) -> Pool:
 
 
 def was_labelled_here(datastore: Datastore, name: str) -> bool:
-    """Whether this server has a final label of an image.
+    """Whether this server holds a final label of an image.
 
-    MONAI Label asks a DICOMweb server for its segmentations every two hours only; what was saved through this
-    server is in the local part of the datastore at once. Other datastores would ask over the network.
+    MONAI Label refreshes the segmentations of a DICOMweb store every two hours only; a label saved through
+    this server is in the local part at once. Other datastores are not asked: each question would be a request
+    over the network.
     """
     local = isinstance(datastore, LocalDatastore)
     return local and bool(datastore.get_label_by_image_id(name, DefaultLabelTag.FINAL))
 
 
 def read_candidates(images: Iterable[str], datastore: Datastore, scores: ScoreStore) -> dict[str, Candidate]:
-    """What is known of images, by id.
+    """Candidates by image id.
 
-    A score of weights that are no longer in service counts until there is a new one: it is better than none.
-    Embeddings of different weights cannot be compared: those of the weights that most images were scored
-    with count, and the others are unknown until they are made again.
+    A score of weights no longer in service is used until there is a new one. Embeddings of different weights
+    are not comparable: only those of the weights that scored the most images are used.
 
     Args:
-        images: ids.
-        datastore: whose label infos name the classes of labelled images.
-        scores: of the images.
+        images: Image ids.
+        datastore: Source of the classes of labelled images.
+        scores: Source of uncertainty, embedding, and classes found by the model.
     """
     found = {name: scores.get(name) for name in images}
     weights = Counter(score.weights for score in found.values() if score is not None)
@@ -80,7 +80,7 @@ def _candidate(name: str, datastore: Datastore, score: ImageScore | None, common
 
 
 def _drawn_classes(name: str, datastore: Datastore) -> tuple[str, ...]:
-    """The classes that a person drew, as far as the client named them."""
+    """Classes of the final label, as far as the client named them."""
     if not was_labelled_here(datastore, name):
         return ()
     info = datastore.get_label_info(name, DefaultLabelTag.FINAL) or {}

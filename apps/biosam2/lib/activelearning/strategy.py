@@ -1,55 +1,82 @@
-"""A strategy of MONAI Label: the next image for one annotator, and why."""
+"""MONAI Label's strategies: the next image for one annotator, and why."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from lib.activelearning.baselines import Random
 from lib.activelearning.candidate import Choice, Selector
 from lib.activelearning.leases import Annotator, LeaseBook
 from lib.activelearning.patches import next_patch
 from lib.activelearning.pool import Pool, read_candidates, read_pool, was_labelled_here
+from lib.activelearning.registry import SELECTORS
 from lib.errors import ImageNotFoundError
 from lib.labels.annotators import UNNAMED_CLIENT
 from lib.scoring.store import ScoreStore
 
 logger = logging.getLogger(__name__)
 
-# Key of the answer under which the choice stands; the route spreads it over the answer.
+# Key of the answer that holds the choice; the route merges it into the answer.
 CHOICE = "choice"
-# Key of the request under which the route puts who asks, for clients that send no name.
+# Key of the request for the annotator's address and browser, added by the route.
 ANNOTATOR = "annotator"
 
-_OWN = "yours already, and without a final label"
-_LAST = "yours already, and nothing else is free"
-_NAMED = "the one that was asked for"
+_OWN = "already assigned to you and without a final label"
+_LAST = "already assigned to you; no other image is free"
+_NAMED = "requested by name"
+
+
+def all_strategies(
+    default: str,
+    lease_minutes: float,
+    scores: ScoreStore,
+    rng: Callable[[], np.random.Generator] = np.random.default_rng,
+) -> dict[str, Strategy]:
+    """Every strategy by name; all share one lease book.
+
+    Args:
+        default: Strategy used for ``random``: OHIF cannot ask for another one, so the server decides.
+        lease_minutes: Time for which an image is reserved for the annotator who got it.
+        scores: Scores of the images.
+        rng: Creates the random generator of one request.
+    """
+    leases = LeaseBook(lease_minutes)
+    strategies: dict[str, Strategy] = {}
+    for asked in SELECTORS:
+        name = default if asked == Random.name else asked
+        selector = SELECTORS[name]
+        description = selector.description + ("" if name == asked else f" (--conf strategy {name})")
+        strategies[asked] = NextImage(name, selector(), description, scores, leases, rng)
+    return strategies
 
 
 class NextImage(Strategy):
-    """Answers "next sample": the best image that nobody else works on.
+    """Answers "next sample" with the best image that nobody else works on.
 
-    *Who gets what.* An annotator with a name (who signed in, or entered one in Slicer) gets the image that
-    they hold again until its final label is saved or the lease ends: so a viewer that was closed loses
-    nothing. With ``skip: true`` they pass it over and get the next one. An annotator without a name (OHIF,
-    QuPath, a fresh Slicer) gets another image each time, since their button says *next*, and holds them all
-    until their leases end. When everything is held, they get that again which they themselves have held the
-    longest. Nobody ever gets what somebody else holds: where nothing is left, the answer is that of an empty
-    pool, and the log says why. An image that cannot be had counts as passed over.
+    *Assignment.* A named annotator (signed in, or named in Slicer) gets the same image until its final
+    label is saved or the lease expires, so that nothing is lost when a viewer is closed; ``skip: true``
+    moves on to the next one. An unnamed annotator (OHIF, QuPath, a fresh Slicer) gets another image at
+    each request, since the button says *next*, and holds all of them until their leases expire; when no
+    image is free they get the one they have held longest. Images of other annotators are never given out:
+    without a free image the answer is that of an empty pool, and the log has the reason. An image that
+    cannot be opened counts as skipped.
 
-    *A named image* (QuPath asks for the next patch of the picture that is open) is given as it was named.
+    *Named image.* QuPath asks for the next patch of the open picture; the request names the image.
 
     Args:
-        name: of the selector, for the answer.
-        selector: orders the images.
-        description: for viewers.
-        scores: of the images.
-        leases: of all strategies together.
-        rng: a source of chance for one request.
+        name: Name of the selector, for the answer.
+        selector: Orders the images.
+        description: One line for viewers.
+        scores: Scores of the images.
+        leases: Lease book shared by all strategies.
+        rng: Creates the random generator of one request.
     """
 
     def __init__(
@@ -69,40 +96,40 @@ class NextImage(Strategy):
         self._rng = rng
 
     def info(self) -> dict[str, Any]:
-        """What ``/info/`` shows; viewers let people change the options."""
+        """Description and options for ``/info/``; viewers let people change the options."""
         return {"description": self.description, "config": {"skip": False}}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """The next image.
+        """Chooses the next image.
 
         Args:
-            request: ``client_id``, ``skip``, and of QuPath ``image``, ``patch_size`` and ``image_size``.
-            datastore: of the app.
+            request: ``client_id``, ``skip``; from QuPath also ``image``, ``patch_size`` and ``image_size``.
+            datastore: The app's datastore.
 
         Returns:
-            The id and, under ``choice``, score, rank, strategy, reason and slice; None where there is none.
+            Image id and, under ``choice``, score, rank, strategy, reason and slice; None if no image is left.
 
         Raises:
-            ImageNotFoundError: the image that the request names is not there.
-            PromptError: a size that the request names is none.
-            BusyError: the image has to be downloaded, and the store does not send it.
+            ImageNotFoundError: The requested image is not in the datastore.
+            PromptError: A size in the request is invalid.
+            BusyError: The image has to be downloaded and the store does not send it.
         """
-        annotator, pool = _who_asks(request), read_pool(datastore)
+        annotator, pool = _annotator_of(request), read_pool(datastore)
         if request.get("image"):
             answer = self._named(annotator, request, pool, datastore)
         else:
             if request.get("skip"):
-                self._leases.pass_over(annotator)
+                self._leases.skip(annotator)
             choice = self._choose(annotator, pool, datastore)
             if choice is None:
                 self._log_nothing_left(pool)
                 return None
             answer = _answer(choice)
         try:
-            # MONAI Label does so next: here it is known who would hold what they cannot open.
+            # MONAI Label opens it next, but could not end the lease of an image that fails to open.
             datastore.get_image_uri(answer["id"])
         except Exception:
-            self._leases.pass_over(annotator, answer["id"])
+            self._leases.skip(annotator, answer["id"])
             raise
         return answer
 
@@ -113,7 +140,7 @@ class NextImage(Strategy):
             known = read_candidates((*free, *held, *pool.labelled), datastore, self._scores)
             beside = [known[name] for name in (*pool.labelled, *held)]
             for choice in self._selector.rank([known[name] for name in free], beside, self._rng()):
-                # Its label may have been saved while the order was made.
+                # Its label may have been saved during ranking.
                 if not was_labelled_here(datastore, choice.id):
                     ranked[choice.id] = choice
                     yield choice.id
@@ -121,9 +148,9 @@ class NextImage(Strategy):
         taken = self._leases.take(annotator, pool.unlabelled, rank)
         if taken is None:
             return None
-        return ranked.get(taken) or self._again(taken, _OWN if annotator.is_named else _LAST, datastore)
+        return ranked.get(taken) or self._unranked(taken, _OWN if annotator.is_named else _LAST, datastore)
 
-    def _again(self, image: str, why: str, datastore: Datastore) -> Choice:
+    def _unranked(self, image: str, why: str, datastore: Datastore) -> Choice:
         candidate = read_candidates([image], datastore, self._scores)[image]
         return Choice(image, 0, candidate.score, self._name, why, candidate.slice_index)
 
@@ -132,17 +159,15 @@ class NextImage(Strategy):
     ) -> dict[str, Any]:
         image = str(request["image"])
         if image not in (*pool.unlabelled, *pool.labelled):
-            raise ImageNotFoundError(
-                f"there is no image {image!r} in the datastore; /datastore/ lists the ids"
-            )
+            raise ImageNotFoundError(f"Unknown image {image!r}; /datastore/ lists the ids")
         patch = next_patch(request, self._rng())
         if image in pool.unlabelled and not self._leases.open(annotator, image):
-            logger.warning("%s is open in two viewers: it was asked for by its name", image)
-        return {**_answer(self._again(image, _NAMED, datastore)), **({"bbox": patch} if patch else {})}
+            logger.warning("Image %s is open in two viewers: it was requested by name", image)
+        return {**_answer(self._unranked(image, _NAMED, datastore)), **({"bbox": patch} if patch else {})}
 
     def _log_nothing_left(self, pool: Pool) -> None:
         if not pool.unlabelled:
-            logger.info("No next image: all %d have a final label", len(pool.labelled))
+            logger.info("No next image: all %d images have a final label", len(pool.labelled))
             return
         logger.warning(
             "No next image: all %d without a final label are with annotators; a lease ends in %.0f minutes",
@@ -151,8 +176,8 @@ class NextImage(Strategy):
         )
 
 
-def _who_asks(request: Mapping[str, Any]) -> Annotator:
-    """Who asks: by ``client_id`` where it is somebody's own, else by what the route knows of them."""
+def _annotator_of(request: Mapping[str, Any]) -> Annotator:
+    """Identified by ``client_id`` unless it is a viewer's default, else by address and browser."""
     client = request.get("client_id")
     if client and client != UNNAMED_CLIENT:
         return Annotator(f"client {client}", is_named=True)
@@ -160,13 +185,6 @@ def _who_asks(request: Mapping[str, Any]) -> Annotator:
 
 
 def _answer(choice: Choice) -> dict[str, Any]:
-    return {
-        "id": choice.id,
-        CHOICE: {
-            "score": choice.score,
-            "rank": choice.rank,
-            "strategy": choice.strategy,
-            "why": choice.why,
-            "slice": choice.slice_index,
-        },
-    }
+    told = asdict(choice)
+    image, slice_index = told.pop("id"), told.pop("slice_index")
+    return {"id": image, CHOICE: {**told, "slice": slice_index}}

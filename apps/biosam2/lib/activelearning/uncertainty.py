@@ -1,4 +1,4 @@
-"""Uncertainty: the image that the model is least sure about."""
+"""Uncertainty sampling: the image that the model is least sure about."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lib.activelearning.candidate import Candidate, Choice
-from lib.activelearning.ordering import by_id, choices, with_unknown
+from lib.activelearning.candidate import Candidate, Placed, Selector, with_unknown
 
-UNSCORED = "not scored yet, so at a random place"
+UNSCORED = "not scored yet, placed at random"
 
 
-class Uncertainty:
-    """By score, the least sure first.
+class Uncertainty(Selector):
+    """Descending order of scores.
 
-    It is greedy: images that are alike have like scores, and come one after the other.
+    Greedy: similar images have similar scores and follow each other.
     """
 
-    def rank(
+    name = "uncertainty"
+    description = "The image that the model is least sure about"
+
+    def order(
         self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Choice]:
-        """All candidates; chance only places those without a score."""
-        scored = [one for one in by_id(candidates) if one.score is not None]
-        unscored = [one for one in by_id(candidates) if one.score is None]
-        scored.sort(key=lambda one: -(one.score or 0.0))
-        count = len(scored)
+    ) -> list[Placed]:
+        """All candidates; only those without a score are placed at random."""
+        scored = [candidate for candidate in candidates if candidate.score is not None]
+        unscored = [candidate for candidate in candidates if candidate.score is None]
+        scored.sort(key=lambda candidate: -(candidate.score or 0.0))
         known = [
-            (one, f"uncertainty {one.score:.2f}, place {place} of {count} by it")
-            for place, one in enumerate(scored, 1)
+            (candidate, f"uncertainty {candidate.score:.2f}, rank {place} of {len(scored)}")
+            for place, candidate in enumerate(scored, 1)
         ]
-        return choices("uncertainty", with_unknown(known, unscored, UNSCORED, rng))
+        return with_unknown(known, unscored, UNSCORED, rng)

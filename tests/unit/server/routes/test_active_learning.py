@@ -11,7 +11,7 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints import activelearning
 from monailabel.endpoints.user import auth
 
-from lib.activelearning.registry import all_strategies
+from lib.activelearning.strategy import all_strategies
 from lib.errors import BusyError
 from lib.scoring.store import ScoreStore
 from lib.server.routes.active_learning import install

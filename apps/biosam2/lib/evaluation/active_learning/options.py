@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lib.activelearning.selectors import SELECTORS
+from lib.activelearning.registry import SELECTORS
 from lib.engine.download import MODEL_DIR
 from lib.engine.registry import BUNDLED
 from lib.errors import EvaluationError

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lib.activelearning.candidate import Candidate
-from lib.activelearning.selectors import SELECTORS
+from lib.activelearning.registry import SELECTORS
 from lib.engine.predictor import Predictor
 from lib.evaluation.active_learning.learner import Pupil, measure, score
 from lib.evaluation.active_learning.options import CurveOptions, parse_curve_options
