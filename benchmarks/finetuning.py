@@ -27,10 +27,10 @@ from benchmarks.accuracy import APP, ROOT, find_data
 from benchmarks.client import Viewer
 from benchmarks.items import Item, read_items
 from benchmarks.machine import machine
-from benchmarks.overlap import dice
 from benchmarks.publish import write_report
 from benchmarks.server import copy_bundled, running_server
 from benchmarks.tables import markdown_table, number
+from lib.metrics.overlap import dice
 from lib.prompts.simulation import jittered_box, random_clicks
 
 TRAINER = "biosam2"

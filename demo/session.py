@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.client import VIEWER_OPTIONS, Viewer
-from benchmarks.overlap import dice
 from demo.targets import Target
+from lib.metrics.overlap import dice
 from lib.prompts.simulation import correction_click
 
 CLICKS = 3

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.baselines import Click, filled_box, grabcut, random_walk
-from benchmarks.overlap import dice
+from lib.metrics.overlap import dice
 
 
 @pytest.fixture

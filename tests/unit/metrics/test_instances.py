@@ -74,11 +74,11 @@ def test_values_and_types_are_only_names():
     assert instance_f1(predicted, true) == 1.0
 
 
-@pytest.mark.parametrize("iou", [0.3, 0.5, 0.8])
 @pytest.mark.parametrize(("seed", "shape"), [(0, (60, 70)), (1, (60, 70)), (2, (24, 26, 22))])
-def test_as_the_challenge_has_it(seed, shape, iou):
+def test_as_the_challenge_has_it(seed, shape):
     predicted, true = random_cells(seed, shape)
-    assert instance_f1(predicted, true, iou) == pytest.approx(f1_of_the_challenge(predicted, true, iou))
+    for iou in (0.3, 0.5, 0.8):
+        assert instance_f1(predicted, true, iou) == pytest.approx(f1_of_the_challenge(predicted, true, iou))
 
 
 def test_the_more_overlap_is_asked_for_the_fewer_cells_are_found():
@@ -103,9 +103,9 @@ def test_thousands_of_cells_need_no_matrix_of_all_pairs():
 
 def test_what_is_not_a_pair_of_label_maps_is_refused():
     labels = np.ones((3, 4), int)
-    with pytest.raises(ValueError, match="labels of float64 do not name objects"):
+    with pytest.raises(ValueError, match="Instance maps must be integer, not float64"):
         instance_f1(labels, labels * 1.0)
     with pytest.raises(ValueError, match=r"\(3, 4\) and \(4, 3\) cannot be compared"):
         instance_f1(labels, labels.T)
-    with pytest.raises(ValueError, match="intersection over union of 0"):
+    with pytest.raises(ValueError, match="Invalid intersection over union 0"):
         instance_f1(labels, labels, 0)

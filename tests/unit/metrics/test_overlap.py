@@ -21,8 +21,9 @@ def test_by_hand():
     assert jaccard(first, second) == pytest.approx(8 / 24)
 
 
-@pytest.mark.parametrize("shape", [(40, 50), (20, 24, 16)])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("seed", "shape"), [(0, (40, 50)), (1, (40, 50)), (2, (20, 24, 16)), (3, (20, 24, 16))]
+)
 def test_as_scipy_and_monai_have_it(seed, shape):
     first, second = pair(seed, shape)
     assert 0.3 < dice(first, second) < 1
@@ -33,15 +34,19 @@ def test_as_scipy_and_monai_have_it(seed, shape):
 
 
 @pytest.mark.parametrize("measure", [dice, jaccard])
-@pytest.mark.parametrize("shape", [(7,), (5, 6), (3, 4, 5), (2, 3, 4, 5)])
-def test_empty_masks_and_equal_ones(measure, shape):
-    empty, full = np.zeros(shape, bool), np.ones(shape, bool)
-    assert measure(empty, empty) == 1.0
-    assert measure(empty, full) == measure(full, empty) == 0.0
-    assert measure(full, full) == 1.0
+def test_empty_masks_and_equal_ones(measure):
+    for shape in [(7,), (5, 6), (3, 4, 5), (2, 3, 4, 5)]:
+        empty, full = np.zeros(shape, bool), np.ones(shape, bool)
+        assert measure(empty, empty) == 1.0
+        assert measure(empty, full) == measure(full, empty) == 0.0
+        assert measure(full, full) == 1.0
 
 
 @pytest.mark.parametrize("measure", [dice, jaccard])
-def test_a_mask_on_another_grid_is_refused(measure):
-    with pytest.raises(ValueError, match="cannot be compared"):
+def test_what_cannot_be_compared_is_refused(measure):
+    with pytest.raises(ValueError, match=r"\(4, 4\) and \(4, 1\) cannot be compared: resample to one grid"):
         measure(np.zeros((4, 4), bool), np.zeros((4, 1), bool))
+    mask = np.zeros((3, 4), bool)
+    for masks in ((mask, mask.astype(np.uint8)), (mask.astype(np.uint8), mask)):
+        with pytest.raises(ValueError, match="Masks must be bool, not uint8: compare, for example, mask > 0"):
+            measure(*masks)

@@ -1,1 +1,1 @@
-"""How well a mask agrees with the truth: overlap, surface, boundary, instances."""
+"""Agreement of masks with ground truth: overlap, surface distances, boundaries, instances."""

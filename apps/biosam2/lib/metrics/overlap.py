@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lib.metrics.masks import Mask, check_pair
+Mask = NDArray[np.bool_]
+
+
+def check_pair(first: Mask, second: Mask) -> None:
+    """Rejects two masks that cannot be compared.
+
+    Raises:
+        ValueError: a mask is not bool, or the shapes differ.
+    """
+    for mask in (first, second):
+        if mask.dtype != np.bool_:
+            raise ValueError(f"Masks must be bool, not {mask.dtype}: compare, for example, mask > 0")
+    if first.shape != second.shape:
+        raise ValueError(
+            f"Masks with shapes {first.shape} and {second.shape} cannot be compared: resample to one grid"
+        )
 
 
 def dice(first: Mask, second: Mask) -> float:
     """2 |A and B| / (|A| + |B|), Dice 1945.
 
     Args:
-        first: bool, of any shape.
-        second: bool, of the same shape.
+        first: bool, any shape.
+        second: bool, same shape.
 
     Returns:
-        0 to 1. Two empty masks agree: 1; an empty one and another: 0. (MONAI's DiceMetric has NaN for
-        an empty truth unless ``ignore_empty=False``, which is the rule here.)
+        0 to 1. Two empty masks: 1; one empty mask: 0. (MONAI's DiceMetric returns NaN for an empty ground
+        truth unless ``ignore_empty=False``, which equals the rule here.)
 
     Raises:
-        ValueError: one is not bool, or their shapes differ.
+        ValueError: a mask is not bool, or the shapes differ.
     """
     check_pair(first, second)
     total = np.count_nonzero(first) + np.count_nonzero(second)
@@ -27,17 +43,17 @@ def dice(first: Mask, second: Mask) -> float:
 
 
 def jaccard(first: Mask, second: Mask) -> float:
-    """|A and B| / |A or B|, also called intersection over union, and J by DAVIS.
+    """|A and B| / |A or B|, also called intersection over union, or J in DAVIS.
 
     Args:
-        first: bool, of any shape.
-        second: bool, of the same shape.
+        first: bool, any shape.
+        second: bool, same shape.
 
     Returns:
-        0 to 1. Two empty masks agree: 1; an empty one and another: 0.
+        0 to 1. Two empty masks: 1; one empty mask: 0.
 
     Raises:
-        ValueError: one is not bool, or their shapes differ.
+        ValueError: a mask is not bool, or the shapes differ.
     """
     check_pair(first, second)
     union = np.count_nonzero(first | second)

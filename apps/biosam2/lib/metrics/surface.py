@@ -1,102 +1,86 @@
-"""How far the surfaces of two masks lie apart: normalized surface Dice and the 95% Hausdorff distance.
+"""Surface distances between two masks: normalized surface Dice (NSD) and the 95% Hausdorff distance (HD95).
 
-Both follow Nikolov et al. 2018 (arXiv 1809.04430) and DeepMind's surface-distance: a surface is made of
-elements at the corners between voxels, each counted by its area. MONAI takes the object's outermost voxels
-instead, each counted once: in ``compute_hausdorff_distance`` always, in ``compute_surface_dice`` unless
-``use_subvoxels`` is set, which gives the definition here.
+Computed by DeepMind's ``surface-distance`` (Nikolov et al. 2018, arXiv 1809.04430): a surface consists of
+elements at the corners between voxels, each weighted by its area. MONAI uses the object's outermost voxels
+instead, each counted once: always in ``compute_hausdorff_distance``, and in ``compute_surface_dice`` unless
+``use_subvoxels`` is set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import surface_distance
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
-from lib.metrics.elements import Elements, surface_elements
-from lib.metrics.masks import Mask, check_pair
+from lib.metrics.overlap import Mask, check_pair
 
-# Of the tolerance and of a voxel. Spacings often have 7 digits: three voxels of 0.7 mm must be within 2.1 mm.
+# Relative to the tolerance and to a voxel. Spacings often have 7 digits: three voxels of 0.7 mm must be
+# within 2.1 mm.
 _ROUNDING = 1e-6
-_ROBUST_SHARE = 0.95
+_ROBUST_PERCENT = 95
 
 
 def normalized_surface_dice(
     first: Mask, second: Mask, spacing: Sequence[float], tolerance_mm: float
 ) -> float:
-    """The share of both surfaces that lies within a tolerance of the other, section 4.3 of Nikolov et al.
+    """Share of both surfaces within a tolerance of the other surface (Nikolov et al. 2018, section 4.3).
 
     Args:
         first: 2-D or 3-D bool.
-        second: bool, of the same shape.
+        second: bool, same shape.
         spacing: mm per axis, in the masks' axis order.
-        tolerance_mm: 0 or more.
+        tolerance_mm: Distance in mm, 0 or more.
 
     Returns:
-        0 to 1. Two empty masks agree: 1 (DeepMind: NaN); an empty one and another: 0.
+        0 to 1. Two empty masks: 1 (DeepMind: NaN); one empty mask: 0.
 
     Raises:
         ValueError: a mask is not bool or not 2-D or 3-D, the shapes differ, or the spacing or the tolerance
-            is not possible.
+            is invalid.
     """
-    check_pair(first, second)
     if not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
-        raise ValueError(f"a tolerance of {tolerance_mm} mm is not possible: give 0 or more")
-    ours, theirs = surface_elements(first, spacing), surface_elements(second, spacing)
-    total = float(ours.areas.sum() + theirs.areas.sum())
-    if not total:
+        raise ValueError(f"Invalid tolerance {tolerance_mm} mm: use 0 or more")
+    distances = _surface_distances(first, second, spacing)
+    if not (first.any() or second.any()):
         return 1.0
-    near = 0.0
     limit = tolerance_mm + _ROUNDING * (tolerance_mm + min(spacing))
-    for here, there in ((ours, theirs), (theirs, ours)):
-        near += float(here.areas[np.isfinite(_distances(here, there, spacing, limit))].sum())
-    return near / total
+    return float(surface_distance.compute_surface_dice_at_tolerance(distances, limit))
 
 
 def hausdorff95(first: Mask, second: Mask, spacing: Sequence[float]) -> float:
-    """The distance in mm within which 95% of each surface, by area, lie of the other.
-
-    The larger of the two directions, as ``compute_robust_hausdorff(..., 95)`` of DeepMind.
+    """Distance in mm that covers 95% of each surface's area, the larger of the two directions.
 
     Args:
         first: 2-D or 3-D bool.
-        second: bool, of the same shape.
+        second: bool, same shape.
         spacing: mm per axis, in the masks' axis order.
 
     Returns:
-        mm. Two empty masks: 0; an empty one and another: infinity.
+        mm. Two empty masks: 0; one empty mask: infinity.
 
     Raises:
-        ValueError: a mask is not bool or not 2-D or 3-D, the shapes differ, or the spacing is not possible.
+        ValueError: a mask is not bool or not 2-D or 3-D, the shapes differ, or the spacing is invalid.
     """
+    distances = _surface_distances(first, second, spacing)
+    if not (first.any() or second.any()):
+        return 0.0
+    return float(surface_distance.compute_robust_hausdorff(distances, _ROBUST_PERCENT))
+
+
+def _surface_distances(
+    first: Mask, second: Mask, spacing: Sequence[float]
+) -> Mapping[str, NDArray[np.float64]]:
+    """Distances and areas of the surface elements of both masks."""
     check_pair(first, second)
-    ours, theirs = surface_elements(first, spacing), surface_elements(second, spacing)
-    if not (len(ours.areas) and len(theirs.areas)):
-        return 0.0 if len(ours.areas) == len(theirs.areas) else float("inf")
-    return max(
-        _percentile(_distances(here, there, spacing), here.areas)
-        for here, there in ((ours, theirs), (theirs, ours))
+    if first.ndim not in (2, 3):
+        raise ValueError(f"Masks with {first.ndim} axes have no surface distance: use 2-D or 3-D masks")
+    if len(spacing) != first.ndim or not all(np.isfinite(step) and step > 0 for step in spacing):
+        raise ValueError(
+            f"Invalid spacing {tuple(spacing)}: use a positive number for each of {first.ndim} axes"
+        )
+    found: Mapping[str, NDArray[np.float64]] = surface_distance.compute_surface_distances(
+        first, second, tuple(spacing)
     )
-
-
-def _distances(
-    here: Elements, there: Elements, spacing: Sequence[float], limit: float = float("inf")
-) -> NDArray[np.float64]:
-    """From each element here to the nearest there, in mm; infinity for what is not nearer than the limit."""
-    found = np.full(len(here.corners), np.inf)
-    if not (len(here.corners) and len(there.corners)):
-        return found
-    scale = np.asarray(spacing, np.float64)
-    # On organs in 512x512x300 voxels, tight nodes make the search up to 8 times slower where the surfaces are
-    # far apart, and two distance transforms of the box around them take twice as long as this.
-    tree = KDTree(there.corners * scale, compact_nodes=False, balanced_tree=False)
-    found[:] = tree.query(here.corners * scale, distance_upper_bound=limit)[0]
     return found
-
-
-def _percentile(distances: NDArray[np.float64], areas: NDArray[np.float64]) -> float:
-    order = np.argsort(distances)
-    share = np.cumsum(areas[order]) / areas.sum()
-    reached = min(int(np.searchsorted(share, _ROBUST_SHARE)), len(order) - 1)
-    return float(distances[order[reached]])
