@@ -40,6 +40,10 @@ class BusyError(BioSam2Error):
     """The server has no room for the request now; it can be sent again later."""
 
 
+class Cancelled(BioSam2Error):
+    """The result is not needed any more: the client is gone, or somebody stopped the run."""
+
+
 class LabelError(BioSam2Error):
     """A label file cannot be used with its image."""
 

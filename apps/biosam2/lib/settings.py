@@ -1,14 +1,14 @@
-"""The app's options (``--conf name value``): name, type, default, range, in one place."""
+"""The app's options (``--conf name value``): name, type, default, range and description."""
 
 from __future__ import annotations
 
 import difflib
 import logging
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lib.errors import SettingsError
 
@@ -19,193 +19,141 @@ IMAGE_SIZE_STEP = 32
 IMAGE_SIZE_RANGE = (64, 2048)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-STRATEGIES = ("random", "first", "last", "diversity", "uncertainty", "hybrid")
-_TRUE = ("true", "1", "yes", "on")
-_FALSE = ("false", "0", "no", "off")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+StrategyName = Literal["random", "first", "last", "diversity", "uncertainty", "hybrid"]
+STRATEGIES: tuple[str, ...] = get_args(StrategyName)
 
 
-def _model(text: str) -> str | None:
-    return text or None
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
-def _model_dir(text: str) -> Path | None:
-    return Path(text).expanduser() if text else None
+def _none_if_empty(value: Any) -> Any:
+    return value or None
 
 
-def _image_size(text: str) -> int | None:
-    if not text:
-        return None
-    size = int(text)
-    low, high = IMAGE_SIZE_RANGE
-    if size % IMAGE_SIZE_STEP or not low <= size <= high:
-        raise ValueError
-    return size
+def _names(value: Any) -> Any:
+    """Text with commas as a tuple of distinct, non-empty names."""
+    if not isinstance(value, str):
+        return value
+    return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
 
 
-def _precision(text: str) -> str:
-    if text.lower() not in _PRECISIONS:
-        raise ValueError
-    return text.lower()
+def _expand_home(path: Path | None) -> Path | None:
+    return path.expanduser() if path else None
 
 
-def _device(text: str) -> str:
-    if not _DEVICE.fullmatch(text.lower()):
-        raise ValueError
-    return text.lower()
+_Text = Annotated[str | None, BeforeValidator(_none_if_empty)]
+_Path = Annotated[
+    Path | None, AfterValidator(lambda path: path and path.expanduser()), BeforeValidator(_none_if_empty)
+]
+_Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+_Side = Annotated[
+    int | None,
+    Field(multiple_of=IMAGE_SIZE_STEP, ge=IMAGE_SIZE_RANGE[0], le=IMAGE_SIZE_RANGE[1]),
+    BeforeValidator(_none_if_empty),
+]
+_Count = Annotated[int, Field(ge=0)]
+_Positive = Annotated[int, Field(ge=1)]
 
 
-def _strategy(text: str) -> str:
-    if text.lower() not in STRATEGIES:
-        raise ValueError
-    return text.lower()
+def _option(default: Any, allowed: str, description: str, **constraints: Any) -> Any:
+    """A field whose error message says what is allowed, in words."""
+    extra = {"range": allowed}
+    return Field(default=default, description=description, json_schema_extra=extra, **constraints)
 
 
-def _labels(text: str) -> tuple[str, ...]:
-    names = [name.strip() for name in text.split(",")]
-    return tuple(dict.fromkeys(name for name in names if name))
+class Settings(BaseModel):
+    """Every option of the app. ``range`` in a field's ``json_schema_extra`` says in words what is allowed."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-def _flag(text: str) -> bool:
-    if text.lower() not in _TRUE + _FALSE:
-        raise ValueError
-    return text.lower() in _TRUE
-
-
-def _option(parse: Callable[[str], Any], allowed: str, description: str) -> dict[str, Any]:
-    return {"parse": parse, "range": allowed, "description": description}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Every option of the app. Each field's metadata has ``description`` and ``range`` (in words)."""
-
-    model: str | None = field(
-        default=None, metadata=_option(_model, "a registry name or a path", "the weights to serve")
+    model: _Text = _option(None, "a registry name or a path", "weights to serve")
+    model_dir: _Path = _option(
+        None, "a folder", "folder of downloaded and fine-tuned weights; the app's model/ by default"
     )
-    model_dir: Path | None = field(
-        default=None,
-        metadata=_option(
-            _model_dir, "a folder", "where downloaded and fine-tuned weights lie; the app's model/ by default"
-        ),
+    rollback: _Text = _option(
+        None, "a published version, or base", "version to go back to when the server starts"
     )
-    rollback: str | None = field(
-        default=None,
-        metadata=_option(
-            _model, "a published version, or base", "the version to go back to when the server starts"
-        ),
+    image_size: _Side = _option(
+        None,
+        f"a multiple of {IMAGE_SIZE_STEP} from {IMAGE_SIZE_RANGE[0]} to {IMAGE_SIZE_RANGE[1]}",
+        "side of the network's input in pixels; by default what suits the weights and the device",
     )
-    image_size: int | None = field(
-        default=None,
-        metadata=_option(
-            _image_size,
-            f"a multiple of {IMAGE_SIZE_STEP} from {IMAGE_SIZE_RANGE[0]} to {IMAGE_SIZE_RANGE[1]}",
-            "side of the network's input in pixels; by default what suits the weights and the device",
-        ),
+    precision: Annotated[Precision, BeforeValidator(_lower)] = _option(
+        "auto", "one of " + ", ".join(get_args(Precision)), "number format of the network"
     )
-    precision: Precision = field(
-        default="auto",
-        metadata=_option(_precision, "one of " + ", ".join(_PRECISIONS), "number format of the network"),
+    device: Annotated[str, BeforeValidator(_lower)] = _option(
+        "auto", "auto, cpu, cuda or cuda:N", "device of the network", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
     )
-    device: str = field(
-        default="auto", metadata=_option(_device, "auto, cpu, cuda or cuda:N", "where the network runs")
-    )
-    labels: tuple[str, ...] = field(
-        default=(), metadata=_option(_labels, "names with commas between", "labels that viewers offer")
-    )
-    embedding_cache_mb: int = field(
-        default=1024, metadata=_option(_count, "0 or more", "memory for image embeddings in MiB, 0 for none")
-    )
-    image_cache_mb: int = field(
-        default=2048, metadata=_option(_count, "0 or more", "memory for opened images in MiB, 0 for none")
-    )
-    max_voxels: int = field(
-        default=512 * 512 * 1024,
-        metadata=_option(_positive, "1 or more", "largest image that is opened, in voxels"),
-    )
-    largest_component: bool = field(
-        default=False, metadata=_option(_flag, "true or false", "keep an object's largest component only")
-    )
-    fill_holes: bool = field(
-        default=False, metadata=_option(_flag, "true or false", "fill the holes of an object")
-    )
-    threads: int = field(
-        default=0,
-        metadata=_option(_count, "0 or more", "CPU threads of the network, 0 for torch's own choice"),
-    )
-    propagate_limit: int = field(
-        default=0,
-        metadata=_option(
-            _count, "0 or more", "slices that a propagation goes to either side, 0 for no limit"
-        ),
+    labels: _Names = _option((), "names separated by commas", "labels that viewers offer")
+    embedding_cache_mb: _Count = _option(1024, "0 or more", "memory for image embeddings in MiB, 0 for none")
+    image_cache_mb: _Count = _option(2048, "0 or more", "memory for opened images in MiB, 0 for none")
+    max_voxels: _Positive = _option(512 * 512 * 1024, "1 or more", "largest image that is opened, in voxels")
+    largest_component: bool = _option(False, "true or false", "keep an object's largest component only")
+    fill_holes: bool = _option(False, "true or false", "fill the holes of an object")
+    threads: _Count = _option(0, "0 or more", "CPU threads of the network, 0 for torch's own choice")
+    propagate_limit: _Count = _option(
+        0, "0 or more", "slices that a propagation goes to either side, 0 for no limit"
     )
 
-    strategy: str = field(
-        default="random",
-        metadata=_option(
-            _strategy,
-            "one of " + ", ".join(STRATEGIES),
-            "how the next sample is chosen where a client says random",
-        ),
+    strategy: Annotated[StrategyName, BeforeValidator(_lower)] = _option(
+        "random",
+        "one of " + ", ".join(STRATEGIES),
+        "strategy that clients get for random, the name that OHIF always sends",
     )
-    lease_minutes: int = field(
-        default=30,
-        metadata=_option(_count, "0 or more", "minutes for which an image is kept for who was given it"),
+    lease_minutes: _Count = _option(30, "0 or more", "minutes for which an image is kept for one annotator")
+    auto_train: _Count = _option(
+        0, "0 or more", "new labels after which a training starts by itself, 0 for never"
     )
-    auto_train: int = field(
-        default=0,
-        metadata=_option(
-            _count, "0 or more", "new labels after which a training starts by itself, 0 for never"
-        ),
+
+    allowed_origins: _Names = _option(
+        (),
+        "origins such as https://viewer.example.org, separated by commas",
+        "web pages of other origins that may use the server",
+    )
+    allowed_hosts: _Names = _option(
+        (),
+        "host names separated by commas",
+        "names of the server besides IP addresses, localhost and the machine's own name",
+    )
+    api_keys: _Path = _option(
+        None, "a file made by make api-key", "keys that clients must send; access control is off without it"
+    )
+    max_upload_mb: _Positive = _option(4096, "1 or more", "largest request body in MiB")
+    heavy_queue: _Count = _option(
+        16, "0 or more", "volume and slide requests that may wait before the server answers 503"
     )
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str]) -> Settings:
         """Reads the options of ``--conf``.
 
-        Options of other names (MONAI Label has some of its own) are left alone, with a warning in the log.
+        Unknown options (MONAI Label has some of its own) are ignored with a warning in the log.
 
         Args:
-            conf: option name to text, as MONAI Label hands it to the app.
+            conf: Option names and their text, as MONAI Label passes them to the app.
 
         Raises:
-            SettingsError: naming every option whose value is not allowed, the value, and what is.
+            SettingsError: Options with values that are not allowed, with the value and the range of each.
         """
-        known = {option.name: option for option in fields(cls)}
-        values: dict[str, Any] = {}
-        wrong: list[str] = []
-        for name, raw in conf.items():
+        known = {name: str(value).strip() for name, value in conf.items() if name in cls.model_fields}
+        for name in conf:
             if name not in known:
-                _warn_unknown(name, tuple(known))
-                continue
-            metadata = known[name].metadata
-            try:
-                values[name] = metadata["parse"](str(raw).strip())
-            except ValueError:
-                wrong.append(
-                    f"--conf {name} {raw!r}: must be {metadata['range']} ({metadata['description']})"
-                )
-        if wrong:
-            raise SettingsError("\n".join(wrong))
-        return cls(**values)
+                _warn_unknown(name, tuple(cls.model_fields))
+        try:
+            return cls.model_validate(known)
+        except ValidationError as error:
+            names = dict.fromkeys(str(item["loc"][0]) for item in error.errors())
+            raise SettingsError("\n".join(cls._refusal(name, conf[name]) for name in names)) from error
+
+    @classmethod
+    def _refusal(cls, name: str, value: Any) -> str:
+        field = cls.model_fields[name]
+        extra: Any = field.json_schema_extra
+        return f"--conf {name} {value!r}: must be {extra['range']} ({field.description})"
 
 
 def _warn_unknown(name: str, known: tuple[str, ...]) -> None:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    logger.warning("--conf %s is no option of this app and is ignored%s", name, hint)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    logger.warning("Unknown option --conf %s is ignored%s", name, hint)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from lib.scoring import base as method
@@ -23,7 +21,7 @@ def test_a_process_of_its_own_keeps_few_embeddings(engines, datastore, monkeypat
     seen = []
     monkeypatch.setattr(method, "is_own_process", lambda: own)
     monkeypatch.setattr(method, "give_way", lambda threads: None)
-    scoring = AnnotationStats(replace(SETTINGS, embedding_cache_mb=1024), engines)
+    scoring = AnnotationStats(SETTINGS.model_copy(update={"embedding_cache_mb": 1024}), engines)
     monkeypatch.setattr(scoring, "score", lambda options, datastore, given: seen.append(given))
     scoring({}, datastore)
     (given,) = seen

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from lib.engine.cancellation import raise_if_cancelled
 from lib.engine.fifo_lock import FairLock
 from lib.engine.registry import DeviceType
 from lib.errors import DeviceError
@@ -46,7 +47,12 @@ class Runtime:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Holds the device for one step, in inference mode and in the number format of this runtime."""
+        """Holds the device for one step, in inference mode and in the number format of this runtime.
+
+        Raises:
+            Cancelled: the work was cancelled before this step.
+        """
+        raise_if_cancelled()
         with (
             self._lock,
             torch.inference_mode(),

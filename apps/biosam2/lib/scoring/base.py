@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from monailabel.interfaces.datastore import Datastore
@@ -79,7 +78,8 @@ class Scoring(ScoringMethod, Generic[T]):
             if isinstance(datastore, SharedDatastore):
                 datastore.write_by(urgent)
             kept = min(_EMBEDDINGS_MB, self._settings.embedding_cache_mb)
-            engines = Engines(replace(self._settings, embedding_cache_mb=kept), engines.registry.folder)
+            settings = self._settings.model_copy(update={"embedding_cache_mb": kept})
+            engines = Engines(settings, engines.registry.folder)
         return self.score(options, datastore, engines)
 
     @abstractmethod
