@@ -65,7 +65,7 @@ def test_the_answer_has_what_the_strategy_and_what_monai_label_say(
         "score": None,
         "rank": 0,
         "strategy": "first",
-        "why": "by name, from the first of 3",
+        "why": "first by name of 3 images",
         "slice": None,
     }
     assert "choice" not in answer
