@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.trials import GRABCUT, OURS, Trial
-from lib.reports.colours import COLOURS as NAMED
+from lib.palette import MASK_COLOURS
 from lib.reports.overlay import outlined
 from lib.reports.sheet import Tile, contact_sheet
 
@@ -18,7 +18,7 @@ COLUMNS = 8
 _CONTEXT = 2.0
 _SMALLEST_CUT = 32  # pixels of the image
 
-COLOURS = {"truth": NAMED["truth"], OURS: NAMED["after"], GRABCUT: NAMED["before"]}
+COLOURS = {"truth": MASK_COLOURS["truth"], OURS: MASK_COLOURS["after"], GRABCUT: MASK_COLOURS["before"]}
 
 
 def draw_sheet(trials: Sequence[Trial]) -> Image.Image:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from demo.session import Answered, Click, Session
 from demo.targets import Target
+from lib.palette import BLACK, GREEN, MASK_COLOURS, ORANGE, VERMILLION, WHITE
 from lib.reports.overlay import edge
 
 PANEL = 232  # pixels, the longer side of each of a row's images
@@ -18,9 +19,8 @@ HEADER = 26
 FOOTER = 30
 TEXT = 14
 
-PAPER, INK = (255, 255, 255), (30, 30, 30)
-MASK, TRUTH = (0, 190, 170), (255, 255, 255)
-POSITIVE, NEGATIVE, BOX = (90, 220, 60), (235, 60, 60), (255, 200, 0)
+MASK, TRUTH = MASK_COLOURS["after"], MASK_COLOURS["truth"]
+POSITIVE, NEGATIVE, BOX = GREEN, VERMILLION, ORANGE
 OPACITY = 0.4
 
 TITLES = ("clicks", "mask", "box", "mask", "propagated below", "propagated above")
@@ -32,20 +32,20 @@ def draw(sessions: Sequence[Session]) -> Image.Image:
     """A row for each session: its clicks and mask, its box and mask, and two slices of the propagation."""
     width = len(TITLES) * (PANEL + GAP) + GAP
     height = HEADER + len(sessions) * (PANEL + TEXT + 2 * GAP) + FOOTER
-    sheet = Image.new("RGB", (width, height), PAPER)
+    sheet = Image.new("RGB", (width, height), WHITE)
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(TEXT)
     for column, title in enumerate(TITLES):
-        pen.text((GAP + column * (PANEL + GAP), GAP), title, INK, font)
+        pen.text((GAP + column * (PANEL + GAP), GAP), title, BLACK, font)
     top = HEADER
     for session in sessions:
         name = f"{session.target.case.name}, {session.target.label}"
-        pen.text((GAP, top), name, INK, font)
+        pen.text((GAP, top), name, BLACK, font)
         for column, (image, caption) in enumerate(_panels(session)):
             left = GAP + column * (PANEL + GAP)
             sheet.paste(image, (left, top + TEXT + GAP))
             if caption:
-                pen.text((left + PANEL, top), caption, INK, font, anchor="ra")
+                pen.text((left + PANEL, top), caption, BLACK, font, anchor="ra")
         top += PANEL + TEXT + 2 * GAP
     _legend(pen, font, top + GAP)
     return sheet
@@ -58,8 +58,8 @@ def _legend(pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.Free
         ("outline of the truth", TRUTH),
     )  # fmt: skip
     for text, colour in entries:
-        pen.rectangle((left, top + 2, left + TEXT - 2, top + TEXT), colour, INK)
-        pen.text((left + TEXT + GAP, top), text, INK, font)
+        pen.rectangle((left, top + 2, left + TEXT - 2, top + TEXT), colour, BLACK)
+        pen.text((left + TEXT + GAP, top), text, BLACK, font)
         left += TEXT + 4 * GAP + int(pen.textlength(text, font))
 
 
@@ -120,7 +120,7 @@ class View:
         for click in clicks:
             x, y = (click.x + 0.5) * scale, (click.y + 0.5) * scale
             colour = POSITIVE if click.positive else NEGATIVE
-            pen.ellipse((x - 5, y - 5, x + 5, y + 5), colour, PAPER)
+            pen.ellipse((x - 5, y - 5, x + 5, y + 5), colour, WHITE)
         return self._as_seen(image)
 
     def _frame(self, index: int) -> NDArray[np.uint8]:

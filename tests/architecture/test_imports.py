@@ -20,6 +20,7 @@ ORDER = (
     "errors",
     "files",
     "http",
+    "palette",
     "settings",
     "metrics",
     "transforms",

@@ -16,8 +16,8 @@ from lib.evaluation.pictures import (
     spread_figure,
 )
 from lib.evaluation.runner import Plan, evaluate
+from lib.palette import MASK_COLOURS, ORANGE
 from lib.prompts.types import FramePrompts
-from lib.reports.colours import COLOURS, ORANGE
 from tests.unit.evaluation.conftest import Perfect, entrant
 from tests.unit.evaluation.test_summary import row
 
@@ -97,5 +97,5 @@ def test_a_sheet_shows_truth_network_and_prompt(study, options, pipeline):
     assert sheet is not None
     # The legend has a square of each colour, and the outlines add to it.
     found = pixels(sheet)[40:]
-    for colour in (COLOURS["truth"], COLOURS["after"], ORANGE):
+    for colour in (MASK_COLOURS["truth"], MASK_COLOURS["after"], ORANGE):
         assert (found == colour).all(axis=-1).sum() > 20

@@ -15,8 +15,8 @@ from lib.evaluation.options import Options
 from lib.evaluation.protocol import Judgement
 from lib.evaluation.results import LOWER_IS_BETTER, TITLES, Row
 from lib.evaluation.runner import ALL_PIPELINES, Desk, Plan, open_case
+from lib.palette import MASK_COLOURS, ORANGE, Colour
 from lib.prompts.types import FramePrompts
-from lib.reports.colours import COLOURS, ORANGE, Colour
 from lib.reports.figures import box_plot, curves
 from lib.reports.overlay import edge, outlined, png_bytes
 from lib.reports.sheet import Tile, contact_sheet
@@ -25,7 +25,7 @@ TILE = 240  # pixels of a tile's side
 # The cut-out is this many times as large as the object, so that what lies around it shows.
 CONTEXT = 2.0
 SMALLEST_CUT = 32  # pixels of the frame
-LEGEND = (("truth", COLOURS["truth"]), ("network", COLOURS["after"]), ("prompt", ORANGE))
+LEGEND = (("truth", MASK_COLOURS["truth"]), ("network", MASK_COLOURS["after"]), ("prompt", ORANGE))
 
 Mask = NDArray[np.bool_]
 

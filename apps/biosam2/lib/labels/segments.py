@@ -12,6 +12,8 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from skimage.color import rgb2lab
 
+from lib.palette import CLASS_COLOURS
+
 # DICOM PS3.16: categories (CID 7150), and the context group in which the types of each stand.
 _ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 _TISSUE = Code("85756007", "SCT", "Tissue")
@@ -31,17 +33,6 @@ _ALSO = {
 }
 # Words of a name that no code has.
 _SIDES = {"left", "right"}
-# Colours of segments that nobody gave one, told apart by people who see no red or no green
-# (Okabe and Ito, Color Universal Design, 2008).
-_COLOURS = (
-    (213, 94, 0),
-    (0, 114, 178),
-    (0, 158, 115),
-    (240, 228, 66),
-    (204, 121, 167),
-    (86, 180, 233),
-    (230, 159, 0),
-)
 # Bounds of L*, a* and b* that 0 to 65535 stand for (PS3.3, C.10.7.1.1).
 _LAB_LOW, _LAB_HIGH = np.array([0.0, -128.0, -128.0]), np.array([100.0, 127.0, 127.0])
 # A segment's label is a long string: 64 characters, and a backslash would make two of it.
@@ -99,7 +90,7 @@ def describe_segments(
                 name.replace("\\", "/")[:_LONGEST_NAME],
                 category,
                 kind,
-                _colour(entry.get("color")) or _COLOURS[place % len(_COLOURS)],
+                _colour(entry.get("color")) or CLASS_COLOURS[place % len(CLASS_COLOURS)],
                 str(entry.get("description") or ""),
             )
         )

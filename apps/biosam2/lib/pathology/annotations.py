@@ -13,11 +13,10 @@ from xml.etree import ElementTree
 
 from shapely.geometry import LinearRing, Polygon
 
+from lib.palette import STAIN_COLOURS
+
 # A hundredth of a pixel: no screen shows more.
 DIGITS = 2
-# From Okabe and Ito 2008, "Color Universal Design": to be told apart with every kind of colour vision, and on
-# pink and violet stains. The first class has the first.
-COLOURS = ((0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (86, 180, 233), (230, 159, 0))
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,11 @@ class Annotations:
         """RGB levels of each class that occurs."""
         names = list(dict.fromkeys([*self.labels, *(item.label for item in self.objects)]))
         used = {item.label for item in self.objects}
-        return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names) if name in used}
+        return {
+            name: STAIN_COLOURS[index % len(STAIN_COLOURS)]
+            for index, name in enumerate(names)
+            if name in used
+        }
 
 
 def write_asap(found: Annotations) -> Path:

@@ -1,1 +1,1 @@
-"""What a person looks at afterwards: outlines on images, contact sheets, figures, a page."""
+"""Figures, overlays, contact sheets and HTML pages."""

@@ -1,6 +1,6 @@
-"""Figures as PNG.
+"""Figures as PNG files.
 
-Drawn with matplotlib's objects and never its pyplot, whose figures are global: threads draw side by side.
+Drawn with matplotlib's objects instead of pyplot, whose figures are global, so that threads can draw at once.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lib.reports.colours import INKS
+from lib.palette import LINE_COLOURS
 
 Ink = tuple[float, float, float]
 
 DPI = 110
 WIDTH_IN, CURVES_HEIGHT_IN = 7.2, 3.6
 _BOX_HEIGHT_IN, _BOX_MARGIN_IN = 0.42, 1.0
-# More points than these would be a smear over the box.
+# More points would hide the box.
 _SHOWN_POINTS = 60
 _STROKES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-# A marker at every point of a short curve; along a long one they would hide it.
+# Longest curve with a marker at every point; on longer ones markers hide the line.
 _MARKED_POINTS = 40
 
 
@@ -40,17 +40,17 @@ def curves(
     *,
     y_limits: tuple[float, float] | None = None,
 ) -> bytes:
-    """Draws values over steps, a line for each series.
+    """Draws one line per series.
 
     Args:
-        series: by name: pairs of x and y, in the order of x. Where y is NaN the line has a gap.
-        x_label: with its unit.
-        y_label: with its unit.
-        title: above the figure.
-        y_limits: lowest and highest y that shows; without it, as the values need.
+        series: Pairs of x and y by name, in the order of x. A NaN y leaves a gap in the line.
+        x_label: Label with unit.
+        y_label: Label with unit.
+        title: Text above the figure.
+        y_limits: Lowest and highest visible y; default: from the values.
 
     Returns:
-        A PNG file.
+        Content of a PNG file.
     """
     figure, axes = _figure(CURVES_HEIGHT_IN, title)
     lines = []
@@ -61,7 +61,7 @@ def curves(
             across,
             up,
             color=_ink(number),
-            linestyle=_STROKES[number // len(INKS) % len(_STROKES)],
+            linestyle=_STROKES[number // len(LINE_COLOURS) % len(_STROKES)],
             linewidth=1.6,
             marker=marker,
             markersize=4,
@@ -71,7 +71,7 @@ def curves(
     if y_limits is not None:
         axes.set_ylim(*y_limits)
     if len(series) > 1 or (lines and not title):
-        # Names come afterwards: a legend leaves out those that begin with an underscore.
+        # Names are set afterwards: matplotlib omits labels with a leading underscore.
         legend = axes.legend(lines, [str(number) for number in range(len(lines))], fontsize=9, frameon=False)
         _write(legend.get_texts(), series)
     return _png(figure)
@@ -84,19 +84,19 @@ def box_plot(
     *,
     limits: tuple[float, float] | None = None,
 ) -> bytes:
-    """Draws the spread of values, a lying box for each group, from the top in the order given.
+    """Draws one horizontal box per group, from top to bottom.
 
-    The box runs from the lower to the upper quartile with the median in it, the whiskers to the farthest
-    value within one and a half of its lengths. Up to 60 values show as points too.
+    A box spans the quartiles and marks the median; whiskers reach the farthest value within 1.5 box lengths.
+    Groups of up to 60 values also show every value as a point.
 
     Args:
-        groups: by name: values. Those that are not finite are left out, and the group's label says how many.
-        value_label: with its unit.
-        title: above the figure.
-        limits: lowest and highest value that shows; without it, as the values need.
+        groups: Values by group name. Values that are not finite are omitted and counted in the group's label.
+        value_label: Label with unit.
+        title: Text above the figure.
+        limits: Lowest and highest visible value; default: from the values.
 
     Returns:
-        A PNG file.
+        Content of a PNG file.
     """
     figure, axes = _figure(_BOX_MARGIN_IN + _BOX_HEIGHT_IN * max(len(groups), 1), title)
     places = range(len(groups), 0, -1)
@@ -115,7 +115,7 @@ def box_plot(
 
 
 def _draw_box(axes: Axes, place: float, values: Sequence[float], ink: Ink) -> None:
-    """Draws one box. Matplotlib's own reads every setting, its backend too, and so imports pyplot."""
+    """Draws one box. ``Axes.bxp`` is not used: it reads the backend setting and so imports pyplot."""
     (found,) = boxplot_stats(values)
     low, high = found["q1"], found["q3"]
     for start, end in ((found["whislo"], low), (high, found["whishi"])):
@@ -144,7 +144,7 @@ def _label(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def _write(texts: Sequence[Text], names: Mapping[str, Any]) -> None:
-    """Names as they are: a dollar sign in one begins no formula, half a surrogate pair is ``?``."""
+    """Sets texts literally: a dollar sign starts no formula, half a surrogate pair becomes ``?``."""
     for text, name in zip(texts, names, strict=True):
         text.set_parse_math(False)
         text.set_text(name.encode("utf-8", errors="replace").decode("utf-8"))
@@ -157,12 +157,12 @@ def _group_label(name: str, values: Sequence[float]) -> str:
 
 
 def _spread(place: float, count: int) -> list[float]:
-    """Heights around a box's middle, the same each time, so that equal values do not hide each other."""
+    """Deterministic heights around a box's middle, so that equal values do not hide each other."""
     return [place + 0.2 * ((number * 7 % 11) / 5 - 1) for number in range(count)]
 
 
 def _ink(number: int) -> Ink:
-    red, green, blue = INKS[number % len(INKS)]
+    red, green, blue = LINE_COLOURS[number % len(LINE_COLOURS)]
     return red / 255, green / 255, blue / 255
 
 

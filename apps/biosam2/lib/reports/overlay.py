@@ -1,4 +1,4 @@
-"""Masks drawn on a frame: a line along the edge and a faint fill."""
+"""Masks drawn on a frame: an outline and a faint fill."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import binary_erosion
 
-from lib.reports.colours import Colour, colour_of
+from lib.palette import Colour, colour_of
 
 Frame = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Masks = Mapping[str, Mask] | Mapping[Colour, Mask] | Mapping[str | Colour, Mask]
 
-FILL = 0.12  # opacity: the object is found at a glance, and what lies under it still shows
-# Where two lines run over each other they take turns, so many pixels each.
+FILL = 0.12  # opacity: the object stands out and the image below stays visible
+# Dash length in pixels for the colours of coinciding outlines.
 _DASH = 4
 
 
@@ -30,22 +31,21 @@ def outlined(
 ) -> Frame:
     """Draws masks on a copy of a frame.
 
-    Lines lie on the object's own outermost pixels. Where those of several masks coincide, their colours take
-    turns along the line, so that none hides another.
+    An outline consists of the object's outermost pixels. Coinciding outlines alternate their colours in
+    dashes, so that none hides another.
 
     Args:
         frame: uint8 ``(H, W, 3)``.
-        masks: by the name of their colour ("truth", "before" or "after") or by RGB levels: bool ``(H, W)``.
-        side: pixels of the result's longer side; without it the result has the frame's size. On a small frame
-            that is enlarged, lines are as thin as on a large one.
-        width: of a line, in pixels of the result.
-        fill: opacity inside, 0 to 1.
+        masks: bool ``(H, W)`` by colour name ("truth", "before" or "after") or RGB levels.
+        side: Longer side of the result in pixels; default: the frame's. Line widths do not scale with it.
+        width: Line width in pixels of the result.
+        fill: Opacity inside the mask, 0 to 1.
 
     Returns:
-        uint8 ``(H, W, 3)``, or in that proportion.
+        uint8 ``(H, W, 3)``, resized in proportion.
 
     Raises:
-        ValueError: a frame, mask, colour or number does not fit the description above.
+        ValueError: a frame, mask, colour or number is not as described above.
     """
     _check(frame, masks, side, width, fill)
     size = _scaled(frame.shape[:2], side)
@@ -59,29 +59,25 @@ def outlined(
 
 
 def edge(mask: Mask, width: int = 1) -> Mask:
-    """The object's outermost pixels: those beside a pixel that is not of the object, or at the image's edge.
+    """Outermost pixels of an object: beside a background pixel or at the image's edge.
 
     Args:
         mask: bool ``(H, W)``.
-        width: how many rows of pixels, counted from outside.
+        width: Thickness in pixels, counted from outside.
     """
-    inside = mask
-    for _ in range(width):
-        padded = np.pad(inside, 1)
-        beside = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
-        inside = np.logical_and.reduce([inside, *beside])
-    return mask & ~inside
+    outline: Mask = mask & ~binary_erosion(mask, iterations=width)
+    return outline
 
 
 def png_bytes(image: Frame) -> bytes:
-    """An image ``(H, W, 3)`` as the content of a PNG file."""
+    """Content of a PNG file for an image ``(H, W, 3)``."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def _draw_lines(pixels: NDArray[np.float64], colours: Sequence[NDArray], edges: Sequence[Mask]) -> None:
-    """Sets the pixels of every line to its colour, or to that of one of the lines by turns."""
+    """Draws every line in its colour; shared pixels alternate between the colours."""
     if not edges:
         return
     crossing = np.sum(edges, axis=0)
@@ -107,7 +103,7 @@ def _resized_frame(frame: Frame, size: tuple[int, int]) -> Frame:
 
 
 def _resized_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """The mask in another size, with a smooth edge where that of the pixels would have steps."""
+    """The mask in another size, with a smooth edge instead of enlarged pixel steps."""
     if size == mask.shape[1::-1]:
         return mask
     levels = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
@@ -116,14 +112,13 @@ def _resized_mask(mask: Mask, size: tuple[int, int]) -> Mask:
 
 def _check(frame: Frame, masks: Masks, side: int | None, width: int, fill: float) -> None:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-        raise ValueError(f"a frame of {frame.dtype} {frame.shape} cannot be drawn on: give uint8 (H, W, 3)")
+        raise ValueError(f"Frames must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
     for key, mask in masks.items():
         if mask.dtype != np.bool_ or mask.shape != frame.shape[:2]:
             raise ValueError(
-                f"the mask {key!r} of {mask.dtype} {mask.shape} does not lie on the frame: "
-                f"give bool {frame.shape[:2]}"
+                f"The mask {key!r} must be bool {frame.shape[:2]}, as the frame, not {mask.dtype} {mask.shape}"
             )
     if side is not None and side < 1:
-        raise ValueError(f"an image of {side} pixels cannot be drawn: give 1 or more")
+        raise ValueError(f"Invalid side {side}: use 1 pixel or more")
     if width < 1 or not 0 <= fill <= 1:
-        raise ValueError(f"a line of {width} pixels and a fill of {fill}: give 1 or more, and 0 to 1")
+        raise ValueError(f"Invalid line width {width} or fill {fill}: use 1 pixel or more, and 0 to 1")

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lib.reports.colours import Colour, colour_of
+from lib.palette import BLACK, GREY, WHITE, Colour, colour_of
 from lib.reports.overlay import Frame
 
-PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 GAP = 8  # pixels around everything
 TEXT, HEADING = 13, 18  # pixels
 _LEADING = 4  # pixels between lines
@@ -23,11 +22,11 @@ Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """One image of a sheet.
+    """One image of a contact sheet.
 
     Attributes:
         image: uint8 ``(H, W, 3)``.
-        caption: below it; lines are shortened to the tile's width.
+        caption: Text below the image; lines are shortened to the tile's width.
     """
 
     image: Frame
@@ -45,39 +44,28 @@ def contact_sheet(
     columns: Sequence[str] = (),
     legend: Legend = (),
 ) -> Frame:
-    """Draws tiles in rows as high as the highest in them, and columns as wide as the widest of all.
+    """Draws tiles in a grid. A row is as high as its highest tile, all columns as wide as the widest tile.
 
     Args:
-        rows: of tiles; None leaves a cell empty, and a row may be shorter than another.
-        heading: above all.
-        columns: a title for each column.
-        legend: below the heading; names of colours, or texts with RGB levels.
+        rows: Tiles per row; None leaves a cell empty, and rows may differ in length.
+        heading: Text above everything.
+        columns: Column titles.
+        legend: Entries below the heading: names in ``MASK_COLOURS``, or texts with RGB levels.
 
     Returns:
         uint8 ``(H, W, 3)`` on white.
 
     Raises:
-        ValueError: there is no tile, or more titles than columns.
+        ValueError: there is no tile, or there are more titles than columns.
     """
     if not any(tile is not None for row in rows for tile in row):
-        raise ValueError("a contact sheet of no tile shows nothing: give one or more")
+        raise ValueError("A contact sheet needs at least one tile")
     entries = [(entry, colour_of(entry)) if isinstance(entry, str) else entry for entry in legend]
     layout = _Layout(rows, bool(heading), bool(columns), entries)
     if len(columns) > layout.columns:
-        raise ValueError(f"{len(columns)} titles for {layout.columns} columns: give one for each")
-    sheet = Image.new("RGB", (layout.width, layout.height), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    if heading:
-        font = ImageFont.load_default(HEADING)
-        pen.text((GAP, GAP), _fitted(heading, font, layout.width - 2 * GAP), INK, font)
-    font = ImageFont.load_default(TEXT)
-    left = GAP
-    for text, colour in entries:
-        pen.rectangle((left, layout.legend_top + 1, left + TEXT, layout.legend_top + TEXT + 1), colour, INK)
-        pen.text((left + TEXT + GAP, layout.legend_top), text, INK, font)
-        left += _entry_width(text, font)
-    for number, title in enumerate(columns):
-        pen.text((layout.left(number), layout.titles_top), _fitted(title, font, layout.cell_width), INK, font)
+        raise ValueError(f"{len(columns)} titles for {layout.columns} columns: use at most one per column")
+    sheet = Image.new("RGB", (layout.width, layout.height), WHITE)
+    _write_titles(ImageDraw.Draw(sheet), layout, heading, columns, entries)
     for down, row in enumerate(rows):
         for across, tile in enumerate(row):
             if tile is not None:
@@ -86,7 +74,7 @@ def contact_sheet(
 
 
 class _Layout:
-    """Where everything lies, in pixels."""
+    """Positions and sizes in pixels."""
 
     def __init__(
         self, rows: Rows, heading: bool, titles: bool, entries: Sequence[tuple[str, Colour]]
@@ -113,6 +101,27 @@ class _Layout:
         return GAP + column * (self.cell_width + GAP)
 
 
+def _write_titles(
+    pen: ImageDraw.ImageDraw,
+    layout: _Layout,
+    heading: str,
+    columns: Sequence[str],
+    entries: Sequence[tuple[str, Colour]],
+) -> None:
+    if heading:
+        font = ImageFont.load_default(HEADING)
+        pen.text((GAP, GAP), _fitted(heading, font, layout.width - 2 * GAP), BLACK, font)
+    font, left, top = ImageFont.load_default(TEXT), GAP, layout.legend_top
+    for text, colour in entries:
+        pen.rectangle((left, top + 1, left + TEXT, top + TEXT + 1), colour, BLACK)
+        pen.text((left + TEXT + GAP, top), text, BLACK, font)
+        left += _entry_width(text, font)
+    for number, title in enumerate(columns):
+        pen.text(
+            (layout.left(number), layout.titles_top), _fitted(title, font, layout.cell_width), BLACK, font
+        )
+
+
 def _place(sheet: Image.Image, tile: Tile, layout: _Layout, down: int, across: int) -> None:
     left, top, height = layout.left(across), layout.tops[down], layout.heights[down]
     image = Image.fromarray(tile.image)
@@ -120,11 +129,11 @@ def _place(sheet: Image.Image, tile: Tile, layout: _Layout, down: int, across: i
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
     for number, line in enumerate(tile.caption.splitlines()):
         below = top + height + _LEADING + number * (TEXT + _LEADING)
-        pen.text((left, below), _fitted(line, font, layout.cell_width), FAINT if number else INK, font)
+        pen.text((left, below), _fitted(line, font, layout.cell_width), GREY if number else BLACK, font)
 
 
 def _entry_width(text: str, font: Font) -> int:
-    """Of an entry of the legend and the gap after it."""
+    """Width in pixels of a legend entry and the gap after it."""
     return TEXT + 3 * GAP + math.ceil(font.getlength(text))
 
 
