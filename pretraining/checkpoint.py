@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Average", "export", "load", "save"]
+__all__ = ["Average", "export", "load", "read_weights", "save"]
 
 
 class Average:
@@ -44,3 +44,9 @@ def export(state: dict[str, torch.Tensor], path: Path) -> None:
     """Write {"model": weights} in half precision, complete, for strict loading."""
     half = {k: v.half().cpu() if v.is_floating_point() else v.cpu() for k, v in state.items()}
     save(path, {"model": half})
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights of an exported file, in single precision."""
+    state = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}

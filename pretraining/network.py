@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-APP = Path(__file__).resolve().parent.parent / "apps" / "biosam2"
-if str(APP) not in sys.path:
-    sys.path.insert(0, str(APP))
-
-from hydra.utils import instantiate  # noqa: E402
-from omegaconf import OmegaConf  # noqa: E402
-
-from lib.engine.network import IMAGE_MEAN, IMAGE_STD  # noqa: E402
-from lib.prompts.rendering import make_guide, render_neighbour, render_prompts  # noqa: E402
-from pretraining.prompts import Prompts  # noqa: E402
+from lib.engine.efficientnet import FixedNormConv
+from lib.engine.network import IMAGE_MEAN, IMAGE_STD
+from lib.prompts.rendering import make_guide, render_neighbour, render_prompts
+from pretraining import APP
+from pretraining.prompts import Prompts
 
 __all__ = [
     "CONFIG",
@@ -28,6 +24,7 @@ __all__ = [
     "decode",
     "encode",
     "plain_attention",
+    "quick_depthwise",
     "remember",
     "set_image_size",
     "track",
@@ -36,17 +33,17 @@ __all__ = [
 CONFIG = APP / "model" / "biosam2_mini.yaml"
 
 
-def build(image_size: int | None = None) -> torch.nn.Module:
-    """A freshly initialised network of the configuration, prepared to learn sooner.
+def build(image_size: int | None = None, config: Path = CONFIG) -> torch.nn.Module:
+    """A freshly initialised network of a configuration, prepared to learn sooner.
 
     The key projections of the cross-attentions start equal to their query projections, so that
     attention starts out between equal positions and not at random. The mask head starts as a fixed
     sum of the upscaled features, so that these get a gradient before the tokens mean anything.
     """
-    config = OmegaConf.load(CONFIG)
+    settings = OmegaConf.load(config).model
     if image_size is not None:
-        config.model.image_size = image_size
-    model = instantiate(config.model)
+        settings.image_size = image_size
+    model = instantiate(settings)
     decoder = model.sam_mask_decoder.transformer
     attentions = [decoder.final_attn_token_to_image]
     for layer in decoder.layers:
@@ -71,6 +68,42 @@ def plain_attention(
     """Attention as two matrix products: on a CPU its backward pass is 2.5 times that of the fused one."""
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return torch.softmax(weights, -1) @ v
+
+
+class _DepthwiseConvolution(torch.autograd.Function):
+    """Convolution whose backward pass is in single precision."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, stride, padding, groups):
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = ([stride] * 2, [padding] * 2, groups)
+        return F.conv2d(x, weight, bias, stride, padding, groups=groups)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        stride, padding, groups = ctx.geometry
+        wanted = [ctx.needs_input_grad[0], True, True]
+        tensors = grad.float(), x.float(), weight.float(), [len(weight)]
+        grads = torch.ops.aten.convolution_backward(
+            *tensors, stride, padding, [1, 1], False, [0, 0], groups, wanted
+        )
+        to_x = None if grads[0] is None else grads[0].to(x.dtype)
+        return to_x, grads[1].to(weight.dtype), grads[2].to(weight.dtype), None, None, None
+
+
+def quick_depthwise(model: torch.nn.Module) -> None:
+    """Let an EfficientNet-Lite learn quickly on a CPU: bf16's backward pass is up to 7 times that of fp32."""
+    for module in model.modules():
+        if isinstance(module, FixedNormConv) and module.groups > 1:
+            module.convolve = _depthwise
+
+
+def _depthwise(x, weight, bias, stride, padding, groups):
+    if torch.is_autocast_enabled("cpu"):
+        kind = torch.get_autocast_dtype("cpu")
+        x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
+    return _DepthwiseConvolution.apply(x, weight, bias, stride, padding, groups)
 
 
 @dataclass

@@ -5,11 +5,21 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from lib.prompts.rendering import CELL
 from pretraining.shapes import uniform
 
-__all__ = ["Prompts", "add_clicks", "boxes_of", "correction", "draw_boxes", "draw_clicks"]
+__all__ = [
+    "Prompts",
+    "add_clicks",
+    "boxes_of",
+    "correction",
+    "deepest_errors",
+    "draw_boxes",
+    "draw_clicks",
+]
 
 _CANDIDATES = 256
+_MOST_EROSIONS = 24
 
 
 class Prompts:
@@ -103,10 +113,54 @@ def draw_clicks(
     return coords, labels
 
 
+def deepest_errors(
+    gen: torch.Generator, masks: torch.Tensor, predicted: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One click where each error is deepest, as SAM 2 is trained and as people click.
+
+    Args:
+        gen: source of chance, which decides among equally deep places.
+        masks: (N, S, S) bool, the truth.
+        predicted: (N, S, S) bool.
+
+    Returns:
+        coords (N, 1, 2) and labels (N, 1): 1 where the object was missed, 0 where it was overrun. Where
+        nothing is wrong, the click is a positive one in the middle of the object.
+    """
+    errors = torch.stack([masks & ~predicted, predicted & ~masks], 1)
+    right = ~errors.flatten(1).any(1)
+    errors[right, 0] = masks[right]
+    cells = errors.unfold(2, CELL, CELL).unfold(3, CELL, CELL).flatten(4)  # (N, 2, S / 4, S / 4, 16)
+    depth = _depth(cells.float().mean(4))
+    best = (depth + uniform(gen, tuple(depth.shape), 0, 0.05) * (depth > 0)).flatten(1).argmax(1)
+    pixels = cells.flatten(1, 3)[torch.arange(len(best), device=best.device), best].float()
+    pixel = (pixels + uniform(gen, tuple(pixels.shape), 0, 0.5)).argmax(1)
+    side = masks.shape[-1] // CELL
+    x = best % side * CELL + pixel % CELL
+    y = best % (side * side) // side * CELL + pixel // CELL
+    return torch.stack([x, y], 1).float()[:, None], (best < side * side).int()[:, None]
+
+
+def _depth(shares: torch.Tensor) -> torch.Tensor:
+    """Distance in cells of each cell to what is not in the region, and to the border of the image.
+
+    Args:
+        shares: (N, C, G, G) share of each cell that lies in the region.
+    """
+    left = shares
+    depth = torch.zeros_like(left)
+    for _ in range(_MOST_EROSIONS):
+        depth += left
+        left = -F.max_pool2d(F.pad(-left, (1, 1, 1, 1)), 3, 1)
+        if not bool(left.any()):
+            break
+    return depth + 0.1 * F.avg_pool2d(depth, 5, 1, 2)
+
+
 def correction(
     gen: torch.Generator, masks: torch.Tensor, logits: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One click in the largest error of (N, 1, S/4, S/4) logits against (N, S, S) masks.
+    """One click in the largest error of (N, 1, S/4, S/4) logits against (N, S, S) masks, somewhere in it.
 
     Returns:
         coords (N, 1, 2) and labels (N, 1): 1 where the object was missed, 0 where it was overrun.

@@ -1,28 +1,38 @@
 """Scenes from real images with masks, for the share of a batch that is not synthetic.
 
-Only items that the data's manifest marks `may_train_shipped_weights` are opened. Everything is held
-in memory as 8-bit pictures with numbered pieces; nothing is written.
+Everything is held in memory as pictures with numbered pieces; nothing is written.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
 
 from pretraining.scenes import Scenes
+from pretraining.split import TRAINED, kind_of, split_of
+from pretraining.views import draw_view, sample_view, vary
 
-__all__ = ["RealStack", "load_stacks", "real_scenes", "to_levels"]
+__all__ = ["RealStack", "load_stacks", "read_items", "read_plane", "read_volume", "real_scenes", "to_levels"]
 
 CT_WINDOW = (-160.0, 240.0)
+_OTHER_WINDOWS = (
+    (-1000.0, 400.0),
+    (-500.0, 1300.0),
+    (-20.0, 100.0),
+    (-100.0, 350.0),
+)  # lung, bone, head, CTA
 _MIN_PIECE = 12  # pixels; smaller pieces of a slice are noise of the labelling
+_FLATTENING = 0.3  # exponent of a kind's number of slices in its weight
+_BEYOND = 4  # slices kept beyond the ends of what is labelled, so that objects end in clips
 
 
 @dataclass
@@ -30,18 +40,20 @@ class RealStack:
     """Slices of one item along one axis.
 
     Attributes:
-        name: for logs.
-        pictures: (T, H, W) uint8.
-        labels: (T, H, W) what each pixel is, the same number in every slice.
-        pieces: (T, H, W) connected pieces of each slice, numbered anew in each.
+        name: id of the item and axis.
+        kind: kind of image, from the manifest.
+        pictures: (T, H, W) or, in colour, (T, H, W, 3) uint8; a CT (T, H, W) int16 in Hounsfield units.
+        labels: (T, H, W) int16, what each pixel is, the same number in every slice.
+        pieces: (T, H, W) int16, objects of each slice; of a volume connected pieces, numbered anew in each.
         weight: how often it is drawn.
     """
 
     name: str
+    kind: str
     pictures: np.ndarray
     labels: np.ndarray
     pieces: np.ndarray
-    weight: float
+    weight: float = 1.0
 
 
 def to_levels(array: np.ndarray, window: tuple[float, float] | None = None) -> np.ndarray:
@@ -58,10 +70,44 @@ def to_levels(array: np.ndarray, window: tuple[float, float] | None = None) -> n
     return (np.clip((array - low) / max(high - low, 1e-6), 0, 1) * 255).round().astype(np.uint8)
 
 
-def _volume(folder: Path, item: dict) -> list[RealStack]:
+def read_items(folder: Path) -> tuple[list[dict], dict[str, str]]:
+    """Items of a data folder's manifest.json and the split of each id.
+
+    Raises:
+        FileNotFoundError: the folder has no manifest.
+    """
+    items = json.loads((folder / "manifest.json").read_text())["items"]
+    return items, split_of(items)
+
+
+def read_volume(folder: Path, item: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Image and int16 labels (X, Y, Z)."""
     image = np.asanyarray(nibabel.load(folder / item["file"]).dataobj)
-    labels = np.asanyarray(nibabel.load(folder / item["label_file"]).dataobj).astype(np.uint8)
-    levels = to_levels(image)
+    return image, np.asanyarray(nibabel.load(folder / item["label_file"]).dataobj).astype(np.int16)
+
+
+def read_plane(folder: Path, item: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Picture (H, W) or, in colour, (H, W, 3) uint8, and a number for each of its objects (H, W) int16."""
+    picture = np.asarray(_opened(folder / item["file"]))
+    labels = np.asarray(Image.open(folder / item["label_file"])).astype(np.int16)
+    if not (item.get("label_ids_are_objects") or item["id"].startswith("dsb")):
+        labels = ndimage.label(ndimage.binary_opening(labels > 0, iterations=2))[0].astype(np.int16)
+    return picture, labels
+
+
+def _opened(path: Path) -> Image.Image:
+    """The picture in RGB where it has colour, else in grey."""
+    picture = Image.open(path)
+    if picture.mode in ("L", "I", "I;16", "1", "LA"):
+        return picture.convert("L")
+    levels = np.asarray(picture.convert("RGB"))
+    return picture.convert("L" if np.ptp(levels.astype(np.int16), axis=2).max() <= 2 else "RGB")
+
+
+def _volume(folder: Path, item: dict) -> list[RealStack]:
+    image, labels = read_volume(folder, item)
+    is_ct = image.dtype != np.uint8 and image.min() < -500
+    levels = np.clip(image, -1024, 3000).astype(np.int16) if is_ct else to_levels(image)
     spacing = item["spacing_mm"]
     isotropic = max(spacing) < 1.5 * min(spacing) and min(levels.shape) > 32
     stacks = []
@@ -69,43 +115,47 @@ def _volume(folder: Path, item: dict) -> list[RealStack]:
         pictures = np.moveaxis(levels, axis, 0).swapaxes(1, 2)
         marks = np.moveaxis(labels, axis, 0).swapaxes(1, 2)
         keep = np.flatnonzero(marks.reshape(len(marks), -1).any(1))
-        span = slice(keep[0], keep[-1] + 1)
-        weight = len(keep) ** 0.5
+        span = slice(max(0, keep[0] - _BEYOND), keep[-1] + 1 + _BEYOND)
         pieces = np.stack([_pieces(m) for m in marks[span]])
-        stacks.append(RealStack(f"{item['id']}/{axis}", pictures[span], marks[span], pieces, weight))
+        stacks.append(RealStack(f"{item['id']}/{axis}", kind_of(item), pictures[span], marks[span], pieces))
     return stacks
 
 
 def _plane(folder: Path, item: dict) -> list[RealStack]:
-    picture = np.asarray(Image.open(folder / item["file"]).convert("L"))
-    labels = np.asarray(Image.open(folder / item["label_file"]))
-    instances = item["id"].startswith("dsb")
-    if not instances:
-        labels = ndimage.label(ndimage.binary_opening(labels > 0, iterations=2))[0]
-    labels = labels[None].astype(np.int16)
-    return [RealStack(item["id"], picture[None], labels, labels, 4.0)]
+    picture, labels = read_plane(folder, item)
+    return [RealStack(item["id"], kind_of(item), picture[None], labels[None], labels[None])]
 
 
 def _cine(folder: Path, item: dict) -> list[RealStack]:
-    picture = np.asarray(Image.open(folder / (item["frames"] % 0)).convert("L"))
-    labels = np.asarray(Image.open(folder / (item["label_file"] % 0)))
-    labels = (labels > 0)[None].astype(np.int16)
-    return [RealStack(item["id"], picture[None], labels, labels, 1.0)]
+    first = {**item, "file": item["frames"] % 0, "label_file": item["label_file"] % 0}
+    return _plane(folder, {**first, "label_ids_are_objects": True})
 
 
-def load_stacks(folder: Path) -> list[RealStack]:
-    """Read the allowed items of a data folder with a manifest.json.
+def load_stacks(folders: Iterable[Path]) -> list[RealStack]:
+    """Read the items of data folders that train, weighted so that kinds count nearly equally.
 
     Raises:
-        FileNotFoundError: the folder has no manifest.
+        FileNotFoundError: a folder has no manifest.
     """
-    manifest = json.loads((folder / "manifest.json").read_text())
     readers = {"volume": _volume, "image2d": _plane, "video": _cine}
-    stacks = []
-    for item in manifest["items"]:
-        if item["may_train_shipped_weights"] and item["kind"] in readers:
-            stacks += readers[item["kind"]](folder, item)
+    stacks: list[RealStack] = []
+    for folder in folders:
+        items, split = read_items(folder)
+        for item in items:
+            if split[item["id"]] == TRAINED and item["kind"] in readers:
+                stacks += readers[item["kind"]](folder, item)
+    weigh(stacks)
     return stacks
+
+
+def weigh(stacks: list[RealStack]) -> None:
+    """Set the weights: a kind's grows slowly with its slices, and is shared by its stacks."""
+    slices: Counter[str] = Counter()
+    for stack in stacks:
+        slices[stack.kind] += len(stack.pictures)
+    for stack in stacks:
+        total = slices[stack.kind]
+        stack.weight = total**_FLATTENING * len(stack.pictures) / total
 
 
 def _pieces(labels: np.ndarray) -> np.ndarray:
@@ -144,37 +194,33 @@ def _rng(gen: torch.Generator) -> np.random.Generator:
 def _raw_clip(
     stacks: list[RealStack], frames: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A random run of slices: pictures (T, H, W) and numbered labels (T, H, W), in either direction."""
+    """A random run of slices: pictures (T, H, W[, 3]) and numbered labels (T, H, W), in either direction.
+
+    Where the stack has room, every other clip takes each second or third slice, as of a thicker scan.
+    """
     long_enough = [s for s in stacks if len(s.pictures) >= frames]
     weights = np.array([s.weight for s in long_enough])
     stack = long_enough[rng.choice(len(long_enough), p=weights / weights.sum())]
-    start = rng.integers(len(stack.pictures) - frames + 1)
-    run = slice(start, start + frames)
-    pictures = stack.pictures[run]
     if frames == 1:
-        return pictures, stack.pieces[run]
-    step = -1 if rng.random() < 0.5 else 1
-    return pictures[::step], _clip_labels(stack.labels[run][::step])
+        filled = np.flatnonzero(stack.pieces.reshape(len(stack.pieces), -1).any(1))
+        one = slice(pick := int(rng.choice(filled)), pick + 1)
+        return _windowed(stack.pictures[one], rng), stack.pieces[one]
+    widest = min(3, (len(stack.pictures) - 1) // (frames - 1))
+    step = int(rng.integers(1, widest + 1)) if rng.random() < 0.5 else 1
+    start = int(rng.integers(len(stack.pictures) - (frames - 1) * step))
+    run = slice(start, start + (frames - 1) * step + 1, step)
+    turn = -1 if rng.random() < 0.5 else 1
+    return _windowed(stack.pictures[run], rng)[::turn], _clip_labels(stack.labels[run][::turn])
 
 
-def _random_view(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A 2 x 3 affine from the output square to the picture: crop, stretch, rotation and flips.
-
-    Half of the views are centred on a random object, so that small ones are seen large too.
-    """
-    zoom = rng.uniform(0.25, 1.05) if rng.random() < 0.6 else rng.uniform(0.85, 1.1)
-    stretch = np.exp(rng.normal(0, 0.12, 2))
-    angle = rng.normal(0, 0.15) + (np.pi / 2) * rng.integers(4)
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    flip = np.diag(rng.choice([-1.0, 1.0], 2))
-    centre = rng.uniform(-1, 1, 2) * max(0.0, 1 - zoom)
-    ys, xs = np.nonzero(labels[0])
-    if len(xs) and rng.random() < 0.6:
-        pick = rng.integers(len(xs))
-        spot = np.array([xs[pick], ys[pick]]) / np.array(labels.shape[:0:-1]) * 2 - 1
-        centre = spot + rng.uniform(-0.5, 0.5, 2) * zoom
-        centre = np.clip(centre, -max(0.0, 1 - zoom), max(0.0, 1 - zoom))
-    return np.concatenate([zoom * rotation @ flip * stretch, centre[:, None]], 1)
+def _windowed(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """8-bit levels of slices in Hounsfield units: mostly soft tissue, else another window, each varied."""
+    if pictures.dtype != np.int16:
+        return pictures
+    window = CT_WINDOW if rng.random() < 0.6 else _OTHER_WINDOWS[rng.integers(len(_OTHER_WINDOWS))]
+    centre, width = sum(window) / 2, window[1] - window[0]
+    centre, width = centre + rng.normal(0, 0.05) * width, width * np.exp(rng.normal(0, 0.12))
+    return to_levels(pictures, (centre - width / 2, centre + width / 2))
 
 
 def real_scenes(
@@ -193,26 +239,8 @@ def real_scenes(
     pictures, labels = [], []
     for _ in range(images):
         clip, marks = _raw_clip(stacks, frames, rng)
-        view = torch.tensor(_random_view(marks, rng), dtype=torch.float32)[None]
-        grid = F.affine_grid(view, [1, 1, size, size], align_corners=False).expand(frames, -1, -1, -1)
-        image = torch.tensor(np.ascontiguousarray(clip)).float()[:, None] / 255
-        mark = torch.tensor(np.ascontiguousarray(marks)).float()[:, None]
-        sampled = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        sampled_marks = F.grid_sample(mark, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-        pictures.append(_vary(sampled[:, 0], rng))
-        labels.append(sampled_marks[:, 0].round().long())
-    device = gen.device
-    grey = torch.stack(pictures).to(device)
-    b, t, s, _ = grey.shape
-    first = torch.ones(images, dtype=torch.long, device=device)
-    return Scenes(grey[:, :, None].expand(b, t, 3, s, s).contiguous(), torch.stack(labels).to(device), first)
-
-
-def _vary(picture: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Random contrast, gamma, inversion and noise of (T, S, S) pictures in [0, 1]."""
-    gain, offset = rng.uniform(0.75, 1.25), rng.uniform(-0.1, 0.1)
-    picture = ((picture - 0.5) * gain + 0.5 + offset).clamp(0, 1) ** float(np.exp(rng.normal(0, 0.2)))
-    if rng.random() < 0.1:
-        picture = 1 - picture
-    noise = torch.from_numpy(rng.standard_normal(picture.shape, dtype=np.float32))
-    return (picture + noise * float(rng.uniform(0, 0.06) * (rng.random() < 0.5))).clamp(0, 1)
+        picture, sampled = sample_view(clip, marks, draw_view(marks, rng), size)
+        pictures.append(vary(picture, rng))
+        labels.append(sampled)
+    first = torch.ones(images, dtype=torch.long, device=gen.device)
+    return Scenes(torch.stack(pictures).to(gen.device), torch.stack(labels).to(gen.device), first)

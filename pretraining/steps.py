@@ -7,16 +7,20 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
+from lib.prompts.rendering import CELL
 from pretraining.losses import dice_of, mask_loss
 from pretraining.network import Decoded, Features, decode, encode, remember, track
-from pretraining.prompts import Prompts, add_clicks, correction, draw_boxes, draw_clicks
+from pretraining.prompts import Prompts, add_clicks, correction, deepest_errors, draw_boxes, draw_clicks
 from pretraining.scenes import Scenes, choose_targets
 
 __all__ = ["Outcome", "clip_step", "image_step"]
 
 IOU_WEIGHT = 0.1
 PRESENCE_WEIGHT = 1.0
-CORRECTION_CHANCE = 0.4
+OBEDIENCE_WEIGHT = 0.2
+# Chances of so many corrections after the first prompt.
+BOX_ROUNDS = {0: 0.55, 1: 0.25, 2: 0.2}
+CLICK_ROUNDS = {0: 0.2, 1: 0.2, 2: 0.35, 4: 0.25}
 
 
 @dataclass
@@ -31,7 +35,9 @@ def _chance(gen: torch.Generator) -> float:
     return float(torch.rand(1, generator=gen, device=gen.device))
 
 
-def _loss(decoded: Decoded, masks: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _loss(
+    decoded: Decoded, masks: torch.Tensor, valid: torch.Tensor, prompts: Prompts | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss over N objects, and their Dice (N,). An absent object trains the presence head alone."""
     present = masks.flatten(1).any(1) & valid
     weight = present.float()
@@ -40,11 +46,24 @@ def _loss(decoded: Decoded, masks: torch.Tensor, valid: torch.Tensor) -> tuple[t
     with torch.no_grad():
         dice, iou = dice_of(decoded.logits, masks)
     quality = (decoded.iou[:, 0] - iou).abs()
-    loss = ((soft + cross + IOU_WEIGHT * quality) * weight).sum() / total
+    own = soft + cross + IOU_WEIGHT * quality
+    if prompts is not None:
+        own = own + OBEDIENCE_WEIGHT * _disobedience(decoded.logits, prompts)
+    loss = (own * weight).sum() / total
     presence = F.binary_cross_entropy_with_logits(
         decoded.presence[:, 0], present.float(), weight=valid.float(), reduction="sum"
     ) / valid.float().sum().clamp(min=1)
     return loss + PRESENCE_WEIGHT * presence, dice
+
+
+def _disobedience(logits: torch.Tensor, prompts: Prompts) -> torch.Tensor:
+    """(N,) mean cross-entropy of (N, 1, s, s) logits at the clicks; a box is none."""
+    is_click = (prompts.labels == 0) | (prompts.labels == 1)
+    side = logits.shape[-1]
+    cells = (prompts.coords / CELL).floor().clamp(0, side - 1).long()
+    at = logits.flatten(1).gather(1, cells[..., 1] * side + cells[..., 0])
+    cross = F.binary_cross_entropy_with_logits(at, (prompts.labels == 1).float(), reduction="none")
+    return (cross * is_click).sum(1) / is_click.sum(1).clamp(min=1)
 
 
 def _mean_dice(dice: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor) -> float:
@@ -75,20 +94,45 @@ def _group(
     gen: torch.Generator,
     boxes: bool,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Loss of one kind of prompt, maybe followed by rounds of correction with the previous mask."""
+    """Loss of one kind of prompt, and of corrections as people make them.
+
+    Half of the groups feed the network its own last mask with the next click, the others all clicks anew.
+    The first answer and the last two are learned from.
+    """
     kind, prompts = _draw_prompts(gen, masks, boxes)
     decoded = decode(model, features, prompts)
-    loss, dice = _loss(decoded, masks, valid)
+    loss, dice = _loss(decoded, masks, valid, prompts)
     scores = {kind: _mean_dice(dice, masks, valid)}
-    if _chance(gen) < CORRECTION_CHANCE:
-        for _ in range(1 + int(_chance(gen) < 0.35)):
-            previous = decoded.logits.detach()
-            prompts = add_clicks(prompts, *correction(gen, masks, previous))
-            decoded = decode(model, features, prompts, previous=previous)
-        more, dice = _loss(decoded, masks, valid)
-        loss = loss + more
-        scores["corrected"] = _mean_dice(dice, masks, valid)
+    rounds = _pick(gen, BOX_ROUNDS if boxes else CLICK_ROUNDS)
+    feeds_back = _chance(gen) < 0.5
+    for number in range(rounds):
+        previous = decoded.logits.detach()
+        prompts = add_clicks(prompts, *_correct(gen, masks, previous))
+        learned = number >= rounds - 2
+        with torch.set_grad_enabled(learned):
+            decoded = decode(model, features, prompts, previous=previous if feeds_back else None)
+        if learned:
+            more, dice = _loss(decoded, masks, valid, prompts)
+            loss = loss + more
+    if rounds:
+        scores["fed back" if feeds_back else "corrected"] = _mean_dice(dice, masks, valid)
     return loss, scores
+
+
+def _pick(gen: torch.Generator, chances: dict[int, float]) -> int:
+    """One of the keys, by their chances."""
+    index = torch.multinomial(torch.tensor(list(chances.values()), device=gen.device), 1, generator=gen)
+    return list(chances)[int(index)]
+
+
+def _correct(
+    gen: torch.Generator, masks: torch.Tensor, logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A click for each mask: mostly where the error is deepest, else somewhere in the largest error."""
+    if _chance(gen) < 0.3:
+        return correction(gen, masks, logits)
+    full = F.interpolate(logits, masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    return deepest_errors(gen, masks, full > 0)
 
 
 def image_step(
@@ -123,7 +167,7 @@ def clip_step(model: torch.nn.Module, scenes: Scenes, objects: int, gen: torch.G
     features = every.take(image * t)
     _, prompts = _draw_prompts(gen, masks[:, 0], boxes=_chance(gen) < 0.7)
     decoded = decode(model, features, prompts)
-    loss, _ = _loss(decoded, masks[:, 0], valid)
+    loss, _ = _loss(decoded, masks[:, 0], valid, prompts)
     outcome = Outcome(0.5 * loss)
     seen = masks.flatten(2).any(2)
     bank = {0: remember(model, features, decoded, seen[:, 0])}
@@ -132,11 +176,12 @@ def clip_step(model: torch.nn.Module, scenes: Scenes, objects: int, gen: torch.G
         features = every.take(image * t + frame)
         decoded = track(model, features, decoded, frame, bank, t)
         loss, dice = _loss(decoded, masks[:, frame], valid)
-        outcome.loss = outcome.loss + loss
+        outcome.loss = outcome.loss + loss * (3 / (t - 1))
         scores.append(_mean_dice(dice, masks[:, frame], valid))
         # The memory takes the network's own mask, so that it learns to live with its errors.
         bank[frame] = remember(model, features, decoded, seen[:, frame])
-    outcome.dice["tracked"] = sum(scores) / len(scores)
+    seen_scores = [score for score in scores if score == score]
+    outcome.dice["tracked"] = sum(seen_scores) / len(seen_scores) if seen_scores else float("nan")
     right = (decoded.presence[:, 0] > 0) == seen[:, -1]
     outcome.dice["presence"] = float(right[valid].float().mean()) if bool(valid.any()) else float("nan")
     return outcome

@@ -15,47 +15,62 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from pretraining import checkpoint
-from pretraining.network import Features, build, encode, plain_attention, set_image_size
+from pretraining.network import CONFIG, Features, build, encode, plain_attention, quick_depthwise
 from pretraining.real import RealStack, load_stacks, real_scenes
 from pretraining.scenes import Scenes, concatenate
+from pretraining.start import fill, parameter_groups
 from pretraining.steps import Outcome, clip_step, image_step
 from pretraining.synthetic import synthetic_scenes
 
 logger = logging.getLogger("pretraining")
 
-SMALL, FULL = 128, 256
+SIZE = 256
 EASIEST = 0.3  # level of the first scenes
 WARM_RATE = 1e-3
 WARM_REUSE = 10  # steps that share one batch of encoded images while the decoder learns alone
-KINDS = ("box", "box+", "click", "clicks", "corrected", "tracked", "presence")
-COLUMNS = ("step", "seconds", "images", "size", "level", "rate", "loss", *KINDS)
+RISE = 100  # steps in which the rate rises to its height
+KINDS = ("box", "box+", "click", "clicks", "corrected", "fed back", "tracked", "presence", "aligned")
+COLUMNS = ("step", "seconds", "images", "level", "rate", "loss", *KINDS)
 
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint.pt and log.csv")
-    parser.add_argument("--real", type=Path, help="data folder with a manifest.json; else synthetic only")
-    parser.add_argument("--real-share", type=float, default=0.35)
-    parser.add_argument("--steps", type=int, help="length of the training; repeatable by --seed")
-    parser.add_argument("--minutes", type=float, help="length as time spent, where the speed is not known")
-    parser.add_argument("--batch", type=int, default=8, help="images a step at 256 px; twice that at 128")
-    parser.add_argument("--objects", type=int, default=6, help="prompted objects an image, even")
-    parser.add_argument("--rate", type=float, default=3e-4)
-    parser.add_argument("--warm-steps", type=int, default=400, help="steps that train the decoder alone")
-    parser.add_argument("--small-until", type=float, default=0.3, help="share of the training at 128 px")
-    parser.add_argument("--mixed-until", type=float, default=0.6, help="share after which all is at 256 px")
-    parser.add_argument("--ramp", type=float, default=0.35, help="share after which scenes are hardest")
-    parser.add_argument("--clips-from", type=float, default=0.15)
-    parser.add_argument("--clip-every", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--save-every", type=float, default=120, help="seconds between checkpoints")
-    parser.add_argument("--export", type=Path, help="also write the averaged weights here, in fp16")
-    args = parser.parse_args(argv)
-    if (args.steps is None) == (args.minutes is None):
-        parser.error("give one of --steps and --minutes")
-    return args
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="folder for checkpoint.pt and log.csv")
+    add("--config", type=Path, default=CONFIG, help="the network's architecture (YAML)")
+    add("--real", type=Path, action="append", default=[], help="data folder or packed file; may be repeated")
+    add("--real-share", type=float, default=0.7, help="share of real images; the others are synthetic")
+    add("--trunk", type=Path, help="ImageNet weights for the trunk to start from")
+    add(
+        "--start-from", type=Path, help="exported weights to start from; tensors of other shapes are left out"
+    )
+    add(
+        "--align", type=int, default=0, help="first steps, in which the encoder learns the teacher's features"
+    )
+    add("--teacher", type=Path, help="exported weights whose features --align learns")
+    add("--teacher-config", type=Path, default=CONFIG)
+    add("--steps", type=int, help="length of the training; without it, it goes on until it is stopped")
+    add(
+        "--anneal",
+        type=int,
+        default=0,
+        help="last steps: the rate falls to zero; without --steps from now on",
+    )
+    add("--size", type=int, default=SIZE, help="side of the images in pixels")
+    add("--batch", type=int, default=8, help="images a step")
+    add("--objects", type=int, default=6, help="prompted objects an image, even")
+    add("--rate", type=float, default=3e-4)
+    add("--trunk-rate", type=float, default=0.3, help="the trunk's rate as a share of --rate")
+    add("--warm-steps", type=int, default=0, help="steps that train the decoder alone")
+    add("--ramp", type=int, default=0, help="steps after which scenes are hardest")
+    add("--clip-every", type=int, default=3, help="steps from one clip to the next; 0 for none")
+    add("--frames", type=int, default=8, help="most frames of a clip")
+    add("--seed", type=int, default=7)
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--save-every", type=float, default=120, help="seconds between checkpoints")
+    add("--export", type=Path, help="also write the averaged weights here, in fp16")
+    return parser.parse_args(argv)
 
 
 class Training:
@@ -66,59 +81,45 @@ class Training:
         self.args = args
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.workers = dist.get_world_size() if dist.is_initialized() else 1
-        self.model = build(FULL).to(args.device).train()
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.98), fused=True)
+        self.model = build(args.size, args.config)
+        fill(self.model, args.start_from, args.trunk)
+        self.model = self.model.to(args.device).train()
+        self.model.image_encoder.to(memory_format=torch.channels_last)
+        if torch.device(args.device).type == "cpu":
+            quick_depthwise(self.model)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, args.trunk_rate), lr=args.rate, betas=(0.9, 0.98), fused=True
+        )
         self.average = checkpoint.Average(self.model)
         self.step, self.seconds, self.images = 0, 0.0, 0
-        self.clock = 0.0  # seconds as all workers agree on them
+        self.end = args.steps if args.steps else args.anneal or math.inf
         self.cached: tuple[Scenes, Features] | None = None
-        self.stacks: list[RealStack] = load_stacks(args.real) if args.real else []
-
-    @property
-    def progress(self) -> float:
-        """Share of the training that is done."""
-        if self.args.steps:
-            return self.step / self.args.steps
-        return self.clock / (60 * self.args.minutes)
-
-    @property
-    def size(self) -> int:
-        """Side of the images now."""
-        if self.progress < self.args.small_until:
-            return SMALL
-        if self.progress < self.args.mixed_until:
-            return SMALL if (self.step // 4) % 2 else FULL
-        return FULL
+        self.stacks: list[RealStack] = load_stacks(args.real)
+        self.teacher = _teacher(args) if args.align else None
 
     @property
     def level(self) -> float:
         """Difficulty of the scenes now."""
-        return min(1.0, EASIEST + (1 - EASIEST) * self.progress / self.args.ramp)
+        return min(1.0, EASIEST + (1 - EASIEST) * self.step / self.args.ramp) if self.args.ramp else 1.0
 
     def rate(self) -> float:
-        """Learning rate now: WARM_RATE, then a warm-up and half a cosine down to 3 per cent."""
-        after = self.step - self.args.warm_steps
-        if after < 0:
+        """Learning rate now: while warming WARM_RATE; then it rises, stays, and falls in the last steps."""
+        if self.step < max(self.args.warm_steps, self.args.align):
             return WARM_RATE * min(1.0, (self.step + 1) / 40)
-        warm = min(1.0, (after + 1) / 100)
-        return self.args.rate * warm * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress))))
+        risen = min(1.0, (self.step - max(self.args.warm_steps, self.args.align) + 1) / RISE)
+        left = (self.end - self.step) / self.args.anneal if self.args.anneal else 1.0
+        return self.args.rate * risen * min(1.0, left)
 
     def scenes(self, gen: torch.Generator, images: int, frames: int) -> Scenes:
         """A mixed batch."""
-        share = self.args.real_share * min(1.0, 2 * self.level) if self.stacks else 0.0
-        exact = images * share
+        exact = images * self.args.real_share if self.stacks else 0.0
         chance = float(torch.rand(1, generator=gen, device=gen.device))
         real = min(images, int(exact) + int(chance < exact - int(exact)))
-        parts = []
+        size, parts = self.model.image_size, []
         if images > real:
-            parts.append(
-                synthetic_scenes(gen, images - real, self.model.image_size, self.level, frames=frames)
-            )
+            parts.append(synthetic_scenes(gen, images - real, size, self.level, frames=frames))
         if real:
-            parts.append(real_scenes(self.stacks, gen, real, self.model.image_size, frames=frames))
+            parts.append(real_scenes(self.stacks, gen, real, size, frames=frames))
         return concatenate(parts)
 
     def advance(self) -> tuple[Outcome, float]:
@@ -126,23 +127,11 @@ class Training:
         args = self.args
         number = self.step * self.workers + self.rank
         gen = torch.Generator(device=args.device).manual_seed(args.seed * 1_000_003 + number)
-        size = self.size
-        set_image_size(self.model, size)
-        batch = args.batch * (2 if size == SMALL else 1)
-        is_clip = self.progress >= args.clips_from and self.step % args.clip_every == 0
-        kind = torch.device(args.device).type
-        with torch.autocast(kind, torch.bfloat16):
-            if self.step < args.warm_steps:
-                scenes, outcome = self._warm(gen, batch)
-            elif is_clip:
-                scenes = self.scenes(gen, max(2, batch // 4), 4)
-                outcome = clip_step(self.model, scenes, max(2, args.objects * 2 // 3), gen)
-            else:
-                scenes = self.scenes(gen, batch, 1)
-                outcome = image_step(self.model, scenes, args.objects, gen)
+        with torch.autocast(torch.device(args.device).type, torch.bfloat16):
+            scenes, outcome = self._outcome(gen)
         rate = self.rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * (1.0 if self.step < args.align else group["share"])
         self.optimizer.zero_grad(set_to_none=True)
         outcome.loss.backward()
         self._share()
@@ -155,6 +144,32 @@ class Training:
         self.images += scenes.images.shape[0] * scenes.images.shape[1] * self.workers
         self.average.update(self.model, self.step)
         return outcome, rate
+
+    def _outcome(self, gen: torch.Generator) -> tuple[Scenes, Outcome]:
+        """The step's scenes and loss: aligning, warming, a clip or single images."""
+        args = self.args
+        if self.step < args.align:
+            scenes = self.scenes(gen, args.batch, 1)
+            return scenes, self._align(scenes.images[:, 0])
+        if self.step < args.warm_steps:
+            return self._warm(gen, args.batch)
+        if args.clip_every and self.step % args.clip_every == 0:
+            frames = int(torch.randint(3, args.frames + 1, (1,), generator=gen, device=gen.device))
+            scenes = self.scenes(gen, max(1, args.batch // frames), frames)
+            return scenes, clip_step(self.model, scenes, max(2, args.objects * 2 // 3), gen)
+        scenes = self.scenes(gen, args.batch, 1)
+        return scenes, image_step(self.model, scenes, args.objects, gen)
+
+    def _align(self, images: torch.Tensor) -> Outcome:
+        """Distance between the encoder's features and the teacher's, each level in units of its spread."""
+        with torch.no_grad():
+            targets = encode(self.teacher, images).levels
+        found = encode(self.model, images).levels
+        losses = [
+            F.mse_loss(a.float(), b.float()) / b.float().var() for a, b in zip(found, targets, strict=True)
+        ]
+        loss = torch.stack(losses).mean()
+        return Outcome(loss, {"aligned": float(loss.detach())})
 
     def _warm(self, gen: torch.Generator, batch: int) -> tuple[Scenes, Outcome]:
         """Train the decoder on images encoded without a gradient, each used for some steps.
@@ -170,18 +185,15 @@ class Training:
         return scenes, image_step(self.model, scenes, self.args.objects, gen, features)
 
     def _share(self) -> None:
-        """Average the gradients and the clock over the worker processes."""
+        """Average the gradients over the worker processes."""
         if self.workers == 1:
-            self.clock = self.seconds
             return
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         grads = [p.grad for p in parameters]
-        clock = torch.tensor([self.seconds], device=grads[0].device)
-        flat = torch.cat([g.flatten() for g in grads] + [clock])
+        flat = torch.cat([g.flatten() for g in grads])
         dist.all_reduce(flat)
         flat /= self.workers
-        self.clock = self.seconds = float(flat[-1])
-        parts = flat[:-1].split([g.numel() for g in grads])
+        parts = flat.split([g.numel() for g in grads])
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 
@@ -201,7 +213,14 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["counters"]["step"], state["counters"]["seconds"]
         self.images = state["counters"]["images"]
-        self.clock = self.seconds
+        if not self.args.steps and self.args.anneal:
+            self.end = self.step + self.args.anneal
+
+
+def _teacher(args: argparse.Namespace) -> torch.nn.Module:
+    teacher = build(args.size, args.teacher_config).to(args.device).eval().requires_grad_(False)
+    teacher.load_state_dict(checkpoint.read_weights(args.teacher), strict=True)
+    return teacher
 
 
 class Log:
@@ -223,7 +242,7 @@ class Log:
         for key in ("loss", *KINDS):
             values = [r[key] for r in self.rows if key in r and not math.isnan(r[key])]
             means[key] = f"{sum(values) / len(values):.4f}" if values else ""
-        fixed = (training.step, f"{training.seconds:.0f}", training.images, training.model.image_size)
+        fixed = (training.step, f"{training.seconds:.0f}", training.images)
         row = [*fixed, f"{training.level:.2f}", f"{rate:.2e}", *means.values()]
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerow(row)
@@ -232,7 +251,7 @@ class Log:
 
 
 def main() -> None:
-    """Train until the steps or minutes are used up; resumes from --out by itself."""
+    """Train until the steps are done; resumes from --out by itself."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args = options()
     if "WORLD_SIZE" in os.environ:
@@ -248,7 +267,7 @@ def main() -> None:
     first = training.rank == 0
     log = Log(args.out / "log.csv")
     saved = time.monotonic()
-    while training.progress < 1:
+    while training.step < training.end:
         start = time.monotonic()
         outcome, rate = training.advance()
         training.seconds += time.monotonic() - start
@@ -262,7 +281,8 @@ def main() -> None:
 
 
 def _keep(args: argparse.Namespace, path: Path, training: Training) -> None:
-    checkpoint.save(path, training.state())
+    if args.steps or not args.anneal:
+        checkpoint.save(path, training.state())
     if args.export:
         checkpoint.export(training.average.state, args.export)
 

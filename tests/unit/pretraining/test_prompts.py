@@ -2,7 +2,7 @@
 
 import torch
 
-from pretraining.prompts import add_clicks, boxes_of, correction, draw_boxes, draw_clicks
+from pretraining.prompts import add_clicks, boxes_of, correction, deepest_errors, draw_boxes, draw_clicks
 
 
 def test_boxes_are_half_open_and_x_comes_first(wide_masks):
@@ -49,3 +49,31 @@ def test_clicks_are_appended_after_a_box(gen, wide_masks):
     prompts = add_clicks(draw_boxes(gen, wide_masks, jitter=0.0), *draw_clicks(gen, wide_masks, 1, 0))
     assert prompts.labels.tolist() == [[2, 3, 1], [2, 3, 1]]
     assert prompts.coords.shape == (2, 3, 2)
+
+
+def test_the_deepest_error_is_clicked_in_its_middle(gen, wide_masks):
+    nothing = torch.zeros_like(wide_masks)
+    coords, labels = deepest_errors(gen, wide_masks, nothing)
+    assert labels.tolist() == [[1], [1]]
+    assert 55 <= float(coords[0, 0, 0]) < 85
+    assert 164 <= float(coords[0, 0, 1]) < 176
+    overrun = wide_masks.clone()
+    overrun[0, 20:120, 120:220] = True
+    coords, labels = deepest_errors(gen, wide_masks, overrun)
+    assert labels.tolist() == [[0], [1]]
+    assert (coords[0, 0] - torch.tensor([170.0, 70.0])).abs().max() <= 8
+
+
+def test_the_clicked_pixel_is_wrong_even_where_the_error_is_thin(gen):
+    masks = torch.zeros(1, 64, 64, dtype=torch.bool)
+    masks[0, 33, 10:50] = True
+    for _ in range(5):
+        (x, y), label = deepest_errors(gen, masks, torch.zeros_like(masks))[0][0, 0].long().tolist(), 1
+        assert bool(masks[0, y, x]) == bool(label)
+
+
+def test_a_click_on_a_right_mask_lies_in_the_object(gen, wide_masks):
+    coords, labels = deepest_errors(gen, wide_masks, wide_masks)
+    x, y = coords[:, 0].long().unbind(-1)
+    assert wide_masks[torch.arange(2), y, x].tolist() == [True, True]
+    assert labels.tolist() == [[1], [1]]

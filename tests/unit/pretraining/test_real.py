@@ -6,8 +6,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from pretraining.real import load_stacks, real_scenes, to_levels
+from pretraining.real import load_stacks, read_plane, real_scenes, to_levels
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def folder(tmp_path):
             {
                 "id": name,
                 "kind": "volume",
+                "modality": "CT",
                 "file": f"{name}.nii.gz",
                 "label_file": f"{name}_labels.nii.gz",
                 "spacing_mm": [1.0, 1.0, 1.0],
@@ -36,12 +38,12 @@ def folder(tmp_path):
 
 
 def test_only_allowed_items_are_read(folder):
-    names = {s.name.split("/")[0] for s in load_stacks(folder)}
+    names = {s.name.split("/")[0] for s in load_stacks([folder])}
     assert names == {"ct"}
 
 
 def test_views_and_clips_have_the_shape_of_synthetic_scenes(folder, gen):
-    stacks = load_stacks(folder)
+    stacks = load_stacks([folder])
     for frames in (1, 3):
         scenes = real_scenes(stacks, gen, 2, 64, frames=frames)
         assert scenes.images.shape == (2, frames, 3, 64, 64)
@@ -50,7 +52,7 @@ def test_views_and_clips_have_the_shape_of_synthetic_scenes(folder, gen):
 
 
 def test_bright_places_are_the_labelled_ones(folder, gen):
-    scenes = real_scenes(load_stacks(folder), gen, 8, 64)
+    scenes = real_scenes(load_stacks([folder]), gen, 8, 64)
     inside, outside = scenes.labels[:, 0] > 0, scenes.labels[:, 0] == 0
     contrast = (scenes.images[:, 0, 0][inside].mean() - scenes.images[:, 0, 0][outside].mean()).abs()
     assert float(contrast) > 0.2
@@ -64,3 +66,44 @@ def test_hounsfield_units_get_the_soft_tissue_window():
 def test_levels_pass_unchanged():
     array = np.arange(256, dtype=np.uint8)
     assert to_levels(array) is array
+
+
+def test_touching_objects_stay_apart_where_the_ids_are_objects(tmp_path):
+    labels = np.zeros((40, 40), dtype=np.uint8)
+    labels[5:20, 5:30], labels[20:35, 5:30] = 1, 2
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8)).save(tmp_path / "image.png")
+    item = {"id": "heart", "file": "image.png", "label_file": "labels.png", "label_ids_are_objects": True}
+    assert np.unique(read_plane(tmp_path, item)[1]).tolist() == [0, 1, 2]
+    assert np.unique(read_plane(tmp_path, item | {"label_ids_are_objects": False})[1]).tolist() == [0, 1]
+
+
+def test_colour_is_kept_and_grey_in_three_channels_is_grey(tmp_path, gen):
+    red = np.zeros((48, 48, 3), dtype=np.uint8)
+    red[..., 0] = 200
+    Image.fromarray(red).save(tmp_path / "red.png")
+    Image.fromarray(np.full((48, 48, 3), 90, dtype=np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(np.full((48, 48), 1, dtype=np.uint8)).save(tmp_path / "labels.png")
+    items = [
+        {"id": name, "kind": "image2d", "modality": name, "file": f"{name}.png", "label_file": "labels.png",
+         "label_ids_are_objects": True, "may_train_shipped_weights": True}
+        for name in ("red", "grey")
+    ]  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps({"items": items}))
+    stacks = load_stacks([tmp_path])
+    assert [s.pictures.shape for s in stacks] == [(1, 48, 48, 3), (1, 48, 48)]
+    assert real_scenes(stacks, gen, 4, 64).images.shape == (4, 1, 3, 64, 64)
+
+
+def test_a_kind_of_many_pictures_does_not_take_its_share_of_them(tmp_path):
+    Image.fromarray(np.full((16, 16), 1, dtype=np.uint8)).save(tmp_path / "one.png")
+    kinds = ["nuclei"] * 35 + ["heart"] * 3
+    items = [
+        {"id": f"{kind}{n}", "kind": "image2d", "modality": kind, "file": "one.png", "label_file": "one.png",
+         "may_train_shipped_weights": True, "label_ids_are_objects": True}
+        for n, kind in enumerate(kinds)
+    ]  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps({"items": items}))
+    stacks = load_stacks([tmp_path])
+    share = sum(s.weight for s in stacks if s.kind == "nuclei") / sum(s.weight for s in stacks)
+    assert 0.5 < share < 0.75

@@ -1,23 +1,23 @@
 """A training, seconds long: repeatable, resumable, and it moves every part of the network."""
 
-import pytest
 import torch
 
-from pretraining.train import FULL, SMALL, Training, options
+from pretraining import checkpoint
+from pretraining.train import Training, options
 
 
 def _training(tmp_path, *more: str) -> Training:
-    flags = ["--steps", "4", "--warm-steps", "1", "--batch", "1", "--objects", "2", "--small-until", "2"]
+    flags = ["--steps", "4", "--batch", "1", "--objects", "2", "--size", "64", "--frames", "3"]
     return Training(options(["--out", str(tmp_path), "--device", "cpu", *flags, *more]))
 
 
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
-    whole = _training(tmp_path)
+    whole = _training(tmp_path, "--warm-steps", "1")
     for _ in range(2):
         whole.advance()
-    first = _training(tmp_path)
+    first = _training(tmp_path, "--warm-steps", "1")
     first.advance()
-    second = _training(tmp_path)
+    second = _training(tmp_path, "--warm-steps", "1")
     second.restore(first.state())
     second.advance()
     assert second.step == whole.step == 2
@@ -26,7 +26,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
 
 
 def test_clips_train_the_memory(tmp_path):
-    training = _training(tmp_path, "--warm-steps", "0", "--clips-from", "0", "--clip-every", "1")
+    training = _training(tmp_path, "--clip-every", "1")
     before = {k: v.clone() for k, v in training.model.named_parameters()}
     outcome, _ = training.advance()
     assert 0 <= outcome.dice["tracked"] <= 1
@@ -34,19 +34,42 @@ def test_clips_train_the_memory(tmp_path):
     assert {"image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder"} <= moved
 
 
-def test_the_schedule(tmp_path):
-    flags = ["--small-until", "0.3", "--mixed-until", "0.6", "--steps", "1000", "--warm-steps", "10"]
-    training = _training(tmp_path, *flags)
-    sizes, rates = {}, {}
-    for step in (0, 100, 404, 408, 900, 999):
+def test_the_rate_rises_stays_and_falls_at_the_end(tmp_path):
+    training = _training(tmp_path, "--steps", "1000", "--anneal", "200", "--warm-steps", "10")
+    rates = {}
+    for step in (10, 300, 700, 900, 999):
         training.step = step
-        sizes[step], rates[step] = training.size, training.rate()
-    assert [sizes[s] for s in (0, 404, 408, 900)] == [SMALL, SMALL, FULL, FULL]
-    assert rates[100] > rates[404] > rates[900] > rates[999] > 0
-    assert training.level == 1.0
+        rates[step] = training.rate()
+    assert 0 < rates[10] < rates[300] == rates[700] == 3e-4
+    assert rates[700] > rates[900] > rates[999] > 0
 
 
-def test_a_length_is_needed_in_one_unit(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        options(["--out", str(tmp_path)])
-    assert "give one of --steps and --minutes" in capsys.readouterr().err
+def test_an_anneal_starts_where_a_training_without_an_end_stands(tmp_path):
+    endless = Training(options(["--out", str(tmp_path), "--device", "cpu", "--size", "64", "--batch", "1"]))
+    assert endless.end == float("inf")
+    endless.step = 500
+    anneal = Training(options(["--out", str(tmp_path), "--device", "cpu", "--size", "64", "--anneal", "50"]))
+    anneal.restore(endless.state())
+    assert anneal.end == 550
+    assert anneal.rate() == 3e-4
+    anneal.step = 549
+    assert anneal.rate() == 3e-4 / 50
+
+
+def test_exported_weights_start_another_training_as_far_as_they_fit(tmp_path):
+    first = _training(tmp_path)
+    state = first.model.state_dict()
+    state["no_mem_embed"] = state["no_mem_embed"] + 1
+    del state["maskmem_tpos_enc"]
+    checkpoint.export(state, tmp_path / "exported.pt")
+    second = _training(tmp_path, "--seed", "8", "--start-from", str(tmp_path / "exported.pt"))
+    assert torch.allclose(second.model.no_mem_embed, state["no_mem_embed"], atol=1e-3)
+
+
+def test_aligning_brings_the_encoder_nearer_to_the_teachers(tmp_path):
+    teacher = _training(tmp_path)
+    checkpoint.export(teacher.model.state_dict(), tmp_path / "teacher.pt")
+    flags = ["--align", "4", "--teacher", str(tmp_path / "teacher.pt"), "--seed", "8"]
+    training = _training(tmp_path, *flags)
+    distances = [training.advance()[0].dice["aligned"] for _ in range(4)]
+    assert distances[-1] < distances[0]
