@@ -35,6 +35,7 @@ from lib.server.routes import infer as infer_endpoints
 from lib.server.routes import proxy
 from lib.server.routes import scoring as scoring_endpoints
 from lib.server.routes import training as train_endpoints
+from lib.server.routes.ohif import ohif_router
 from lib.settings import Settings
 from lib.trainers.automatic import AutoTrain
 from lib.trainers.task import FineTuneTask
@@ -114,6 +115,7 @@ class BioSam2App(MONAILabelApp):
         next_endpoints.install(server, self._strategies)
         scoring_endpoints.install(server, self._scoring_methods)
         datastore_endpoints.install(server, self, self._services.images)
+        server.router.routes[:0] = ohif_router(self._settings.ohif_companion).routes
         if isinstance(self._datastore, DicomWebStore):
             proxy.install(server, self._datastore, self.on_save_label)
         if self._settings.rollback is not None:

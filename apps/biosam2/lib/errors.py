@@ -48,6 +48,10 @@ class LabelError(BioSam2Error):
     """A label file cannot be used with its image."""
 
 
+class ConflictError(BioSam2Error):
+    """What is stored has changed since the client read it."""
+
+
 class TrainingError(BioSam2Error):
     """A training cannot start or go on."""
 

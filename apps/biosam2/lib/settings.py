@@ -106,6 +106,7 @@ class Settings(BaseModel):
         0, "0 or more", "new labels after which a training starts by itself, 0 for never"
     )
 
+    ohif_companion: bool = _option(True, "true or false", "add the annotation toolbar to OHIF's page")
     allowed_origins: _Names = _option(
         (),
         "origins such as https://viewer.example.org, separated by commas",

@@ -23,6 +23,7 @@ from lib.errors import ImageError, ImageTooLargeError
 from lib.http import json_object, require_label_tag
 from lib.images.cache import ImageCache
 from lib.images.file_formats import split_ending
+from lib.images.medical_image import MedicalImage
 from lib.labels.polygons import require_polygons
 from lib.pathology.opening import SLIDE_SUFFIXES, TIFF_SUFFIXES, open_slide
 
@@ -125,6 +126,16 @@ class Checks:
             HTTPStatus.NOT_FOUND,
             f"there is no image {image_id!r} in the datastore; /datastore/ lists the ids",
         )
+
+    def image(self, image_id: str) -> MedicalImage:
+        """Opens an image of the datastore.
+
+        Raises:
+            HTTPException: 400 or 404 for its id.
+            ImageError: The image cannot be opened.
+        """
+        self.require_image(image_id)
+        return self._images.get(Path(self._datastore.get_image_uri(image_id)))
 
     def require_label(self, label_id: str, tag: str) -> None:
         """Lets a label pass that is there.

@@ -9,6 +9,7 @@ look at what was sent before anything is changed.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -26,6 +27,7 @@ from starlette.background import BackgroundTask
 from lib.http import http_errors
 from lib.images.cache import ImageCache
 from lib.server.checks import Checks, plain_object, received, require_sum
+from lib.server.label_versions import require_grid, require_version
 
 _User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 _Annotator = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
@@ -72,6 +74,8 @@ class _Routes:
     def __init__(self, app: MONAILabelApp, checks: Checks):
         self._app = app
         self._checks = checks
+        # One label at a time, so that none is saved between the check of a version and its replacement.
+        self._saving = threading.Lock()
 
     @contextmanager
     def _of_image(self, image_id: str) -> Iterator[None]:
@@ -138,9 +142,12 @@ class _Routes:
         tag: str = _FINAL,
     ) -> dict[str, Any]:
         info = {**plain_object(params, "params"), "user": user.username}
-        tag = tag or _FINAL
-        with http_errors(), received(label) as (_, path):
+        tag, replaces, grid = tag or _FINAL, info.pop("replaces", None), info.pop("grid", None)
+        with http_errors(), received(label) as (_, path), self._saving:
+            if grid is not None:
+                require_grid(grid, self._checks.image(image))
             with self._checks.usable_label(image, tag, path, info.get("label_info")) as usable:
+                require_version(self._app.datastore(), image, tag, replaces)
                 label_id = self._app.datastore().save_label(image, str(usable), tag, info)
             answer = self._app.on_save_label(image, label_id) or {}
             return {**answer, "image": image, "label": label_id}

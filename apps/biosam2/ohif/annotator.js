@@ -1,0 +1,259 @@
+/** The object that is being drawn: its prompts, live requests, undo and redo, saving and loading. */
+
+import { makePrompt, requestParams } from './prompts.js';
+import * as server from './server.js';
+import { Change, drawMask, readNifti, readNrrd, writeNrrd } from './voxels.js';
+
+const MODELS = { false: 'biosam2_point', true: 'biosam2_propagate' };
+const HISTORY = 50; // steps that can be undone
+const UNSURE = 4; // slices that are offered for a look
+
+/**
+ * State of the annotation. `changed` is called after every change of it, `busy` with the work in progress.
+ *
+ * An entry of the history is {before, after, change}: the object's state before and after a step, and what the
+ * step changed in the overlay.
+ */
+export class Annotator {
+  constructor(viewer, { changed, failed }) {
+    Object.assign(this, { viewer, changed, failed });
+    this.live = true;
+    this.volume = false;
+    this.positive = true;
+    this.running = null;
+    this.reset();
+    viewer.onDrawn = (drawn) => this._add(drawn);
+  }
+
+  /** Forgets everything about the series that was shown before. */
+  reset() {
+    this._stop();
+    this.undone = [];
+    this.done = [];
+    this.unsure = [];
+    this.loaded = ''; // version of the label that the overlay started from
+    this.dirty = false;
+    this.object = { segment: null, refine: false, prompts: [], drawn: new Change() };
+  }
+
+  get canUndo() {
+    return this.done.length > 0;
+  }
+
+  get canRedo() {
+    return this.undone.length > 0;
+  }
+
+  /** Starts the next object. With `refine` it corrects what the active segment has. */
+  start(refine = false, segment = this.viewer.activeSegment) {
+    this._stop();
+    this.viewer.showOnly([]);
+    if (segment !== this.viewer.activeSegment) this.viewer.activeSegment = segment;
+    this._begin(refine, segment);
+    this.changed();
+  }
+
+  /** Asks the server for the object's mask and draws it. The last request wins. */
+  async run() {
+    const { object } = this;
+    if (!object.prompts.length) return;
+    this._stop();
+    const running = new AbortController();
+    this.running = running;
+    this.changed();
+    try {
+      const { params, file } = await this._infer(object, running.signal);
+      const { voxels } = await readNrrd(file);
+      if (this.running === running) this._draw(object, voxels, params);
+    } catch (error) {
+      if (error.name !== 'AbortError') this.failed(error);
+    } finally {
+      if (this.running === running) this.running = null;
+      this.changed();
+    }
+  }
+
+  undo() {
+    this._step(this.done, this.undone, 'before', (change, voxels) => change.revert(voxels));
+  }
+
+  redo() {
+    this._step(this.undone, this.done, 'after', (change, voxels) => change.apply(voxels));
+  }
+
+  /** Saves all segments of the overlay as the final label; `ask` decides about a newer one in the store. */
+  async save(ask) {
+    const { series, grid, segments } = this.viewer;
+    const voxels = this.viewer.readOverlay();
+    const names = segments.map(({ label, index, colour }) => ({ name: label, idx: index, color: colour?.slice(0, 3) }));
+    try {
+      await server.saveLabel(series, voxels, names, grid, this.loaded);
+    } catch (error) {
+      if (error.status !== 409 || !(await ask(error.message))) throw error;
+      await server.saveLabel(series, voxels, names, grid);
+    }
+    this.loaded = server.labelVersion(await server.labelInfo(series));
+    this.dirty = false;
+    this.changed();
+  }
+
+  /** What the store has of the series, or null. */
+  stored() {
+    return server.labelInfo(this.viewer.series);
+  }
+
+  /** Makes the stored label the overlay; one undo brings the overlay back. */
+  async load() {
+    const { series } = this.viewer;
+    const info = await server.labelInfo(series);
+    if (!info) throw new Error('The store has no final label of this series.');
+    const { dimensions, voxels } = await readNifti(await server.labelFile(series));
+    const expected = this.viewer.grid.dimensions;
+    if (dimensions.join() !== expected.join()) {
+      throw new Error(`The label has ${dimensions.join(' x ')} voxels, the series ${expected.join(' x ')}.`);
+    }
+    this.start();
+    this._record(() => {
+      const before = this.viewer.readOverlay();
+      const after = this._renumbered(voxels, info.label_info ?? []);
+      this.viewer.writeOverlay(after);
+      return Change.between(before, after);
+    });
+    this.loaded = server.labelVersion(info);
+    this.dirty = false;
+    this.changed();
+  }
+
+  _begin(refine, segment = this.viewer.activeSegment) {
+    this.object = { segment, refine, prompts: [], drawn: new Change() };
+  }
+
+  _add(drawn) {
+    try {
+      const [last] = this.object.prompts.slice(-1);
+      const prompt = makePrompt(drawn, this.positive, this.viewer.grid.dimensions, last?.axis);
+      if (last && this.volume && prompt.axis !== last.axis) {
+        throw new Error('Draw on the same plane as before, or start the next object.');
+      }
+      if (this.object.segment !== this.viewer.activeSegment) this.start(this.object.refine);
+      this.viewer.style(drawn.uid, this.positive);
+      this._record(() => {
+        this.object = { ...this.object, prompts: [...this.object.prompts, prompt] };
+        return new Change();
+      });
+    } catch (error) {
+      this.viewer.showOnly(this.object.prompts.map((prompt) => prompt.uid));
+      this.failed(error);
+      return;
+    }
+    if (this.live) this.run();
+    this.changed();
+  }
+
+  async _infer(object, signal) {
+    const params = requestParams(object.prompts, this.volume);
+    const label = this.viewer.segments.find((segment) => segment.index === object.segment)?.label;
+    if (label) params.label = label;
+    const start = object.refine && !object.drawn.numbers.length ? await this._start(object) : null;
+    return server.infer(MODELS[this.volume], this.viewer.series, params, start, signal);
+  }
+
+  /** The segment's mask as a file for the server to start from; null where nothing is drawn. */
+  async _start({ segment }) {
+    const mask = this.viewer.readOverlay().map((value) => Number(value === segment));
+    return mask.includes(1) ? writeNrrd(mask, this.viewer.grid) : null;
+  }
+
+  _draw(object, mask, params) {
+    const voxels = this.viewer.readOverlay();
+    if (mask.length !== voxels.length) throw new Error('The answer has another size than the displayed series.');
+    const former = voxels.slice();
+    const [last] = object.prompts.slice(-1);
+    // The object's earlier answer on this slice gives way to the new one; on other slices it stays.
+    const inside = this.volume ? null : this._inSlice(last);
+    object.drawn.numbers.forEach((number, n) => {
+      if (!inside || inside(number)) voxels[number] = object.drawn.before[n];
+    });
+    drawMask(voxels, mask, object.segment, inside, object.refine);
+    this.viewer.writeOverlay(voxels);
+    const change = Change.between(former, voxels);
+    const [entry] = this.done.slice(-1);
+    this.object = { ...object, drawn: Change.between(this._base(object, former), voxels) };
+    if (entry) {
+      entry.change = joined(entry.change, change);
+      entry.after = this.object;
+    }
+    this.dirty = true;
+    this._rank(params.slice_scores);
+  }
+
+  /** The overlay without the object's answers. */
+  _base(object, voxels) {
+    const base = voxels.slice();
+    object.drawn.revert(base);
+    return base;
+  }
+
+  _inSlice({ axis, slice }) {
+    const [width, height] = this.viewer.grid.dimensions;
+    const place = [(n) => n % width, (n) => Math.floor(n / width) % height, (n) => Math.floor(n / (width * height))];
+    return (number) => place[axis](number) === slice;
+  }
+
+  _record(action) {
+    const before = this.object;
+    const change = action();
+    this.done.push({ before, after: this.object, change });
+    if (this.done.length > HISTORY) this.done.shift();
+    this.undone = [];
+  }
+
+  _step(from, to, side, move) {
+    const entry = from.pop();
+    if (!entry) return;
+    this._stop();
+    const voxels = this.viewer.readOverlay();
+    move(entry.change, voxels);
+    this.viewer.writeOverlay(voxels);
+    this.object = entry[side];
+    this.viewer.showOnly(this.object.prompts.map((prompt) => prompt.uid));
+    to.push(entry);
+    this.dirty = true;
+    this.changed();
+  }
+
+  _stop() {
+    this.running?.abort();
+    this.running = null;
+  }
+
+  /** Slices with the lowest scores, not neighbours of each other. */
+  _rank(scores) {
+    const ranked = Object.entries(scores ?? {}).map(([slice, score]) => [Number(slice), Number(score)]);
+    this.unsure = [];
+    for (const [slice] of ranked.sort((a, b) => a[1] - b[1])) {
+      if (this.unsure.length < UNSURE && this.unsure.every((other) => Math.abs(other - slice) > 1)) this.unsure.push(slice);
+    }
+  }
+
+  /** Voxels of a stored label with the overlay's segment numbers; segments that are missing are added. */
+  _renumbered(voxels, names) {
+    const table = Array.from({ length: 256 }, (_, value) => value);
+    for (const { name, idx } of names) {
+      const known = this.viewer.segments.find((segment) => segment.label === name);
+      table[idx] = known ? known.index : this.viewer.addSegment(name);
+    }
+    return voxels.map((value) => table[value]);
+  }
+}
+
+/** Two changes, one after the other, as one. */
+function joined(first, second) {
+  const values = new Map();
+  for (const { numbers, before, after } of [first, second]) {
+    numbers.forEach((number, n) => values.set(number, [values.get(number)?.[0] ?? before[n], after[n]]));
+  }
+  const change = new Change();
+  for (const [number, [before, after]] of values) if (before !== after) change.add(number, before, after);
+  return change;
+}

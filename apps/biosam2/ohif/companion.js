@@ -1,0 +1,178 @@
+/** Entry: waits for MONAI Label's mode of OHIF and adds the toolbar to its panel. */
+
+import { Annotator } from './annotator.js';
+import { ServerError, info, isTraining, nextSample, reason, startTraining, stopTraining } from './server.js';
+import { Toolbar } from './toolbar.js';
+import { Viewer, missingParts } from './viewer.js';
+
+const POLL_MS = 400;
+const TRAINING_POLL_MS = 2000;
+const OHIF_REQUESTS = ['/infer/', '/train/', '/activelearning/'];
+const MODE = '/monai-label';
+const SLICE_KEY = 'biosam2-slice';
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+class Companion {
+  constructor(viewer) {
+    this.viewer = viewer;
+    this.tool = 'point';
+    this.annotator = new Annotator(viewer, { changed: () => this.show(), failed: (error) => this.fail(error) });
+    this.toolbar = new Toolbar(this.actions());
+    viewer.onFailedRequest(OHIF_REQUESTS, (status, text) => viewer.notify('error', reason(status, text)));
+    this.watchTraining();
+  }
+
+  actions() {
+    const { annotator } = this;
+    const tool = (name) => () => this.use(this.tool === name ? null : name);
+    const flip = (name) => () => {
+      annotator[name] = !annotator[name];
+      this.show();
+    };
+    const guarded = (work) => async () => {
+      try {
+        await work();
+      } catch (error) {
+        this.fail(error);
+      }
+    };
+    return {
+      point: tool('point'),
+      box: tool('box'),
+      scribble: tool('scribble'),
+      lasso: tool('lasso'),
+      sign: flip('positive'),
+      volume: flip('volume'),
+      live: flip('live'),
+      run: () => annotator.run(),
+      refine: () => annotator.start(!annotator.object.refine),
+      next: () => annotator.start(),
+      segment: (index) => annotator.start(false, index),
+      addSegment: (label) => annotator.start(false, this.viewer.addSegment(label)),
+      undo: () => annotator.undo(),
+      redo: () => annotator.redo(),
+      save: guarded(() => this.save()),
+      load: guarded(() => annotator.load()),
+      sample: guarded(() => this.next()),
+      train: guarded(() => this.train()),
+      help: () => this.toolbar.toggleHelp(),
+      jump: (slice) => this.jump(slice),
+    };
+  }
+
+  use(tool) {
+    this.tool = tool;
+    this.viewer.use(tool);
+    this.show();
+  }
+
+  show() {
+    if (!this.toolbar || !this.viewer.panel) return;
+    this.toolbar.attach(this.viewer.panel);
+    const { segments, activeSegment: active } = this.viewer;
+    this.toolbar.show({ tool: this.tool, annotator: this.annotator, segments, active });
+  }
+
+  fail(error) {
+    if (!(error instanceof ServerError)) console.error(error);
+    this.viewer.notify('error', error.message);
+    this.show();
+  }
+
+  /** Called once for each series that is opened. */
+  async opened() {
+    this.viewer.prepare();
+    this.annotator.reset();
+    this.use(this.tool);
+    const slice = sessionStorage.getItem(SLICE_KEY);
+    sessionStorage.removeItem(SLICE_KEY);
+    if (slice !== null) this.jump(Number(slice));
+    const stored = await this.annotator.stored();
+    if (stored) this.viewer.notify('info', `The store has a label of this series${byWhom(stored)}: Load label shows it.`);
+  }
+
+  async save() {
+    await this.annotator.save((message) => window.confirm(`${message}\n\nSave yours as well? Both stay in the store.`));
+    this.viewer.notify('success', 'The label is saved.');
+  }
+
+  async next() {
+    const strategies = Object.keys((await info()).strategies ?? {});
+    const sample = await nextSample(strategies.includes('hybrid') ? 'hybrid' : 'random');
+    if (!sample.StudyInstanceUID) {
+      this.viewer.notify('info', 'Every image has a label.');
+      return;
+    }
+    const why = sample.reason ? `\n\nWhy this one: ${sample.reason}` : '';
+    const unsaved = this.annotator.dirty ? '\n\nThe label of this series is not saved.' : '';
+    if (!window.confirm(`Open ${sample.PatientID ?? sample.id}?${why}${unsaved}`)) return;
+    if (Number.isInteger(sample.slice)) sessionStorage.setItem(SLICE_KEY, sample.slice);
+    window.location.assign(`${window.PUBLIC_URL}monai-label?StudyInstanceUIDs=${sample.StudyInstanceUID}`);
+  }
+
+  async train() {
+    await ((await isTraining()) ? stopTraining() : startTraining());
+    this.watchTraining();
+  }
+
+  /** Shows the progress of a training until it ends. */
+  async watchTraining() {
+    clearTimeout(this.timer);
+    try {
+      const running = await isTraining();
+      const [stats] = Object.values((await info()).train_stats ?? {});
+      this.toolbar.showTraining(progress(stats, running), running, '');
+      if (running) this.timer = setTimeout(() => this.watchTraining(), TRAINING_POLL_MS);
+    } catch (error) {
+      this.toolbar.showTraining(error.message, false, '');
+    }
+  }
+
+  jump(slice) {
+    const middle = this.viewer.grid.dimensions.map((side) => Math.floor(side / 2));
+    const axis = this.annotator.object.prompts[0]?.axis ?? 2;
+    middle[axis] = slice;
+    this.viewer.jump(middle);
+  }
+}
+
+const byWhom = (stored) => (stored.client_id || stored.user ? ` by ${stored.client_id || stored.user}` : '');
+
+function progress(stats, running) {
+  if (!stats || !stats.total_epochs) return running ? 'Training starts ...' : '';
+  const epochs = `Training: epoch ${stats.epoch ?? 0} of ${stats.total_epochs}`;
+  const share = (value) => (typeof value === 'number' ? value.toFixed(2) : '?');
+  const dice = stats.best_metric === undefined ? '' : `, Dice ${share(stats.start_metric)} to ${share(stats.best_metric)}`;
+  const outcome = running || !stats.outcome ? '' : ` (${stats.outcome})`;
+  return `${epochs}${dice}${outcome}`;
+}
+
+/** Follows OHIF: adds the toolbar whenever MONAI Label's panel is connected to a series. */
+async function main() {
+  let companion = null;
+  let series = null;
+  for (;;) {
+    await pause(POLL_MS);
+    if (!document.querySelector('.monaiLabelPanel')) {
+      series = null;
+      continue;
+    }
+    const missing = missingParts();
+    if (missing.length) {
+      console.warn(`The BioSAM-2 toolbar is off: this build of OHIF has no ${missing.join(', ')}.`);
+      return;
+    }
+    companion ??= new Companion(new Viewer());
+    if (!companion.viewer.isReady) {
+      companion.viewer.connect();
+    } else if (companion.viewer.series !== series) {
+      series = companion.viewer.series;
+      companion.opened().catch((error) => companion.fail(error));
+    } else {
+      companion.toolbar.attach(companion.viewer.panel);
+    }
+  }
+}
+
+main();

@@ -1,0 +1,121 @@
+/** Requests to the server that served the page. */
+
+const CLIENT_KEY = 'biosam2-client';
+
+/** A request that the server refused, or that did not reach it (status 0). */
+export class ServerError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** The reason in the body of a refused request. */
+export function reason(status, text) {
+  try {
+    const { detail } = JSON.parse(text);
+    return typeof detail === 'string' ? detail : JSON.stringify(detail);
+  } catch {
+    return text || `The server answered with status ${status}.`;
+  }
+}
+
+async function request(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch (error) {
+    if (error.name === 'AbortError') throw error;
+    throw new ServerError(0, 'The server cannot be reached. The overlay is kept: try again when it is back.');
+  }
+  if (!answer.ok) throw new ServerError(answer.status, reason(answer.status, await answer.text()));
+  return answer;
+}
+
+const query = (values) => new URLSearchParams(values).toString();
+
+/** Name under which this browser saves labels, kept between visits. */
+export function clientId() {
+  let id = localStorage.getItem(CLIENT_KEY);
+  if (!id) {
+    id = `ohif-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`;
+    localStorage.setItem(CLIENT_KEY, id);
+  }
+  return id;
+}
+
+/** Runs a model: {params, file} of its answer; `start` is a mask that the prompts correct, or null. */
+export async function infer(model, series, params, start, signal) {
+  const form = new FormData();
+  form.append('params', JSON.stringify({ ...params, client_id: clientId() }));
+  if (start) form.append('label', start, 'start.nrrd');
+  const answer = await request(`/infer/${model}?${query({ image: series })}`, { method: 'POST', body: form, signal });
+  const parts = await answer.formData();
+  return { params: JSON.parse(parts.get('params')), file: await parts.get('image').arrayBuffer() };
+}
+
+/** What the store says of the final label of a series; null where there is none. */
+export async function labelInfo(series) {
+  try {
+    const answer = await request(`/datastore/label/info?${query({ label: series, tag: 'final' })}`);
+    return await answer.json();
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
+}
+
+/** File of the final label of a series, on the grid of its images. */
+export async function labelFile(series) {
+  const answer = await request(`/datastore/label?${query({ label: series, tag: 'final' })}`);
+  return answer.arrayBuffer();
+}
+
+/**
+ * Saves a label: one byte for each voxel, i fastest.
+ *
+ * @param replaces Version that the label was drawn on ('' for none); a newer one in the store answers 409.
+ *   Undefined: saved in any case.
+ */
+export async function saveLabel(series, voxels, names, grid, replaces) {
+  const form = new FormData();
+  const params = { label_info: names, client_id: clientId(), grid, ...(replaces === undefined ? {} : { replaces }) };
+  form.append('params', JSON.stringify(params));
+  form.append('label', new Blob([voxels]), 'label.bin');
+  await request(`/datastore/label?${query({ image: series, tag: 'final' })}`, { method: 'PUT', body: form });
+}
+
+/** Version of a label: what `saveLabel` replaces. */
+export const labelVersion = (info) => (info ? String(info.SOPInstanceUID ?? info.ts ?? '') : '');
+
+/** The image to label next: its DICOM keys, and why it was chosen; {} where none is left. */
+export async function nextSample(strategy) {
+  const body = JSON.stringify({ client_id: clientId() });
+  const headers = { 'Content-Type': 'application/json' };
+  const answer = await request(`/activelearning/${strategy}`, { method: 'POST', body, headers });
+  return answer.json();
+}
+
+/** What the server says of itself: models, strategies, state of the trainers. */
+export const info = async () => (await request('/info/')).json();
+
+/** Whether a training runs. */
+export async function isTraining() {
+  try {
+    return (await (await request('/train/?check_if_running=true')).json()).status === 'RUNNING';
+  } catch (error) {
+    if (error.status === 404) return false;
+    throw error;
+  }
+}
+
+/** Starts a training of every trainer with its own settings. */
+export async function startTraining() {
+  const headers = { 'Content-Type': 'application/json' };
+  await request('/train/', { method: 'POST', body: '{}', headers });
+}
+
+/** Stops the training that runs. */
+export async function stopTraining() {
+  await request('/train/', { method: 'DELETE' });
+}

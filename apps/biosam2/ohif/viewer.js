@@ -1,0 +1,236 @@
+/**
+ * Adapter to OHIF and cornerstone: the only file that uses the objects that OHIF leaves in the window.
+ *
+ * Voxel indices are [i, j, k] = column, row, slice of the displayed series; voxel arrays have i fastest.
+ */
+
+const GLOBALS = ['services', 'commandsManager', 'cornerstone', 'cornerstoneTools', 'extensionManager'];
+const SERVICES = [
+  'segmentationService',
+  'uiNotificationService',
+  'viewportGridService',
+  'cornerstoneViewportService',
+  'displaySetService',
+];
+const TOOLS = { point: 'Probe', box: 'RectangleROI', scribble: 'PlanarFreehandROI', lasso: 'PlanarFreehandROI' };
+const TOOL_CLASSES = ['ProbeTool', 'RectangleROITool', 'PlanarFreehandROITool'];
+const PANEL_TOOL = 'ProbeMONAILabel'; // MONAI Label's own point tool
+const TOOL_GROUPS = ['mpr', 'default'];
+const PRIMARY_BUTTON = 1;
+const CONNECT_EVERY_MS = 5000;
+const SEGMENTATION = '1'; // MONAI Label's panel always draws into this segmentation
+const COLOURS = { true: 'rgb(80, 255, 120)', false: 'rgb(255, 90, 90)' };
+
+/** Names of the objects that the companion needs and that this build of OHIF does not have. */
+export function missingParts(root = window) {
+  const missing = GLOBALS.filter((name) => !root[name]);
+  if (missing.length) return missing;
+  return [
+    ...SERVICES.filter((name) => !root.services[name]).map((name) => `services.${name}`),
+    ...TOOL_CLASSES.filter((name) => !root.cornerstoneTools[name]).map((name) => `cornerstoneTools.${name}`),
+    ...['annotation', 'segmentation', 'ToolGroupManager'].filter((name) => !root.cornerstoneTools[name]),
+  ];
+}
+
+/** OHIF with one series on the screen. */
+export class Viewer {
+  constructor(root = window) {
+    this.root = root;
+    this.services = root.services;
+    this.tools = root.cornerstoneTools;
+    this.own = new Map(); // annotations that the companion's tools drew, by UID
+    this.tool = null;
+    this.onDrawn = () => {};
+    this._connected = 0;
+    root.cornerstone.eventTarget.addEventListener(this.tools.Enums.Events.ANNOTATION_COMPLETED, (event) =>
+      this._drawn(event.detail.annotation)
+    );
+  }
+
+  /** MONAI Label's panel, or null while it is not shown. */
+  get panel() {
+    return this.root.document.querySelector('.monaiLabelPanel');
+  }
+
+  /** Whether the overlay of the displayed series exists: MONAI Label's panel is connected. */
+  get isReady() {
+    try {
+      return Boolean(this.panel && this._overlay() && this._volume());
+    } catch {
+      return false; // the services come one after another
+    }
+  }
+
+  /** Enters the page's own server into the panel and presses its connect button, at most every few seconds. */
+  connect() {
+    if (Date.now() - this._connected < CONNECT_EVERY_MS) return;
+    this._connected = Date.now();
+    const input = this.root.document.querySelector('#monailabelServerURL');
+    // React notices a value only when it is set as the browser sets it.
+    const { set } = Object.getOwnPropertyDescriptor(this.root.HTMLInputElement.prototype, 'value');
+    set.call(input, `${this.root.location.origin}/`);
+    for (const type of ['input', 'focusout']) input.dispatchEvent(new Event(type, { bubbles: true }));
+    this.panel.querySelector('button.actionButton').click();
+  }
+
+  /** Series Instance UID of the displayed images. */
+  get series() {
+    const [first] = this.services.viewportGridService.getState().viewports.values();
+    const set = this.services.displaySetService.getDisplaySetByUID(first.displaySetInstanceUIDs[0]);
+    return set.SeriesInstanceUID;
+  }
+
+  /** Grid of the series: {dimensions, spacing, origin, direction}, millimetres in LPS. */
+  get grid() {
+    const { dimensions, spacing, origin, direction } = this._volume();
+    return { dimensions: [...dimensions], spacing: [...spacing], origin: [...origin], direction: [...direction] };
+  }
+
+  /** Segments of the overlay: [{index, label, colour}]. */
+  get segments() {
+    const view = this._viewportId();
+    const found = this.services.segmentationService.getSegmentation(SEGMENTATION)?.segments ?? {};
+    return Object.values(found)
+      .filter(Boolean)
+      .map((segment) => ({
+        index: segment.segmentIndex,
+        label: segment.label,
+        colour: this.services.segmentationService.getSegmentColor(view, SEGMENTATION, segment.segmentIndex),
+      }));
+  }
+
+  /** Index of the active segment. */
+  get activeSegment() {
+    const found = this.services.segmentationService.getActiveSegment(this._viewportId());
+    return found?.segmentIndex ?? this.segments[0]?.index ?? 1;
+  }
+
+  set activeSegment(index) {
+    this.services.segmentationService.setActiveSegment(SEGMENTATION, index);
+  }
+
+  /** Adds a segment and returns its index. */
+  addSegment(label) {
+    const index = Math.max(0, ...this.segments.map((segment) => segment.index)) + 1;
+    this.services.segmentationService.addSegment(SEGMENTATION, { segmentIndex: index, label });
+    return index;
+  }
+
+  /** Copy of the overlay's voxels, Uint8Array. */
+  readOverlay() {
+    return new Uint8Array(this._overlay().voxelManager.getCompleteScalarDataArray());
+  }
+
+  /** Replaces the overlay's voxels and draws them. */
+  writeOverlay(voxels) {
+    this._overlay().voxelManager.setCompleteScalarDataArray(voxels);
+    this.tools.segmentation.triggerSegmentationEvents.triggerSegmentationDataModified(SEGMENTATION);
+  }
+
+  /** Gives the primary mouse button to a tool of the companion, or back to OHIF's with null. */
+  use(tool) {
+    this.tool = tool;
+    for (const group of this._groups()) {
+      for (const [name, options] of Object.entries(group.toolOptions)) {
+        const active = options.mode === 'Active' && options.bindings.some((b) => b.mouseButton === PRIMARY_BUTTON);
+        if (active) group.setToolPassive(name, { removeAllBindings: true });
+      }
+      group.setToolActive(tool ? TOOLS[tool] : PANEL_TOOL, { bindings: [{ mouseButton: PRIMARY_BUTTON }] });
+    }
+  }
+
+  /** Colours an annotation by its sign, hides its measurements and keeps it where it is. */
+  style(uid, positive) {
+    const colour = COLOURS[positive];
+    this.tools.annotation.locking.setAnnotationLocked(uid, true); // else a click beside it would move it
+    this.tools.annotation.config.style.setAnnotationStyles(uid, {
+      color: colour,
+      colorHighlighted: colour,
+      colorSelected: colour,
+      textBoxVisibility: false,
+    });
+  }
+
+  /** Shows these annotations of the companion, and no others of it. */
+  showOnly(uids) {
+    const { state } = this.tools.annotation;
+    const wanted = new Set(uids);
+    for (const [uid, annotation] of this.own) {
+      const shown = Boolean(state.getAnnotation(uid));
+      if (shown && !wanted.has(uid)) state.removeAnnotation(uid);
+      if (!shown && wanted.has(uid)) state.addAnnotation(annotation, annotation.metadata.FrameOfReferenceUID);
+    }
+    for (const engine of this.root.cornerstone.getRenderingEngines()) engine.render();
+  }
+
+  /** Scrolls every view to a voxel. */
+  jump(ijk) {
+    for (const id of this.services.viewportGridService.getState().viewports.keys()) {
+      const viewport = this.services.cornerstoneViewportService.getCornerstoneViewport(id);
+      viewport.jumpToWorld?.(this._image().indexToWorld(ijk));
+      viewport.render();
+    }
+  }
+
+  /** Shows a notification: type is success, info, warning or error. */
+  notify(type, message) {
+    this.services.uiNotificationService.show({ title: 'BioSAM-2', message, type, duration: 6000 });
+  }
+
+  /** Calls back with the reason whenever a request of OHIF itself to one of the paths fails. */
+  onFailedRequest(paths, callback) {
+    const send = this.root.XMLHttpRequest.prototype.send;
+    this.root.XMLHttpRequest.prototype.send = function (...body) {
+      this.addEventListener('loadend', () => {
+        if (this.status < 400 || !paths.some((path) => this.responseURL.includes(path))) return;
+        const text = this.response instanceof ArrayBuffer ? new TextDecoder().decode(this.response) : this.responseText;
+        callback(this.status, text);
+      });
+      return send.apply(this, body);
+    };
+  }
+
+  /** Adds the companion's tools to the tool groups of the mode that was entered. */
+  prepare() {
+    for (const name of TOOL_CLASSES) {
+      try {
+        this.tools.addTool(this.tools[name]);
+      } catch {
+        // It is registered already.
+      }
+    }
+    for (const group of this._groups()) {
+      for (const tool of new Set(Object.values(TOOLS))) if (!group.hasTool(tool)) group.addTool(tool);
+    }
+  }
+
+  _groups() {
+    return TOOL_GROUPS.map((id) => this.tools.ToolGroupManager.getToolGroup(id)).filter(Boolean);
+  }
+
+  _drawn(annotation) {
+    if (!this.tool || annotation.metadata.toolName !== TOOLS[this.tool] || this.own.has(annotation.annotationUID)) return;
+    this.own.set(annotation.annotationUID, annotation);
+    const world = annotation.data.contour?.polyline ?? annotation.data.handles.points;
+    const image = this._image();
+    const points = world.map((place) => [...image.worldToIndex(place)]);
+    this.onDrawn({ kind: this.tool, uid: annotation.annotationUID, points });
+  }
+
+  _viewportId() {
+    return [...this.services.viewportGridService.getState().viewports.keys()][0];
+  }
+
+  _image() {
+    return this.services.cornerstoneViewportService.getCornerstoneViewport(this._viewportId()).getImageData().imageData;
+  }
+
+  _volume() {
+    const viewport = this.services.cornerstoneViewportService.getCornerstoneViewport(this._viewportId());
+    return this.root.cornerstone.cache.getVolume(viewport.getVolumeId());
+  }
+
+  _overlay() {
+    return this.services.segmentationService.getLabelmapVolume(SEGMENTATION);
+  }
+}
