@@ -30,7 +30,7 @@ from benchmarks.publish import write_report
 from benchmarks.tables import markdown_table, number
 from benchmarks.targets import choose_targets, largest_island
 from lib.engine.predictor import Predictor
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.images.reading import read_image
 from lib.metrics.overlap import dice
 from lib.prompts.simulation import jittered_box, random_clicks
@@ -135,24 +135,23 @@ def answers_of(predictor: Predictor, item: Item) -> Iterator[Answer]:
     for order, (index, truth) in enumerate(objects_of(item, item.read_label())):
         rng = np.random.default_rng([index, order])
         for name, prompts in prompts_for(truth, rng).items():
-            error, signals = ask(predictor, frames, image.digest, index, prompts, truth, rng)
+            error, signals = ask(predictor, frames, index, prompts, truth, rng)
             yield Answer(group_of(item), item.seen, name, error, signals)
 
 
 def ask(
     predictor: Predictor,
     frames: FrameStack,
-    digest: str,
     index: int,
     prompts: FramePrompts,
     truth: Mask,
     rng: np.random.Generator,
 ) -> tuple[float, dict[str, float]]:
     """The error of one answer, and its signals with their score."""
-    outputs = predictor.outputs(frames, digest, index, [prompts])
+    outputs = predictor.outputs(frames, index, [prompts])
     mask = native_mask(outputs.logits[0], frames.height, frames.width)
     signals = object_signals(outputs, 0)
-    shaken = jitter_signal(predictor, frames, digest, index, mask, JITTERS, rng)
+    shaken = jitter_signal(predictor, frames, index, mask, JITTERS, rng)
     if shaken is not None:
         signals[JITTER] = shaken
     return 1.0 - dice(mask, truth), {**signals, SCORE: combine(signals)}
@@ -218,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     """Measure, print the report and write it."""
     options = arguments(argv)
     torch.set_num_threads(options.threads or max(1, cores() // 2))
-    engines = Engines(Settings(model=options.model, device=options.device), APP / "model")
+    engines = PredictorPool(Settings(model=options.model, device=options.device), APP / "model")
     predictor = engines.get()
     answers: list[Answer] = []
     with tempfile.TemporaryDirectory(prefix="biosam2_signals_") as work:

@@ -18,7 +18,7 @@ from lib.activelearning.strategy import all_strategies
 from lib.datastores.client import open_store
 from lib.datastores.dicomweb import DicomWebStore
 from lib.datastores.local import open_folder
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
 from lib.infers.by_id import by_id
@@ -62,7 +62,7 @@ class BioSam2App(MONAILabelApp):
         settings = Settings.from_conf(options)
         model_dir = settings.model_dir or Path(app_dir) / "model"
         self._settings = settings
-        self._engines = Engines(settings, model_dir)
+        self._engines = PredictorPool(settings, model_dir)
         images = ImageCache(settings.image_cache_mb << 20, max_voxels=settings.max_voxels)
         self._fine_tuning = FineTuneTask(settings, self._engines)
         self._auto_train = AutoTrain(settings.auto_train, self._new_labels, self._start_training)
@@ -110,7 +110,7 @@ class BioSam2App(MONAILabelApp):
         """Called by the server alone: guards its routes, and loads the network before the first click."""
         from monailabel.app import app as server
 
-        infer_endpoints.install(server, self, self._infers, self._engines.courtesy)
+        infer_endpoints.install(server, self, self._infers, self._engines.priority)
         train_endpoints.install(server, self._engines, self._trainers)
         next_endpoints.install(server, self._strategies)
         scoring_endpoints.install(server, self._scoring_methods)

@@ -18,7 +18,7 @@ import torch
 
 from lib.engine.builder import described
 from lib.engine.model_versions import Versions
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.settings import Settings
 from lib.trainers.config import TrainingPlan
 from lib.trainers.labelled_image import Case
@@ -32,7 +32,7 @@ SETTINGS = Settings(precision="fp32", device="cpu")
 
 def plan_for(studies: Path, model_dir: Path) -> TrainingPlan:
     """A training that is published each time: what it gains does not matter here."""
-    engines = Engines(SETTINGS, model_dir)
+    engines = PredictorPool(SETTINGS, model_dir)
     weights = described(engines.weights(), engines.registry, "cpu")
     labels = studies / "labels" / "final"
     cases = tuple(
@@ -82,7 +82,7 @@ def main() -> None:
     served = []
     for seconds in moments.tolist():
         run(plan_for(studies, model_dir), seconds)
-        served.append(Engines(SETTINGS, model_dir).get().name)
+        served.append(PredictorPool(SETTINGS, model_dir).get().name)
     run(plan_for(studies, model_dir), None)
     stats = json.loads((model_dir / "training" / "stats.json").read_text())
     left = [path.name for path in (model_dir / "versions").iterdir() if path.name.startswith(".")]

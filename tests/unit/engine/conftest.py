@@ -20,7 +20,8 @@ TINY = Path(sam2.__file__).parent / "configs" / "sam2.1" / "sam2.1_hiera_t.yaml"
 class ArrayFrames:
     """Frames (T, H, W, 3) that lie in memory, and a count of how often each was read."""
 
-    def __init__(self, array: np.ndarray):
+    def __init__(self, array: np.ndarray, digest: str = "frames"):
+        self.digest = digest
         self._array = array
         self.height, self.width = array.shape[1:3]
         self.reads: list[int] = []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 
-from lib.engine.fifo_lock import FairLock
+from lib.engine.fifo_lock import FifoLock
 
 LIMIT_S = 10
 
@@ -16,7 +16,7 @@ def _until(condition):
 
 
 def test_one_thread_at_a_time():
-    lock, inside, most = FairLock(), [], []
+    lock, inside, most = FifoLock(), [], []
 
     def work():
         for _ in range(200):
@@ -35,7 +35,7 @@ def test_one_thread_at_a_time():
 
 
 def test_who_waits_longest_is_next_and_the_one_who_lets_go_queues_again():
-    lock, order, waiting = FairLock(), [], []
+    lock, order, waiting = FifoLock(), [], []
 
     def wait(name):
         waiting.append(name)
@@ -57,7 +57,7 @@ def test_who_waits_longest_is_next_and_the_one_who_lets_go_queues_again():
 
 
 def test_an_error_inside_lets_it_go():
-    lock = FairLock()
+    lock = FifoLock()
     try:
         with lock:
             raise ValueError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib.engine.frame_tracker import KEPT_SECONDS, MOST_KEPT, Tracker
+from lib.engine.frame_tracker import KEPT_SECONDS, MOST_KEPT, FrameTracker
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask
 from lib.prompts.types import FramePrompts
@@ -26,14 +26,14 @@ class Mover:
     def new_bank(self) -> MemoryBank:
         return MemoryBank(4)
 
-    def segment(self, frames: Any, digest: str, index: int, prompts: FramePrompts, bank: MemoryBank):
+    def segment(self, frames: Any, index: int, prompts: FramePrompts, bank: MemoryBank):
         x0, y0, x1, y1 = (int(value) for value in prompts.box)
         mask = np.zeros((frames.height, frames.width), bool)
         mask[y0 : y1 + 1, x0 : x1 + 1] = True
         bank.add_prompted(index, {"mask": mask})
         return FrameMask(mask, 0.9, 0.9)
 
-    def track(self, frames: Any, digest: str, index: int, bank: MemoryBank, reverse: bool):
+    def track(self, frames: Any, index: int, bank: MemoryBank, reverse: bool):
         before = bank.neighbour(index, reverse)
         assert before is not None, "the memory of the frame before is not there"
         mask = np.roll(before["mask"], STEP, axis=1)
@@ -45,17 +45,19 @@ class Mover:
 class Asking:
     """A client with one video: frames are plain pictures of a grey level, told apart by their numbers."""
 
-    def __init__(self, tracker: Tracker, level: int = 100, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+    def __init__(
+        self, tracker: FrameTracker, level: int = 100, size: tuple[int, int] = (HEIGHT, WIDTH)
+    ) -> None:
         self.tracker, self.level, self.size = tracker, level, size
 
     def __call__(
         self, number: int, box: list[float], predictor: Any = None, client: str = "None"
     ) -> tuple[list[int] | None, int]:
         """The answer's box, as the client takes it from the outline, and the frame's place in its video."""
-        frames = ArrayFrames(np.full((1, *self.size, 3), self.level, np.uint8))
+        pixels = np.full((1, *self.size, 3), self.level, np.uint8)
+        frames = ArrayFrames(pixels, digest=f"{self.level} {number}")
         prompts = FramePrompts(points=[], labels=[], box=box)
-        digest = f"{self.level} {number}"
-        found, place = self.tracker.follow(predictor or Mover(), frames, digest, 0, prompts, client)
+        found, place = self.tracker.follow(predictor or Mover(), frames, 0, prompts, client)
         rows, columns = np.nonzero(found.mask)
         if not len(rows):
             return None, place
@@ -64,7 +66,7 @@ class Asking:
 
 @pytest.fixture
 def ask() -> Asking:
-    return Asking(Tracker())
+    return Asking(FrameTracker())
 
 
 def test_the_answer_s_box_goes_on_and_the_memory_answers(ask: Asking) -> None:
@@ -103,7 +105,7 @@ def test_who_goes_back_takes_another_way_from_there(ask: Asking) -> None:
 
 
 def test_objects_and_people_that_take_turns_do_not_mix() -> None:
-    tracker = Tracker()
+    tracker = FrameTracker()
     one, other = Asking(tracker, level=60), Asking(tracker, level=200)
     boxes = {(who, y): [5, y, 15, y + 8] for who in (one, other) for y in (4, 24)}
     for number in range(8):
@@ -114,7 +116,7 @@ def test_objects_and_people_that_take_turns_do_not_mix() -> None:
 
 
 def test_the_same_box_on_two_videos_goes_on_with_its_own() -> None:
-    tracker = Tracker()
+    tracker = FrameTracker()
     near, far = Asking(tracker, level=100), Asking(tracker, level=104)
     near(0, [5, 10, 15, 20])
     # Seen later, and less alike.
@@ -128,7 +130,7 @@ def test_the_same_box_on_two_videos_goes_on_with_its_own() -> None:
 
 @pytest.mark.parametrize("change", ["size", "weights", "client", "scene"])
 def test_nothing_goes_on_into_another_size_or_weights_or_client_or_scene(change: str) -> None:
-    tracker = Tracker()
+    tracker = FrameTracker()
     ask = Asking(tracker)
     ask(0, [5, 10, 15, 20])
     other = {
@@ -149,7 +151,7 @@ def test_an_object_that_is_gone_is_waited_for_at_its_last_box(ask: Asking) -> No
 
 def test_little_is_kept_and_not_for_long() -> None:
     now = [0.0]
-    tracker = Tracker(clock=lambda: now[0])
+    tracker = FrameTracker(clock=lambda: now[0])
     ask = Asking(tracker)
     box, _ = ask(0, [1, 10, 11, 20])
     for number in range(1, MOST_KEPT):
@@ -171,7 +173,7 @@ def test_the_answer_is_the_piece_at_the_box_without_holes() -> None:
             return found
 
     # A larger piece elsewhere is something that looks alike.
-    assert Asking(Tracker())(0, [5, 10, 15, 20], predictor=Broken()) == ([5, 10, 15, 20], 0)
+    assert Asking(FrameTracker())(0, [5, 10, 15, 20], predictor=Broken()) == ([5, 10, 15, 20], 0)
 
 
 def test_the_largest_piece_counts_where_none_is_at_the_box() -> None:
@@ -182,13 +184,13 @@ def test_the_largest_piece_counts_where_none_is_at_the_box() -> None:
             found.mask[2:4, 40:42] = found.mask[30:36, 40:48] = True
             return found
 
-    ask = Asking(Tracker())
+    ask = Asking(FrameTracker())
     box, _ = ask(0, [5, 10, 15, 20])
     assert ask(1, box, predictor=Jumping()) == ([40, 30, 47, 35], 1)
 
 
 def test_threads_share_it() -> None:
-    tracker = Tracker()
+    tracker = FrameTracker()
     wrong: list[str] = []
 
     def follow(level: int) -> None:
@@ -209,4 +211,4 @@ def test_threads_share_it() -> None:
 def test_points_are_no_video() -> None:
     frames = ArrayFrames(np.zeros((1, HEIGHT, WIDTH, 3), np.uint8))
     with pytest.raises(ValueError, match="box"):
-        Tracker().follow(Mover(), frames, "d", 0, FramePrompts(points=[[1, 1]], labels=[1]))
+        FrameTracker().follow(Mover(), frames, 0, FramePrompts(points=[[1, 1]], labels=[1]))

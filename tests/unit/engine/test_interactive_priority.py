@@ -1,50 +1,77 @@
 import os
+import signal
+import subprocess
+import sys
 import threading
-import time
 
 import pytest
 
-from lib.engine.interactive_priority import FLAG_FILE, LONGEST_S, Courtesy
+from lib.engine.interactive_priority import LOCK_FILE, InteractivePriority
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from lib.engine.interactive_priority import InteractivePriority
+with InteractivePriority(Path(sys.argv[1])).interactive():
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
-def given_way(folder):
+def paused(folder):
     """Starts a background worker; returns the event that it has gone on, and the thread."""
     done = threading.Event()
-    worker = threading.Thread(target=lambda: (Courtesy(folder).give_way(), done.set()))
+    worker = threading.Thread(target=lambda: (InteractivePriority(folder).give_way(), done.set()))
     worker.start()
     return done, worker
 
 
-def test_nobody_waits_and_nothing_is_written(tmp_path):
-    Courtesy(tmp_path).give_way()
+def test_without_requests_background_work_goes_on_and_nothing_is_written(tmp_path):
+    InteractivePriority(tmp_path).give_way()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_background_work_goes_on_when_the_last_person_has_an_answer(tmp_path):
-    server = Courtesy(tmp_path)
-    with server.interactive():
+def test_background_work_goes_on_after_the_last_request(tmp_path):
+    server = InteractivePriority(tmp_path)
+    for _ in range(2):
         with server.interactive():
-            done, worker = given_way(tmp_path)
+            with server.interactive():
+                done, worker = paused(tmp_path)
+            assert not done.wait(0.2)
+        worker.join(10)
+        assert done.is_set()
+
+
+def test_background_work_stays_paused_however_long_requests_overlap(tmp_path):
+    with InteractivePriority(tmp_path).interactive():
+        os.utime(tmp_path / LOCK_FILE, (0, 0))  # as if the first request began long ago
+        done, worker = paused(tmp_path)
         assert not done.wait(0.2)
-    worker.join()
-    assert done.is_set()
-    assert list(tmp_path.iterdir()) == []
+    worker.join(10)
 
 
-def test_an_error_is_an_answer_too(tmp_path):
-    with pytest.raises(ValueError, match="bad prompt"), Courtesy(tmp_path).interactive():
+def test_a_request_that_fails_ends_the_pause(tmp_path):
+    with pytest.raises(ValueError, match="bad prompt"), InteractivePriority(tmp_path).interactive():
         raise ValueError("bad prompt")
-    Courtesy(tmp_path).give_way()
+    InteractivePriority(tmp_path).give_way()
 
 
-def test_what_a_killed_server_left_does_not_stop_background_work_for_ever(tmp_path):
-    flag = tmp_path / FLAG_FILE
-    flag.touch()
-    long_ago = time.time() - LONGEST_S - 1
-    os.utime(flag, (long_ago, long_ago))
-    Courtesy(tmp_path).give_way()
+def test_a_killed_server_ends_the_pause(tmp_path):
+    server = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, env=dict(os.environ)
+    )
+    assert server.stdout.readline() == b"held\n"
+    done, worker = paused(tmp_path)
+    assert not done.wait(0.2)
+    server.send_signal(signal.SIGKILL)
+    server.wait(10)
+    worker.join(10)
+    assert done.is_set()
+    server.stdout.close()
 
 
-def test_a_folder_that_cannot_be_written_harms_nobody(tmp_path):
-    with Courtesy(tmp_path / "absent").interactive():
-        Courtesy(tmp_path / "absent").give_way()
+def test_requests_succeed_where_the_folder_cannot_be_written(tmp_path):
+    absent = InteractivePriority(tmp_path / "absent")
+    with absent.interactive():
+        absent.give_way()
+    assert not (tmp_path / "absent").exists()

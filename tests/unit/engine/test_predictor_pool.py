@@ -9,7 +9,7 @@ from lib.engine import predictor_pool as engines_module
 from lib.engine.builder import build_network, load_network
 from lib.engine.checkpoints import sha256_of
 from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.errors import CheckpointError, DeviceError
 from lib.settings import Settings
 from tests.unit.engine.test_registry import MODEL_DIR
@@ -23,11 +23,11 @@ def model_dir(tmp_path):
 
 
 def test_constructing_reads_nothing(tmp_path):
-    Engines(Settings(), tmp_path / "does not exist")
+    PredictorPool(Settings(), tmp_path / "does not exist")
 
 
 def test_the_bundled_weights_are_served_and_said(model_dir):
-    engines = Engines(Settings(precision="fp32"), model_dir)
+    engines = PredictorPool(Settings(precision="fp32"), model_dir)
     assert engines.get("cpu").name == "biosam2_mini"
     assert engines.status() == {
         "served": {"cpu": "biosam2_mini (bundled with the app), 256 px, float32"},
@@ -46,7 +46,7 @@ def test_refused_weights_give_way_to_the_next_and_are_named(model_dir, caplog, d
     elif damage == "hash":
         path = model_dir / "sam2.1_hiera_tiny.pt"
         torch.save({"model": {"a": torch.zeros(10)}}, path)
-    engines = Engines(Settings(model=str(path) if damage != "hash" else "sam2.1_hiera_tiny"), model_dir)
+    engines = PredictorPool(Settings(model=str(path) if damage != "hash" else "sam2.1_hiera_tiny"), model_dir)
     with caplog.at_level(logging.ERROR):
         assert engines.get("cpu").name == "biosam2_mini"
     (name,) = engines.status()["refused"]
@@ -57,16 +57,16 @@ def test_refused_weights_give_way_to_the_next_and_are_named(model_dir, caplog, d
 def test_no_weights_at_all_is_one_error_that_says_why(model_dir):
     (model_dir / "biosam2_mini.pt").unlink()
     with pytest.raises(CheckpointError, match=r"no weights could be loaded: biosam2_mini: there is no file"):
-        Engines(Settings(), model_dir).get("cpu")
+        PredictorPool(Settings(), model_dir).get("cpu")
 
 
 def test_an_unknown_device_is_refused(model_dir):
     with pytest.raises(DeviceError, match="'tpu'"):
-        Engines(Settings(), model_dir).get("tpu")
+        PredictorPool(Settings(), model_dir).get("tpu")
 
 
 def test_a_predictor_comes_with_its_own_weights_whatever_is_published_meanwhile(model_dir, monkeypatch):
-    engines = Engines(Settings(), model_dir)
+    engines = PredictorPool(Settings(), model_dir)
 
     def publish_meanwhile(*arguments):
         network = load_network(*arguments)
@@ -88,7 +88,7 @@ def test_a_predictor_comes_with_its_own_weights_whatever_is_published_meanwhile(
 
 
 def test_threads_that_ask_at_once_share_one_network(model_dir):
-    engines = Engines(Settings(), model_dir)
+    engines = PredictorPool(Settings(), model_dir)
     found = []
     threads = [threading.Thread(target=lambda: found.append(engines.get("cpu"))) for _ in range(4)]
     for thread in threads:
@@ -101,5 +101,5 @@ def test_threads_that_ask_at_once_share_one_network(model_dir):
 def test_weights_of_a_path_are_served_at_the_size_that_the_settings_name(model_dir):
     network = build_network(model_dir / "biosam2_mini.yaml")
     torch.save({"model": network.state_dict()}, model_dir / "mine.pt")
-    engines = Engines(Settings(model=str(model_dir / "mine.pt"), image_size=128), model_dir)
+    engines = PredictorPool(Settings(model=str(model_dir / "mine.pt"), image_size=128), model_dir)
     assert engines.get("cpu").image_size == 128

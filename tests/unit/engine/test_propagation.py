@@ -58,8 +58,7 @@ def test_masks_equal_those_of_metas_video_predictor(predictor, tiny, frames, rev
         for index, _, logits in meta.propagate_in_video(state, reverse=reverse)
     }
     found = {
-        index: result.mask
-        for _, index, result in propagate(predictor, frames, "d", [{start: click(40.0, 70.0)}])
+        index: result.mask for _, index, result in propagate(predictor, frames, [{start: click(40.0, 70.0)}])
     }
     assert sorted(expected) == (list(range(start + 1)) if reverse else list(range(start, len(frames))))
     for index, mask in expected.items():
@@ -69,7 +68,7 @@ def test_masks_equal_those_of_metas_video_predictor(predictor, tiny, frames, rev
 
 
 def visited(predictor, frames, objects, **options) -> list[tuple[int, int]]:
-    return [(number, index) for number, index, _ in propagate(predictor, frames, "d", objects, **options)]
+    return [(number, index) for number, index, _ in propagate(predictor, frames, objects, **options)]
 
 
 def test_prompted_frames_come_first_then_backward_then_forward(predictor, frames):
@@ -90,11 +89,11 @@ def test_objects_share_the_embeddings(predictor, frames):
 
 def test_a_correction_on_a_tracked_frame_is_kept_and_changes_its_neighbours(predictor, frames):
     def masks(objects) -> dict[int, np.ndarray]:
-        return {index: result.mask for _, index, result in propagate(predictor, frames, "d", objects)}
+        return {index: result.mask for _, index, result in propagate(predictor, frames, objects)}
 
     before = masks([{1: click(40, 70)}])
     corrected = masks([{1: click(40, 70), 3: click(90, 30)}])
-    alone = predictor.segment(frames, "d", 3, click(90, 30))
+    alone = predictor.segment(frames, 3, click(90, 30))
     assert (corrected[3] == alone.mask).all()
     assert (corrected[1] == before[1]).all()
     assert (corrected[4] != before[4]).any()
@@ -102,7 +101,7 @@ def test_a_correction_on_a_tracked_frame_is_kept_and_changes_its_neighbours(pred
 
 def test_negative_points_alone_correct_the_mask_that_they_lie_in_on_the_way(predictor, frames):
     def masks(objects) -> dict[int, np.ndarray]:
-        return {index: result.mask for _, index, result in propagate(predictor, frames, "d", objects)}
+        return {index: result.mask for _, index, result in propagate(predictor, frames, objects)}
 
     def refused(place) -> FramePrompts:
         return FramePrompts(points=[place], labels=[0])
@@ -131,10 +130,10 @@ class ScriptedPredictor:
     def _result(self, index: int) -> FrameMask:
         return FrameMask(np.full((4, 4), index in self.present), 0.9, 0.9)
 
-    def segment(self, frames, digest, index, prompts, bank):
+    def segment(self, frames, index, prompts, bank):
         return self._result(index)
 
-    def track(self, frames, digest, index, bank, reverse, prompts=None):
+    def track(self, frames, index, bank, reverse, prompts=None):
         return self._result(index)
 
 
@@ -154,7 +153,7 @@ def test_in_a_video_an_object_may_come_back_after_any_time():
     predictor = ScriptedPredictor({0, 1, 12, 13})
     found = {
         index: bool(result.mask.any())
-        for _, index, result in propagate(predictor, range(20), "d", [{0: click(1, 1)}], ends=False)
+        for _, index, result in propagate(predictor, range(20), [{0: click(1, 1)}], ends=False)
     }
     assert list(found) == list(range(20))
     assert [index for index, seen in found.items() if seen] == [0, 1, 12, 13]

@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from lib.engine.stopping import Ending
+from lib.engine.stopping import StopRule
 
 
 def end_of(areas: list[int]) -> int | None:
     """Position of the first slice that is no longer the object; the first area is where it starts."""
-    ending = Ending(areas[0])
+    ending = StopRule(areas[0])
     return next((index for index, area in enumerate(areas[1:], start=1) if ending.reached(area)), None)
 
 

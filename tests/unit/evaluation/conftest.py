@@ -37,12 +37,12 @@ class Stub:
 class Empty(Stub):
     """Draws nothing, ever."""
 
-    def segment(self, frames, digest, index, prompts, bank=None):
-        self.calls.append((digest, index))
+    def segment(self, frames, index, prompts, bank=None):
+        self.calls.append((frames.digest, index))
         return FrameMask(np.zeros((frames.height, frames.width), bool), 0.1, 0.1)
 
-    def track(self, frames, digest, index, bank, reverse, prompts=None):
-        return self.segment(frames, digest, index, None)
+    def track(self, frames, index, bank, reverse, prompts=None):
+        return self.segment(frames, index, None)
 
 
 class Perfect(Stub):
@@ -50,19 +50,19 @@ class Perfect(Stub):
 
     def __init__(self, *scenes):
         super().__init__()
-        self.scenes = {scene.digest: scene for scene in scenes}
+        self.scenes = {scene.frames.digest: scene for scene in scenes}
 
-    def segment(self, frames, digest, index, prompts, bank=None):
-        self.calls.append((digest, index))
-        labels = self.scenes[digest].labels(index)
+    def segment(self, frames, index, prompts, bank=None):
+        self.calls.append((frames.digest, index))
+        labels = self.scenes[frames.digest].labels(index)
         value = _asked(labels, prompts)
         if bank is not None:
             bank.value = value
         return FrameMask(labels == value, 0.9, 0.9)
 
-    def track(self, frames, digest, index, bank, reverse, prompts=None):
-        self.calls.append((digest, index))
-        return FrameMask(self.scenes[digest].labels(index) == bank.value, 0.9, 0.9)
+    def track(self, frames, index, bank, reverse, prompts=None):
+        self.calls.append((frames.digest, index))
+        return FrameMask(self.scenes[frames.digest].labels(index) == bank.value, 0.9, 0.9)
 
 
 def _asked(labels, prompts):

@@ -29,7 +29,7 @@ def test_another_frame_makes_another_digest(tmp_path):
     before = open_clip(frames, {0: masks[0]}, read_labels, 2)
     Image.fromarray(np.zeros((70, 90, 3), np.uint8)).save(frames[5])
     after = open_clip(frames, {0: masks[0]}, read_labels, 2)
-    assert before.digest != after.digest
+    assert before.frames.digest != after.frames.digest
     assert before.content != after.content
 
 

@@ -50,8 +50,8 @@ def test_numbers_are_those_of_their_definitions(scene, options):
     class Half(Perfect):
         """Draws one object right and of the other the left half."""
 
-        def segment(self, frames, digest, index, prompts, bank=None):
-            result = super().segment(frames, digest, index, prompts)
+        def segment(self, frames, index, prompts, bank=None):
+            result = super().segment(frames, index, prompts)
             mask = result.mask.copy()
             if mask[26, 88]:
                 mask[:, 88:] = False
@@ -68,8 +68,8 @@ def test_numbers_are_those_of_their_definitions(scene, options):
 
 def test_a_wide_tolerance_forgives_what_a_narrow_one_does_not(scene, options):
     class Grown(Perfect):
-        def segment(self, frames, digest, index, prompts, bank=None):
-            result = super().segment(frames, digest, index, prompts)
+        def segment(self, frames, index, prompts, bank=None):
+            result = super().segment(frames, index, prompts)
             return replace(result, mask=np.roll(result.mask, 3, axis=1))
 
     nsd = {

@@ -93,10 +93,10 @@ def test_other_options_and_other_truths_are_computed_again(study, options):
 
 def test_two_networks_get_the_same_prompts(study, options):
     class Watching(Empty):
-        def segment(self, frames, digest, index, prompts, bank=None):
+        def segment(self, frames, index, prompts, bank=None):
             if prompts is not None:
                 self.asked = [*getattr(self, "asked", []), prompts.points.tolist()]
-            return super().segment(frames, digest, index, prompts)
+            return super().segment(frames, index, prompts)
 
     one, other = Watching(), Watching()
     both = [entrant(one, "one"), entrant(other, "other", "1" * 64)]

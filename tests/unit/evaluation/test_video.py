@@ -46,8 +46,8 @@ def test_the_mean_is_over_the_frames_with_a_truth_and_the_tracked_ones_apart(tmp
     class Lost(Perfect):
         """Right where it is prompted, and nowhere else."""
 
-        def track(self, frames, digest, index, bank, reverse, prompts=None):
-            return Empty().track(frames, digest, index, bank, reverse)
+        def track(self, frames, index, bank, reverse, prompts=None):
+            return Empty().track(frames, index, bank, reverse)
 
     scene = clip(tmp_path, annotated=(0, 1, 3, 5))
     values = judge(Lost(scene), scene, Trial("video", Prompt("click", 1, 2), (1,)), options).values

@@ -49,8 +49,8 @@ def test_distances_are_those_of_the_voxels(scene, options):
     class Late(Perfect):
         """Loses the object on the last two slices, of 3 mm each."""
 
-        def track(self, frames, digest, index, bank, reverse, prompts=None):
-            result = super().track(frames, digest, index, bank, reverse)
+        def track(self, frames, index, bank, reverse, prompts=None):
+            result = super().track(frames, index, bank, reverse)
             return replace(result, mask=result.mask & (index < 13))
 
     lesion, organ = judged(Late(scene), scene, replace(options, batch=2))
@@ -65,10 +65,10 @@ def test_a_class_may_be_rated_on_the_slices_with_a_truth_alone(scene, options):
     class Long(Perfect):
         """Goes on beyond the object with its last slice, until the propagation ends it."""
 
-        def track(self, frames, digest, index, bank, reverse, prompts=None):
-            result = super().track(frames, digest, index, bank, reverse)
-            last = self.scenes[digest].visible(bank.value)[0 if reverse else -1]
-            beyond = self.scenes[digest].mask(bank.value, last)
+        def track(self, frames, index, bank, reverse, prompts=None):
+            result = super().track(frames, index, bank, reverse)
+            last = self.scenes[frames.digest].visible(bank.value)[0 if reverse else -1]
+            beyond = self.scenes[frames.digest].mask(bank.value, last)
             return result if result.mask.any() else replace(result, mask=beyond)
 
     everywhere = judged(Long(scene), scene, options)[0].values

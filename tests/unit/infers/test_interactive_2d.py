@@ -11,7 +11,7 @@ from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 
 from lib.engine.network import Network
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.images.cache import ImageCache
 from lib.infers.registry import all_tasks
 from lib.infers.task import Services
@@ -28,7 +28,7 @@ COLOUR = phantoms.colour_picture()
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, InferTask]:
     settings = Settings.from_conf({"device": "cpu"})
-    engines = Engines(settings, copy_model_folder(tmp_path_factory.mktemp("weights") / "model"))
+    engines = PredictorPool(settings, copy_model_folder(tmp_path_factory.mktemp("weights") / "model"))
     return all_tasks(Services(settings, engines, ImageCache(1 << 30, settings.max_voxels), ()))
 
 

@@ -27,7 +27,7 @@ class Eye:
     def __init__(self):
         self.asked = []
 
-    def outputs(self, frames, digest, index, prompts):
+    def outputs(self, frames, index, prompts):
         self.asked.append((frames.window, [(item.points.tolist(), item.labels.tolist()) for item in prompts]))
         dark = frames[0][..., 0] < 128
         logits = np.stack(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
 
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.settings import Settings
 from tests.support.phantoms import rimmed
 from tests.support.server import copy_model_folder
@@ -43,9 +43,9 @@ def datastore(open_datastore: Callable[[], LocalDatastore]) -> LocalDatastore:
 
 
 @pytest.fixture
-def engines(tmp_path: Path) -> Engines:
+def engines(tmp_path: Path) -> PredictorPool:
     """The bundled weights in a model folder of their own."""
-    return Engines(SETTINGS, copy_model_folder(tmp_path / "model"))
+    return PredictorPool(SETTINGS, copy_model_folder(tmp_path / "model"))
 
 
 def write_label(folder: Path, image_id: str, seed: int, shift: int = 0) -> Path:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib.engine.predictor import Predictor
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.scoring.agreement import DiceScoring, FullAgreement, NsdScoring
 from tests.support.phantoms import dice as reference_dice
 from tests.support.phantoms import rimmed
@@ -15,12 +15,12 @@ from tests.unit.scoring.conftest import LABEL_INFO, SETTINGS, save_label
 
 
 @pytest.fixture
-def dice(engines: Engines) -> DiceScoring:
+def dice(engines: PredictorPool) -> DiceScoring:
     return DiceScoring(SETTINGS, engines)
 
 
 @pytest.fixture
-def nsd(engines: Engines) -> NsdScoring:
+def nsd(engines: PredictorPool) -> NsdScoring:
     return NsdScoring(SETTINGS, engines)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.scoring.annotation_stats import LONGEST_S, NAME, Annotation, AnnotationStats, seconds_worked, totals
 from lib.scoring.fingerprints import scores_of
 from tests.support.phantoms import rimmed
@@ -12,7 +12,7 @@ from tests.unit.scoring.conftest import SETTINGS, save_label
 
 
 @pytest.fixture
-def stats(engines: Engines) -> AnnotationStats:
+def stats(engines: PredictorPool) -> AnnotationStats:
     return AnnotationStats(SETTINGS, engines)
 
 

@@ -13,7 +13,7 @@ from monailabel.datastore.local import LocalDatastore
 
 from lib.engine import predictor_pool as engines_module
 from lib.engine.builder import load_network
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.errors import DeviceError, EvaluationError
 from lib.images.medical_image import Voxels, make_image
 from lib.scoring import uncertainty
@@ -30,12 +30,12 @@ QUICK = {"slices": 1, "jitters": 2}
 
 
 @pytest.fixture
-def scoring(engines: Engines) -> UncertaintyScoring:
+def scoring(engines: PredictorPool) -> UncertaintyScoring:
     return UncertaintyScoring(SETTINGS, engines)
 
 
 @pytest.fixture
-def store(engines: Engines, studies: Path) -> ScoreStore:
+def store(engines: PredictorPool, studies: Path) -> ScoreStore:
     return ScoreStore(scores_folder(engines.registry.folder, studies))
 
 
@@ -84,7 +84,7 @@ def test_other_settings_and_other_weights_make_other_scores(scoring, engines, da
     assert counts(scoring({"slices": 1, "jitters": 3}, datastore)) == (3, 0, 0)
     assert counts(scoring({"slices": 1, "jitters": 3, "again": True}, datastore)) == (3, 0, 0)
     smaller = SETTINGS.model_copy(update={"image_size": 128})
-    other = UncertaintyScoring(smaller, Engines(smaller, engines.registry.folder))
+    other = UncertaintyScoring(smaller, PredictorPool(smaller, engines.registry.folder))
     assert counts(other({"slices": 1, "jitters": 3}, datastore)) == (3, 0, 0)
 
 
@@ -137,7 +137,7 @@ def test_a_score_is_of_the_weights_that_made_it_whatever_is_published_meanwhile(
     def load_and_publish(*arguments):
         network = load_network(*arguments)
         monkeypatch.setattr(engines_module, "load_network", load_network)
-        others = Engines(SETTINGS, engines.registry.folder)
+        others = PredictorPool(SETTINGS, engines.registry.folder)
         with engines.registry.path("biosam2_mini").open("rb") as file:
             publish_upload(file, others.weights(), engines.registry, "cpu")
         return network
@@ -197,9 +197,9 @@ def test_an_answer_in_no_numbers_leaves_out_its_image_alone(scoring, engines, da
     outputs = predictor.outputs
     broken = image_digest("case1")
 
-    def in_no_numbers(frames, digest, index, prompts):
-        found = outputs(frames, digest, index, prompts)
-        return replace(found, ious=found.ious * np.nan) if digest == broken else found
+    def in_no_numbers(frames, index, prompts):
+        found = outputs(frames, index, prompts)
+        return replace(found, ious=found.ious * np.nan) if frames.digest == broken else found
 
     monkeypatch.setattr(predictor, "outputs", in_no_numbers)
     summary = scoring({"slices": 1, "jitters": 0}, datastore)
@@ -207,9 +207,9 @@ def test_an_answer_in_no_numbers_leaves_out_its_image_alone(scoring, engines, da
     assert "predicted_iou" not in datastore.get_image_info("case1")[NAME]["parts"]
     vector = uncertainty.score_image
 
-    def without_direction(predictor, frames, digest, *others):
-        found = vector(predictor, frames, digest, *others)
-        return replace(found, embedding=found.embedding * np.nan) if digest == broken else found
+    def without_direction(predictor, frames, *others):
+        found = vector(predictor, frames, *others)
+        return replace(found, embedding=found.embedding * np.nan) if frames.digest == broken else found
 
     monkeypatch.setattr(uncertainty, "score_image", without_direction)
     summary = scoring({"slices": 1, "jitters": 0, "again": True}, datastore)

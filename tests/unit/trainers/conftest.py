@@ -10,7 +10,7 @@ from monailabel.datastore.local import LocalDatastore
 
 from lib.engine.builder import described
 from lib.engine.checkpoints import named_weights
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.engine.registry import BUNDLED, Registry
 from lib.settings import Settings
 from lib.trainers.config import TrainingPlan
@@ -25,9 +25,9 @@ SETTINGS = Settings(device="cpu", precision="fp32", embedding_cache_mb=64)
 
 
 @pytest.fixture
-def engines(tmp_path: Path) -> Engines:
+def engines(tmp_path: Path) -> PredictorPool:
     """Of a model folder of their own."""
-    return Engines(SETTINGS, copy_model_folder(tmp_path / "model"))
+    return PredictorPool(SETTINGS, copy_model_folder(tmp_path / "model"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lib.dashboard import page
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.trainers import task
 from lib.trainers.config import TrainingPlan
 from lib.trainers.task import FineTuneTask
@@ -24,7 +24,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[TrainingPlan]:
 
 
 @pytest.fixture
-def fine_tuning(engines: Engines) -> FineTuneTask:
+def fine_tuning(engines: PredictorPool) -> FineTuneTask:
     return FineTuneTask(SETTINGS, engines)
 
 

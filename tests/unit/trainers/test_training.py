@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lib.engine.model_versions import Versions
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.engine.registry import Registry
 from lib.errors import TrainingError
 from lib.settings import Settings
@@ -45,7 +45,7 @@ def test_a_training_is_published_with_its_record_and_served(good):
     folder = versions.folder("v0001")
     assert {"weights.pt", "network.yaml", "version.json", "report.html"} <= {p.name for p in folder.iterdir()}
     assert list((folder / "tensorboard").glob("events.*"))
-    engines = Engines(Settings(precision="fp32"), good.model_dir)
+    engines = PredictorPool(Settings(precision="fp32"), good.model_dir)
     assert engines.get().name == "v0001"
     assert "fine-tuned from biosam2_mini" in engines.status()["served"]["cpu"]
 
@@ -83,12 +83,12 @@ def test_a_training_that_makes_things_worse_is_not_published(make_plan, cases, h
     stats = read_stats(plan.folder)
     assert stats["status"] in ("kept", "failed"), stats
     assert Versions(plan.model_dir).current() is None
-    assert Engines(Settings(precision="fp32"), plan.model_dir).get().name == "biosam2_mini"
+    assert PredictorPool(Settings(precision="fp32"), plan.model_dir).get().name == "biosam2_mini"
 
 
 def test_the_next_training_starts_from_the_published_one(good, make_plan):
     train(good)
-    engines = Engines(Settings(precision="fp32"), good.model_dir)
+    engines = PredictorPool(Settings(precision="fp32"), good.model_dir)
     weights = engines.weights()
     again = replace(make_plan(**ANY), weights=weights, service=weights, published="v0001")
     train(again)
@@ -197,7 +197,7 @@ def test_a_full_disk_is_said_and_loses_nothing(good, monkeypatch):
     assert read_stats(good.folder)["status"] == "failed"
     assert not good.frames_folder.exists()
     assert Versions(good.model_dir).names() == []
-    assert Engines(Settings(precision="fp32"), good.model_dir).get().name == "biosam2_mini"
+    assert PredictorPool(Settings(precision="fp32"), good.model_dir).get().name == "biosam2_mini"
 
 
 def test_a_time_limit_ends_the_training_with_what_it_has(make_plan):

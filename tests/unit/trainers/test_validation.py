@@ -20,15 +20,15 @@ class Knowing:
     def new_bank(self):
         return SimpleNamespace(forget_tracked=lambda: None, value=None)
 
-    def segment(self, frames, digest, index, prompts, bank=None):
-        image = self._images[digest]
+    def segment(self, frames, index, prompts, bank=None):
+        image = self._images[frames.digest]
         value = self._value(image, index, prompts)
         if bank is not None:
             bank.value = value
         return self._mask(image, index, value)
 
-    def track(self, frames, digest, index, bank, reverse, prompts=None):
-        return self._mask(self._images[digest], index, bank.value)
+    def track(self, frames, index, bank, reverse, prompts=None):
+        return self._mask(self._images[frames.digest], index, bank.value)
 
     def _mask(self, image, index, value):
         return FrameMask(self._answer(image.mask(index, value)), 1.0, 1.0)

@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 
 
-class FairLock:
+class FifoLock:
     """Held by one thread at a time; whoever waits longest is next.
 
     Python's own lock goes to anybody: a thread that releases it and asks again at once gets it back most

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from lib.engine.frames import FrameSequence, SingleFrame
 from lib.engine.memory import MemoryBank
-from lib.engine.predictor import FrameMask, Frames, Predictor
-from lib.engine.single_frame import Still
+from lib.engine.predictor import FrameMask, Predictor
 from lib.prompts.types import FramePrompts
 from lib.transforms.components import fill_holes
 
@@ -74,7 +74,7 @@ class Sighting:
         return float(np.abs(self.boxes - box).max(axis=1).min())
 
 
-class Tracker:
+class FrameTracker:
     """Follows objects through frames that come one at a time. Safe to use from several threads.
 
     Args:
@@ -101,8 +101,7 @@ class Tracker:
     def follow(
         self,
         predictor: Predictor,
-        frames: Frames,
-        digest: str,
+        frames: FrameSequence,
         index: int,
         prompts: FramePrompts,
         client: Hashable = None,
@@ -112,7 +111,6 @@ class Tracker:
         Args:
             predictor: the network.
             frames: of the image.
-            digest: of the image's content.
             index: of the frame.
             prompts: a box, and no points.
             client: who asks, where that is known; what others were told is not taken.
@@ -125,21 +123,21 @@ class Tracker:
             raise ValueError("an object is followed by its box, and the prompts have none")
         video = (client, predictor.key, frames.height, frames.width)
         small = _small(frames[index])
-        before = self._find(video, digest, small, prompts.box)
+        before = self._find(video, frames.digest, small, prompts.box)
         number = before.number + 1 if before else 0
         bank = before.bank.copy() if before else predictor.new_bank()
-        frame = Still(frames, index, UNKNOWN_LENGTH)
+        frame = SingleFrame(frames, index, UNKNOWN_LENGTH)
         if before:
-            found = predictor.track(frame, digest, number, bank, reverse=False)
+            found = predictor.track(frame, number, bank, reverse=False)
         else:
-            found = predictor.segment(frame, digest, number, prompts, bank)
+            found = predictor.segment(frame, number, prompts, bank)
         found = replace(found, mask=_one_piece(found.mask, prompts.box))
         boxes = [_box(found.mask)] if found.mask.any() else [prompts.box]
         if before is None:
             # CVAT sends the box that a person drew twice: with its own frame, of which it leaves the answer
             # out, and with the next.
             boxes.append(prompts.box)
-        self._keep(Sighting(video, digest, small, np.stack(boxes), number, bank, self._clock()))
+        self._keep(Sighting(video, frames.digest, small, np.stack(boxes), number, bank, self._clock()))
         return found, number
 
     def _find(

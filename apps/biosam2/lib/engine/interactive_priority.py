@@ -1,4 +1,4 @@
-"""Background work waits while a person waits: across processes, by a file that is there meanwhile."""
+"""Pauses background work while interactive requests run, in this process and in others."""
 
 from __future__ import annotations
 
@@ -9,55 +9,69 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 logger = logging.getLogger(__name__)
 
-FLAG_FILE = "interactive"
-# After so many seconds the file is what a killed server left behind, or somebody's very long propagation.
-LONGEST_S = 60.0
+LOCK_FILE = "interactive"
 _POLL_S = 0.05
+# Background work holds the lock for microseconds, to see that nobody else does.
+_LONGEST_WAIT_S = 0.1
+_RETRY_S = 0.001
 
 
-class Courtesy:
-    """Who waits, and for whom others wait.
+class InteractivePriority:
+    """A lock file that a server holds while it answers requests, and that background work waits for.
+
+    The operating system releases the lock of a process that was killed. Best effort: in a folder that cannot
+    be written background work does not pause, and requests still succeed.
 
     Args:
-        model_dir: the folder that the server and its background processes share.
+        model_dir: Folder that the server and its background processes share.
     """
 
     def __init__(self, model_dir: Path):
-        self._flag = model_dir / FLAG_FILE
-        self._lock = threading.Lock()
-        self._waiting = 0
+        self._path = model_dir / LOCK_FILE
+        # Requests are answered in threads: the first takes the lock, the last releases it.
+        self._lock = FileLock(self._path, thread_local=False)
+        self._counting = threading.Lock()
+        self._requests = 0
 
     @contextlib.contextmanager
     def interactive(self) -> Iterator[None]:
-        """A person waits for what is done within."""
-        self._count(1)
+        """Pauses background work until it ends."""
+        with self._counting:
+            self._requests += 1
+            if self._requests == 1:
+                self._acquire()
         try:
             yield
         finally:
-            self._count(-1)
+            with self._counting:
+                self._requests -= 1
+                if self._requests == 0:
+                    self._lock.release()
 
     def give_way(self) -> None:
-        """Returns when nobody waits; for background work, between two of its steps."""
-        while self._somebody_waits():
+        """Returns once no interactive request runs; background work calls it between two steps."""
+        while self._is_held():
             time.sleep(_POLL_S)
 
-    def _count(self, change: int) -> None:
-        with self._lock:
-            before = self._waiting
-            self._waiting += change
-            try:
-                if before == 0:
-                    self._flag.touch()
-                elif self._waiting == 0:
-                    self._flag.unlink(missing_ok=True)
-            except OSError as error:
-                # A folder that cannot be written costs the background its manners and nobody a mask.
-                logger.debug("No courtesy: %s", error)
-
-    def _somebody_waits(self) -> bool:
+    def _acquire(self) -> None:
+        if not self._path.parent.is_dir():
+            return
         try:
-            return time.time() - self._flag.stat().st_mtime < LONGEST_S
-        except OSError:
+            self._lock.acquire(timeout=_LONGEST_WAIT_S, poll_interval=_RETRY_S)
+        except (OSError, NotImplementedError) as error:  # Timeout is an OSError
+            logger.debug("Background work does not pause: %s", error)
+
+    def _is_held(self) -> bool:
+        if not self._path.is_file():
             return False
+        try:
+            FileLock(self._path).acquire(blocking=False).lock.release()
+        except Timeout:
+            return True
+        except (OSError, NotImplementedError):
+            return False
+        return False

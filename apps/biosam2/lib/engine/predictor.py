@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from lib.engine.embeddings import EmbeddingCache
+from lib.engine.frames import FrameSequence
 from lib.engine.memory import MemoryBank
 from lib.engine.network import Decoded, Features, Network, NetworkPrompts
 from lib.engine.preprocessing import network_image, network_mask, stack_prompts
@@ -21,26 +21,6 @@ from lib.prompts.types import FramePrompts
 
 # Objects that are decoded in one step: at 1024 px each takes 16 MB, and a click should not wait long for all.
 MOST_AT_ONCE = 8
-
-
-class Frames(Protocol):
-    """The frames of one image: ``lib.transforms.frames.FrameStack``, or anything like it."""
-
-    @property
-    def height(self) -> int:
-        """Pixels of a frame along y."""
-
-    @property
-    def width(self) -> int:
-        """Pixels of a frame along x."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """The frame, uint8 (H, W, 3)."""
-
-    def key(self, index: int) -> Hashable:
-        """Equal for equal frames of one image."""
 
 
 @dataclass(frozen=True)
@@ -116,19 +96,20 @@ class Predictor:
         with self.runtime.step():
             self._network.segment(self._network.encode(image), NetworkPrompts(points, labels))
 
-    def features(self, frames: Frames, digest: str, index: int) -> Features:
+    def features(self, frames: FrameSequence, index: int) -> Features:
         """The embedding of a frame: kept, or encoded now.
 
         Args:
             frames: the image's frames.
-            digest: of the image's content.
             index: of the frame.
         """
-        key = (self.key, digest, frames.key(index))
-        if (features := self._embeddings.get(key)) is not None:
+        key = (self.key, frames.digest, frames.key(index)) if frames.digest else None
+        if key is not None and (features := self._embeddings.get(key)) is not None:
             return features
         image = network_image(frames[index], self.image_size).to(self.runtime.device)
         with self.runtime.step():
+            if key is None:
+                return self._network.encode(image)
             if (features := self._embeddings.get(key)) is None:
                 features = self._network.encode(image)
                 self._embeddings.put(key, features)
@@ -136,8 +117,7 @@ class Predictor:
 
     def segment(
         self,
-        frames: Frames,
-        digest: str,
+        frames: FrameSequence,
         index: int,
         prompts: FramePrompts,
         bank: MemoryBank | None = None,
@@ -146,12 +126,11 @@ class Predictor:
 
         Args:
             frames: the image's frames.
-            digest: of the image's content.
             index: of the frame.
             prompts: in pixels of the native frame. A mask among them is the result as it is.
             bank: the object's memory.
         """
-        features = self.features(frames, digest, index)
+        features = self.features(frames, index)
         with self.runtime.step():
             if prompts.mask is not None:
                 mask = network_mask(prompts.mask, self.image_size).to(self.runtime.device)
@@ -164,16 +143,15 @@ class Predictor:
                 return FrameMask(prompts.mask, 1.0, 1.0)
             return self._frame_mask(decoded, frames)
 
-    def outputs(self, frames: Frames, digest: str, index: int, prompts: Sequence[FramePrompts]) -> Outputs:
+    def outputs(self, frames: FrameSequence, index: int, prompts: Sequence[FramePrompts]) -> Outputs:
         """What the network says about several objects on a frame, in steps of a few of them.
 
         Args:
             frames: the image's frames.
-            digest: of the image's content.
             index: of the frame.
             prompts: one for each object, at least one; points and boxes, as many of each as the others have.
         """
-        features = self.features(frames, digest, index)
+        features = self.features(frames, index)
         steps = []
         for start in range(0, len(prompts), MOST_AT_ONCE):
             some = prompts[start : start + MOST_AT_ONCE]
@@ -189,8 +167,7 @@ class Predictor:
 
     def track(
         self,
-        frames: Frames,
-        digest: str,
+        frames: FrameSequence,
         index: int,
         bank: MemoryBank,
         reverse: bool,
@@ -200,13 +177,12 @@ class Predictor:
 
         Args:
             frames: the image's frames.
-            digest: of the image's content.
             index: of the frame.
             bank: the object's memory; it holds a prompted frame at least.
             reverse: whether the frames are visited from last to first.
             prompts: negative points, which correct what is found where they lie in it.
         """
-        features = self.features(frames, digest, index)
+        features = self.features(frames, index)
         with self.runtime.step():
             decoded = self._network.track(features, bank, index, len(frames), reverse)
             if prompts is not None:
@@ -216,11 +192,11 @@ class Predictor:
             bank.add_tracked(index, self._network.remember(features, decoded, prompted=False))
             return self._frame_mask(decoded, frames)
 
-    def _network_prompts(self, prompts: FramePrompts, frames: Frames) -> NetworkPrompts:
+    def _network_prompts(self, prompts: FramePrompts, frames: FrameSequence) -> NetworkPrompts:
         size = (frames.width, frames.height)
         return stack_prompts([prompts], [size], self.image_size, self.runtime.device)
 
-    def _frame_mask(self, decoded: Decoded, frames: Frames) -> FrameMask:
+    def _frame_mask(self, decoded: Decoded, frames: FrameSequence) -> FrameMask:
         logits = F.interpolate(decoded.logits, (frames.height, frames.width), mode="bilinear")
         return FrameMask(
             mask=(logits[0, 0] > 0).cpu().numpy(),

@@ -11,7 +11,7 @@ import torch
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights, candidates, sha256_of
 from lib.engine.embeddings import EmbeddingCache
-from lib.engine.interactive_priority import Courtesy
+from lib.engine.interactive_priority import InteractivePriority
 from lib.engine.model_versions import Versions
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
@@ -26,7 +26,7 @@ _MIB = 1 << 20
 BASE = "base"
 
 
-class Engines:
+class PredictorPool:
     """Predictors by device. Constructing one reads nothing and loads nothing.
 
     Args:
@@ -39,7 +39,7 @@ class Engines:
         self._settings = settings
         self._embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB)
         self.versions = Versions(model_dir)
-        self.courtesy = Courtesy(model_dir)
+        self.priority = InteractivePriority(model_dir)
         self._loaded: dict[torch.device, tuple[Predictor, Weights]] = {}
         self._published: dict[torch.device, str | None] = {}
         self._served: dict[str, str] = {}

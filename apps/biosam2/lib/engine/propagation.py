@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from lib.engine.frames import FrameSequence
 from lib.engine.memory import MemoryBank
-from lib.engine.predictor import FrameMask, Frames, Predictor
-from lib.engine.stopping import Ending
+from lib.engine.predictor import FrameMask, Predictor
+from lib.engine.stopping import StopRule
 from lib.prompts.types import FramePrompts
 
 
@@ -28,7 +29,7 @@ class _Track:
     bank: MemoryBank
     ends: bool
     areas: dict[int, int] = field(default_factory=dict)
-    ending: Ending | None = None
+    ending: StopRule | None = None
 
     @property
     def first(self) -> int:
@@ -40,13 +41,11 @@ class _Track:
 
     def start_from(self, index: int) -> None:
         """Follows the object from one of its prompted frames on."""
-        self.ending = Ending(self.areas[index])
+        self.ending = StopRule(self.areas[index])
 
-    def follow(
-        self, predictor: Predictor, frames: Frames, digest: str, index: int, reverse: bool
-    ) -> FrameMask:
+    def follow(self, predictor: Predictor, frames: FrameSequence, index: int, reverse: bool) -> FrameMask:
         """The object on a frame; an empty mask where it has just ended."""
-        result = predictor.track(frames, digest, index, self.bank, reverse, self.refused.get(index))
+        result = predictor.track(frames, index, self.bank, reverse, self.refused.get(index))
         if self.ends and self.ending is not None and self.ending.reached(int(result.mask.sum())):
             self.ending = None
             return replace(result, mask=np.zeros_like(result.mask))
@@ -55,8 +54,7 @@ class _Track:
 
 def propagate(
     predictor: Predictor,
-    frames: Frames,
-    digest: str,
+    frames: FrameSequence,
     objects: Sequence[Mapping[int, FramePrompts]],
     bounds: tuple[int, int] | None = None,
     limit: int = 0,
@@ -74,7 +72,6 @@ def propagate(
     Args:
         predictor: the network.
         frames: the image's frames.
-        digest: of the image's content.
         objects: per object, its prompts by frame index; one of each says where the object is.
         bounds: half-open range of the frames to visit; all when None. Prompted frames are visited anyway.
         limit: most frames to go beyond the first and the last prompted one; 0 for no limit.
@@ -89,7 +86,7 @@ def propagate(
     for index in sorted({index for track in tracks for index in track.prompts}):
         for track in tracks:
             if index in track.prompts:
-                result = predictor.segment(frames, digest, index, track.prompts[index], track.bank)
+                result = predictor.segment(frames, index, track.prompts[index], track.bank)
                 track.areas[index] = int(result.mask.sum())
                 yield track.number, index, result
 
@@ -99,7 +96,7 @@ def propagate(
         for track in tracks:
             near = not limit or track.first - index <= limit
             if index < track.first and near and track.ending:
-                yield track.number, index, track.follow(predictor, frames, digest, index, reverse=True)
+                yield track.number, index, track.follow(predictor, frames, index, reverse=True)
 
     for track in tracks:
         track.bank.forget_tracked()
@@ -110,7 +107,7 @@ def propagate(
             if index in track.prompts:
                 track.start_from(index)
             elif index > track.first and near and track.ending:
-                yield track.number, index, track.follow(predictor, frames, digest, index, reverse=False)
+                yield track.number, index, track.follow(predictor, frames, index, reverse=False)
 
 
 def _track(number: int, prompts: Mapping[int, FramePrompts], predictor: Predictor, ends: bool) -> _Track:

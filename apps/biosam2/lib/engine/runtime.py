@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from lib.engine.cancellation import raise_if_cancelled
-from lib.engine.fifo_lock import FairLock
+from lib.engine.fifo_lock import FifoLock
 from lib.engine.registry import DeviceType
 from lib.errors import DeviceError
 from lib.settings import Precision
@@ -38,7 +38,7 @@ class Runtime:
             raise DeviceError("precision fp16 does not run on a CPU; use auto, fp32 or bf16")
         self.device = device
         self.dtype = _best_dtype(device) if precision == "auto" else _DTYPES[precision]
-        self._lock = FairLock()
+        self._lock = FifoLock()
 
     @property
     def type(self) -> DeviceType:

@@ -21,7 +21,7 @@ STEADY = 0.9
 STEADY_SLICES = 3
 
 
-class Ending:
+class StopRule:
     """Watches the area of one object in one direction.
 
     Args:

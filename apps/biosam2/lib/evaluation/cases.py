@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.engine.predictor import Frames
+from lib.engine.frames import FrameSequence
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
@@ -33,7 +33,6 @@ class Scene:
     Attributes:
         kind: a picture has one frame, a volume has neighbouring slices, a clip has moments.
         frames: every frame.
-        digest: of the frames, for the cache of embeddings.
         content: of frames and truth, so that rows of other contents are never taken for rows of these.
         annotated: the frames that have a truth, ascending; of a volume, all.
         truth: for each annotated frame, whole numbers (H, W); 0 is background, any other one object.
@@ -42,8 +41,7 @@ class Scene:
     """
 
     kind: Kind
-    frames: Frames
-    digest: str
+    frames: FrameSequence
     content: str
     annotated: tuple[int, ...]
     truth: Sequence[NDArray[np.integer]]
@@ -116,8 +114,7 @@ def open_image(image: Path, label: Path, read_truth: ReadTruth, axis: int, crop:
     steps = spacing(opened.affine)
     return Scene(
         kind="picture" if opened.is_2d else "volume",
-        frames=FrameStack(array, axis, opened.window()),
-        digest=digest,
+        frames=FrameStack(array, axis, opened.window(), digest),
         content=content_of(digest, truth),
         annotated=tuple(range(len(truth))),
         truth=truth,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ class FolderFrames:
         """The frame as an image, to read a label on its grid."""
         return read_image(self._files[index], MAX_VOXELS)
 
+    @cached_property
     def digest(self) -> str:
         """Hash of all files, in hex."""
         content = hashlib.sha256()
@@ -108,6 +110,7 @@ class FilmFrames:
         pixels = self._frames[index].swapaxes(0, 1)[:, :, None]
         return make_image(Voxels(pixels, np.eye(4), is_2d=True), self._path, "raster")
 
+    @cached_property
     def digest(self) -> str:
         """Hash of all frames, in hex: decoders differ a little."""
         content = hashlib.sha256()
@@ -157,12 +160,10 @@ def clip_scene(
     """
     if not any(frame.any() for frame in truth):
         raise LabelError("the masks of the clip label nothing: draw an object, or leave the clip out")
-    digest = frames.digest()
     return Scene(
         kind="clip",
         frames=frames,
-        digest=digest,
-        content=content_of(f"{digest} {list(annotated)}", truth),
+        content=content_of(f"{frames.digest} {list(annotated)}", truth),
         annotated=tuple(annotated),
         truth=truth,
         names=names,

@@ -62,7 +62,7 @@ class ImagePipeline:
         found, judgements = {}, []
         for value in trial.objects:
             prompts = drawing.draw(trial.prompt, scene.mask(value, frame), value, frame)
-            found[value] = predictor.segment(scene.frames, scene.digest, frame, prompts)
+            found[value] = predictor.segment(scene.frames, frame, prompts)
             values = _rate(scene, value, frame, found[value].mask, rules)
             judgements.append(
                 Judgement(value, values, {frame: found[value].mask}, {frame: prompts}, (frame,))

@@ -74,7 +74,7 @@ class VideoPipeline:
         ]
         bounds = (min(prompts[0]), scene.annotated[-1] + 1)
         found: dict[int, dict[int, NDArray[np.bool_]]] = {value: {} for value in trial.objects}
-        for number, index, result in propagate(predictor, scene.frames, scene.digest, prompts, bounds):
+        for number, index, result in propagate(predictor, scene.frames, prompts, bounds):
             found[trial.objects[number]][index] = result.mask
         return [
             Judgement(

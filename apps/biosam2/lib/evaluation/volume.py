@@ -53,7 +53,7 @@ class VolumePipeline:
             start = prompted_slice(scene, value, options.slice)
             prompts.append({start: drawing.draw(trial.prompt, scene.mask(value, start), value, start)})
         found: dict[int, dict[int, NDArray[np.bool_]]] = {value: {} for value in trial.objects}
-        for number, index, result in propagate(predictor, scene.frames, scene.digest, prompts):
+        for number, index, result in propagate(predictor, scene.frames, prompts):
             found[trial.objects[number]][index] = result.mask
         return [
             Judgement(

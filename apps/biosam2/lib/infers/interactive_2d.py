@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
-from lib.engine.frame_tracker import Tracker
+from lib.engine.frame_tracker import FrameTracker
 from lib.engine.predictor import FrameMask
 from lib.infers.postprocessing import cleaned
 from lib.infers.task import Case, Segmentation, SegmentTask, Services
@@ -25,7 +25,7 @@ class SliceTask(SegmentTask):
         description: for people.
     """
 
-    def __init__(self, services: Services, tracker: Tracker, description: str):
+    def __init__(self, services: Services, tracker: FrameTracker, description: str):
         super().__init__(services, InferType.DEEPGROW, 2, "slice", [], description)
         self._tracker = tracker
 
@@ -46,7 +46,7 @@ class SliceTask(SegmentTask):
 
     def _follow(self, case: Case, index: int, prompts: FramePrompts) -> tuple[FrameMask, int]:
         client = str(case.request.get("client_id"))
-        return self._tracker.follow(case.predictor, case.frames, case.image.digest, index, prompts, client)
+        return self._tracker.follow(case.predictor, case.frames, index, prompts, client)
 
 
 def _is_from_a_tracker(case: Case, prompts: FramePrompts) -> bool:
@@ -56,6 +56,6 @@ def _is_from_a_tracker(case: Case, prompts: FramePrompts) -> bool:
 
 
 def _segment(case: Case, index: int, prompts: FramePrompts) -> FrameMask:
-    result = case.predictor.segment(case.frames, case.image.digest, index, prompts)
+    result = case.predictor.segment(case.frames, index, prompts)
     clicks = [(round(y), round(x)) for x, y in prompts.points[prompts.labels == 1].tolist()]
     return replace(result, mask=cleaned(result.mask, case.request, clicks))

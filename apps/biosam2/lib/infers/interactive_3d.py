@@ -25,7 +25,6 @@ class VolumeTask(SegmentTask):
         steps = propagate(
             case.predictor,
             case.frames,
-            case.image.digest,
             [case.prompts.frames(item) for item in objects],
             bounds=case.prompts.slice_range,
             limit=self._services.settings.propagate_limit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from lib.engine.frame_tracker import Tracker
+from lib.engine.frame_tracker import FrameTracker
 from lib.infers.interactive_2d import SliceTask
 from lib.infers.interactive_3d import VideoTask, VolumeTask
 from lib.infers.task import Services
@@ -17,7 +17,7 @@ def all_tasks(services: Services) -> dict[str, InferTask]:
     The deepgrow tasks offer no labels of their own: a 3D Slicer that finds labels on an interactive model and
     no automatic model beside it runs a model without a name at each "Next Sample".
     """
-    tracker = Tracker()
+    tracker = FrameTracker()
 
     def point(description: str) -> SliceTask:
         return SliceTask(services, tracker, description)

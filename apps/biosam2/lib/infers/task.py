@@ -14,7 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from lib.engine.predictor import Predictor
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.engine.runtime import available_devices, resolve_device
 from lib.http import http_errors
 from lib.images.cache import ImageCache
@@ -44,7 +44,7 @@ class Services:
     """
 
     settings: Settings
-    engines: Engines
+    engines: PredictorPool
     images: ImageCache
     labels: tuple[str, ...]
 
@@ -181,7 +181,7 @@ class SegmentTask(InferTask):
         )
         asked = request.get("result_extension")
         extension = known_extension(_extension(image.path) if asked in (None, "") else asked, image.shape[2])
-        frames = FrameStack(image.array, prompts.axis, window)
+        frames = FrameStack(image.array, prompts.axis, window, image.digest)
         predictor = self._services.engines.get(request["device"])
         return Case(request, image, window, frames, prompts, predictor, extension)
 

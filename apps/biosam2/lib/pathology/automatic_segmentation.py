@@ -78,7 +78,7 @@ def _on_tile(patch: Patch, predictor: Predictor) -> list[Found]:
     per_side = max(1, round(max(patch.width, patch.height) / GRID_STEP))
     one = np.ones(1, dtype=np.int32)
     clicks = grid_points(patch.width, patch.height, per_side)
-    outputs = predictor.outputs(patch, patch.digest, 0, [FramePrompts(click[None], one) for click in clicks])
+    outputs = predictor.outputs(patch, 0, [FramePrompts(click[None], one) for click in clicks])
     qualities = _qualities(outputs)
     found = []
     for number in best_apart(outputs.logits > 0, qualities, len(clicks)):

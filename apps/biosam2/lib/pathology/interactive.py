@@ -151,7 +151,7 @@ class Viewer:
 
     def _ask(self, patch: Patch, prompts: Sequence[FramePrompts]) -> list[tuple[MultiPolygon, float]]:
         """Area on the slide and predicted IoU of each object on a patch."""
-        outputs = self.predictor.outputs(patch, patch.digest, 0, prompts)
+        outputs = self.predictor.outputs(patch, 0, prompts)
         return [
             (as_areas(patch.to_slide(outline(logits, patch.width, patch.height))), predicted_iou(ious))
             for logits, ious in zip(outputs.logits, outputs.ious, strict=True)

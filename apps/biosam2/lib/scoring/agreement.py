@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.images.reading import read_image
 from lib.labels.reading import read_labels
 from lib.metrics.overlap import dice
@@ -75,7 +75,7 @@ class AgreementScoring(Scoring[T]):
     with boxes around what the person labelled.
     """
 
-    def score(self, options: T, datastore: Datastore, engines: Engines) -> dict[str, Any]:
+    def score(self, options: T, datastore: Datastore, engines: PredictorPool) -> dict[str, Any]:
         """Scores the images that have a final label."""
         measures = self.measures(options)
         progress = Progress(self.name, options.limit_s)
@@ -94,7 +94,7 @@ class AgreementScoring(Scoring[T]):
         options: T,
         measures: Sequence[Measure],
         datastore: Datastore,
-        engines: Engines,
+        engines: PredictorPool,
         image_id: str,
         final: LabelEntry,
     ) -> Mapping[str, Any] | None:
@@ -122,7 +122,7 @@ class AgreementScoring(Scoring[T]):
             found = read_labels(original.path, image, original.label_info)
             pairs = kept_pairs(image, found, labels)
         else:
-            pairs = asked_pairs(predictor, image, labels, engines.courtesy.give_way)
+            pairs = asked_pairs(predictor, image, labels, engines.priority.give_way)
         # Both agree that there is nothing; of a model that was not asked nobody knows.
         nothing = 1.0 if original is not None else None
         told: dict[str, Any] = {}
@@ -141,7 +141,7 @@ class DiceScoring(AgreementScoring[ScoringOptions]):
         engines: which weights are in service.
     """
 
-    def __init__(self, settings: Settings, engines: Engines):
+    def __init__(self, settings: Settings, engines: PredictorPool):
         description = "Dice of the model's answer with the accepted label"
         super().__init__(DICE, description, settings, engines, ScoringOptions)
 
@@ -158,7 +158,7 @@ class NsdScoring(AgreementScoring[SurfaceOptions]):
         engines: which weights are in service.
     """
 
-    def __init__(self, settings: Settings, engines: Engines):
+    def __init__(self, settings: Settings, engines: PredictorPool):
         description = "Normalized surface Dice of the model's answer with the accepted label"
         super().__init__(NSD, description, settings, engines, SurfaceOptions)
 
@@ -175,7 +175,7 @@ class FullAgreement(AgreementScoring[SurfaceOptions]):
         engines: which weights are in service.
     """
 
-    def __init__(self, settings: Settings, engines: Engines):
+    def __init__(self, settings: Settings, engines: PredictorPool):
         description = "How well the model's answer agrees with the accepted label"
         super().__init__("agreement", description, settings, engines, SurfaceOptions)
 

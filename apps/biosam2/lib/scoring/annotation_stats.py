@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.files import write_atomically
 from lib.images.reading import read_image
 from lib.labels.annotators import annotator_of
@@ -62,11 +62,11 @@ class AnnotationStats(Scoring[ScoringOptions]):
         engines: the folder of the scores.
     """
 
-    def __init__(self, settings: Settings, engines: Engines):
+    def __init__(self, settings: Settings, engines: PredictorPool):
         description = "What people have labelled: classes, voxels, annotators, time"
         super().__init__(NAME, description, settings, engines, ScoringOptions)
 
-    def score(self, options: ScoringOptions, datastore: Datastore, engines: Engines) -> dict[str, Any]:
+    def score(self, options: ScoringOptions, datastore: Datastore, engines: PredictorPool) -> dict[str, Any]:
         """Counts the labels that are new or were saved again, and sums up all."""
         progress = Progress(NAME, options.limit_s)
         images = visit_labelled(

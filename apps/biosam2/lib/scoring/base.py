@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.scoring.options import ScoringOptions, read_options
 from lib.scoring.process import give_way, is_own_process
 from lib.settings import Settings
@@ -40,7 +40,9 @@ class Scoring(ScoringMethod, Generic[T]):
         kind: of its options.
     """
 
-    def __init__(self, name: str, description: str, settings: Settings, engines: Engines, kind: type[T]):
+    def __init__(
+        self, name: str, description: str, settings: Settings, engines: PredictorPool, kind: type[T]
+    ):
         super().__init__(description)
         self.name = name
         self._settings = settings
@@ -79,11 +81,11 @@ class Scoring(ScoringMethod, Generic[T]):
                 datastore.write_by(urgent)
             kept = min(_EMBEDDINGS_MB, self._settings.embedding_cache_mb)
             settings = self._settings.model_copy(update={"embedding_cache_mb": kept})
-            engines = Engines(settings, engines.registry.folder)
+            engines = PredictorPool(settings, engines.registry.folder)
         return self.score(options, datastore, engines)
 
     @abstractmethod
-    def score(self, options: T, datastore: Datastore, engines: Engines) -> dict[str, Any]:
+    def score(self, options: T, datastore: Datastore, engines: PredictorPool) -> dict[str, Any]:
         """Scores the images of a datastore.
 
         Args:

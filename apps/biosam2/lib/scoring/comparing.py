@@ -83,7 +83,7 @@ def asked_pairs(
                     break
                 give_way()
                 box = FramePrompts.of_box(jittered_box(piece, rng))
-                found = predictor.segment(frames, image.digest, item.index, box).mask
+                found = predictor.segment(frames, item.index, box).mask
                 yield Pair(name, found, piece, (along_y, along_x))
 
 

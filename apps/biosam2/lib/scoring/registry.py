@@ -8,7 +8,7 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.errors import BioSam2Error
 from lib.scoring.agreement import DiceScoring, FullAgreement, NsdScoring
 from lib.scoring.annotation_stats import AnnotationStats
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 ALL = "biosam2_all"
 
 
-def all_methods(settings: Settings, engines: Engines) -> dict[str, Scoring[Any]]:
+def all_methods(settings: Settings, engines: PredictorPool) -> dict[str, Scoring[Any]]:
     """Every method by its name.
 
     Args:
@@ -46,11 +46,11 @@ class AllScoring(Scoring[ScoringOptions]):
         methods: to run, in this order.
     """
 
-    def __init__(self, settings: Settings, engines: Engines, methods: Sequence[Scoring[Any]]):
+    def __init__(self, settings: Settings, engines: PredictorPool, methods: Sequence[Scoring[Any]]):
         super().__init__(ALL, "Every scoring, one after the other", settings, engines, ScoringOptions)
         self._methods = methods
 
-    def score(self, options: ScoringOptions, datastore: Datastore, engines: Engines) -> dict[str, Any]:
+    def score(self, options: ScoringOptions, datastore: Datastore, engines: PredictorPool) -> dict[str, Any]:
         """Runs the methods; one that fails stops no other."""
         results: dict[str, Any] = {}
         for method in self._methods:

@@ -9,7 +9,7 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.images.reading import read_image
 from lib.scoring.base import Scoring
 from lib.scoring.downloads import downloaded, to_try
@@ -44,12 +44,14 @@ class UncertaintyScoring(Scoring[UncertaintyOptions]):
         engines: which weights are in service, and the folder of their scores.
     """
 
-    def __init__(self, settings: Settings, engines: Engines):
+    def __init__(self, settings: Settings, engines: PredictorPool):
         super().__init__(
             NAME, "How sure the model is of each image, 0 (sure) to 1", settings, engines, UncertaintyOptions
         )
 
-    def score(self, options: UncertaintyOptions, datastore: Datastore, engines: Engines) -> dict[str, Any]:
+    def score(
+        self, options: UncertaintyOptions, datastore: Datastore, engines: PredictorPool
+    ) -> dict[str, Any]:
         """Scores the images of a datastore."""
         progress = Progress(NAME, options.limit_s)
         run = _Run(self._settings, engines, options, datastore)
@@ -84,11 +86,11 @@ class _Run:
     """
 
     def __init__(
-        self, settings: Settings, engines: Engines, options: UncertaintyOptions, datastore: Datastore
+        self, settings: Settings, engines: PredictorPool, options: UncertaintyOptions, datastore: Datastore
     ):
         self._predictor, self.weights = engines.served(options.device)
         self._max_voxels = settings.max_voxels
-        self._give_way = engines.courtesy.give_way
+        self._give_way = engines.priority.give_way
         self._options = options
         self._datastore = datastore
         self._folder = scores_of(datastore, engines.registry.folder)
@@ -116,7 +118,6 @@ class _Run:
         found = score_image(
             self._predictor,
             image_frames(image),
-            image.digest,
             self._references.sources(),
             self._options.plan,
             self._calibration,

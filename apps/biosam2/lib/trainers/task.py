@@ -17,7 +17,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from lib.dashboard.page import OVERVIEW_FILE, write_overview
 from lib.engine.builder import described
 from lib.engine.checkpoints import Weights, named_weights
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.engine.registry import DeviceType
 from lib.engine.runtime import available_devices, resolve_device
 from lib.settings import Settings
@@ -45,7 +45,7 @@ class FineTuneTask(TrainTask):
         engines: which weights are in service, and the folder of their versions.
     """
 
-    def __init__(self, settings: Settings, engines: Engines):
+    def __init__(self, settings: Settings, engines: PredictorPool):
         super().__init__("Fine-tune on the labels of the datastore (BioSAM-2)")
         self._settings = settings
         self._engines = engines

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights
 from lib.engine.embeddings import EmbeddingCache
-from lib.engine.interactive_priority import Courtesy
+from lib.engine.interactive_priority import InteractivePriority
 from lib.engine.model_versions import save_tensors
 from lib.engine.network import Network
 from lib.engine.predictor import Predictor
@@ -76,7 +76,7 @@ class Training:
         self._progress = progress
         self._runtime = Runtime(distributed.own_device(resolve_device(plan.device)), plan.precision)
         self._registry = Registry(plan.model_dir)
-        self._courtesy = Courtesy(plan.model_dir)
+        self._courtesy = InteractivePriority(plan.model_dir)
         self._course = Course()
         self._before = Measurement({})
         frozen = plan.options.preset == "decoder"

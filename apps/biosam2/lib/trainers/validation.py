@@ -127,7 +127,7 @@ def measure(predictor: Predictor, targets: Sequence[Target]) -> Iterator[Measure
     masks: dict[Target, Mask] = {}
     for target in targets:
         for kind, prompts in target.prompts.items():
-            found = predictor.segment(target.image, target.image.digest, target.frame, prompts).mask
+            found = predictor.segment(target.image, target.frame, prompts).mask
             scores.setdefault(kind, []).append(dice(found, target.truth))
             if kind == CLICK:
                 masks[target] = found
@@ -152,7 +152,7 @@ def _tracked(predictor: Predictor, target: Target) -> float | None:
         return None
     found = np.zeros_like(truth)
     prompts = {middle: target.prompts[BOX]}
-    for _, index, result in propagate(predictor, image, image.digest, [prompts], bounds):
+    for _, index, result in propagate(predictor, image, [prompts], bounds):
         if index != middle:
             found[beside.index(index)] = result.mask
     return dice(found, truth)

@@ -22,9 +22,11 @@ class FrameStack:
         array: (I, J, K), or (I, J, K, 3) for colours.
         axis: slice axis, 0, 1 or 2.
         window: intensities to levels.
+        digest: Digest of the image's content; empty: embeddings of the frames are not cached.
 
     Attributes:
         axis: slice axis.
+        digest: Digest of the image's content.
         height: pixels of a frame along y.
         width: pixels of a frame along x.
 
@@ -32,13 +34,14 @@ class FrameStack:
         ValueError: where the array has another shape, or the axis another value.
     """
 
-    def __init__(self, array: NDArray, axis: int, window: Window) -> None:
+    def __init__(self, array: NDArray, axis: int, window: Window, digest: str = "") -> None:
         if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3):
             raise ValueError(f"an array of shape {array.shape} is neither (I, J, K) nor (I, J, K, 3)")
         x_axis, y_axis = in_plane_axes(axis)
         self._array = array
         self._window = window
         self.axis = axis
+        self.digest = digest
         self.width = int(array.shape[x_axis])
         self.height = int(array.shape[y_axis])
 

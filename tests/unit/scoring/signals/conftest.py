@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lib.engine.predictor import Predictor
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.images.medical_image import LPS_IDENTITY, MedicalImage, Voxels, make_image
 from lib.scoring.signals.labelled import image_frames
 from lib.settings import Settings
@@ -21,7 +21,7 @@ from tests.support.server import copy_model_folder
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """The bundled weights on the CPU."""
     model_dir = copy_model_folder(tmp_path_factory.mktemp("signals") / "model")
-    return Engines(Settings(device="cpu", precision="fp32"), model_dir).get()
+    return PredictorPool(Settings(device="cpu", precision="fp32"), model_dir).get()
 
 
 def open_phantom(phantom: Phantom, tmp_name: str = "phantom.nii.gz") -> MedicalImage:

@@ -37,33 +37,31 @@ def test_a_source_may_know_better_whether_the_object_is_there():
 
 
 def test_the_native_mask_is_that_of_the_predictor(predictor, body):
-    image, frames, _ = body
+    _image, frames, _ = body
     box = FramePrompts(np.zeros((0, 2)), np.zeros(0), box=[27, 6, 53, 26])
-    answer = predictor.segment(frames, image.digest, 4, box)
-    logits = predictor.outputs(frames, image.digest, 4, [box]).logits[0]
+    answer = predictor.segment(frames, 4, box)
+    logits = predictor.outputs(frames, 4, [box]).logits[0]
     np.testing.assert_array_equal(native_mask(logits, frames.height, frames.width), answer.mask)
     assert answer.mask.any()
 
 
 def test_a_plain_object_is_found_alike_from_every_box_and_a_faint_one_is_not(predictor, body):
-    image, frames, objects = body
+    _image, frames, objects = body
     plain = objects["bright"][:, :, 4].T
     nothing = np.zeros_like(plain)
     nothing[30:44, 34:56] = True  # noise, to the right of the dark body
     rng = np.random.default_rng(0)
-    firm, loose = (
-        jitter_signal(predictor, frames, image.digest, 4, mask, 4, rng) for mask in (plain, nothing)
-    )
+    firm, loose = (jitter_signal(predictor, frames, 4, mask, 4, rng) for mask in (plain, nothing))
     assert 0 <= firm < loose <= 1
 
 
 def test_no_boxes_are_drawn_around_nothing(predictor, body):
-    image, frames, _ = body
+    _image, frames, _ = body
     rng = np.random.default_rng(0)
     mask = np.zeros((frames.height, frames.width), bool)
-    assert jitter_signal(predictor, frames, image.digest, 4, mask, 4, rng) is None
+    assert jitter_signal(predictor, frames, 4, mask, 4, rng) is None
     mask[10:20, 10:20] = True
-    assert jitter_signal(predictor, frames, image.digest, 4, mask, 1, rng) is None
+    assert jitter_signal(predictor, frames, 4, mask, 1, rng) is None
 
 
 def test_the_largest_pieces_get_boxes():

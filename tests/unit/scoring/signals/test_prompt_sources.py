@@ -11,8 +11,8 @@ SLICE = LabelledSlice("d", 0, np.zeros((8, 8, 3), np.uint8), {"a": np.ones((8, 8
 
 @pytest.mark.parametrize("source", [GridSource(), NearestLabelSource([SLICE])])
 def test_every_source_suggests_boxes_and_the_same_ones_again(source: PromptSource, predictor, body):
-    image, frames, _ = body
-    first, again = (source.suggest(predictor, frames, image.digest, 4) for _ in range(2))
+    _image, frames, _ = body
+    first, again = (source.suggest(predictor, frames, 4) for _ in range(2))
     assert [item.label for item in first] == [item.label for item in again]
     for item, other in zip(first, again, strict=True):
         assert isinstance(item, Suggestion)

@@ -9,25 +9,25 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.server.routes import training as endpoints
 
 
 @pytest.fixture
-def client(engines: Engines) -> TestClient:
+def client(engines: PredictorPool) -> TestClient:
     server = FastAPI()
     endpoints.install(server, engines, {})
     return TestClient(server)
 
 
-def upload(client: TestClient, engines: Engines) -> str:
+def upload(client: TestClient, engines: PredictorPool) -> str:
     content = engines.registry.path("biosam2_mini").read_bytes()
     answer = client.put("/model/biosam2", files={"file": ("weights.pt", content)})
     assert answer.status_code == HTTPStatus.OK, answer.text
     return answer.json()["version"]
 
 
-def train_from_base(engines: Engines) -> str:
+def train_from_base(engines: PredictorPool) -> str:
     """What a training with ``start_from: base`` publishes while another version is in service."""
     versions, first = engines.versions, engines.versions.read("v0001")
     with versions.new_folder() as folder:
@@ -39,7 +39,7 @@ def train_from_base(engines: Engines) -> str:
     return name
 
 
-def test_going_back_is_to_what_was_in_service_before(client: TestClient, engines: Engines) -> None:
+def test_going_back_is_to_what_was_in_service_before(client: TestClient, engines: PredictorPool) -> None:
     assert upload(client, engines) == "v0001"
     assert train_from_base(engines) == "v0002"
     assert client.delete("/model/biosam2").json() == {"version": "v0001"}
@@ -49,7 +49,9 @@ def test_going_back_is_to_what_was_in_service_before(client: TestClient, engines
     assert "nothing to go back to" in answer.json()["detail"]
 
 
-def test_after_going_back_what_is_brought_goes_back_to_the_same(client: TestClient, engines: Engines) -> None:
+def test_after_going_back_what_is_brought_goes_back_to_the_same(
+    client: TestClient, engines: PredictorPool
+) -> None:
     for _ in range(2):
         upload(client, engines)
     client.delete("/model/biosam2")

@@ -127,7 +127,7 @@ class Pupil:
     def vector(self, unit: LabelledFrames) -> Vector:
         """The embedding of a unit, ``(C,)``: the same in every round."""
         places = spread(len(unit), _LOOK.slices)
-        features = (self._service.features(unit, unit.digest, place) for place in places)
+        features = (self._service.features(unit, place) for place in places)
         return mean_vector([frame_vector(item) for item in features])
 
     @cached_property
@@ -170,7 +170,7 @@ def measure(predictor: Predictor, targets: Sequence[Target]) -> Measured:
         values = []
         for target in targets:
             image = target.image
-            found = predictor.segment(image, image.digest, target.frame, target.prompts[kind])
+            found = predictor.segment(image, target.frame, target.prompts[kind])
             values.append(dice(found.mask, target.truth))
         means[kind] = float(np.mean(values))
     return Measured(float(np.mean(list(means.values()))), means)
@@ -178,5 +178,5 @@ def measure(predictor: Predictor, targets: Sequence[Target]) -> Measured:
 
 def score(predictor: Predictor, unit: LabelledFrames, vector: Vector | None) -> Candidate:
     """What the network says of a unit whose label nobody has seen yet."""
-    found = score_image(predictor, unit, unit.digest, [GridSource()], _LOOK)
+    found = score_image(predictor, unit, [GridSource()], _LOOK)
     return Candidate(unit.id, found.score, vector, found.labels, found.slice_index)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.engine.predictor import Frames, Outputs, Predictor
+from lib.engine.frames import FrameSequence
+from lib.engine.predictor import Outputs, Predictor
 from lib.metrics.overlap import jaccard
 from lib.prompts.types import FramePrompts
 from lib.scoring.signals.confidence import instability, predicted_iou
@@ -40,12 +41,12 @@ class GridSource:
         """With its numbers."""
         return f"grid {self._side} {self._most}"
 
-    def suggest(self, predictor: Predictor, frames: Frames, digest: str, index: int) -> list[Suggestion]:
+    def suggest(self, predictor: Predictor, frames: FrameSequence, index: int) -> list[Suggestion]:
         """A box around each of the best masks, no two of them of one object."""
         clicks = grid_points(frames.width, frames.height, self._side)
         one = np.ones(1, dtype=np.int32)
         prompts = [FramePrompts(points=click[None], labels=one) for click in clicks]
-        outputs = predictor.outputs(frames, digest, index, prompts)
+        outputs = predictor.outputs(frames, index, prompts)
         kept = best_apart(outputs.logits > 0, _qualities(outputs), self._most)
         found = [native_mask(outputs.logits[number], frames.height, frames.width) for number in kept]
         return [Suggestion("", box) for mask in found for box in piece_boxes(mask, 1)]

@@ -27,7 +27,7 @@ LEAST_PIXELS = 12
 
 def image_frames(image: MedicalImage) -> FrameStack:
     """The frames of an image as they are scored."""
-    return FrameStack(image.array, AXIS, image.window())
+    return FrameStack(image.array, AXIS, image.window(), image.digest)
 
 
 def labelled_slices(image: MedicalImage, labels: LabelMap, most: int) -> list[LabelledSlice]:
@@ -82,7 +82,7 @@ def accepted_pairs(
             give_way()
             truth = largest_component(mask)
             box = FramePrompts.of_box(jittered_box(truth, np.random.default_rng(number)))
-            outputs = predictor.outputs(item, item.digest, 0, [box])
+            outputs = predictor.outputs(item, 0, [box])
             predicted.append(predicted_iou(outputs.ious[0]))
             true.append(jaccard(native_mask(outputs.logits[0], item.height, item.width), truth))
     return predicted, true

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.engine.frames import FrameSequence, SingleFrame
 from lib.engine.memory import MemoryBank
-from lib.engine.predictor import Frames, Predictor
-from lib.engine.single_frame import Still
+from lib.engine.predictor import Predictor
 from lib.prompts.types import FramePrompts
 from lib.scoring.signals.embedding import Vector, frame_vector
 from lib.scoring.signals.object_signals import piece_boxes
@@ -29,7 +29,7 @@ _LABELLED, _ASKED = 0, 1
 
 @dataclass(frozen=True, eq=False)
 class LabelledSlice:
-    """One slice that a person labelled; a ``Frames`` of one frame.
+    """One slice that a person labelled; a ``FrameSequence`` of one frame.
 
     Attributes:
         digest: of the content of the image that it is from.
@@ -101,30 +101,30 @@ class NearestLabelSource:
         """The name of a source that looks for so many classes, before there is one."""
         return f"nearest {most}"
 
-    def suggest(self, predictor: Predictor, frames: Frames, digest: str, index: int) -> list[Suggestion]:
+    def suggest(self, predictor: Predictor, frames: FrameSequence, index: int) -> list[Suggestion]:
         """A box around each object of the nearest slice where it was found on the frame.
 
         Slices of the image itself are not taken: what a person drew there would be found at once.
         """
-        number = self._nearest(predictor, frames, digest, index)
+        number = self._nearest(predictor, frames, index)
         if number is None:
             return []
         suggestions = []
         for name, bank in self._banks(predictor, number).items():
-            found = predictor.track(Still(frames, index, _CLIP), digest, _ASKED, bank, reverse=False)
+            found = predictor.track(SingleFrame(frames, index, _CLIP), _ASKED, bank, reverse=False)
             bank.forget_tracked()
             boxes = piece_boxes(found.mask, MOST_PIECES)
             suggestions += [Suggestion(name, box, found.presence) for box in boxes or (None,)]
         return sorted(suggestions, key=lambda item: -(item.presence or 0.0))
 
-    def _nearest(self, predictor: Predictor, frames: Frames, digest: str, index: int) -> int | None:
-        vector = frame_vector(predictor.features(frames, digest, index))
+    def _nearest(self, predictor: Predictor, frames: FrameSequence, index: int) -> int | None:
+        vector = frame_vector(predictor.features(frames, index))
         best, likeness = None, -np.inf
         for number, item in enumerate(self._slices):
-            if item.digest == digest:
+            if item.digest == frames.digest:
                 continue
             if number not in self._known:
-                self._known[number] = _Known(frame_vector(predictor.features(item, item.digest, 0)))
+                self._known[number] = _Known(frame_vector(predictor.features(item, 0)))
             if (alike := float(vector @ self._known[number].vector)) > likeness:
                 best, likeness = number, alike
         return best
@@ -136,6 +136,6 @@ class NearestLabelSource:
             for name in by_size[: self._most]:
                 bank = predictor.new_bank()
                 prompts = FramePrompts.of_mask(item.masks[name])
-                predictor.segment(Still(item, 0, _CLIP), item.digest, _LABELLED, prompts, bank)
+                predictor.segment(SingleFrame(item, 0, _CLIP), _LABELLED, prompts, bank)
                 known.banks[name] = bank
         return known.banks

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lib.engine.predictor import Frames, Outputs, Predictor
+from lib.engine.frames import FrameSequence
+from lib.engine.predictor import Outputs, Predictor
 from lib.prompts.simulation import tight_box
 from lib.prompts.types import FramePrompts
 from lib.scoring.signals.aggregate import ENTROPY, IOU, PRESENCE, STABILITY
@@ -43,8 +44,7 @@ def object_signals(outputs: Outputs, number: int, presence: float | None = None)
 
 def jitter_signal(
     predictor: Predictor,
-    frames: Frames,
-    digest: str,
+    frames: FrameSequence,
     index: int,
     mask: Mask,
     count: int,
@@ -55,7 +55,6 @@ def jitter_signal(
     Args:
         predictor: of the weights.
         frames: the image's frames.
-        digest: of the image's content.
         index: of the frame.
         mask: (H, W) of the native frame.
         count: of boxes.
@@ -66,7 +65,7 @@ def jitter_signal(
     """
     if count < 2 or not mask.any():
         return None
-    answers = predictor.outputs(frames, digest, index, jittered_prompts(mask, count, rng))
+    answers = predictor.outputs(frames, index, jittered_prompts(mask, count, rng))
     return disagreement(list(answers.logits > 0))
 
 

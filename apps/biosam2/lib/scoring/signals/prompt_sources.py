@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from lib.engine.predictor import Frames, Predictor
+from lib.engine.frames import FrameSequence
+from lib.engine.predictor import Predictor
 from lib.prompts.types import FramePrompts
 
 
@@ -39,13 +40,12 @@ class PromptSource(Protocol):
         """What tells this source from others; scores that were made with another source are made again."""
         ...
 
-    def suggest(self, predictor: Predictor, frames: Frames, digest: str, index: int) -> list[Suggestion]:
+    def suggest(self, predictor: Predictor, frames: FrameSequence, index: int) -> list[Suggestion]:
         """Objects on a frame, the likeliest first.
 
         Args:
             predictor: of the weights in service.
             frames: the image's frames.
-            digest: of the image's content.
             index: of the frame.
         """
         ...

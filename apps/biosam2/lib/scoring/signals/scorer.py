@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.engine.predictor import Frames, Predictor
+from lib.engine.frames import FrameSequence
+from lib.engine.predictor import Predictor
 from lib.prompts.types import FramePrompts
 from lib.scoring.signals.aggregate import JITTER, PRESENCE, combine, mean_parts
 from lib.scoring.signals.calibration import IDENTITY, Calibration
@@ -45,8 +46,7 @@ class ScorePlan:
 
 def score_image(
     predictor: Predictor,
-    frames: Frames,
-    digest: str,
+    frames: FrameSequence,
     sources: Sequence[PromptSource],
     plan: ScorePlan,
     calibration: Calibration = IDENTITY,
@@ -61,7 +61,6 @@ def score_image(
     Args:
         predictor: of the weights in service.
         frames: the image's frames.
-        digest: of the image's content.
         sources: of prompts, at least one; each is asked where those before it found no object at all.
         plan: how closely to look.
         calibration: of the predicted IoU.
@@ -71,7 +70,7 @@ def score_image(
         With the weights' name; ``settings`` and ``stamp`` are left to the caller.
     """
     started = time.monotonic()
-    looking = _Looking(predictor, frames, digest, plan, started + plan.seconds, give_way)
+    looking = _Looking(predictor, frames, plan, started + plan.seconds, give_way)
     looks: list[_Look] = []
     for source in sources:
         looks = looking.through(source)
@@ -86,7 +85,7 @@ def score_image(
         embedding=mean_vector([look.vector for look in looks]),
         labels=tuple(sorted(frozenset[str]().union(*(look.labels for look in looks)))),
         weights=predictor.name,
-        digest=digest,
+        digest=frames.digest,
         seconds=time.monotonic() - started,
         calibration=calibration.name,
         slices=dict(sorted(slices.items())),
@@ -119,8 +118,7 @@ class _Looking:
     """One image and how it is looked at."""
 
     predictor: Predictor
-    frames: Frames
-    digest: str
+    frames: FrameSequence
     plan: ScorePlan
     deadline: float
     give_way: Callable[[], None]
@@ -136,9 +134,9 @@ class _Looking:
 
     def _at(self, index: int, source: PromptSource) -> _Look:
         self.give_way()
-        vector = frame_vector(self.predictor.features(self.frames, self.digest, index))
+        vector = frame_vector(self.predictor.features(self.frames, index))
         self.give_way()
-        suggestions = source.suggest(self.predictor, self.frames, self.digest, index)
+        suggestions = source.suggest(self.predictor, self.frames, index)
         found = [item for item in suggestions if item.prompts is not None]
         absent = [
             {PRESENCE: doubt(item.presence)}
@@ -153,16 +151,14 @@ class _Looking:
         """The signals of each object on a slice."""
         self.give_way()
         prompts: list[FramePrompts] = [item.prompts for item in found if item.prompts is not None]
-        outputs = self.predictor.outputs(self.frames, self.digest, index, prompts)
+        outputs = self.predictor.outputs(self.frames, index, prompts)
         objects = []
         for number, item in enumerate(found):
             self.give_way()
             parts = object_signals(outputs, number, item.presence)
             mask = native_mask(outputs.logits[number], self.frames.height, self.frames.width)
-            rng = _seeded(f"{self.digest} {index} {number}")
-            shaken = jitter_signal(
-                self.predictor, self.frames, self.digest, index, mask, self.plan.jitters, rng
-            )
+            rng = _seeded(f"{self.frames.digest} {index} {number}")
+            shaken = jitter_signal(self.predictor, self.frames, index, mask, self.plan.jitters, rng)
             objects.append(parts if shaken is None else {**parts, JITTER: shaken})
         return objects
 

@@ -24,7 +24,7 @@ from monailabel.endpoints.wsi_infer import WSIInput, run_wsi_inference
 from monailabel.interfaces.app import MONAILabelApp
 from pydantic import BeforeValidator, ValidationError
 
-from lib.engine.interactive_priority import Courtesy
+from lib.engine.interactive_priority import InteractivePriority
 from lib.http import http_errors, json_object, require_label_tag
 from lib.infers.dicom_seg_response import answer_with_segmentation
 
@@ -36,16 +36,18 @@ _RESERVED = ("image", "session", "description")
 _LONGEST_ENDING = 200
 
 
-def install(server: FastAPI, app: MONAILabelApp, models: Collection[str], courtesy: Courtesy) -> None:
+def install(
+    server: FastAPI, app: MONAILabelApp, models: Collection[str], priority: InteractivePriority
+) -> None:
     """Puts the guarded routes before MONAI Label's own.
 
     Args:
         server: MONAI Label's FastAPI application.
         app: whose datastore and sessions the requests are checked against.
         models: names of the app's tasks.
-        courtesy: told while somebody waits for an answer.
+        priority: Pauses background work while requests are answered.
     """
-    routes = _Routes(_Guard(app, models), courtesy)
+    routes = _Routes(_Guard(app, models), priority)
     router = APIRouter(prefix="/infer", include_in_schema=False)
     router.add_api_route("/wsi/{model}", routes.slide, methods=["POST"])
     router.add_api_route("/wsi_v2/{model}", routes.slide_upload, methods=["POST"])
@@ -72,14 +74,14 @@ class _Region(WSIInput):
 class _Routes:
     """MONAI Label's inference routes, behind a guard. Their parameters are those of its own."""
 
-    def __init__(self, guard: _Guard, courtesy: Courtesy):
+    def __init__(self, guard: _Guard, priority: InteractivePriority):
         self._guard = guard
-        self._courtesy = courtesy
+        self._priority = priority
 
     @contextmanager
     def _answering(self, background_tasks: BackgroundTasks) -> Iterator[None]:
         """While somebody waits. What an answer would delete when it was sent, a refusal deletes at once."""
-        with self._courtesy.interactive():
+        with self._priority.interactive():
             try:
                 yield
             except BaseException:

@@ -17,7 +17,7 @@ from monailabel.config import settings
 from monailabel.endpoints import train as monailabel_train
 from monailabel.endpoints.user.auth import RBAC, User
 
-from lib.engine.predictor_pool import Engines
+from lib.engine.predictor_pool import PredictorPool
 from lib.errors import CheckpointError
 from lib.http import http_errors
 from lib.trainers.task import FineTuneTask
@@ -27,7 +27,7 @@ _Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 _Annotator = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 
 
-def install(server: FastAPI, engines: Engines, trainers: dict[str, FineTuneTask]) -> None:
+def install(server: FastAPI, engines: PredictorPool, trainers: dict[str, FineTuneTask]) -> None:
     """Puts the guarded routes before MONAI Label's own.
 
     Args:
@@ -86,7 +86,7 @@ class _TrainRoutes:
 class _ModelRoutes:
     """The weights in service, under the name of any task or trainer: they all share them."""
 
-    def __init__(self, engines: Engines, trainers: dict[str, FineTuneTask]):
+    def __init__(self, engines: PredictorPool, trainers: dict[str, FineTuneTask]):
         self._engines = engines
         self._trainers = trainers
 
