@@ -82,7 +82,7 @@ def test_the_slice_is_the_middle_or_the_largest():
     frames = [np.zeros((6, 6), np.uint8) for _ in range(10)]
     for index, size in ((1, 2), (2, 5), (7, 3), (8, 2)):
         frames[index][:size, :size] = 1
-    scene = Scene("volume", None, "", "", tuple(range(10)), frames, {1: "a"}, (1.0, 1.0, 1.0))
+    scene = Scene("volume", None, "", tuple(range(10)), frames, {1: "a"}, (1.0, 1.0, 1.0))
     # The middle of 1 to 8 is 4, where the object has a gap.
     assert prompted_slice(scene, 1, "middle") == 2
     assert prompted_slice(scene, 1, "largest") == 2

@@ -56,7 +56,7 @@ def test_no_more_than_was_asked_for(predictor, body):
 @pytest.mark.parametrize("level", [0, 255])
 def test_on_a_blank_frame_there_is_hardly_anything(predictor, level):
     class Blank:
-        height, width = 40, 50
+        height, width, digest = 40, 50, "blank"
 
         def __len__(self):
             return 1
@@ -67,5 +67,5 @@ def test_on_a_blank_frame_there_is_hardly_anything(predictor, level):
         def key(self, index):
             return level
 
-    for item in GridSource().suggest(predictor, Blank(), "blank", 0):
+    for item in GridSource().suggest(predictor, Blank(), 0):
         assert filled(item.prompts.box, (40, 50)).mean() <= 0.8
