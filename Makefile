@@ -24,7 +24,7 @@ PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers lint format bench bench-accuracy \
-	bench-finetuning bench-training bench-scoring bench-signals bench-active-learning clean
+	bench-finetuning bench-training bench-scoring bench-signals bench-active-learning docs clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -129,6 +129,9 @@ bench-signals: install-dev ## Measure what each signal of uncertainty is worth, 
 
 bench-active-learning: install-dev ## Simulate annotation: the choice of the next image against chance (about half an hour).
 	@$(IN_VENV) python -m benchmarks.active_learning $(ARGS)
+
+docs: install-dev ## Write the pages of docs/ that are generated.
+	@$(IN_VENV) python -m docs.write_settings
 
 clean: ## Remove the environment, the sample study with labels saved in it, outputs and caches.
 	rm -rf $(VENV) studies/sample studies/sample_truth outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,7 +1,7 @@
-"""From the last runs to RESULTS.md and the README: ``python -m benchmarks.publish``.
+"""Copies the reports of the last runs into RESULTS.md: ``python -m benchmarks.publish``.
 
-The benchmarks leave a whole report (``<name>.md``) and a short one (``<name>_short.md``). The whole ones go
-to ``benchmarks/RESULTS.md``, the short ones between the README's markers. What was not run stays as it is.
+Each benchmark writes ``<name>.md``, which replaces its section of ``benchmarks/RESULTS.md``. Sections of
+benchmarks that were not run stay as they are.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
-# File of the report, section of the README and of RESULTS.md.
+# File of the report, section of RESULTS.md.
 SECTIONS = {
     "accuracy": "accuracy",
     "latency": "speed",
@@ -22,8 +21,6 @@ SECTIONS = {
     "signals": "signals",
     "active_learning": "active-learning",
 }
-
-_LINK = "More numbers: [benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
 
 _EMPTY_RESULTS = """\
 # Results
@@ -64,10 +61,9 @@ Written by `python -m benchmarks.publish` from the last runs of `make bench`, `m
 
 
 def write_report(text: str, folder: Path, name: str) -> None:
-    """Leaves a report that is short enough for the README as it is."""
+    """Writes the report of a benchmark."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (f"{name}.md", f"{name}_short.md"):
-        (folder / file).write_text(text, encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def replace_section(text: str, section: str, content: str) -> str:
@@ -84,34 +80,33 @@ def replace_section(text: str, section: str, content: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{content.strip()}\n{found[2]}", text)
 
 
-def publish(reports: Path, readme: Path, results: Path) -> list[str]:
-    """Write the reports that are there.
+def publish(reports: Path, results: Path) -> list[str]:
+    """Replaces the sections of the reports that are there.
+
+    Args:
+        reports: Folder of the reports.
+        results: RESULTS.md; made where it is missing.
 
     Returns:
-        The sections that were written.
+        Names of the sections that were written.
     """
-    whole = results.read_text(encoding="utf-8") if results.exists() else _EMPTY_RESULTS
-    short = readme.read_text(encoding="utf-8")
+    text = results.read_text(encoding="utf-8") if results.exists() else _EMPTY_RESULTS
     written = []
     for name, section in SECTIONS.items():
-        if not (reports / f"{name}.md").is_file():
-            continue
-        whole = replace_section(whole, section, (reports / f"{name}.md").read_text(encoding="utf-8"))
-        brief = (reports / f"{name}_short.md").read_text(encoding="utf-8")
-        short = replace_section(short, section, f"{brief}\n{_LINK}")
-        written.append(section)
-    results.write_text(whole, encoding="utf-8")
-    readme.write_text(short, encoding="utf-8")
+        if (reports / f"{name}.md").is_file():
+            text = replace_section(text, section, (reports / f"{name}.md").read_text(encoding="utf-8"))
+            written.append(section)
+    results.write_text(text, encoding="utf-8")
     return written
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Publish and say what."""
+    """Prints the names of the sections that were written."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publish", description=__doc__)
     parser.add_argument("--reports", type=Path, default=ROOT / "outputs" / "benchmarks")
     options = parser.parse_args(argv)
-    written = publish(options.reports, README, RESULTS)
-    print(f"written: {', '.join(written) or 'nothing'}; RESULTS.md and README.md")
+    written = publish(options.reports, RESULTS)
+    print(f"written: {', '.join(written) or 'nothing'}; RESULTS.md")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks.publish import publish, replace_section
 
-README = """\
+RESULTS = """\
 # Name
 
 ## Accuracy
@@ -22,7 +22,7 @@ Not measured yet.
 
 
 def test_only_what_is_between_the_markers_changes():
-    text = replace_section(README, "accuracy", "\nDice \\1 0.9\n")
+    text = replace_section(RESULTS, "accuracy", "\nDice \\1 0.9\n")
     assert "(make bench-accuracy) -->\nDice \\1 0.9\n<!-- accuracy: end -->" in text
     assert text.count("Not measured yet.") == 1
     assert text.endswith("## More\n")
@@ -35,25 +35,21 @@ def test_a_text_without_markers_is_refused():
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "README.md").write_text(README)
     (tmp_path / "latency.md").write_text("all numbers")
-    (tmp_path / "latency_short.md").write_text("some numbers")
     return tmp_path
 
 
-def test_the_short_report_goes_to_the_readme_and_the_whole_one_to_results(folder):
-    readme, results = folder / "README.md", folder / "RESULTS.md"
-    assert publish(folder, readme, results) == ["speed"]
-    assert "some numbers\nMore numbers: [benchmarks/RESULTS.md]" in readme.read_text()
-    assert "all numbers" in results.read_text()
+def test_a_report_goes_into_its_section(folder):
+    results = folder / "results.md"
+    assert publish(folder, results) == ["speed"]
+    assert "<!-- speed: begin -->\nall numbers\n<!-- speed: end -->" in results.read_text()
 
 
-def test_what_was_not_run_again_stays(folder):
-    readme, results = folder / "README.md", folder / "RESULTS.md"
-    publish(folder, readme, results)
+def test_sections_that_were_not_run_again_stay(folder):
+    results = folder / "results.md"
+    publish(folder, results)
     (folder / "latency.md").unlink()
     (folder / "accuracy.md").write_text("objects")
-    (folder / "accuracy_short.md").write_text("means")
-    assert publish(folder, readme, results) == ["accuracy"]
+    assert publish(folder, results) == ["accuracy"]
     assert "all numbers" in results.read_text()
     assert "objects" in results.read_text()

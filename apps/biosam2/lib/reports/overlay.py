@@ -116,7 +116,7 @@ def _check(frame: Frame, masks: Masks, side: int | None, width: int, fill: float
     for key, mask in masks.items():
         if mask.dtype != np.bool_ or mask.shape != frame.shape[:2]:
             raise ValueError(
-                f"The mask {key!r} must be bool {frame.shape[:2]} like the frame, not {mask.dtype} {mask.shape}"
+                f"The mask {key!r} must be bool {frame.shape[:2]}, not {mask.dtype} {mask.shape}"
             )
     if side is not None and side < 1:
         raise ValueError(f"Invalid side {side}: use 1 pixel or more")
