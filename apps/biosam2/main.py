@@ -8,7 +8,7 @@ from typing import Any
 
 from monailabel.config import settings as monailabel_settings
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -17,11 +17,10 @@ from monailabel.interfaces.tasks.train import TrainTask
 from lib.activelearning.strategy import all_strategies
 from lib.datastores.client import open_store
 from lib.datastores.dicomweb import DicomWebStore
-from lib.datastores.local import open_folder
+from lib.datastores.local import image_path, open_folder
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
-from lib.infers.by_id import by_id
 from lib.infers.registry import all_tasks, slide_tasks
 from lib.infers.task import Services
 from lib.pathology.task import answer_slide
@@ -127,9 +126,19 @@ class BioSam2App(MONAILabelApp):
         super().on_init_complete()
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Segments an image of the datastore, or one that a client sent."""
-        asked, store = by_id(request, datastore or self._datastore)
-        found: dict[str, Any] = super().infer(asked, store)
+        """Segments an image of the datastore, or the file of an absolute path, which a client has sent.
+
+        MONAI Label would take an id for a path where the working folder has a file of that name, so it
+        is given the path, and an answer for the datastore is saved here.
+        """
+        image, store = request["image"], datastore or self._datastore
+        if not isinstance(image, str) or Path(image).is_absolute():
+            return dict(super().infer(request, store))
+        found: dict[str, Any] = super().infer({**request, "image": str(image_path(store, image))}, store)
+        if request.get("save_label") and found["file"]:
+            tag = request.get("label_tag", DefaultLabelTag.ORIGINAL)
+            info = {"model": request["model"], "params": found["params"]}
+            found["label"] = store.save_label(image, found["file"], tag, info)
         return found
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:

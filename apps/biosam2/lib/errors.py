@@ -58,3 +58,15 @@ class TrainingError(BioSam2Error):
 
 class EvaluationError(BioSam2Error):
     """An evaluation cannot start or go on."""
+
+
+class InfoError(BioSam2Error):
+    """What a client says about an image or a label cannot be saved as JSON."""
+
+
+class StorageFullError(BioSam2Error):
+    """The disk is full, or the user's quota is reached."""
+
+
+class ReadOnlyError(BioSam2Error):
+    """The studies or another folder of the server cannot be written."""

@@ -1,19 +1,39 @@
-"""Files that are whole or not there: a reader, or a crash at any moment, finds the old content or the new."""
+"""Files that are complete or absent at any moment, and folders for temporary files.
+
+Temporary names hold the process id of their writer: what a killed process left is recognised and deleted.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import errno
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# A temporary file is for its writer alone; what takes a file's place is for all to read.
+from lib.errors import ReadOnlyError, StorageFullError
+
+# mkstemp makes files that their owner alone can read; published files are for all.
 _MODE = 0o644
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+# Age in seconds after which a temporary file is left over whatever process has its number: containers start
+# each server with the same one.
+_OLD_S = 24 * 3600
+_MARK = ".part-"
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file so that a reader, or a crash, finds the old content or the new and nothing between."""
+    """Writes a file so that a reader, or a crash, finds the old content or the new.
+
+    Raises:
+        StorageFullError: The disk is full; the old content stays.
+        ReadOnlyError: The folder cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -21,22 +41,52 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place at the end, or is deleted after an error."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    """A temporary file beside ``path`` that replaces it at the end, or is deleted after an error.
+
+    Raises:
+        StorageFullError: The disk is full.
+        ReadOnlyError: The folder cannot be written.
+    """
+    with storage_errors():
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-{os.getpid()}{_MARK}", dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.chmod(_MODE)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Raises errors of a full or protected disk as the app's own; their text names no path of the server.
+
+    Raises:
+        StorageFullError: The disk is full, or the quota is reached.
+        ReadOnlyError: The server may not write there.
+    """
     try:
-        yield temporary
-        sync(temporary)
-        temporary.chmod(_MODE)
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFullError(
+                "the server's disk is full: nothing was saved; ask its operator to free space, and try again"
+            ) from error
+        if error.errno in _FORBIDDEN:
+            name = Path(str(error.filename or "")).name
+            raise ReadOnlyError(
+                f"the server may not write {name!r}: nothing was saved; ask its operator to make the folder "
+                "writable"
+            ) from error
+        raise
 
 
 def sync(path: Path) -> None:
-    """Brings a file or folder to the disk; Windows has no such thing for folders."""
+    """Flushes a file or folder to the disk; Windows cannot do so for folders."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -44,3 +94,56 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sweep(folder: Path) -> int:
+    """Deletes temporary files that killed processes left in a folder.
+
+    Args:
+        folder: Folder; files in its sub-folders are not looked at.
+
+    Returns:
+        Number of deleted files and folders.
+    """
+    count = 0
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if _is_left_over(path):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                count += 1
+    return count
+
+
+def temporary_name(kind: str) -> str:
+    """Prefix for the name of a temporary file or folder of this process, for ``sweep``."""
+    return f".{kind}-{os.getpid()}{_MARK}"
+
+
+def _is_left_over(path: Path) -> bool:
+    owner, mark, _ = path.name.rpartition(_MARK)
+    pid = owner.rpartition("-")[2]
+    if not mark or not path.name.startswith(".") or not pid.isdigit():
+        return False
+    is_own = int(pid) == os.getpid()
+    return not _is_running(int(pid)) or is_own or path.lstat().st_mtime < time.time() - _OLD_S
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def use_own_temporary_folder() -> None:
+    """Makes this process and its children write temporary files into one folder, and deletes it at exit.
+
+    Folders of servers that were killed are deleted, whatever library made the files in them.
+    """
+    sweep(Path(tempfile.gettempdir()))
+    folder = tempfile.mkdtemp(prefix=temporary_name("biosam2"))
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)

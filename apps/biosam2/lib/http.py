@@ -23,11 +23,15 @@ from lib.errors import (
     ImageError,
     ImageNotFoundError,
     ImageTooLargeError,
+    InfoError,
     LabelError,
     PromptError,
+    ReadOnlyError,
     SettingsError,
+    StorageFullError,
     TrainingError,
 )
+from lib.files import storage_errors
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,9 @@ _STATUS: tuple[tuple[type[BioSam2Error], HTTPStatus], ...] = (
     (SettingsError, HTTPStatus.BAD_REQUEST),
     (TrainingError, HTTPStatus.BAD_REQUEST),
     (EvaluationError, HTTPStatus.BAD_REQUEST),
+    (InfoError, HTTPStatus.BAD_REQUEST),
+    (ReadOnlyError, HTTPStatus.FORBIDDEN),
+    (StorageFullError, HTTPStatus.INSUFFICIENT_STORAGE),
     (ImageNotFoundError, HTTPStatus.NOT_FOUND),
     (ImageTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (ImageError, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -55,7 +62,8 @@ _STATUS: tuple[tuple[type[BioSam2Error], HTTPStatus], ...] = (
 def http_errors() -> Iterator[None]:
     """Raises the library's errors as ``HTTPException``: any other kind reaches a client as a bare 500."""
     try:
-        yield
+        with storage_errors():
+            yield
     except BioSam2Error as error:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
         logger.info("Answering %d: %s", status, error)

@@ -6,7 +6,7 @@ import pydicom
 import pytest
 
 from lib.datastores.catalog import StoreContents
-from lib.datastores.downloads import convert_series, download_series, is_complete
+from lib.datastores.dicomweb_images import convert_series, download_series, is_complete
 from lib.errors import BusyError
 from tests.unit.datastores.conftest import AFFINE, MANY, SHAPE
 
@@ -22,7 +22,7 @@ def test_a_series_is_downloaded_whole(client, series, pacs, tmp_path):
     assert is_complete(folder, series)
     found = {pydicom.dcmread(file).SOPInstanceUID for file in folder.iterdir()}
     assert found == {pydicom.dcmread(file).SOPInstanceUID for file in pacs.ct.files}
-    assert not list(tmp_path.glob(".download*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_what_was_cut_short_leaves_nothing(client, series, pacs, tmp_path):
@@ -30,7 +30,7 @@ def test_what_was_cut_short_leaves_nothing(client, series, pacs, tmp_path):
     with pytest.raises(BusyError, match=f"sent 4 of the 6 files of series {series.uid}: try again"):
         download_series(client, series, tmp_path)
     assert not (tmp_path / series.uid).exists()
-    assert not list(tmp_path.glob(".download*"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_an_incomplete_folder_is_replaced(client, series, tmp_path):

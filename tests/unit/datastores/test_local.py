@@ -14,7 +14,8 @@ import pytest
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 
-from lib.datastores.local import LocalFolder
+from lib.datastores.local import LocalFolder, open_folder
+from lib.errors import ReadOnlyError, SettingsError
 from tests.support.server import APP
 
 
@@ -133,3 +134,45 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_former_label(
     opened = LocalFolder(str(store._datastore_path), extensions=["*.nii.gz", "*.nrrd"])
     assert opened.list_images() == ["ct"]
     assert Path(opened.get_label_uri("ct", "final")).read_bytes() == b"former"
+
+
+def test_read_only_studies_are_shown_and_nothing_is_written(store: LocalFolder, tmp_path: Path) -> None:
+    store.save_label("ct", _file(tmp_path, "x.nii.gz"), "final", {"by": "me"})
+    folder = Path(store._datastore_path)
+    (folder / "new.nrrd").write_bytes(b"an image")
+    before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    opened = LocalFolder(str(folder), extensions=["*.nii.gz", "*.nrrd"], read_only=True)
+    assert sorted(opened.list_images()) == ["ct", "new"]
+    assert opened.get_label_info("ct", "final")["by"] == "me"
+    file = _file(tmp_path, "y.nii.gz")
+    for write in (
+        lambda: opened.save_label("ct", file, "final", {}),
+        lambda: opened.add_image("other", file, {}),
+        lambda: opened.remove_label("ct", "final"),
+        lambda: opened.remove_image("ct"),
+    ):
+        with pytest.raises(ReadOnlyError, match="read-only: nothing was saved"):
+            write()
+    # Scores and skipped images are remembered until the server stops.
+    opened.update_image_info("ct", {"score": 0.5})
+    opened.refresh()
+    assert opened.get_image_info("ct")["score"] == 0.5
+    assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    for path in (_file(tmp_path, "a.nii.gz"), _file(tmp_path, "b") + "/below"):
+        with pytest.raises(SettingsError, match=f"^--studies {path}: this is a file; give its folder"):
+            open_folder(path)
+
+
+def test_temporary_files_of_killed_processes_are_swept(store: LocalFolder) -> None:
+    folder = Path(store._datastore_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [folder / f".ct.nii.gz-{ended.pid}.part-a1", folder / "labels/final" / f".x-{ended.pid}.part-b"]
+    kept = [folder / f".ct.nii.gz-{os.getppid()}.part-a1", folder / ".mine", folder / ".x-12.part"]
+    for path in left + kept:
+        path.write_bytes(b"half")
+    LocalFolder(str(folder))
+    assert [path.exists() for path in left + kept] == [False, False, True, True, True]

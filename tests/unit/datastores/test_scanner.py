@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from monailabel.config import settings
 
-from lib.datastores.local import LocalFolder, open_folder
+from lib.datastores.local import LocalFolder, image_path, open_folder
 
 TOLD = {"label_info": [{"name": "spleen", "idx": 1}]}
 
@@ -37,41 +37,131 @@ def label(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "image_id"),
-    [
-        ("volume.mha", "volume"),
-        ("UPPER.NII.GZ", "UPPER"),
-        ("mr.nii.gz_copy.nii.gz", "mr.nii.gz_copy"),
-        ("x.png.copy.png", "x.png.copy"),
-        ("b.tif_mask.TIF", "b.tif_mask"),
-        ("a b.c.nii.gz", "a b.c"),
-        ("Müller.nrrd", "Müller"),
-        ("slide.svs", "slide"),
-        ("s.seg.nrrd", "s.seg"),
-    ],
-)
 def test_every_file_that_can_be_opened_is_listed_under_its_whole_name(
-    store: LocalFolder, folder: Path, label: str, name: str, image_id: str
+    store: LocalFolder, folder: Path, label: str
 ) -> None:
-    (folder / name).write_bytes(b"another")
+    names = {
+        "volume.mha": "volume",
+        "UPPER.NII.GZ": "UPPER",
+        "mr.nii.gz_copy.nii.gz": "mr.nii.gz_copy",
+        "x.png.copy.png": "x.png.copy",
+        "b.tif_mask.TIF": "b.tif_mask",
+        "a b.c.nii.gz": "a b.c",
+        "Müller.nrrd": "Müller",
+        "slide.svs": "slide",
+        "alone_seg.nii.gz": "alone_seg",
+    }
+    others = [".ct.nii.gz-x1", "._ct.nii.gz", "notes.txt", "slice.dcm", "raw.bin", "a.mhd", "alone.seg.nrrd"]
+    for name in [*names, *others]:
+        (folder / name).write_bytes(b"another")
     store.refresh()
-    assert sorted(store.list_images()) == sorted(["ct", image_id])
-    assert Path(store.get_image_uri(image_id)) == folder / name
-    store.save_label(image_id, label, "final", TOLD)
-    assert Path(store.get_label_uri(image_id, "final")).read_bytes() == b"a label"
+    assert sorted(store.list_images()) == sorted(["ct", *names.values()])
+    for name, image_id in names.items():
+        assert image_path(store, image_id) == folder / name
+        store.save_label(image_id, label, "final", TOLD)
+        assert Path(store.get_label_uri(image_id, "final")).read_bytes() == b"a label"
     again = open_folder(str(folder))
-    assert sorted(again.list_images()) == sorted(["ct", image_id])
-    assert again.get_label_info(image_id, "final")["label_info"] == TOLD["label_info"]
+    assert sorted(again.list_images()) == sorted(["ct", *names.values()])
+    for image_id in names.values():
+        assert again.get_label_info(image_id, "final")["label_info"] == TOLD["label_info"]
 
 
-@pytest.mark.parametrize(
-    "name", [".ct.nii.gz-x1", "._ct.nii.gz", "notes.txt", "slice.dcm", "raw.bin", "a.mhd"]
+OUTLINES = (
+    "<ASAP_Annotations><Annotations><Annotation Name='a' Type='Polygon' PartOfGroup='cell'><Coordinates>"
+    + "".join(
+        f"<Coordinate Order='{n}' X='{x}' Y='{y}'/>" for n, (x, y) in enumerate([(1, 1), (9, 1), (9, 9)])
+    )
+    + "</Coordinates></Annotation></Annotations></ASAP_Annotations>"
 )
-def test_other_files_are_not(store: LocalFolder, folder: Path, name: str) -> None:
-    (folder / name).write_bytes(b"no image")
+FORMATS = [
+    "nii", "nii.gz", "nrrd", "seg.nrrd", "mha", "mhd", "png", "bmp", "tif", "tiff",
+    "jpg", "jpeg", "xml", "dcm",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("extension", [*FORMATS, "NII.GZ", "Seg.Nrrd"])
+def test_a_label_is_found_in_every_place_where_people_put_it(
+    store: LocalFolder, folder: Path, caplog: pytest.LogCaptureFixture, extension: str
+) -> None:
+    places = ["labels/final/ct.{}", "labels/final/ct_seg.{}", "ct_seg.{}", "ct-label.{}", "ct_label.{}"]
+    places += [
+        "ct_mask.{}",
+        "ct-segmentation.{}",
+        "ct.label.{}",
+        "ct labels.{}",
+        "ct_seg.label.{}",
+        "CT_GT.{}",
+    ]
+    if extension in ("seg.nrrd", "xml"):
+        places.append("ct.{}")
+    (folder / "CT.png").write_bytes(b"an image")
+    for place in places:
+        image = "CT" if place.startswith("CT") else "ct"
+        file = folder / place.format(extension)
+        file.write_text(OUTLINES)
+        store.refresh()
+        assert sorted(store.list_images()) == ["CT", "ct"], place
+        assert store.get_labeled_images() == [image], place
+        assert Path(store.get_label_uri(image, "final")) == file
+        assert [pair["label"] for pair in store.datalist()] == [str(file)]
+        assert store.datalist(full_path=False)[0]["label"] == place.format(extension)
+        file.unlink()
+        store.refresh()
+        assert store.get_labeled_images() == []
+    assert "not used" not in caplog.text
+
+
+def test_a_label_that_is_saved_does_not_touch_the_one_beside_the_image(
+    store: LocalFolder, folder: Path, label: str
+) -> None:
+    beside = folder / "ct_seg.nii.gz"
+    beside.write_bytes(b"drawn elsewhere")
     store.refresh()
-    assert store.list_images() == ["ct"]
+    store.update_label_info("ct", "final", TOLD)
+    assert open_folder(str(folder)).get_label_info("ct", "final")["label_info"] == TOLD["label_info"]
+    store.save_label("ct", label, "final", {})
+    assert Path(store.get_label_uri("ct", "final")) == folder / "labels" / "final" / "ct.nii.gz"
+    assert beside.read_bytes() == b"drawn elsewhere"
+    store.remove_label("ct", "final")
+    assert Path(store.get_label_uri("ct", "final")) == beside
+    store.remove_label("ct", "final")
+    assert store.get_labeled_images() == []
+    assert not beside.exists()
+
+
+def test_the_log_says_why_a_label_is_not_used(
+    store: LocalFolder, folder: Path, label: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.save_label("ct", label, "final", {})
+    reasons = {
+        "labels/final/other.nii.gz": "no image has its name",
+        "labels/final/ct.mat": "not a type of label",
+        "labels/final/ct.nrrd": "ct has the label ct.nii.gz",
+        "ct_mask.png": "ct has the label ct.nii.gz",
+        "lost.seg.nrrd": "no image has its name",
+        "ct.xml": "it has no <Annotation> with an area",
+    }
+    for name in reasons:
+        (folder / name).write_text("<empty/>")
+    for _ in range(2):
+        store.refresh()
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    for name, reason in reasons.items():
+        shown = name.removeprefix("labels/")
+        (message,) = [text for text in messages if text.startswith(f"{shown!r} is not used: ")]
+        assert reason in message
+
+
+def test_an_image_on_which_labels_were_drawn_stays_one_whatever_its_name(
+    store: LocalFolder, folder: Path, label: str
+) -> None:
+    (folder / "x_mask.png").write_bytes(b"an image")
+    store.refresh()
+    store.save_label("x_mask", label, "final", {})
+    (folder / "x.png").write_bytes(b"an image")
+    store.refresh()
+    assert sorted(store.list_images()) == ["ct", "x", "x_mask"]
+    assert store.get_labeled_images() == ["x_mask"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are text elsewhere")
@@ -89,7 +179,7 @@ def test_a_name_that_nobody_could_ask_for_is_not_listed_and_said_once(
     assert store.list_images() == ["ct"]
     assert json.dumps(store.json(), ensure_ascii=False).encode()
     assert [record.message for record in caplog.records if "UTF-8" in record.message] == [
-        "'M\\udcfcller.nii.gz' is not listed: its name is not UTF-8; rename it"
+        "'M\\udcfcller.nii.gz' is not used: its name is not UTF-8; rename it"
     ]
 
 
@@ -188,8 +278,10 @@ def test_of_two_images_with_one_name_the_volume_counts_whenever_it_came(
     assert sorted(store.list_images()) == ["ct", "scan", "slide"]
     assert Path(store.get_image_uri("scan")).name == "scan.mha"
     assert Path(store.get_image_uri("slide")).name == "slide.tif"
-    (warning,) = [record.getMessage() for record in caplog.records]
-    assert warning == "'scan.jpg' is not listed: the image scan.mha has its name; rename one of them"
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 2
+    assert "'scan.jpg' is not used: image scan.mha has the same name; rename one of them" in warnings
+    assert any(warning.startswith("'slide.xml' is not used: slide.xml is no XML") for warning in warnings)
     # What is there stays: labels were drawn on it.
     (folder / "ct.png").write_bytes(b"an image")
     store.refresh()

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 import pytest
 from pydicom import Dataset
 
-from lib.datastores.segmentations import Segmentation, read_segmentation
+from lib.datastores.catalog import StoredSegmentation, read_segmentation
 
 
 def header(**elements):
@@ -46,7 +46,7 @@ def test_names_and_what_it_was_drawn_on():
     found = read_segmentation(header(SegmentSequence=[segment]), "1", "2", seen=5.0)
     assert (found.uid, found.image_uid, found.study_uid, found.series_uid) == ("1.2.4", "1.2.3", "1", "2")
     assert (found.label_info, found.age) == ([{"name": "spleen", "idx": 2}], (5.0, 0.0))
-    assert Segmentation(**found.as_json()) == found
+    assert StoredSegmentation(**found.as_json()) == found
 
 
 def test_one_that_names_no_series_is_none():

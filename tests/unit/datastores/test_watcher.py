@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lib.datastores.local import LocalFolder
+from lib.datastores.record import FolderModel
 from lib.datastores.watcher import FolderWatch
 
 LIMIT_S = 60
@@ -42,13 +43,13 @@ def store(folder: Path) -> Iterator[LocalFolder]:
 def refreshed(store: LocalFolder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of images after each time that the folder was gone through."""
     counts: list[int] = []
-    reconcile = store._listing.reconcile
+    reconcile = store._scanner.reconcile
 
-    def counted() -> None:
-        reconcile()
-        counts.append(len(store.list_images()))
+    def counted(record: FolderModel) -> None:
+        reconcile(record)
+        counts.append(len(record.objects))
 
-    monkeypatch.setattr(store._listing, "reconcile", counted)
+    monkeypatch.setattr(store._scanner, "reconcile", counted)
     return counts
 
 

@@ -13,7 +13,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from dicomweb_client import DICOMwebClient
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 
-from lib.datastores.segmentations import Segmentation, read_segmentation
 from lib.errors import BusyError
 from lib.files import write_atomically
+from lib.images.dicom_tags import utc_offset
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,14 @@ _NO_HEADER = (ValueError, TypeError, KeyError, AttributeError)
 _UNKNOWN = "UNK"
 
 
+# When something was made, the most telling first.
+_WHEN = (
+    ("ContentDate", "ContentTime"),
+    ("InstanceCreationDate", "InstanceCreationTime"),
+    ("SeriesDate", "SeriesTime"),
+)
+
+
 @dataclass(frozen=True)
 class ImageSeries:
     """A series of the store that can be segmented.
@@ -68,6 +77,38 @@ class ImageSeries:
 
 
 @dataclass(frozen=True)
+class StoredSegmentation:
+    """One file of segments.
+
+    Attributes:
+        uid: its SOP Instance UID.
+        series_uid: of its own series.
+        study_uid: of its study.
+        image_uid: of the series that it was drawn on.
+        made: seconds since 1970. A file that names no time zone is taken for one in UTC, as OHIF writes it.
+        label_info: names of the segments, ``[{"name": ..., "idx": ...}]``.
+        seen: when this server first saw it in the store, seconds since 1970.
+    """
+
+    uid: str
+    series_uid: str
+    study_uid: str
+    image_uid: str
+    made: float
+    label_info: list[dict[str, Any]]
+    seen: float = 0.0
+
+    @property
+    def age(self) -> tuple[float, float]:
+        """What orders segmentations: the clocks of those who make them differ, so what came last counts."""
+        return self.seen, self.made
+
+    def as_json(self) -> dict[str, Any]:
+        """The arguments that it is made of."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Contents:
     """A store at one moment.
 
@@ -77,7 +118,7 @@ class Contents:
     """
 
     images: Mapping[str, ImageSeries]
-    labels: Mapping[str, tuple[Segmentation, ...]]
+    labels: Mapping[str, tuple[StoredSegmentation, ...]]
 
 
 class StoreContents:
@@ -167,7 +208,7 @@ class StoreContents:
         found = {image.uid: image for image in images if image.uid}
         if self._filter:
             listed = self._search({"Modality": "SEG"})
-        labels: dict[str, list[Segmentation]] = defaultdict(list)
+        labels: dict[str, list[StoredSegmentation]] = defaultdict(list)
         for segmentation in self._segmentations(
             [item for item in listed if _text(item, "Modality") == "SEG"]
         ):
@@ -192,7 +233,7 @@ class StoreContents:
             if len(page) < _PAGE:
                 return list(found.values())
 
-    def _segmentations(self, listed: Sequence[Dataset]) -> list[Segmentation]:
+    def _segmentations(self, listed: Sequence[Dataset]) -> list[StoredSegmentation]:
         """Those of some series, from the file or, where they are new, from the store."""
         known, seen = self._read_references(), time.time()
         before, found = len(known), []
@@ -202,7 +243,7 @@ class StoreContents:
                 key = f"{uid} {_text(series, 'NumberOfSeriesRelatedInstances')}"
                 if key not in known and (drawn := self._ask_for_references(study, uid, seen)) is not None:
                     known[key] = drawn
-                found += [Segmentation(**item) for item in known.get(key, ())]
+                found += [StoredSegmentation(**item) for item in known.get(key, ())]
         finally:
             # Once for all that are new, also where the store stops answering among them.
             if len(known) > before:
@@ -257,6 +298,47 @@ def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.ConnectionError):
         return "there is no connection"
     return str(error)
+
+
+def read_segmentation(
+    header: Dataset, study_uid: str, series_uid: str, seen: float = 0.0
+) -> StoredSegmentation | None:
+    """Reads the header of a segmentation; None where it names no series that it was drawn on."""
+    series = header.get("ReferencedSeriesSequence") or []
+    image_uid = str(series[0].get("SeriesInstanceUID") or "") if series else ""
+    if not image_uid:
+        return None
+    segments = header.get("SegmentSequence") or []
+    return StoredSegmentation(
+        uid=str(header.get("SOPInstanceUID") or ""),
+        series_uid=series_uid,
+        study_uid=study_uid,
+        image_uid=image_uid,
+        made=_made(header),
+        label_info=[
+            {"name": str(item.get("SegmentLabel") or "").strip(), "idx": int(item.SegmentNumber)}
+            for item in segments
+            if item.get("SegmentNumber")
+        ],
+        seen=seen,
+    )
+
+
+def _made(header: Dataset) -> float:
+    for date, moment_of_day in _WHEN:
+        digits = str(header.get(date) or "").replace("-", "")
+        if len(digits) != 8 or not digits.isdigit():
+            continue
+        clock, _, fraction = str(header.get(moment_of_day) or "").replace(":", "").partition(".")
+        text = f"{digits}{clock[:6]:0<6}"
+        try:
+            moment = datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc)
+        except ValueError:
+            continue
+        parts = float(f"0.{fraction}") if fraction.isdigit() else 0.0
+        away = utc_offset(header.get("TimezoneOffsetFromUTC"))
+        return moment.timestamp() + parts - away.total_seconds()
+    return 0.0
 
 
 def _is_uid(text: str) -> bool:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.datastores.catalog import Contents
-from lib.datastores.dicomweb_images import FINAL, VOLUME, DicomWebImages
+from lib.datastores.catalog import Contents, StoredSegmentation
+from lib.datastores.dicomweb_images import VOLUME, DicomWebImages
 from lib.datastores.labels import (
     as_volume,
     fetch_label,
@@ -24,7 +24,7 @@ from lib.datastores.labels import (
     open_label,
     send_label,
 )
-from lib.datastores.segmentations import Segmentation
+from lib.datastores.scanner import FINAL
 from lib.errors import ImageError, LabelError
 from lib.images.medical_image import MedicalImage
 from lib.labels import LabelMap
@@ -180,7 +180,7 @@ class DicomWebStore(DicomWebImages):
             raise LabelError(f"{label_id}: its final label is in {self._client.base_url}; remove it there")
         super().remove_label(label_id, label_tag)
 
-    def _segmentations(self, image_id: str) -> list[Segmentation]:
+    def _segmentations(self, image_id: str) -> list[StoredSegmentation]:
         """Of an image, the one that counts first; where the store does not answer, as it last did."""
         contents = self._known()
         size = _size(contents, image_id)
@@ -195,7 +195,7 @@ class DicomWebStore(DicomWebImages):
                 return image_id
         return label_id
 
-    def _label(self, image_id: str, drawn: Segmentation) -> str:
+    def _label(self, image_id: str, drawn: StoredSegmentation) -> str:
         # Where more of the image has come, this makes an end of its label in the cache.
         self.get_image_uri(image_id)
         if not self._is_cached(image_id, drawn):
@@ -206,7 +206,7 @@ class DicomWebStore(DicomWebImages):
                     self._cache(image_id, labels, image, FINAL, label_facts(drawn, labels.names))
         return str(super().get_label_uri(image_id, FINAL))
 
-    def _is_cached(self, image_id: str, drawn: Segmentation) -> bool:
+    def _is_cached(self, image_id: str, drawn: StoredSegmentation) -> bool:
         kept = super().get_label_uri(image_id, FINAL)
         return _is_of(super().get_label_info(image_id, FINAL), drawn) and Path(kept).is_file()
 
@@ -228,6 +228,6 @@ def _size(contents: Contents, image_id: str) -> int | None:
     return image.instances if image else None
 
 
-def _is_of(info: Mapping[str, Any], drawn: Segmentation) -> bool:
+def _is_of(info: Mapping[str, Any], drawn: StoredSegmentation) -> bool:
     """Whether a label in the cache is that segmentation of the store."""
     return bool(info.get("SOPInstanceUID") == drawn.uid)

@@ -1,6 +1,6 @@
-"""The images of a DICOMweb store, as MONAI Label's datastore shows them.
+"""Images of a DICOMweb store as MONAI Label's datastore shows them.
 
-A series is downloaded when somebody asks for it, whole or not at all, and lies in the cache folder as
+A series is downloaded when it is first asked for, completely or not at all. The cache folder has it as
 ``<uid>/*.dcm`` and, where it is a volume, as ``<uid>.nii.gz``.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,21 @@ from dicomweb_client import DICOMwebClient
 from filelock import FileLock
 from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel
-from monailabel.interfaces.datastore import DefaultLabelTag
+from monailabel.datastore.utils.dicom import dicom_web_download_series
 from monailabel.utils.others.generic import md5_digest
 
-from lib.datastores.catalog import Contents, ImageSeries, StoreContents
-from lib.datastores.downloads import convert_series, download_series, is_complete
-from lib.datastores.local import LocalFolder
-from lib.errors import BusyError, ImageError, ImageNotFoundError
+from lib.datastores.catalog import Contents, ImageSeries, StoreContents, store_errors
+from lib.datastores.local import LocalFolder, image_path
+from lib.datastores.record import FolderModel
+from lib.datastores.scanner import FINAL
+from lib.errors import BusyError, ImageError
+from lib.files import sweep, temporary_name
+from lib.images.dicom import save_as_nifti
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
 
 logger = logging.getLogger(__name__)
 
-FINAL = DefaultLabelTag.FINAL.value
 VOLUME = ".nii.gz"
 # MONAI Label's own place where the user named no other.
 _HOME_CACHE = Path(".cache") / "monailabel" / "dicom"
@@ -62,8 +66,10 @@ class DicomWebImages(LocalFolder):
         folder = (cache or Path.home() / _HOME_CACHE) / md5_digest(client.base_url)
         self._folder = folder
         self._contents = StoreContents(client, search_filter, folder / "segmentations.json")
-        # Nobody but the server and its processes puts files here.
-        super().__init__(str(folder), read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY)
+        super().__init__(str(folder))
+        # The setting protects the store; its cache is always written.
+        self.read_only = settings.MONAI_LABEL_DATASTORE_READ_ONLY
+        sweep(folder)
         logger.info("DICOMweb store %s, downloads in %s", client.base_url, folder)
 
     def name(self) -> str:
@@ -114,9 +120,8 @@ class DicomWebImages(LocalFolder):
 
     def json(self) -> dict[str, Any]:
         """MONAI Label's record, with the images that nobody has downloaded yet."""
-        self._init_from_datastore_file()
-        with FileLock(self._lock_file):
-            record: dict[str, Any] = super().json()
+        self._record.read()
+        record: dict[str, Any] = super().json()
         with contextlib.suppress(BusyError):
             for uid, image in self._contents.now().images.items():
                 empty = {"image": {"ext": "", "info": dict(image.info)}, "labels": {}}
@@ -153,7 +158,7 @@ class DicomWebImages(LocalFolder):
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known of an image, from the store and from MONAI Label's record."""
         # Another process may have written how sure the model is of it.
-        self._init_from_datastore_file()
+        self._record.read()
         own: dict[str, Any] = super().get_image_info(image_id)
         with contextlib.suppress(BusyError):
             series = self._contents.find(image_id)
@@ -203,21 +208,23 @@ class DicomWebImages(LocalFolder):
         if not is_complete(folder, series):
             download_series(self._client, series, self._folder, self._fetch_by_frame)
             # Both were made from fewer files.
-            for former in (volume, Path(self._datastore.label_path(FINAL)) / volume.name):
+            for former in (volume, self._scanner.place(FINAL, series.uid, VOLUME)):
                 former.unlink(missing_ok=True)
         is_volume = self._convert_to_nifti and (
             volume.exists() or convert_series(folder, volume, self._max_voxels)
         )
         name = volume.name if is_volume else folder.name
         data = DataModel(info={**series.info, "name": name}, ext=VOLUME if is_volume else "")
-        with FileLock(self._lock_file):
-            known = self._datastore.objects.get(series.uid)
-            if known is None:
-                added = {series.uid: ImageLabelModel(image=data)}
-                self._datastore.objects = {**self._datastore.objects, **added}
-            else:
-                known.image = DataModel(info={**known.image.info, **data.info}, ext=data.ext)
-            self._update_datastore_file(lock=False)
+
+        def add(record: FolderModel) -> None:
+            known = record.objects.get(series.uid)
+            kept = {**known.image.info, **data.info} if known else data.info
+            labels = known.labels if known else {}
+            record.objects[series.uid] = ImageLabelModel(
+                image=DataModel(info=kept, ext=data.ext), labels=labels
+            )
+
+        self._record.change(add)
 
     @contextlib.contextmanager
     def _alone(self, image_id: str) -> Iterator[None]:
@@ -228,9 +235,64 @@ class DicomWebImages(LocalFolder):
             yield
 
     def _open(self, image_id: str) -> MedicalImage:
-        uri = self.get_image_uri(image_id)
-        if not uri:
-            raise ImageNotFoundError(
-                f"there is no image {image_id!r} in the datastore; /datastore/ lists the ids"
+        return read_image(image_path(self, image_id), self._max_voxels)
+
+
+def download_series(
+    client: DICOMwebClient, series: ImageSeries, folder: Path, fetch_by_frame: bool = False
+) -> None:
+    """Downloads a series into ``<folder>/<uid>``, in place of one that is incomplete.
+
+    Args:
+        client: of the store.
+        series: which.
+        folder: of all series.
+        fetch_by_frame: whether headers and pixels are asked for apart, as MONAI Label can.
+
+    Raises:
+        BusyError: the store does not answer, or sent less than it has.
+    """
+    target = folder / series.uid
+    with tempfile.TemporaryDirectory(prefix=temporary_name("download"), dir=folder) as temporary:
+        part = Path(temporary) / series.uid
+        with store_errors(client):
+            dicom_web_download_series(series.study_uid, series.uid, str(part), client, fetch_by_frame)
+        count = len(list(part.glob("*.dcm")))
+        if not count or (series.instances is not None and count < series.instances):
+            raise BusyError(
+                f"the DICOM store at {client.base_url} sent {count} of the {series.instances} files of "
+                f"series {series.uid}: try again"
             )
-        return read_image(uri, self._max_voxels)
+        if target.exists():
+            shutil.move(target, Path(temporary) / "former")
+        part.rename(target)
+
+
+def is_complete(folder: Path, series: ImageSeries) -> bool:
+    """Whether a series lies in its folder, as far as the store says how large it is."""
+    count = len(list(folder.glob("*.dcm"))) if folder.is_dir() else 0
+    return count > 0 and count >= (series.instances or 0)
+
+
+def convert_series(folder: Path, path: Path, max_voxels: int) -> bool:
+    """Writes the volume of a series as NIfTI, which every client can open.
+
+    Args:
+        folder: of the series.
+        path: of the volume; replaced in one step.
+        max_voxels: largest series that is opened.
+
+    Returns:
+        Whether there is one: colours, and series that are no even stack of slices, stay DICOM. Who opens
+        those is told what is wrong.
+    """
+    with tempfile.TemporaryDirectory(prefix=temporary_name("convert"), dir=path.parent) as temporary:
+        part = Path(temporary) / path.name
+        try:
+            converted = save_as_nifti(folder, part, max_voxels)
+        except ImageError as error:
+            logger.warning("Series %s stays a folder of DICOM files: %s", folder.name, error)
+            return False
+        if converted:
+            part.replace(path)
+        return converted

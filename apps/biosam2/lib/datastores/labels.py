@@ -15,8 +15,7 @@ import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
 
-from lib.datastores.catalog import store_errors
-from lib.datastores.segmentations import Segmentation, read_segmentation
+from lib.datastores.catalog import StoredSegmentation, read_segmentation, store_errors
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
@@ -78,7 +77,7 @@ def send_label(
     image: MedicalImage,
     files: Sequence[Path],
     label_info: Sequence[Mapping[str, Any]] | None,
-) -> Segmentation:
+) -> StoredSegmentation:
     """Stores a label as a DICOM segmentation.
 
     Args:
@@ -111,7 +110,7 @@ def send_label(
     return stored
 
 
-def fetch_label(client: DICOMwebClient, drawn: Segmentation, image: MedicalImage) -> LabelMap:
+def fetch_label(client: DICOMwebClient, drawn: StoredSegmentation, image: MedicalImage) -> LabelMap:
     """Reads a segmentation of the store onto the grid of its image.
 
     Raises:
@@ -172,7 +171,7 @@ def _expected_names(label_info: Sequence[Mapping[str, Any]] | None) -> dict[int,
 
 
 def label_facts(
-    drawn: Segmentation,
+    drawn: StoredSegmentation,
     names: Mapping[int, str] | None = None,
     label_info: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:

@@ -1,80 +1,132 @@
-"""MONAI Label's datastore in a folder, with files and a record that are whole at any moment.
+"""MONAI Label's datastore in a folder. Files and record are complete at any moment, also after a crash.
 
-MONAI Label copies what a client sent over the file that is there: a server that is killed meanwhile leaves
-half a label, which the next training cannot read. Here a file takes its place in one step.
+MONAI Label copies an upload over the existing file, so that a server killed meanwhile leaves half a label.
+Here each file is replaced in one step, and the record is changed under a lock that all processes share.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from monailabel.config import settings
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
-from monailabel.interfaces.datastore import DefaultLabelTag
-from monailabel.interfaces.exception import ImageNotFoundException
-from monailabel.utils.others.generic import remove_file
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
-from lib.datastores.record import FolderModel, SharedRecord
-from lib.datastores.scanner import IMAGE, Folder, new_data
+from lib.datastores.record import FolderModel, SharedRecord, plain_info
+from lib.datastores.scanner import FINAL, IMAGE, FolderScanner, new_data
 from lib.datastores.watcher import FolderWatch
-from lib.files import replacing
+from lib.errors import ImageNotFoundError, ReadOnlyError, SettingsError
+from lib.files import replacing, sweep
 from lib.images.reading import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 _FILE_TYPES = "MONAI_LABEL_DATASTORE_FILE_EXT"
+_RECORD, _LOCK, _LABELS = "datastore_v2.json", ".lock", "labels"
 
 
 def open_folder(path: str) -> LocalFolder:
-    """The datastore in a folder, as MONAI Label's own settings want it.
+    """Opens the datastore in a folder by MONAI Label's own settings.
 
-    Where nobody chose the files that count, all that can be opened do: MONAI Label's own list is shorter.
+    Where the user chose no file types, every type that can be opened is listed, unlike MONAI Label's default.
+
+    Raises:
+        SettingsError: ``path`` is a file, or a folder that cannot be made or read.
     """
     patterns = list(settings.MONAI_LABEL_DATASTORE_FILE_EXT)
     if patterns == type(settings).model_fields[_FILE_TYPES].default:
         patterns = [*(f"*{suffix}" for suffix in IMAGE_SUFFIXES), *patterns]
-    return LocalFolder(
-        path,
-        extensions=patterns,
-        auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-        read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
-    )
+    try:
+        return LocalFolder(
+            path,
+            extensions=patterns,
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+    except (NotADirectoryError, FileExistsError) as error:
+        raise SettingsError(
+            f"--studies {path}: this is a file; give its folder, or the address of a DICOMweb store"
+        ) from error
+    except OSError as error:
+        raise SettingsError(f"--studies {path}: the folder cannot be opened: {error.strerror}") from error
+
+
+def image_path(datastore: Datastore, image_id: str) -> Path:
+    """The file or folder of an image; only the datastore knows which one an id means.
+
+    Args:
+        datastore: Any datastore of MONAI Label.
+        image_id: Image id.
+
+    Raises:
+        ImageNotFoundError: There is no such image.
+        BusyError: The DICOM store does not answer.
+    """
+    uri = datastore.get_image_uri(image_id)
+    if not uri:
+        raise ImageNotFoundError(
+            f"there is no image {image_id[:200]!r} in the datastore; /datastore/ lists the ids"
+        )
+    return Path(uri)
 
 
 class LocalFolder(LocalDatastore):
-    """Images and labels in a folder, and the record of them. Safe to use from several threads and processes.
+    """Images and labels in a folder. Safe to use from several threads and processes.
 
     Args:
-        datastore_path: the folder; made where there is none.
-        auto_reload: whether files that others put there, or take away, are noticed.
-        read_only: whether the record stays as it is while the datastore is opened.
-        options: others of MONAI Label's.
+        datastore_path: Folder; made where it is missing.
+        extensions: Patterns of image names.
+        auto_reload: Whether files that other programs add or remove are noticed.
+        read_only: Whether nothing is written. A folder that cannot be written is read-only by itself.
     """
 
-    _datastore: FolderModel
-    _record: SharedRecord
-    _listing: Folder
-
     def __init__(
-        self, datastore_path: str, *, auto_reload: bool = False, read_only: bool = False, **options: Any
+        self,
+        datastore_path: str,
+        *,
+        extensions: tuple[str, ...] | list[str] = ("*.nii.gz", "*.nii"),
+        auto_reload: bool = False,
+        read_only: bool = False,
     ):
-        super().__init__(datastore_path, auto_reload=False, read_only=True, **options)
-        # Watched first, so that no file comes unseen in between.
+        # MONAI Label's constructor writes into the folder whatever its settings say, so it is not called.
+        logging.getLogger("filelock").setLevel(logging.ERROR)
+        self._datastore_path = datastore_path
+        folder = Path(datastore_path)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+        self.read_only = read_only or not os.access(folder, os.W_OK)
+        empty = LocalDatastoreModel(
+            name="new-dataset", description="New Dataset", images_dir=".", labels_dir=_LABELS
+        )
+        empty.base_path = datastore_path
+        self._record = SharedRecord(folder / _RECORD, folder / _LOCK, empty, not self.read_only)
+        self._scanner = FolderScanner(self._record.content, extensions)
+        if self.read_only:
+            logger.warning("%s is read-only: images are shown and segmented, and nothing is saved", folder)
+        else:
+            self._make_folders()
+        # Watched before it is scanned, so that no file is missed in between.
         self._watch = self._start_watch() if auto_reload else None
-        if not read_only:
-            self.refresh()
+        self.refresh()
+
+    @property
+    def _datastore(self) -> FolderModel:
+        """The record as MONAI Label's own methods read it."""
+        return self._record.content
 
     def write_by(self, thread: Executor) -> None:
-        """Has one thread do all that is done under the record's lock, for which other processes wait.
+        """Has one thread do all work under the record's lock, which other processes wait for.
 
         Args:
-            thread: one that others do not always come before.
+            thread: Executor with a single thread of normal priority.
         """
         self._record.urgent = thread
 
@@ -85,130 +137,228 @@ class LocalFolder(LocalDatastore):
 
     @property
     def types(self) -> tuple[str, ...]:
-        """Endings of the files that count as images, in lower case."""
-        return self._listing.types
+        """Types of the files that count as images, in lower case."""
+        return self._scanner.types
+
+    def require_writable(self) -> None:
+        """Refuses to go on where nothing can be saved.
+
+        Raises:
+            ReadOnlyError: The studies are read-only.
+        """
+        if self.read_only:
+            raise ReadOnlyError(
+                "this server's studies are read-only: nothing was saved; images can be viewed and segmented"
+            )
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        """The file of a label, as MONAI Label wants it: empty where there is none."""
+        data = self._datastore.label(label_id, _plain(label_tag))
+        return str(self._scanner.path(_plain(label_tag), label_id, data.ext).resolve()) if data else ""
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """Paths of the images with a final label, and of the label: ``{"image": ..., "label": ...}``."""
+        found = [
+            {"image": self.get_image_uri(image_id), "label": self.get_label_uri(image_id, FINAL)}
+            for image_id in self._datastore.filter_by_tag(FINAL)
+        ]
+        if full_path:
+            return found
+        base = Path(self._datastore_path).resolve()
+        return [{key: os.path.relpath(path, base) for key, path in pair.items()} for pair in found]
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Adds an image, or puts another in its place; labels of the former one are forgotten.
+        """Adds an image, or replaces one; labels of the former one are forgotten.
 
         Args:
-            image_id: of the image; the file's name without its type where it is empty.
-            image_filename: the file, of which a copy is kept.
-            image_info: of the client.
+            image_id: Id; empty for the file's name without its type.
+            image_filename: File, which is copied.
+            image_info: Information of the client.
+
+        Raises:
+            ReadOnlyError: The studies are read-only.
+            StorageFullError: The disk is full.
         """
+        self.require_writable()
         own_id, extension = self._to_id(Path(image_filename).name)
-        image_id = image_id or own_id
-        with FileLock(self._lock_file):
-            former = self._datastore.objects.get(image_id)
-            data = self._keep(Path(image_filename), IMAGE, image_id, extension, image_info)
-            self._datastore.objects = {**self._datastore.objects, image_id: ImageLabelModel(image=data)}
-            self._update_datastore_file(lock=False)
-            self._remove_former(IMAGE, image_id, former.image if former else None, extension)
+        image_id, info = image_id or own_id, plain_info(image_info)
+
+        def add(record: FolderModel) -> None:
+            former = record.objects.get(image_id)
+            data = new_data(f"{image_id}{extension}", extension, info)
+            self._keep(Path(image_filename), IMAGE, image_id, data, former.image if former else None, files)
+            record.objects[image_id] = ImageLabelModel(image=data)
+
+        files = ExitStack()
+        self._record.change(add, files)
         return image_id
 
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]
     ) -> str:
-        """Saves a label in place of the one that is there, of whatever type that is.
+        """Saves a label in place of the former one, whatever its type.
 
         Args:
-            image_id: of an image.
-            label_filename: the file, of which a copy is kept.
-            label_tag: such as ``final``.
-            label_info: of the client.
+            image_id: Id of the image.
+            label_filename: File, which is copied.
+            label_tag: Tag such as ``final``.
+            label_info: Information of the client.
 
         Raises:
-            ImageNotFoundException: there is no such image.
+            ImageNotFoundException: There is no such image.
+            ReadOnlyError: The studies are read-only.
+            StorageFullError: The disk is full.
         """
-        tag = _plain(label_tag)
-        _, extension = self._to_id(Path(label_filename).name)
-        with FileLock(self._lock_file):
-            item = self._datastore.objects.get(image_id)
-            if item is None:
-                raise ImageNotFoundException(f"Image {image_id} not found")
-            data = self._keep(Path(label_filename), tag, image_id, extension, label_info)
-            former = item.labels.get(tag)
-            item.labels = {**item.labels, tag: data}
-            self._update_datastore_file(lock=False)
-            self._remove_former(tag, image_id, former, extension)
+        self.require_writable()
+        tag, info = _plain(label_tag), plain_info(label_info)
+        extension = self._scanner.label_type(Path(label_filename).name)
+
+        def save(record: FolderModel) -> None:
+            item = _image(record, image_id)
+            data = new_data(f"{image_id}{extension}", extension, info)
+            self._keep(Path(label_filename), tag, image_id, data, item.labels.get(tag), files)
+            item.labels[tag] = data
+
+        files = ExitStack()
+        self._record.change(save, files)
         return image_id
 
     def remove_image(self, image_id: str) -> None:
-        """Removes an image and its labels, and what was said of them.
+        """Deletes an image, its labels and their information.
 
         Raises:
-            ImageNotFoundException: there is no such image.
+            ImageNotFoundException: There is no such image.
+            ReadOnlyError: The studies are read-only.
         """
-        item = self._datastore.objects.get(image_id)
-        if item is None:
-            raise ImageNotFoundException(f"Image {image_id} not found")
+        item = _image(self._datastore, image_id)
         self._remove(image_id, {**item.labels, IMAGE: item.image})
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Removes a label, and what was said of it."""
+        """Deletes a label and its information.
+
+        Raises:
+            ReadOnlyError: The studies are read-only.
+        """
         tag = _plain(label_tag)
         data = self._datastore.label(label_id, tag)
         self._remove(label_id, {tag: data} if data is not None else {})
 
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Adds to the information of an image; of read-only studies it is kept until the server stops.
+
+        Raises:
+            ImageNotFoundException: There is no such image.
+            InfoError: It cannot be saved as JSON.
+        """
+        told = plain_info(info)
+        self._record.change(lambda record: _image(record, image_id).image.info.update(told))
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Adds to the information of a label; of read-only studies it is kept until the server stops.
+
+        Raises:
+            LabelNotFoundException: There is no such label.
+            InfoError: It cannot be saved as JSON.
+        """
+        told, tag = plain_info(info), _plain(label_tag)
+
+        def update(record: FolderModel) -> None:
+            data = record.label(label_id, tag)
+            if data is None:
+                raise LabelNotFoundException(f"Label {label_id} with tag {tag} not found")
+            data.info.update(told)
+
+        self._record.change(update)
+
+    def set_name(self, name: str) -> None:
+        """Names the datastore."""
+        self._record.change(lambda record: setattr(record, "name", name))
+
+    def set_description(self, description: str) -> None:
+        """Describes the datastore."""
+        self._record.change(lambda record: setattr(record, "description", description))
+
     def _remove(self, item_id: str, files: Mapping[str, DataModel]) -> None:
-        """Removes files of an image, by tag, and what was said of them; the record is written once."""
-        for tag, data in files.items():
-            remove_file(str(self._listing.path(tag, item_id, data.ext).resolve()))
+        """Deletes files of an image, by tag, and their information."""
+        self.require_writable()
 
-        def settle() -> None:
-            self._listing.reconcile()
+        def remove(record: FolderModel) -> None:
             for tag, data in files.items():
-                self._listing.forget(tag, item_id, data.ext)
+                self._scanner.path(tag, item_id, data.ext).unlink(missing_ok=True)
+            self._scanner.reconcile(record)
+            for tag, data in files.items():
+                self._scanner.forget(record, tag, item_id, data.ext)
 
-        self._record.change(settle)
+        self._record.change(remove)
 
-    def _keep(self, file: Path, tag: str, item_id: str, extension: str, info: dict[str, Any]) -> DataModel:
-        """Copies a file to its place in one step; what the record says of it."""
-        path = self._listing.path(tag, item_id, extension)
+    def _keep(
+        self,
+        file: Path,
+        tag: str,
+        item_id: str,
+        data: DataModel,
+        former: DataModel | None,
+        files: ExitStack,
+    ) -> None:
+        """Copies a file, which takes its place, and that of one of another type, when ``files`` is closed."""
+        path = self._scanner.place(tag, item_id, data.ext)
+        if former is not None and former.ext != data.ext:
+            # It would come back when the new one is deleted.
+            other = self._scanner.place(tag, item_id, former.ext)
+            files.push(lambda failed, *_: other.unlink(missing_ok=True) if failed is None else None)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            shutil.copyfile(file, temporary)
-        return new_data(path.name, extension, info)
+        shutil.copyfile(file, files.enter_context(replacing(path)))
 
-    def _remove_former(self, tag: str, item_id: str, former: DataModel | None, extension: str) -> None:
-        """Removes a file of another type, which would come back in place of the new one when that goes."""
-        if former is not None and former.ext != extension:
-            self._listing.path(tag, item_id, former.ext).unlink(missing_ok=True)
+    def _make_folders(self) -> None:
+        """Makes the folders of labels, and deletes files that killed processes left half written."""
+        labels = Path(self._datastore.label_path(None))
+        for tag in (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL):
+            (labels / _plain(tag)).mkdir(parents=True, exist_ok=True)
+        for folder in (Path(self._datastore_path), *labels.iterdir()):
+            sweep(folder)
 
     def _start_watch(self) -> FolderWatch | None:
-        folder, record = Path(self._datastore_path).resolve(), Path(self._datastore_config_path).resolve()
+        folder, record = (
+            Path(self._datastore_path).resolve(),
+            (Path(self._datastore_path) / _RECORD).resolve(),
+        )
         try:
             return FolderWatch(folder, record, self._look, polling=self._is_on_mount(str(folder)))
         except OSError as error:
-            logger.error("Files that come into %s are seen after a restart only: %s", folder, error)
+            logger.error("Files that are added to %s are noticed after a restart only: %s", folder, error)
             return None
 
     def _look(self, paths: set[Path]) -> None:
-        """Other processes write the record as well, and this one's own files come and go."""
+        """Takes over what other processes and programs did to the record and to some files."""
         self._record.read()
-        if self._listing.differs(paths):
-            # Asked again under the lock: a file that is just being saved is there before the record says so.
-            self._record.change(lambda: self._listing.reconcile() if self._listing.differs(paths) else None)
+        if self._scanner.differs(self._datastore, paths):
+            self._record.change(lambda record: self._reconcile(record, paths))
+
+    def _reconcile(self, record: FolderModel, paths: set[Path]) -> None:
+        # Asked again under the lock: while a label is saved, its file is there before its entry.
+        if self._scanner.differs(record, paths):
+            self._scanner.reconcile(record)
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
-        """MONAI Label's own name; it throws while it opens the folder."""
-        if throw_exception:
-            path, lock_file = Path(self._datastore_config_path), Path(self._lock_file)
-            self._record = SharedRecord(path, lock_file, self._datastore)
-            self._datastore = self._record.content
-            self._listing = Folder(self._datastore, self._extensions)
         self._record.read()
 
     def _update_datastore_file(self, lock: bool = True) -> None:
-        self._record.write(locked=not lock)
+        raise NotImplementedError("the record is changed by SharedRecord.change alone")
 
     def _reconcile_datastore(self) -> None:
-        self._record.change(self._listing.reconcile)
+        self._record.change(self._scanner.reconcile)
 
     def _to_id(self, file: str) -> tuple[str, str]:
-        return self._listing.to_id(file)
+        return self._scanner.to_id(file)
+
+
+def _image(record: LocalDatastoreModel, image_id: str) -> ImageLabelModel:
+    item = record.objects.get(image_id)
+    if item is None:
+        raise ImageNotFoundException(f"Image {image_id} not found")
+    return item
 
 
 def _plain(tag: str) -> str:
-    """MONAI Label's own tags are members of an enumeration, after which no folder is to be named."""
+    """The name of a tag: MONAI Label's own are members of an enumeration."""
     return str(tag.value) if isinstance(tag, DefaultLabelTag) else tag

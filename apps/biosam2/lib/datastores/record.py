@@ -1,154 +1,204 @@
-"""MONAI Label's record of images and labels, ``datastore_v2.json``, safe for several processes that write it.
+"""MONAI Label's record of images and labels, ``datastore_v2.json``, shared by several processes.
 
-MONAI Label scores and trains in processes of their own, each with its own copy of the record, and each writes
-the whole of it: a label that a person saved meanwhile is lost, with the names of its classes; and a process
-that is killed while it writes leaves half a file, with which the server does not start again. Here every
-writer takes over what others wrote before it writes, and the file is replaced in one step.
-
-One lock, the file lock ``.lock`` in the datastore's folder, which keeps out threads as well as processes. It
-is held from reading the others' record to writing ours, and is not taken twice: who holds it says so.
+Training, scoring and batch inference run in processes of their own and write the same file. Each change reads
+the newest record, modifies a private copy and replaces the file atomically, all under one file lock
+(``.lock`` in the datastore's folder), which excludes threads as well as processes.
+Readers use the snapshot of the last read or change; a snapshot is never modified.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from filelock import FileLock
-from monailabel.datastore.local import DataModel, LocalDatastoreModel
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastoreModel
 from pydantic import Field
+from pydantic_core import from_json, to_json
 
-from lib.datastores.merging import Plain, merge_files, merge_images
+from lib.errors import InfoError
 from lib.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+# Levels of nesting that the record adds around the information of one label, with room to spare. The JSON
+# parser stops at 200 levels.
+_LEVELS = 20
+
 
 class FolderModel(LocalDatastoreModel):
-    """MONAI Label's record, and what it said of files that are away: sync tools bring them back.
+    """MONAI Label's record, and the information of files that are missing at the moment.
+
+    Synchronisation programs delete a label and bring it back: its class names must come back with it.
 
     Attributes:
-        away: by tag and file name, as ``final/ct.nii.gz``; of an image ``/ct.nii.gz``. Nothing for clients.
+        away: Information of missing files by tag and file name, ``final/ct.nii.gz``; ``/ct.nii.gz`` for an
+            image. Never shown to clients.
     """
 
     away: dict[str, DataModel] = Field(default_factory=dict, exclude=True)
 
 
 class SharedRecord:
-    """The record as this process has it, and the file that it shares with others.
-
-    Threads may go through ``content`` at any time: its tables are replaced and never grow or shrink.
+    """The record file and this process's snapshot of it.
 
     Args:
-        path: of the file, which may not be there yet.
-        lock_file: of MONAI Label.
-        empty: what is in the record where there is no file.
-
-    Raises:
-        ValueError: the file is none of MONAI Label's.
+        path: Record file; may be missing.
+        lock_file: Lock file of all processes.
+        empty: Content of a new record.
+        writable: Whether changes are written to the file. Otherwise they stay in this process's memory.
     """
 
-    def __init__(self, path: Path, lock_file: Path, empty: LocalDatastoreModel):
-        # One thread that does all that is done under the lock. A thread that others always come before must
-        # not hold a lock that they wait for.
+    def __init__(self, path: Path, lock_file: Path, empty: LocalDatastoreModel, writable: bool = True):
+        # Executor that runs everything under the lock, for a process of low priority: a thread that is not
+        # scheduled must not hold a lock that the server waits for.
         self.urgent: Executor | None = None
         self._path = path.resolve()
         self._lock_file = lock_file
-        self.content = FolderModel(**empty.model_dump())
-        # As the file was when this process last read or wrote it, and what tells that file from another.
-        self._agreed: Plain = self._plain()
-        self._state: tuple[int, int, int] | None = None
-        with self._locked():
-            if self._path.exists():
-                self._open()
+        self._base_path = empty.base_path
+        self._writable = writable
+        self._thread_lock = threading.Lock()
+        self._state: tuple[int, ...] | None = None
+        self._text = _dump(FolderModel(**empty.model_dump()))
+        self.content = self._parse(self._text)
+        self.read()
 
     def read(self) -> None:
-        """Takes over what other processes wrote."""
+        """Loads the file if another process has written it."""
         if self._state_of_file() != self._state:
             self._at_once(self._read)
 
-    def write(self, locked: bool = False) -> None:
-        """Writes what this process knows, with what others wrote.
+    def change(self, work: Callable[[FolderModel], T], files: ExitStack | None = None) -> T:
+        """Modifies the newest record under the lock and writes it; an error leaves everything as it was.
 
         Args:
-            locked: whether the caller holds the lock.
+            work: Modifies the record that it is given. It must not take the lock.
+            files: Files of ``replacing`` that ``work`` has written. They take their places under the lock
+                after the record was written, and not at all where that failed.
+
+        Returns:
+            The result of ``work``.
+
+        Raises:
+            StorageFullError: The disk is full.
+            ReadOnlyError: The file cannot be written.
         """
-        if locked:
-            # A thread that waited for another here would hold a lock that the other waits for.
-            self._change(lambda: None, locked)
-        else:
-            self._at_once(partial(self._change, lambda: None))
+        return self._at_once(partial(self._change, work, files or ExitStack()))
 
-    def change(self, work: Callable[[], None]) -> None:
-        """Takes over what others wrote, does some work on that, and writes what has changed.
-
-        Args:
-            work: changes ``content``; must not take the lock.
-        """
-        self._at_once(partial(self._change, work))
-
-    def _at_once(self, work: Callable[[], None]) -> None:
-        if self.urgent is None:
-            work()
-        else:
-            self.urgent.submit(work).result()
+    def _at_once(self, work: Callable[[], T]) -> T:
+        return work() if self.urgent is None else self.urgent.submit(work).result()
 
     def _read(self) -> None:
         with self._locked():
-            self._take_over()
+            self._load()
 
-    def _change(self, work: Callable[[], None], locked: bool = False) -> None:
-        with contextlib.nullcontext() if locked else self._locked():
-            self._take_over()
-            work()
-            content = self._plain()
-            if content != self._agreed or self._state is None:
-                write_atomically(self._path, json.dumps(content, indent=2).encode())
-            self._agreed, self._state = content, self._state_of_file()
+    def _change(self, work: Callable[[FolderModel], T], files: ExitStack) -> T:
+        with self._locked(), files:
+            self._load()
+            content = self._parse(self._text)
+            result = work(content)
+            text = _dump(content)
+            if self._writable and (text != self._text or self._state is None):
+                write_atomically(self._path, text)
+                self._state = self._state_of_file()
+            self._text, self.content = text, content
+            return result
 
-    def _locked(self) -> FileLock:
-        return FileLock(self._lock_file)
+    def _locked(self) -> AbstractContextManager[Any]:
+        return FileLock(self._lock_file) if self._writable else self._thread_lock
 
-    def _open(self) -> None:
-        text, base = self._path.read_text(encoding="utf-8"), self.content.base_path
-        self.content = FolderModel.model_validate_json(text)
-        self.content.base_path = base
-        self._agreed, self._state = self._plain(), self._state_of_file()
-
-    def _take_over(self) -> None:
+    def _load(self) -> None:
+        """Takes the file's content; keeps this process's own where the file is missing or damaged."""
         state = self._state_of_file()
-        if state == self._state or state is None:
+        if state is None or state == self._state:
             self._state = state
             return
         try:
-            theirs = json.loads(self._path.read_text(encoding="utf-8"))
-            objects, away = dict(self.content.objects), dict(self.content.away)
-            merge_images(objects, self._agreed["objects"], theirs["objects"])
-            merge_files(away, self._agreed["away"], theirs.setdefault("away", {}))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            # Half a file, of a process without manners: what this one knows is written over it.
-            logger.error("%s cannot be read and is made again: %s", self._path.name, error)
-            self._state = None
-            return
-        self.content.objects, self.content.away = objects, away
-        self._agreed, self._state = theirs, state
+            text = self._path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+            self.content, self._text, self._state = self._parse(text), text, state
+        except ValueError as error:
+            self._repair(error)
 
-    def _plain(self) -> Plain:
-        """What this process knows, as JSON has it."""
-        content = self.content.model_dump(exclude={"base_path"})
-        away = {name: data.model_dump() for name, data in self.content.away.items()}
-        plain: Plain = json.loads(json.dumps({**content, "away": away}, default=str))
-        return plain
+    def _repair(self, error: ValueError) -> None:
+        """Keeps a damaged record under another name and goes on with what can be read of it."""
+        broken = self._path.with_name(f"{self._path.name}.broken-{time.strftime('%Y%m%d-%H%M%S')}")
+        objects = _readable_objects(self._path)
+        logger.error(
+            "%s is damaged (%s). It is kept as %s. %d images were read from it; the rest is rebuilt from the "
+            "files, without class names and notes",
+            self._path.name,
+            str(error).partition("\n")[0],
+            broken.name if self._writable else self._path.name,
+            len(objects),
+        )
+        if self._writable:
+            self._path.replace(broken)
+        content = self._parse(self._text)
+        content.objects = {**content.objects, **objects}
+        self.content, self._text = content, _dump(content)
+        self._state = None if self._writable else self._state_of_file()
 
-    def _state_of_file(self) -> tuple[int, int, int] | None:
+    def _parse(self, text: bytes) -> FolderModel:
+        content = FolderModel.model_validate_json(text)
+        content.base_path = self._base_path
+        return content
+
+    def _state_of_file(self) -> tuple[int, ...] | None:
         try:
             stat = self._path.stat()
         except FileNotFoundError:
             return None
-        # The time of a file is coarser than two writes; a file that took its place has another number.
+        # Two writes can share a modification time; a file that was replaced has another inode.
         return stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+
+def plain_info(info: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A copy of a client's information as the record can hold and read it again.
+
+    Args:
+        info: Any values; those that JSON does not know become text.
+
+    Raises:
+        InfoError: It cannot be read back: half a surrogate pair, NaN or infinity, or nested too deeply.
+    """
+    try:
+        text = to_json(info or {}, fallback=str, inf_nan_mode="constants")
+        from_json(b"[" * _LEVELS + text + b"]" * _LEVELS, allow_inf_nan=False)
+        plain: dict[str, Any] = from_json(text)
+    except (ValueError, RecursionError) as error:
+        raise InfoError(
+            f"the information cannot be saved as JSON ({str(error)[:200]}): send plain text, finite numbers, "
+            "and at most 100 levels of nesting"
+        ) from error
+    return plain
+
+
+def _dump(content: FolderModel) -> bytes:
+    plain = content.model_dump(exclude={"base_path"})
+    away = {name: data.model_dump() for name, data in content.away.items()}
+    return to_json({**plain, "away": away}, indent=2, fallback=str, inf_nan_mode="constants")
+
+
+def _readable_objects(path: Path) -> dict[str, ImageLabelModel]:
+    """Images of a damaged record that can be read one by one."""
+    try:
+        items = dict(json.loads(path.read_text("utf-8-sig"))["objects"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    found = {}
+    for image_id, item in items.items():
+        try:
+            found[image_id] = ImageLabelModel.model_validate_json(json.dumps(item))
+        except ValueError:
+            logger.error("The information on image %r is damaged and left out", image_id)
+    return found

@@ -1,15 +1,17 @@
-"""Which files of a folder are images and labels, and what the record says of them.
+"""Finds the images and labels of a folder and brings the record into line with them.
 
-MONAI Label goes through the folder as well, but it empties the list of images for a moment, which others then
-find empty; it takes a type out of the middle of a name; and what was said of a file that is away, such as the
-names of a label's classes, it forgets for good.
+A label belongs to the image whose name it has. It lies in the folder of its tag (``labels/final/ct.nii.gz``,
+``labels/final/ct.seg.nrrd``) or, as a final label, beside its image under a name that says what it is
+(``ct_seg.nii.gz``, ``ct-label.nrrd``, ``ct_mask.png``, ``ct.seg.nrrd``; outlines also as ``slide.xml``).
+Files that look like images or labels and are not used are named in the log once, with the reason.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,125 +19,213 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel
 
 from lib.datastores.record import FolderModel
+from lib.errors import LabelError
+from lib.labels.polygons import require_polygons
+from lib.labels.reading import LABEL_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-# In place of a label's tag: the image itself.
+# Tag of the image itself, beside the tags of its labels.
 IMAGE = ""
-# Outlines, which programs for slides put beside the slide under its name.
+FINAL = "final"
+# Outlines are labels: programs for slides put them beside the slide under its name.
 _OUTLINES = ".xml"
-# What is known of a file of which nobody has said anything.
+# End of a file name, before its type, that says that it is the label of another file.
+_LABEL_NAME = re.compile(r"[._ -](seg|segmentation|label|labels|labelmap|mask|gt)$", re.IGNORECASE)
+# Slicer's segmentations, which are never images.
+_SEGMENTATION = ".seg.nrrd"
+# Voxels of a MetaImage header beside it: not a label of its own.
+_VOXELS = (".raw", ".zraw")
+# Keys that every file has in the record; others were said by a client.
 _PLAIN = {"ts", "name"}
 
 
-class Folder:
-    """The files of a datastore. Whoever changes the record through it holds the record's lock.
+class FolderScanner:
+    """Files of a datastore's folder.
 
     Args:
-        record: whose files they are.
-        patterns: of the names of images and labels, such as ``*.nii.gz``. Of two images that differ in type
+        record: Record, for the names of the folders of images and labels.
+        patterns: Patterns of image names such as ``*.nii.gz``. Of two images that differ in type
             alone, the one of the earlier pattern is listed.
     """
 
     def __init__(self, record: FolderModel, patterns: Sequence[str]):
-        self._record = record
         self._patterns = [pattern.lower() for pattern in patterns]
-        # Endings of the files that count, in lower case.
+        # Types of images in lower case, such as ``.nii.gz``.
         self.types = tuple(dict.fromkeys(pattern.rpartition("*")[2] for pattern in self._patterns))
+        self._label_types = tuple(dict.fromkeys((*LABEL_SUFFIXES, *self.types)))
         base = Path(record.base_path).resolve()
         self._images, self._labels = base / record.images_dir, base / record.labels_dir
-        self._refused: set[str] = set()
+        self._named: set[str] = set()
 
     def to_id(self, name: str) -> tuple[str, str]:
-        """Id and type of a file: the longest type at its end, as it is written there, and what is before."""
-        known = [len(kind) for kind in self.types if name.lower().endswith(kind)]
-        length = max(known) if known else len(Path(name).suffix)
-        return name[: len(name) - length], name[len(name) - length :]
+        """Id and type of an image file; the type is the longest known one, as it is written."""
+        return _split(name, self.types)
 
-    def path(self, tag: str, item_id: str, extension: str) -> Path:
-        """The file of an image or, of that image, a label.
+    def label_type(self, name: str) -> str:
+        """Type of a label file, such as ``.seg.nrrd``."""
+        types = (_SEGMENTATION, *self._label_types)
+        return _split(name, types)[1]
 
-        Args:
-            tag: of the label, or ``IMAGE``.
-            item_id: of the image.
-            extension: of the file.
-        """
+    def place(self, tag: str, item_id: str, extension: str) -> Path:
+        """The file to which an image (tag ``IMAGE``) or a label is written."""
         return (self._images if tag == IMAGE else self._labels / tag) / f"{item_id}{extension}"
 
-    def differs(self, paths: Iterable[Path]) -> bool:
-        """Whether the record and the folder do not agree about one of some files that have come or gone."""
-        return any(map(self._differs, paths))
+    def path(self, tag: str, item_id: str, extension: str) -> Path:
+        """The file that an image or a label is read from: a final label may lie beside its image.
 
-    def reconcile(self) -> None:
-        """Takes what has gone out of the record, and puts what has come into it."""
-        record = self._record
-        objects, away = dict(record.objects), dict(record.away)
-        for image_id, item in record.objects.items():
-            gone = self._gone(image_id, item)
-            for tag, data in gone.items():
-                if data.info.keys() - _PLAIN:
-                    away[_key(tag, f"{image_id}{data.ext}")] = data
-            if IMAGE in gone:
-                logger.info("The image %s has gone", image_id)
-                del objects[image_id]
-            elif gone:
-                item.labels = {tag: data for tag, data in item.labels.items() if tag not in gone}
-        for name in self._listed(self._images):
-            image_id, extension = self.to_id(name)
-            if image_id not in objects:
-                logger.info("The image %s has come", image_id)
-                path = self.path(IMAGE, image_id, extension)
-                objects[image_id] = ImageLabelModel(image=_taken(away, IMAGE, path, extension))
-            elif (other := objects[image_id].image.ext) != extension:
-                self._leave_out(name, f"the image {image_id}{other} has its name; rename one of them")
+        Args:
+            tag: Tag of the label, or ``IMAGE``.
+            item_id: Image id.
+            extension: Rest of the file's name after the id, such as ``.nii.gz`` or ``_seg.nii.gz``.
+        """
+        own = self.place(tag, item_id, extension)
+        beside = self._images / own.name
+        may_be = tag == FINAL and self._may_lie_beside(extension)
+        return beside if may_be and not own.exists() and beside.exists() else own
+
+    def differs(self, record: FolderModel, paths: Iterable[Path]) -> bool:
+        """Whether any of some files, which have appeared or vanished, contradicts the record."""
+        known = {
+            self.place(tag, item_id, data.ext)
+            for item_id, item in record.objects.items()
+            for tag, data in _files(item).items()
+        }
+        return any(self._differs(known, path) for path in paths)
+
+    def reconcile(self, record: FolderModel) -> None:
+        """Removes vanished files from the record and adds new ones.
+
+        Args:
+            record: Record; modified in place.
+        """
+        paths = [path for path in sorted(self._images.iterdir()) if not path.name.startswith(".")]
+        images = [path.name for path in paths if self._matches(path)]
+        stems = {self.to_id(name)[0] for name in images}
+        for image_id, item in list(record.objects.items()):
+            self._take_out(record, image_id, item, stems)
+        for name in sorted(images, key=lambda name: (self._rank(name), name)):
+            if not self._is_label_name(record, name, stems):
+                self._add_image(record, name)
         for folder in sorted(path for path in self._labels.glob("*") if path.is_dir()):
-            for name in self._listed(folder):
-                image_id, extension = self.to_id(name)
-                known = objects.get(image_id)
-                if known is not None and folder.name not in known.labels:
-                    data = _taken(away, folder.name, folder / name, extension)
-                    known.labels = {**known.labels, folder.name: data}
-        record.objects, record.away = objects, away
+            for path in sorted(folder.iterdir()):
+                self._add_label(record, folder.name, path)
+        for path in paths:
+            if self._is_label_beside(record, path):
+                self._add_label(record, FINAL, path)
 
-    def forget(self, tag: str, item_id: str, extension: str) -> None:
-        """Forgets what was said of a file that was removed on purpose: another may take its place."""
-        key = _key(tag, f"{item_id}{extension}")
-        self._record.away = {name: data for name, data in self._record.away.items() if name != key}
+    def forget(self, record: FolderModel, tag: str, item_id: str, extension: str) -> None:
+        """Removes the information of a file that was deleted on purpose: another may take its name."""
+        record.away.pop(_key(tag, f"{item_id}{extension}"), None)
 
-    def _differs(self, path: Path) -> bool:
-        if self._labels in (path, path.parent):
-            return True
-        if path.parent == self._images:
-            tag = IMAGE
-        elif path.parent.parent == self._labels:
-            tag = path.parent.name
-        else:
-            return False
-        item_id, extension = self.to_id(path.name)
-        item = self._record.objects.get(item_id)
-        known = _files(item).get(tag) if item else None
-        is_known = known is not None and known.ext == extension
-        return self._counts(path) and is_known != path.exists()
-
-    def _gone(self, image_id: str, item: ImageLabelModel) -> dict[str, DataModel]:
+    def _take_out(self, record: FolderModel, image_id: str, item: ImageLabelModel, stems: set[str]) -> None:
         files = _files(item)
         gone = {tag: data for tag, data in files.items() if not self.path(tag, image_id, data.ext).exists()}
-        return files if IMAGE in gone or item.image.ext.lower() == _OUTLINES else gone
+        if IMAGE in gone or self._is_label_name(record, f"{image_id}{item.image.ext}", stems):
+            gone = files
+        for tag, data in gone.items():
+            if data.info.keys() - _PLAIN:
+                record.away[_key(tag, f"{image_id}{data.ext}")] = data
+            item.labels.pop(tag, None)
+        if IMAGE in gone:
+            logger.info("Image %s is no longer in the folder", image_id)
+            del record.objects[image_id]
 
-    def _listed(self, folder: Path) -> list[str]:
-        """Names of the files that count, those of earlier patterns first."""
-        paths = [path for path in folder.iterdir() if self._counts(path) and path.exists()]
-        return sorted((path.name for path in paths), key=lambda name: (self._place(name), name))
+    def _add_image(self, record: FolderModel, name: str) -> None:
+        image_id, extension = self.to_id(name)
+        known = record.objects.get(image_id)
+        if known is None:
+            logger.info("New image %s", image_id)
+            if any(True for _ in _shortened(image_id)):
+                logger.warning("%r is listed as an image: it is the label of no other image", name)
+            data = _restored(record, IMAGE, self._images / name, extension)
+            record.objects[image_id] = ImageLabelModel(image=data)
+        elif known.image.ext != extension:
+            self._leave_out(name, f"image {image_id}{known.image.ext} has the same name; rename one of them")
 
-    def _place(self, name: str) -> int:
-        return self.types.index(self.to_id(name)[1].lower())
-
-    def _counts(self, path: Path) -> bool:
+    def _add_label(self, record: FolderModel, tag: str, path: Path) -> None:
         name = path.name
-        lowered = name.lower()
-        if name.startswith(".") or not any(fnmatchcase(lowered, pattern) for pattern in self._patterns):
+        if name.startswith(".") or path.is_dir() or name.lower().endswith(_VOXELS):
+            return
+        shown = name if path.parent == self._images else f"{tag}/{name}"
+        if not name.lower().endswith(self._label_types):
+            self._leave_out(shown, f"not a type of label ({', '.join(LABEL_SUFFIXES)})")
+            return
+        found = self._image_of(record.objects, name)
+        if found is None:
+            self._leave_out(shown, "no image has its name; name it after its image, such as ct.nii.gz")
+            return
+        image_id, extension = found
+        labels = record.objects[image_id].labels
+        if tag not in labels:
+            labels[tag] = _restored(record, tag, path, extension)
+            logger.info("New label %s of image %s", shown, image_id)
+        elif labels[tag].ext != extension:
+            self._leave_out(shown, f"{image_id} has the label {image_id}{labels[tag].ext} for tag {tag!r}")
+
+    def _image_of(self, images: Mapping[str, Any], name: str) -> tuple[str, str] | None:
+        """Image id of a label file, and the rest of its name; the longest id that fits."""
+        return next(((item, rest) for item, rest in self._possible_ids(name) if item in images), None)
+
+    def _possible_ids(self, name: str) -> Iterator[tuple[str, str]]:
+        stem, extension = _split(name, self._label_types)
+        yield stem, extension
+        for shorter in _shortened(stem):
+            yield shorter, name[len(shorter) :]
+
+    def _is_label_beside(self, record: FolderModel, path: Path) -> bool:
+        """Whether a file among the images is the label of one of them."""
+        lowered = path.name.lower()
+        own, extension = self.to_id(path.name)
+        known, found = record.objects.get(own), self._image_of(record.objects, path.name)
+        if known is not None and known.image.ext == extension:
             return False
-        if path.parent == self._images and lowered.endswith(_OUTLINES):
+        if found is None or not self._may_lie_beside(found[1]):
+            return lowered.endswith(_SEGMENTATION)
+        if lowered.endswith(_OUTLINES):
+            try:
+                require_polygons(path)
+            except LabelError as error:
+                self._leave_out(path.name, str(error))
+                return False
+        return True
+
+    def _may_lie_beside(self, rest: str) -> bool:
+        """Whether a name is told from an image's by what follows the image id, such as ``_seg.nii.gz``."""
+        stem, extension = _split(rest, self._label_types)
+        return extension.lower() == _OUTLINES or "" in _shortened(stem)
+
+    def _differs(self, known: set[Path], path: Path) -> bool:
+        if self._labels in (path, path.parent):
+            return True
+        if path.name.startswith(".") or not path.name.lower().endswith(self._label_types):
+            return False
+        is_image = path.parent == self._images
+        if not is_image and path.parent.parent != self._labels:
+            return False
+        is_known = path in known or (is_image and self._labels / FINAL / path.name in known)
+        return is_known != path.exists()
+
+    def _is_label_name(self, record: FolderModel, name: str, stems: set[str]) -> bool:
+        """Whether a file is the label of another; not one on which labels were drawn already.
+
+        Args:
+            record: Record.
+            name: File name.
+            stems: Names of all image files, without their types.
+        """
+        lowered, own = name.lower(), self.to_id(name)[0]
+        if lowered.endswith(_OUTLINES):
+            return True
+        known = record.objects.get(own)
+        if known is not None and known.labels:
+            return False
+        return lowered.endswith(_SEGMENTATION) or any(stem in stems for stem in _shortened(own))
+
+    def _matches(self, path: Path) -> bool:
+        """Whether a file's name is that of an image, which somebody can ask for."""
+        name = path.name
+        if not any(fnmatchcase(name.lower(), pattern) for pattern in self._patterns) or not path.exists():
             return False
         try:
             name.encode()
@@ -144,21 +234,37 @@ class Folder:
             return False
         return True
 
+    def _rank(self, name: str) -> int:
+        return self.types.index(self.to_id(name)[1].lower())
+
     def _leave_out(self, name: str, why: str) -> None:
-        if name not in self._refused:
-            self._refused.add(name)
-            logger.warning("%r is not listed: %s", name, why)
+        if name not in self._named:
+            self._named.add(name)
+            logger.warning("%r is not used: %s", name, why)
 
 
-def new_data(name: str, extension: str, info: dict[str, Any] | None = None) -> DataModel:
-    """What the record says of a file that has come.
+def new_data(name: str, extension: str, info: Mapping[str, Any] | None = None) -> DataModel:
+    """Entry of the record for a new file.
 
     Args:
-        name: of the file.
-        extension: its end.
-        info: what somebody said of it.
+        name: File name.
+        extension: Rest of the name after the image id.
+        info: Information of a client.
     """
     return DataModel(info={**(info or {}), "ts": int(time.time()), "name": name}, ext=extension)
+
+
+def _split(name: str, types: Sequence[str]) -> tuple[str, str]:
+    known = [len(kind) for kind in types if name.lower().endswith(kind)]
+    length = max(known) if known else len(Path(name).suffix)
+    return name[: len(name) - length], name[len(name) - length :]
+
+
+def _shortened(stem: str) -> Iterator[str]:
+    """A name without its endings that mark a label, one after the other: ``ct_seg.label`` gives two names."""
+    while match := _LABEL_NAME.search(stem):
+        stem = stem[: match.start()]
+        yield stem
 
 
 def _files(item: ImageLabelModel) -> dict[str, DataModel]:
@@ -169,12 +275,12 @@ def _key(tag: str, name: str) -> str:
     return f"{tag}/{name}"
 
 
-def _taken(away: dict[str, DataModel], tag: str, path: Path, extension: str) -> DataModel:
-    """What was said of a file that is back, which is away no longer; of another, what is known of any.
+def _restored(record: FolderModel, tag: str, path: Path, extension: str) -> DataModel:
+    """Entry for a file that has appeared, with its former information where it was missing for a while.
 
-    Where the file was written since, its time is that of the writing: what looked at it must look again.
+    A file that was written since has the time of that writing, so that scoring and training look again.
     """
-    data = away.pop(_key(tag, path.name), None) or new_data(path.name, extension)
+    data = record.away.pop(_key(tag, path.name), None) or new_data(path.name, extension)
     written, known = path.stat().st_mtime, data.info.get("ts")
     if isinstance(known, int) and written > known + 1:
         data.info = {**data.info, "ts": int(written)}

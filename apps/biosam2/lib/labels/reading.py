@@ -38,6 +38,8 @@ _FORMATS: tuple[tuple[Reader, tuple[str, ...]], ...] = (
     (read_polygon_label, (".xml",)),
     (read_dicom_seg, (".dcm",)),
 )
+# Types of label files in lower case; ``.seg.nrrd`` is one of ``.nrrd``.
+LABEL_SUFFIXES = tuple(suffix for _, suffixes in _FORMATS for suffix in suffixes)
 
 
 def read_labels(
