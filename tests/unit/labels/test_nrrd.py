@@ -216,14 +216,6 @@ def test_a_segmentation_without_a_segment(image, save):
     assert (found.names, found.array.any()) == ({}, False)
 
 
-def test_voxels_in_another_file_are_refused(image, tmp_path):
-    (tmp_path / "secret").write_bytes(bytes(60))
-    header = b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 5 4 3\nencoding: raw\ndata file: secret\n"
-    (tmp_path / "a.nrrd").write_bytes(header)
-    with pytest.raises(LabelError, match=r"a\.nrrd: its voxels are in another file: save .* as one"):
-        read_labels(tmp_path / "a.nrrd", image(np.eye(4), (5, 4, 3)))
-
-
 def test_colours_are_refused(image, save):
     path = save(np.ones((3, 5, 4, 2), np.uint8), np.eye(4), kinds=["RGB-color", *["domain"] * 3])
     with pytest.raises(LabelError, match="its voxels are colours"):

@@ -86,10 +86,10 @@ def test_what_cannot_be_used_is_refused_with_its_name(image, nifti, array, messa
             "a.nii.gz cannot be read as a label",
         ),
         ("a.nii", b"0" * 400, "a.nii: it does not begin as a NIfTI file does"),
-        ("a.nrrd", b"PNG or what", "a.nrrd: it is no NRRD file"),
+        ("a.nrrd", b"PNG or what", "a.nrrd: it does not begin as a NRRD file"),
         ("a.nrrd", b"NRRD0004\ntype: nothing\n\n", "a.nrrd cannot be read as a label"),
         ("a.seg.nrrd", b"NRRD0004\ntype: uchar\ndimension: 1\n", "a.seg.nrrd cannot be read as a label"),
-        ("a.mha", b"ObjectType = Image\n", "a.mha cannot be read as a label"),
+        ("a.mha", b"ObjectType = Image\n", "a.mha: its header does not say once where"),
         ("a.png", b"\x89PNG\r\n\x1a\n", "a.png cannot be read as a label"),
         ("a.tif", b"II*\x00", "a.tif cannot be read as a label"),
         ("a.xml", b"<ASAP_Annotations><Annot", "a.xml cannot be read as a label"),
@@ -113,7 +113,7 @@ def test_a_file_that_is_cut_off(image, label):
     with pytest.raises(LabelError, match=r"label\.nii\.gz: the file is cut off: its header promises"):
         read_labels(path, image(affine, shape))
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(LabelError, match=r"label\.nii\.gz cannot be read as a label"):
+    with pytest.raises(LabelError, match=r"label\.nii\.gz: its compressed voxels are damaged"):
         read_labels(path, image(affine, shape))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +11,40 @@ from numpy.typing import NDArray
 
 from lib.errors import ImageError
 from lib.images.medical_image import LPS_IDENTITY, Voxels, require_size
+from lib.images.volume_header import meta_voxels, nrrd_voxels
 
 # ITK itself knows them in lower case alone.
 _META = (".mha", ".mhd")
 
 
 def read_itk(path: Path, max_voxels: int) -> Voxels:
-    """Reads one volume or image.
+    """Reads one NRRD or MetaImage file.
+
+    ITK reads files that a header names, fills voxels from memory where a stream ends early, and looks at no
+    check sum: it gets a file only after these are checked.
 
     Raises:
-        ImageError: for more than three axes, channels that are no colours, or a path that is not UTF-8.
-        ImageTooLargeError: by the header, before voxels are read.
+        ImageError: More than three axes, channels that are no colours, voxels in another file, a damaged
+            stream, or a path that is not UTF-8.
+        ImageTooLargeError: By the header, before voxels are read.
     """
+    name = itk_name(path)
+    is_meta = path.suffix.lower() in _META
+    voxels = meta_voxels(path) if is_meta else nrrd_voxels(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(itk_name(path))
-    if path.suffix.lower() in _META:
-        reader.SetImageIO("MetaImageIO")
+    reader.SetFileName(name)
+    reader.SetImageIO("MetaImageIO" if is_meta else "NrrdImageIO")
     reader.ReadImageInformation()
     _require_three_axes(reader.GetSize())
-    require_size(reader.GetSize(), max_voxels)
+    itemsize = reader.GetNumberOfComponents() * _itemsize(reader.GetPixelID())
+    require_size(reader.GetSize(), max_voxels, itemsize)
+    voxels.require_whole(math.prod(reader.GetSize()) * itemsize)
     return from_itk(reader.Execute())
+
+
+def _itemsize(pixel_id: int) -> int:
+    """Bytes of one component of a pixel type, scalar or vector."""
+    return sitk.GetArrayViewFromImage(sitk.Image([1, 1], pixel_id)).itemsize
 
 
 def itk_name(path: Path) -> str:

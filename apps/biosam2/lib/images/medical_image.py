@@ -20,6 +20,10 @@ from lib.transforms.windowing import Window, choose_window
 LPS_IDENTITY = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
+# Bytes per voxel that the limit of voxels allows on average: float32. Wider numbers halve the largest image.
+MAX_ITEMSIZE = 4
+
+
 @dataclass(frozen=True, eq=False)
 class MedicalImage:
     """One image, read-only; tasks share it between threads.
@@ -112,16 +116,17 @@ def make_image(voxels: Voxels, path: Path, file_format: str) -> MedicalImage:
     )
 
 
-def require_size(shape: Sequence[int], max_voxels: int) -> None:
-    """Refuses an image by the size in its header.
+def require_size(shape: Sequence[int], max_voxels: int, itemsize: int = 1) -> None:
+    """Refuses an image by the size in its header, before memory is taken for it.
 
     Args:
-        shape: voxels along each axis, without colour channels.
-        max_voxels: most that the server is set to open.
+        shape: Voxels along each axis, without colour channels.
+        max_voxels: Limit of voxels (``--conf max_voxels``). Their bytes may be ``MAX_ITEMSIZE`` times that.
+        itemsize: Bytes of a voxel in the file, decompressed, all channels together.
 
     Raises:
-        ImageError: for an image without voxels.
-        ImageTooLargeError: for one with too many.
+        ImageError: An image without voxels.
+        ImageTooLargeError: Too many voxels or bytes.
     """
     size = " x ".join(str(side) for side in shape)
     voxels = math.prod(int(side) for side in shape)
@@ -131,6 +136,12 @@ def require_size(shape: Sequence[int], max_voxels: int) -> None:
         raise ImageTooLargeError(
             f"the image has {size} = {voxels} voxels and this server opens at most {max_voxels}: crop or "
             "downsample it, or start the server with a higher --conf max_voxels"
+        )
+    if voxels * itemsize > max_voxels * MAX_ITEMSIZE:
+        raise ImageTooLargeError(
+            f"the image takes {voxels * itemsize} bytes ({size} voxels of {itemsize}) and this server opens "
+            f"at most {max_voxels * MAX_ITEMSIZE}: save it as int16 or float32, crop it, or start the server "
+            "with a higher --conf max_voxels"
         )
 
 

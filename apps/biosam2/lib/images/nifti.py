@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from lib.errors import ImageError
 from lib.images.itk import itk_name, ras_affine
 from lib.images.medical_image import Voxels, require_size
+from lib.images.volume_header import read_exactly, require_count
 
-# Bytes that are read together: large enough that Python's share is small.
-CHUNK = 1 << 20
 # Bytes of a NIfTI-2 header; one of NIfTI-1 has 348.
 _LONGEST_HEADER = 540
 
@@ -36,7 +35,7 @@ def read_nifti(path: Path, max_voxels: int) -> Voxels:
     size = header.get_data_shape()
     dtype, channels = _voxel_type(header.get_data_dtype())
     shape, trailing = _spatial(size, dtype, channels)
-    require_size(shape, max_voxels)
+    require_size(shape, max_voxels, dtype.itemsize * max(channels, trailing, 1))
     count = int(np.prod(size, dtype=np.int64)) * max(channels, 1)
     buffer = _read_bytes(path, int(header.get_data_offset()), count * dtype.itemsize)
     array: NDArray
@@ -124,32 +123,19 @@ def _spatial(shape: tuple[int, ...], dtype: np.dtype, channels: int) -> tuple[tu
 
 
 def _read_bytes(path: Path, offset: int, count: int) -> NDArray[np.uint8]:
-    """Bytes of the voxels. Of a gzipped file the check sum is looked at too, which nibabel leaves out."""
+    """Bytes of the voxels. The check sum of a gzipped file is verified, which nibabel leaves out."""
+    if path.name.lower().endswith(".gz"):
+        with path.open("rb") as file:
+            return read_exactly(file, "gzip", count, skip=offset)
     buffer = np.empty(count, dtype=np.uint8)
-    with _open(path) as file:
+    with path.open("rb") as file:
         file.seek(offset)
-        got = _fill(file, buffer.data)
-        if got < count:
-            raise ImageError(
-                f"the file is cut off: its header promises {count} bytes of voxels and it holds {got}; copy "
-                "or export it again"
-            )
-        file.read(1)
+        require_count(file.readinto(buffer.data) or 0, count)
     return buffer
 
 
 def _open(path: Path) -> Any:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-def _fill(file: Any, view: memoryview) -> int:
-    got = 0
-    while got < len(view):
-        count = file.readinto(view[got : got + CHUNK])
-        if not count:
-            break
-        got += count
-    return got
 
 
 def _scaled(raw: NDArray, slope: float, inter: float) -> NDArray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage, regular_affine, require_size
+from lib.images.volume_header import nrrd_header_lines, nrrd_voxels, read_exactly
 from lib.labels.label_file import LabelFile, most_voxels
 from lib.labels.overlaps import paint_order
 from lib.labels.values import MOST_OBJECTS, as_labels, present_values
@@ -45,12 +47,11 @@ def read_nrrd_label(path: Path, image: MedicalImage) -> LabelFile:
         LabelError: for voxels in another file, or more axes than three and the layers.
         ImageTooLargeError: by the header, before voxels are read.
     """
-    with path.open("rb") as file:
-        header = _header(file)
+    voxels = nrrd_voxels(path)
+    with voxels.path.open("rb") as file:
+        header = _header(nrrd_header_lines(file))
         axis = _layer_axis(header)
-        sizes = [int(side) for side in header["sizes"]]
-        require_size(sizes, most_voxels(image) * (1 if axis is None else sizes[axis]))
-        array = nrrd.read_data(header, file, index_order="F")
+        array = _array(file, header, voxels.compression, most_voxels(image))
     segments = _segments(header, is_layered=axis is not None)
     affine = _affine(header, axis)
     if axis is None:
@@ -60,20 +61,24 @@ def read_nrrd_label(path: Path, image: MedicalImage) -> LabelFile:
     return LabelFile(labels, affine, names)
 
 
-def _header(file: BinaryIO) -> dict[str, Any]:
-    """The header's fields; the file is left at its voxels."""
-    if not (first := file.readline()).startswith(b"NRRD"):
-        raise LabelError("it is no NRRD file, whatever its name says: export the label again")
-    lines = [first]
-    while lines[-1].strip():
-        lines.append(file.readline())
+def _header(lines: Sequence[bytes]) -> dict[str, Any]:
     # As text, because pynrrd leaves out what is not ASCII, and 3D Slicer writes names in UTF-8.
     header: dict[str, Any] = nrrd.read_header([line.decode("utf-8", "replace") for line in lines])
-    if "data file" in header or "datafile" in header:
-        raise LabelError("its voxels are in another file: save header and voxels as one .nrrd file")
     if any("color" in str(kind).lower() for kind in header.get("kinds", [])):
         raise LabelError("its voxels are colours: save one number for each voxel, 0 for background")
     return header
+
+
+def _array(file: BinaryIO, header: Mapping[str, Any], compression: str, limit: int) -> NDArray:
+    """Voxels with all axes of the file, first axis fastest; compressed ones are verified."""
+    sizes = [int(side) for side in header["sizes"]]
+    dtype = nrrd.reader._determine_datatype(header)
+    # Layers share the limit: they lie in memory together.
+    require_size(sizes, limit, dtype.itemsize)
+    if not compression:
+        return nrrd.read_data(header, file, index_order="F")
+    count = math.prod(sizes) * dtype.itemsize
+    return np.ndarray(sizes, dtype, read_exactly(file, compression, count), order="F")
 
 
 def _layer_axis(header: Mapping[str, Any]) -> int | None:
