@@ -3,87 +3,77 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pydicom
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from lib.errors import ImageError
-from lib.images.dicom_series import require_even_frames, require_even_stack
-from lib.images.dicom_tags import DicomTags, read_tags
-from lib.images.itk import from_itk, itk_name
-from lib.images.medical_image import Voxels, require_size
+from lib.images.dicom_header import DicomHeader, Frame, common_window, read_header
+from lib.images.dicom_stack import is_tilted, require_one_stack, slice_step
+from lib.images.dicom_tags import GROUPS, first_item
+from lib.images.itk import colours_or_greys, from_itk, itk_name, ras_affine, to_itk
+from lib.images.medical_image import LPS_IDENTITY, Voxels, require_size
 
 logger = logging.getLogger(__name__)
 
 # The fastest: a volume that is made once and read often from the disk beside it.
 _LEVEL = 1
+_TRANSFORMATION = "PixelValueTransformationSequence"
 
 
 def read_dicom(path: Path, max_voxels: int) -> Voxels:
     """Reads a file, or the first series of a folder: rescaled, slices ascending along their normal.
 
-    That is how MONAI Label turns a series into NIfTI, so indices are those of OHIF and of the label files.
+    Slope, intercept, bits, sign and photometric interpretation are those of each slice and frame. Slices that
+    a tilted gantry shifted keep their pixels: the third axis of the affine is not at right angles then.
 
     Raises:
-        ImageError: for a folder without a series, or with one that is no even stack of slices.
-        ImageTooLargeError: by the headers, before voxels are read.
+        ImageError: A folder without a series, several clips, no even stack of slices, or pixels that are cut
+            off or cannot be decoded.
+        ImageTooLargeError: By the headers, before voxels are read.
     """
-    files, tags = _files(path, max_voxels)
-    found = from_itk(_open(files))
-    is_colour = found.array.ndim == 4
-    return Voxels(
-        found.array, found.affine, modality=tags.modality, dicom_window=None if is_colour else tags.window
-    )
+    return _read(_headers(path, max_voxels))
 
 
 def save_as_nifti(folder: Path, path: Path, max_voxels: int) -> bool:
     """Writes the first series of a folder as the NIfTI volume that clients know.
 
     Args:
-        folder: with a series.
-        path: of the new file, ``.nii`` or ``.nii.gz``.
-        max_voxels: largest series that is opened.
+        folder: Folder with a series.
+        path: New file, ``.nii`` or ``.nii.gz``.
+        max_voxels: Limit of voxels.
 
     Returns:
         Whether it was written: colours have no place in NIfTI that all clients read.
 
     Raises:
-        ImageError: as ``read_dicom``, and for pixels that cannot be decoded.
+        ImageError: As ``read_dicom``, and for a tilted gantry, which NIfTI's readers place wrongly.
     """
-    files, _ = _files(folder, max_voxels)
-    try:
-        image = _open(files)
-    except RuntimeError as error:
-        raise ImageError(f"its pixels cannot be read: {error}") from error
-    if image.GetNumberOfComponentsPerPixel() > 1:
+    headers = _headers(folder, max_voxels)
+    if headers[0].samples > 1:
         return False
-    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=_LEVEL)
+    if is_tilted(_slices(headers), headers[0].spacing):
+        raise ImageError(
+            "its slices are shifted against each other by a tilted gantry, which NIfTI cannot hold: open it "
+            "as DICOM, or resample it to right angles, for example in 3D Slicer"
+        )
+    found = _read(headers)
+    if found.array.ndim == 4:
+        return False
+    sitk.WriteImage(to_itk(found), str(path), useCompression=True, compressionLevel=_LEVEL)
     return True
-
-
-def _files(path: Path, max_voxels: int) -> tuple[list[Path], DicomTags]:
-    """Files in the order of their slices, checked as far as their headers tell, and the tags of the first."""
-    files = series_files(path) if path.is_dir() else [path]
-    # GDCM reads a whole file even when asked for its header alone, so the size comes from pydicom.
-    tags = read_tags(files[0])
-    columns, rows, frames = tags.size
-    require_size((columns, rows, frames * len(files)), max_voxels)
-    if len(files) > 1:
-        require_even_stack(files)
-    elif frames > 1:
-        require_even_frames(files[0])
-    return files, tags
-
-
-def _open(files: list[Path]) -> sitk.Image:
-    return _read_series(files) if len(files) > 1 else sitk.ReadImage(itk_name(files[0]))
 
 
 def series_files(folder: Path) -> list[Path]:
     """Files of the folder's first series, in the order of their slices.
 
     Raises:
-        ImageError: for a folder without a series, or whose path is not UTF-8.
+        ImageError: A folder without a series, or a path that is not UTF-8.
     """
     ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(itk_name(folder))
     if not ids:
@@ -93,7 +83,96 @@ def series_files(folder: Path) -> list[Path]:
     return [Path(name) for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), ids[0])]
 
 
-def _read_series(files: list[Path]) -> sitk.Image:
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([itk_name(file) for file in files])
-    return reader.Execute()
+def _headers(path: Path, max_voxels: int) -> list[DicomHeader]:
+    """Headers in the order of the slices, checked as far as they tell."""
+    headers = [read_header(file) for file in (series_files(path) if path.is_dir() else [path])]
+    columns, rows, _ = headers[0].size
+    # GDCM reads a whole file even when asked for its header alone, so the size comes from pydicom.
+    require_size((columns, rows, sum(header.size[2] for header in headers)), max_voxels)
+    for header in headers:
+        if header.fault:
+            where = f" ({header.file.name})" if path.is_dir() else ""
+            raise ImageError(f"{header.fault}{where}")
+    require_one_stack(headers)
+    return headers
+
+
+def _slices(headers: Sequence[DicomHeader]) -> list[Frame]:
+    return [frame for header in headers for frame in header.frames]
+
+
+def _read(headers: Sequence[DicomHeader]) -> Voxels:
+    found = _read_slices(headers) if len(headers) > 1 else _read_file(headers[0])
+    affine = found.affine.copy()
+    step = slice_step(_slices(headers))
+    if step is not None:
+        affine[:3, 2] = LPS_IDENTITY[:3, :3] @ step
+    is_colour = found.array.ndim == 4
+    window = None if is_colour else common_window(headers)
+    return Voxels(found.array, affine, modality=headers[0].modality, dicom_window=window)
+
+
+def _decoded(file: Path) -> sitk.Image:
+    try:
+        return sitk.ReadImage(itk_name(file))
+    except RuntimeError as error:
+        syntax = pydicom.dcmread(file, specific_tags=[]).file_meta.get("TransferSyntaxUID", "")
+        raise ImageError(
+            f"its pixels cannot be decoded ({getattr(syntax, 'name', syntax)}): export it uncompressed"
+        ) from error
+
+
+def _read_slices(headers: Sequence[DicomHeader]) -> Voxels:
+    """Reads files of one slice each, in a type that holds the values of all."""
+    affine, volume = np.eye(4), np.zeros(0)
+    for index, header in enumerate(headers):
+        image = _decoded(header.file)
+        values = sitk.GetArrayViewFromImage(image)[0]
+        if not index:
+            # First axis fastest, as in the files.
+            volume, affine = np.zeros((len(headers), *values.shape), values.dtype), ras_affine(image)
+        if values.shape != volume.shape[1:]:
+            raise ImageError(f"{header.file.name} has pixels of another shape than the first slice")
+        if (common := _common_type(volume.dtype, values.dtype)) != volume.dtype:
+            volume = volume.astype(common)
+        volume[index] = values
+    return Voxels(colours_or_greys(volume), affine)
+
+
+def _common_type(one: np.dtype, other: np.dtype) -> np.dtype:
+    """Smallest type that holds the values of both; float32 for all that is not whole."""
+    if "f" in (one.kind, other.kind):
+        return np.dtype(np.float32)
+    return np.result_type(one, other)
+
+
+def _read_file(header: DicomHeader) -> Voxels:
+    """Reads one file. GDCM rescales all frames alike, so frames with their own rescaling get it here."""
+    rescales = [frame.rescale for frame in header.frames]
+    if len(set(rescales)) < 2:
+        return from_itk(_decoded(header.file))
+    found = from_itk(_stored_values(header.file))
+    return Voxels(_rescaled(found.array, rescales), found.affine)
+
+
+def _stored_values(file: Path) -> sitk.Image:
+    """Image of a file without its rescaling, which GDCM would take from one frame."""
+    dataset = pydicom.dcmread(file)
+    shared = first_item(dataset, GROUPS[0])
+    for source in (dataset, shared, *(dataset.get(GROUPS[1]) or [])):
+        for name in (_TRANSFORMATION, "RescaleSlope", "RescaleIntercept", "RescaleType"):
+            if source is not None and name in source:
+                delattr(source, name)
+    with tempfile.TemporaryDirectory(prefix="biosam2-dicom-") as folder:
+        plain = Path(folder) / "stored.dcm"
+        dataset.save_as(plain)
+        return _decoded(plain)
+
+
+def _rescaled(stored: NDArray, rescales: Sequence[tuple[float, float]]) -> NDArray:
+    """Frames of (I, J, K) times slope plus intercept each; float32 where a number is not whole."""
+    is_whole = all(float(number).is_integer() for pair in rescales for number in pair)
+    rescaled = np.empty(stored.shape, np.int64 if is_whole else np.float32, order="F")
+    for k, (slope, intercept) in enumerate(rescales):
+        rescaled[:, :, k] = stored[:, :, k] * rescaled.dtype.type(slope) + rescaled.dtype.type(intercept)
+    return rescaled

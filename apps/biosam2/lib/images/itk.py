@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lib.errors import ImageError
 from lib.images.medical_image import LPS_IDENTITY, Voxels, require_size
 from lib.images.volume_header import meta_voxels, nrrd_voxels
+from lib.transforms.orientation import spacing
 
 # ITK itself knows them in lower case alone.
 _META = (".mha", ".mhd")
@@ -79,20 +80,26 @@ def from_itk(image: sitk.Image) -> Voxels:
     """
     while image.GetDimension() > 3:
         image = image[..., 0]
-    channels = image.GetNumberOfComponentsPerPixel()
+    is_2d = image.GetDimension() == 2
     array = sitk.GetArrayFromImage(image)
-    if channels > 1:
-        if channels not in (3, 4) or array.dtype != np.uint8:
+    return Voxels(colours_or_greys(array[None] if is_2d else array), ras_affine(image), is_2d)
+
+
+def colours_or_greys(memory: NDArray) -> NDArray:
+    """ITK's array of a volume, (K, J, I) or (K, J, I, C), as (I, J, K) or (I, J, K, 3), without a copy.
+
+    Raises:
+        ImageError: Channels that are no colours.
+    """
+    if memory.ndim == 4:
+        channels = memory.shape[3]
+        if channels not in (3, 4) or memory.dtype != np.uint8:
             raise ImageError(
-                f"the image has {channels} channels of {array.dtype}; what can be opened is one channel, or "
+                f"the image has {channels} channels of {memory.dtype}; what can be opened is one channel, or "
                 "colours as 3 or 4 bytes: save one channel as a file of its own"
             )
-        array = array[..., :3]
-    is_2d = image.GetDimension() == 2
-    if is_2d:
-        array = array[None]
-    array = array.transpose(2, 1, 0, *range(3, array.ndim))
-    return Voxels(array, ras_affine(image), is_2d)
+        memory = memory[..., :3]
+    return memory.transpose(2, 1, 0, *range(3, memory.ndim))
 
 
 def ras_affine(image: sitk.Image | sitk.ImageFileReader) -> NDArray[np.float64]:
@@ -110,3 +117,14 @@ def ras_affine(image: sitk.Image | sitk.ImageFileReader) -> NDArray[np.float64]:
     lps[:n, :n] = direction[:n, :n] * np.array(image.GetSpacing()[:n])
     lps[:n, 3] = image.GetOrigin()[:n]
     return LPS_IDENTITY @ lps
+
+
+def to_itk(voxels: Voxels) -> sitk.Image:
+    """Volume as an ITK image (k, j, i, LPS), whose axes are at right angles."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.array.T))
+    lps = LPS_IDENTITY @ voxels.affine
+    sides = spacing(lps)
+    image.SetSpacing(sides)
+    image.SetDirection((lps[:3, :3] / sides).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image

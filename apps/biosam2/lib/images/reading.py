@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib.errors import BioSam2Error, ImageError, ImageNotFoundError
 from lib.images.dicom import read_dicom
-from lib.images.dicom_tags import tags_beside
+from lib.images.dicom_header import common_window, headers_beside
 from lib.images.itk import read_itk
 from lib.images.medical_image import MedicalImage, Voxels, make_image
 from lib.images.nifti import read_nifti
@@ -68,8 +68,9 @@ def read_image(path: Path | str, max_voxels: int) -> MedicalImage:
     try:
         voxels = reader(path, max_voxels)
         if name == "nifti":
-            tags = tags_beside(path)
-            voxels = replace(voxels, modality=tags.modality, dicom_window=tags.window)
+            headers = headers_beside(path)
+            modality = headers[0].modality if headers else None
+            voxels = replace(voxels, modality=modality, dicom_window=common_window(headers))
         return make_image(voxels, path, name)
     except BioSam2Error as error:
         raise type(error)(f"{path.name}: {error}") from error

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib.errors import PromptError
-from lib.images.medical_image import LPS_IDENTITY, MedicalImage
+from lib.images.itk import to_itk
+from lib.images.medical_image import MedicalImage, Voxels
 from lib.images.nifti_header import nifti_header
 from lib.images.nrrd_header import nrrd_header
 from lib.images.sparse_writer import write_gzip, write_plain
@@ -59,7 +60,8 @@ def write_mask(
     memory = np.ascontiguousarray(mask.T)
     with _temporary(extension) as path:
         if extension == ".mha":
-            _write_itk(memory, image.affine, path, compress)
+            itk = to_itk(Voxels(memory.T, image.affine))
+            sitk.WriteImage(itk, str(path), useCompression=compress, compressionLevel=LEVEL)
         elif extension in (".nii", ".nii.gz"):
             _write(path, nifti_header(mask.shape, image.affine), memory, gzipped=extension == ".nii.gz")
         else:
@@ -116,16 +118,6 @@ def _write(
             write_gzip(file, b"", memory, LEVEL)
         else:
             write_gzip(file, header, memory, LEVEL)
-
-
-def _write_itk(memory: NDArray[np.uint8], affine: NDArray, path: Path, compress: bool) -> None:
-    lps = LPS_IDENTITY @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image = sitk.GetImageFromArray(memory)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    sitk.WriteImage(image, str(path), useCompression=compress, compressionLevel=LEVEL)
 
 
 def _write_png(mask: NDArray[np.uint8]) -> Path:

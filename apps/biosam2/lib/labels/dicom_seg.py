@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from lib.errors import LabelError
 from lib.images.dicom import series_files
-from lib.images.dicom_tags import file_beside, first_item, groups
+from lib.images.dicom_header import file_beside
+from lib.images.dicom_tags import first_item, groups
 from lib.images.medical_image import MedicalImage, regular_affine, require_size
 from lib.labels.dicom_frames import Frames, stack_frames
 from lib.labels.label_file import LabelFile, most_voxels

@@ -8,7 +8,8 @@ import pytest
 
 from lib.errors import ImageError
 from lib.images.dicom import series_files
-from lib.images.dicom_series import require_even_stack
+from lib.images.dicom_header import read_header
+from lib.images.dicom_stack import require_one_stack
 from lib.images.reading import read_image
 from sample_study.dicom import write_series
 from tests.unit.conftest import AFFINES, many_frames
@@ -26,6 +27,10 @@ def series(tmp_path):
         return list(write_series(tmp_path / "series", image, affine, **options).files)
 
     return write
+
+
+def require_even_stack(files):
+    require_one_stack([read_header(file) for file in files])
 
 
 def changed(file, **elements):

@@ -4,16 +4,17 @@ import numpy as np
 import pydicom
 import pytest
 
-from lib.images.dicom_tags import DicomTags, read_tags, tags_beside
+from lib.images.dicom_header import common_window, headers_beside, read_header
 
 
 @pytest.fixture
 def tagged(tmp_path, ct_slice):
-    return lambda **elements: read_tags(ct_slice(tmp_path / "a.dcm", np.zeros((3, 4)), 0, **elements))
+    return lambda **elements: read_header(ct_slice(tmp_path / "a.dcm", np.zeros((3, 4)), 0, **elements))
 
 
 def test_a_file_without_a_window(tagged):
-    assert tagged() == DicomTags("CT", None, (4, 3, 1))
+    header = tagged()
+    assert (header.modality, common_window([header]), header.size) == ("CT", None, (4, 3, 1))
 
 
 def test_frames_are_counted(tagged):
@@ -21,12 +22,15 @@ def test_frames_are_counted(tagged):
 
 
 def test_the_first_of_several_windows(tagged):
-    assert tagged(WindowCenter=[-600, 40], WindowWidth=[1501, 400]).window == (-1350.5, 149.5)
-    assert tagged(WindowCenter=[-600, ""], WindowWidth=[1501, ""]).window == (-1350.5, 149.5)
+    assert common_window([tagged(WindowCenter=[-600, 40], WindowWidth=[1501, 400])]) == (-1350.5, 149.5)
+    assert common_window([tagged(WindowCenter=[-600, ""], WindowWidth=[1501, ""])]) == (-1350.5, 149.5)
 
 
 def test_the_exact_function(tagged):
-    assert tagged(WindowCenter=40, WindowWidth=400, VOILUTFunction="LINEAR_EXACT").window == (-160.0, 240.0)
+    assert common_window([tagged(WindowCenter=40, WindowWidth=400, VOILUTFunction="LINEAR_EXACT")]) == (
+        -160.0,
+        240.0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,7 +42,7 @@ def test_the_exact_function(tagged):
     ],
 )
 def test_half_a_window_is_none(tagged, elements):
-    assert tagged(**elements).window is None
+    assert common_window([tagged(**elements)]) is None
 
 
 @pytest.mark.parametrize("groups", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
@@ -46,8 +50,8 @@ def test_an_enhanced_file_has_its_window_in_its_groups(tagged, groups):
     voi, group = pydicom.Dataset(), pydicom.Dataset()
     voi.WindowCenter, voi.WindowWidth = 50, 101
     group.FrameVOILUTSequence = [voi]
-    assert tagged(**{groups: [group]}).window == (-0.5, 99.5)
+    assert common_window([tagged(**{groups: [group]})]) == (-0.5, 99.5)
 
 
 def test_nothing_lies_beside(tmp_path):
-    assert tags_beside(tmp_path / "a.nii.gz") == DicomTags()
+    assert headers_beside(tmp_path / "a.nii.gz") == []
