@@ -1,4 +1,4 @@
-"""DICOM series and cine loops."""
+"""DICOM series and cine loops; what differs from slice to slice; what anonymizers and gantries leave."""
 
 import io
 import logging
@@ -8,12 +8,15 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_pixel_data_frame
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.tag import Tag
+from pydicom.uid import UID, JPEGBaseline8Bit, RLELossless
 
 from lib.errors import ImageError, ImageTooLargeError
 from lib.images.dicom import read_dicom, save_as_nifti
 from lib.images.reading import read_image
+from tests.unit.conftest import group_of, many_frames
 
 MANY = 10**9
 
@@ -212,3 +215,256 @@ def test_a_real_echo_is_a_loop_of_frames(data):
     item = next(generate_pixel_data_frame(dataset.PixelData, 30))
     first = np.asarray(Image.open(io.BytesIO(item)).convert("RGB"))
     np.testing.assert_array_equal(image.array[:, :, 0].swapaxes(0, 1), first)
+
+
+SLICES = 5
+PLACES = {"first": 0, "middle": SLICES // 2, "last": SLICES - 1}
+RNG = np.random.default_rng(0)
+STORED = RNG.integers(100, 4000, (SLICES, 7, 6)).astype(np.uint16)
+
+
+def write_slices(folder, ct_slice, odd=None, place=0, stored=STORED, **common):
+    """A series of which one slice has other elements."""
+    folder.mkdir()
+    return [
+        ct_slice(folder / f"{k}.dcm", pixels, 2.5 * k, **{**common, **(odd if odd and k == place else {})})
+        for k, pixels in enumerate(stored)
+    ]
+
+
+def write_frames(files, path):
+    """The same as the frames of one enhanced file, each with its own rescaling and window."""
+    many_frames(files, path)
+    made = pydicom.dcmread(path)
+    del made.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    for frame, file in zip(made.PerFrameFunctionalGroupsSequence, files, strict=True):
+        one = pydicom.dcmread(file)
+        frame.PixelValueTransformationSequence = [group_of(one, "RescaleSlope", "RescaleIntercept")]
+        if "WindowCenter" in one:
+            frame.FrameVOILUTSequence = [group_of(one, "WindowCenter", "WindowWidth")]
+    for name in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"):
+        if name in made:
+            delattr(made, name)
+    made.save_as(path)
+    return path
+
+
+def expected(files):
+    """Values of the slices by the standard: stored value times slope plus intercept (PS3.3, C.11.1)."""
+    found = []
+    for file in files:
+        one = pydicom.dcmread(file)
+        values = one.pixel_array.astype(float)
+        if one.PhotometricInterpretation == "MONOCHROME1":
+            low = -(2 ** (one.BitsStored - 1)) if one.PixelRepresentation else 0
+            values = 2 * low + 2**one.BitsStored - 1 - values
+        found.append(values * float(one.RescaleSlope) + float(one.RescaleIntercept))
+    return np.stack(found).transpose(2, 1, 0)
+
+
+RESCALES = {
+    "slope 1, others small": (
+        {"RescaleSlope": "1", "RescaleIntercept": "0"},
+        {"RescaleSlope": "0.000025", "RescaleIntercept": "0"},
+    ),
+    "slope small, others 1": ({"RescaleSlope": "0.0003"}, {}),
+    "slope of its own": ({"RescaleSlope": "3"}, {"RescaleSlope": "2"}),
+    "no intercept, others have one": ({"RescaleIntercept": "0"}, {"RescaleIntercept": "-1024"}),
+    "intercept of its own": ({"RescaleIntercept": "-40000"}, {"RescaleIntercept": "0"}),
+    "intercept that is not whole": ({"RescaleIntercept": "-0.5"}, {}),
+}
+
+
+@pytest.mark.parametrize("name", RESCALES)
+def test_each_slice_and_frame_has_its_own_rescaling(tmp_path, ct_slice, name):
+    odd, common = RESCALES[name]
+    for place, k in PLACES.items():
+        files = write_slices(tmp_path / place, ct_slice, odd, k, **common)
+        truth = expected(files)
+        for path in (files[0].parent, write_frames(files, tmp_path / f"{place}.dcm")):
+            image = read_image(path, MANY)
+            np.testing.assert_allclose(image.array, truth, rtol=1e-6, atol=1e-4, err_msg=f"{place} {path}")
+            assert (image.array.dtype == np.float32) == bool((truth % 1).any())
+            for slice_index in (0, SLICES // 2, SLICES - 1):
+                where = image.affine @ [2, 3, slice_index, 1]
+                assert where[:3] == pytest.approx([20 - 2 * 0.7, 30 - 3 * 0.9, 2.5 * slice_index])
+
+
+PIXELS = {
+    "8 bits": {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7},
+    "12 bits": {"BitsStored": 12, "HighBit": 11},
+    "signed": {"PixelRepresentation": 1},
+    "inverted": {"PhotometricInterpretation": "MONOCHROME1"},
+    "inverted, 12 bits": {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12, "HighBit": 11},
+}
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_each_slice_has_its_own_kind_of_pixels(tmp_path, ct_slice, name):
+    odd = dict(PIXELS[name])
+    for place, k in PLACES.items():
+        stored = STORED.copy()
+        if name == "8 bits":
+            stored[k] %= 256
+            odd["PixelData"] = stored[k].astype(np.uint8).tobytes()
+        elif name == "signed":
+            stored[k] -= 3000  # below zero as two's complement
+        files = write_slices(tmp_path / place, ct_slice, odd, k, stored)
+        np.testing.assert_array_equal(read_image(files[0].parent, MANY).array, expected(files))
+
+
+def test_one_odd_window_does_not_change_that_of_the_series(tmp_path, ct_slice):
+    common = {"WindowCenter": 40, "WindowWidth": 400}
+    odd = {"WindowCenter": 3000, "WindowWidth": 20}
+    for place, k in PLACES.items():
+        files = write_slices(tmp_path / place, ct_slice, odd, k, **common)
+        for path in (files[0].parent, write_frames(files, tmp_path / f"{place}.dcm")):
+            assert read_image(path, MANY).dicom_window == (-160.0, 239.0)
+        files = write_slices(tmp_path / f"{place} alone", ct_slice, common, k)
+        assert read_image(files[0].parent, MANY).dicom_window == (-160.0, 239.0)
+
+
+def set_raw(file, tag, vr, text):
+    """Writes an element as it stands in files: pydicom itself refuses such values."""
+    dataset = pydicom.dcmread(file)
+    value = text.encode() + b" " * (len(text) % 2)
+    dataset._dict[Tag(tag)] = RawDataElement(Tag(tag), vr, len(value), value, 0, False, True)
+    dataset.save_as(file, write_like_original=False)
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "text"),
+    [
+        (0x00281050, "DS", "40,5"),
+        (0x00281051, "DS", "N/A"),
+        (0x00281050, "DS", "nan"),
+        (0x00281056, "CS", "whatever this is"),
+        (0x00080020, "DA", "20200000"),
+        (0x00080030, "TM", "12:00:00"),
+        (0x00100030, "DA", "unknown"),
+        (0x00101010, "AS", "old"),
+        (0x00200013, "IS", "one"),
+        (0x00180050, "DS", "thin"),
+        (0x00080060, "CS", "C T!"),
+    ],
+)
+def test_an_odd_optional_tag_stops_no_image_and_is_in_the_log(tmp_path, ct_slice, caplog, tag, vr, text):
+    files = write_slices(tmp_path / "a", ct_slice, WindowCenter=40, WindowWidth=400)
+    for file in files:
+        set_raw(file, tag, vr, text)
+    with caplog.at_level(logging.WARNING):
+        image = read_image(tmp_path / "a", MANY)
+        assert save_as_nifti(tmp_path / "a", tmp_path / "b.nii.gz", MANY)
+    np.testing.assert_array_equal(image.array, expected(files))
+    if tag in (0x00281050, 0x00281051):
+        assert "Window" in caplog.text
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_pixels_that_are_too_short_are_refused(tmp_path, ct_slice, place):
+    files = write_slices(tmp_path / "a", ct_slice)
+    dataset = pydicom.dcmread(files[PLACES[place]])
+    dataset.PixelData = dataset.PixelData[:-20]
+    dataset.save_as(files[PLACES[place]])
+    with pytest.raises(ImageError, match=r"cut off: its header promises 84 bytes of pixels and it holds 64"):
+        read_image(tmp_path / "a", MANY)
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_fewer_frames_than_promised_are_refused(tmp_path, ultrasound, is_compressed):
+    frames = RNG.integers(0, 255, (4, 20, 30, 3)).astype(np.uint8)
+    path = ultrasound(tmp_path / "a.dcm", frames)
+    if is_compressed:
+        dataset = pydicom.dcmread(path)
+        dataset.compress(RLELossless)
+        dataset.save_as(path)
+    assert np.array_equal(read_image(path, MANY).array, frames.transpose(2, 1, 0, 3))
+    dataset = pydicom.dcmread(path)
+    dataset.NumberOfFrames = 6
+    dataset.save_as(path)
+    with pytest.raises(ImageError, match=r"cut off: .*(4 of its 6 frames|promises 10800 bytes)"):
+        read_image(path, MANY)
+
+
+def test_several_clips_or_stills_in_one_series_are_named(tmp_path, ultrasound):
+    loop = np.zeros((6, 20, 30, 3), np.uint8)
+    for name, frames in (("a", loop), ("b", loop), ("c", loop[:1])):
+        path = ultrasound(tmp_path / f"{name}.dcm", frames)
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesInstanceUID, dataset.StudyInstanceUID = "1.2.3", "1.2"
+        dataset.save_as(path)
+    with pytest.raises(ImageError, match=r"2 clips or volumes \(6, 6 frames\) and 1 single pictures"):
+        read_image(tmp_path, MANY)
+    (tmp_path / "c.dcm").unlink()
+    with pytest.raises(ImageError, match=r"2 clips or volumes \(6, 6 frames\), and an image is one"):
+        read_image(tmp_path, MANY)
+
+
+def test_colours_among_greys_are_refused(tmp_path, ct_slice):
+    colour = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+    odd = {**colour, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelData": bytes(126)}
+    write_slices(tmp_path / "a", ct_slice, odd, 2)
+    with pytest.raises(ImageError, match="several numbers of channels"):
+        read_image(tmp_path / "a", MANY)
+
+
+@pytest.mark.parametrize("degrees", [2, 10, 20, 30])
+def test_a_tilted_gantry_keeps_every_voxel_in_its_place(tmp_path, ct_slice, degrees):
+    shift = 2.5 * np.tan(np.deg2rad(degrees))
+    (tmp_path / "a").mkdir()
+    files = [
+        ct_slice(
+            tmp_path / "a" / f"{k}.dcm", pixels, 2.5 * k, ImagePositionPatient=[-20, -30 + shift * k, 2.5 * k]
+        )
+        for k, pixels in enumerate(STORED)
+    ]
+    image = read_image(tmp_path / "a", MANY)
+    np.testing.assert_array_equal(image.array, expected(files))
+    for k, file in enumerate(files):
+        left, back, up = sitk.ReadImage(str(file)).TransformIndexToPhysicalPoint((2, 3, 0))
+        assert image.affine @ [2, 3, k, 1] == pytest.approx([-left, -back, up, 1], abs=1e-4)
+    if degrees > 2:
+        with pytest.raises(ImageError, match="tilted gantry, which NIfTI cannot hold"):
+            save_as_nifti(tmp_path / "a", tmp_path / "b.nii.gz", MANY)
+
+
+def test_slices_that_are_shifted_unevenly_are_refused(tmp_path, ct_slice):
+    (tmp_path / "a").mkdir()
+    for k, pixels in enumerate(STORED):
+        ct_slice(
+            tmp_path / "a" / f"{k}.dcm", pixels, 0, ImagePositionPatient=[-20, -30 + 4 * (k == 2), 2.5 * k]
+        )
+    with pytest.raises(ImageError, match=r"shifted against each other \(slice 3 by 5\.7 pixels\)"):
+        read_image(tmp_path / "a", MANY)
+
+
+def test_what_cannot_be_decoded_is_named(tmp_path, ct_slice):
+    path = ct_slice(tmp_path / "a.dcm", STORED[0], 0)
+    for syntax, words in (
+        ("1.2.840.10008.1.2.4.102", r"holds a video \(MPEG-4.*export the loop as frames"),
+        ("1.2.840.10008.1.2.4.70", r"cannot be decoded \(JPEG Lossless.*export it uncompressed"),
+    ):
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
+        dataset.PixelData = encapsulate([b"\0\0\0\x20ftypisom" + b"\0" * 200])
+        dataset["PixelData"].is_undefined_length = True
+        dataset.save_as(tmp_path / "b.dcm")
+        with pytest.raises(ImageError, match=words):
+            read_image(tmp_path / "b.dcm", MANY)
+    for name, values in (
+        ("FloatPixelData", STORED[0].astype("<f4")),
+        ("DoubleFloatPixelData", STORED[0].astype("<f8")),
+    ):
+        dataset = pydicom.dcmread(path)
+        del dataset.PixelData
+        setattr(dataset, name, values.tobytes())
+        dataset.save_as(tmp_path / "b.dcm")
+        with pytest.raises(ImageError, match=r"floating point numbers .*NIfTI"):
+            read_image(tmp_path / "b.dcm", MANY)
+
+
+def test_a_place_that_is_no_number_is_refused(tmp_path, ct_slice):
+    path = ct_slice(tmp_path / "a.dcm", STORED[0], 0)
+    set_raw(path, 0x00281053, "DS", "1,5")
+    with pytest.raises(ImageError, match="its RescaleSlope is no number"):
+        read_image(path, MANY)
