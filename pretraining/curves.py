@@ -17,6 +17,7 @@ KINDS = {
     "click": "1 click",
     "clicks": "3 or 5 clicks",
     "corrected": "corrected",
+    "fed back": "corrected, last mask fed back",
     "tracked": "tracked",
 }
 _SMOOTH = 9  # rows a running median takes in: scenes differ much from batch to batch
@@ -25,7 +26,7 @@ _SMOOTH = 9  # rows a running median takes in: scenes differ much from batch to 
 def _column(rows: list[dict[str, str]], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and running median of a column, where it has values."""
     # A resumed training repeats some steps: the later row counts.
-    found = sorted({int(r["step"]): float(r[name]) for r in rows if r[name]}.items())
+    found = sorted({int(r["step"]): float(r[name]) for r in rows if r.get(name)}.items())
     if not found:
         return np.zeros(0), np.zeros(0)
     steps, values = (np.array(v) for v in zip(*found, strict=True))

@@ -132,7 +132,7 @@ def _cine(folder: Path, item: dict) -> list[RealStack]:
 
 
 def load_stacks(folders: Iterable[Path]) -> list[RealStack]:
-    """Read the items of data folders that train, weighted so that kinds count nearly equally.
+    """Read the items of data folders or packed files that train, weighted so that kinds count nearly equally.
 
     Raises:
         FileNotFoundError: a folder has no manifest.
@@ -140,12 +140,26 @@ def load_stacks(folders: Iterable[Path]) -> list[RealStack]:
     readers = {"volume": _volume, "image2d": _plane, "video": _cine}
     stacks: list[RealStack] = []
     for folder in folders:
+        if folder.is_file():
+            stacks += _unpacked(folder)
+            continue
         items, split = read_items(folder)
         for item in items:
             if split[item["id"]] == TRAINED and item["kind"] in readers:
                 stacks += readers[item["kind"]](folder, item)
     weigh(stacks)
     return stacks
+
+
+def _unpacked(path: Path) -> list[RealStack]:
+    """The stacks of a file of pack.py."""
+    with np.load(path) as file:
+        index = json.loads(file["index"].tobytes())
+        fields = ("pictures", "labels", "pieces")
+        return [
+            RealStack(entry["name"], entry["kind"], *(file[f"{number}.{field}"] for field in fields))
+            for number, entry in enumerate(index)
+        ]
 
 
 def weigh(stacks: list[RealStack]) -> None:

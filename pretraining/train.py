@@ -131,7 +131,7 @@ class Training:
             scenes, outcome = self._outcome(gen)
         rate = self.rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * (1.0 if self.step < args.align else group["share"])
+            group["lr"] = rate * group["share"]
         self.optimizer.zero_grad(set_to_none=True)
         outcome.loss.backward()
         self._share()

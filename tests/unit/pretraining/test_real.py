@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pretraining.pack import pack
 from pretraining.real import load_stacks, read_plane, real_scenes, to_levels
 
 
@@ -107,3 +108,13 @@ def test_a_kind_of_many_pictures_does_not_take_its_share_of_them(tmp_path):
     stacks = load_stacks([tmp_path])
     share = sum(s.weight for s in stacks if s.kind == "nuclei") / sum(s.weight for s in stacks)
     assert 0.5 < share < 0.75
+
+
+def test_a_packed_file_trains_like_its_folder(folder, gen, tmp_path):
+    stacks = load_stacks([folder])
+    pack(stacks, tmp_path / "pack.npz", longest=20)
+    packed = load_stacks([tmp_path / "pack.npz"])
+    assert [(s.name, s.kind, s.weight) for s in packed] == [(s.name, s.kind, s.weight) for s in stacks]
+    assert all(max(s.pictures.shape[1:]) == 20 for s in packed)
+    assert all(np.unique(s.labels).tolist() == [0, 1, 2] for s in packed)
+    assert real_scenes(packed, gen, 2, 64).images.shape == (2, 1, 3, 64, 64)
