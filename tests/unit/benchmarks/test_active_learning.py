@@ -7,7 +7,7 @@ from PIL import Image
 
 from benchmarks.active_learning import report, row, stores
 from benchmarks.items import Item
-from lib.evaluation.active_learning.options import parse_curve_options
+from lib.evaluation.active_learning.options import parse_simulation_options
 
 
 def picture_item(folder, name, rule):
@@ -40,9 +40,9 @@ def test_every_store_has_options_that_the_command_knows(tmp_path):
     found = stores(items)
     assert [store.name for store in found] == ["phantoms", "nuclei", "EM", "BraTS slices"]
     for store in found:
-        options = parse_curve_options([f"--data={tmp_path}", *store.options])
+        options = parse_simulation_options([f"--data={tmp_path}", *store.options])
         assert options.strategies == ("random", "hybrid")
-    assert parse_curve_options([f"--data={tmp_path}", *found[0].options]).seeds == 10
+    assert parse_simulation_options([f"--data={tmp_path}", *found[0].options]).seeds == 10
 
 
 def test_tiles_hold_what_is_large_enough_and_the_others_are_left_out(tmp_path):

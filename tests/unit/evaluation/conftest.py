@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from lib.engine.predictor import FrameMask
-from lib.evaluation.models import Entrant
-from lib.evaluation.options import Options
+from lib.evaluation.models import EvaluatedModel
+from lib.evaluation.options import CommandOptions, EvaluationOptions
+from lib.evaluation.protocol import CaseContext, MetricRules
 from tests.support import phantoms
 from tests.support.studies import write_nifti, write_picture
 
@@ -48,13 +49,13 @@ class Empty(Stub):
 class Perfect(Stub):
     """Draws the truth of the object that the prompts lie on."""
 
-    def __init__(self, *scenes):
+    def __init__(self, *sequences):
         super().__init__()
-        self.scenes = {scene.frames.digest: scene for scene in scenes}
+        self.sequences = {sequence.frames.digest: sequence for sequence in sequences}
 
     def segment(self, frames, index, prompts, bank=None):
         self.calls.append((frames.digest, index))
-        labels = self.scenes[frames.digest].labels(index)
+        labels = self.sequences[frames.digest].labels(index)
         value = _asked(labels, prompts)
         if bank is not None:
             bank.value = value
@@ -62,7 +63,7 @@ class Perfect(Stub):
 
     def track(self, frames, index, bank, reverse, prompts=None):
         self.calls.append((frames.digest, index))
-        return FrameMask(self.scenes[frames.digest].labels(index) == bank.value, 0.9, 0.9)
+        return FrameMask(self.sequences[frames.digest].labels(index) == bank.value, 0.9, 0.9)
 
 
 def _asked(labels, prompts):
@@ -114,15 +115,23 @@ def write_clip(folder: Path, annotated=range(6)) -> Path:
     return folder
 
 
+def context(sequence, options, rules=None) -> CaseContext:
+    return CaseContext("a", sequence, options, rules or MetricRules())
+
+
+def changed(options: CommandOptions, **fields) -> CommandOptions:
+    return options.model_copy(update=fields)
+
+
 @pytest.fixture
 def study(tmp_path) -> Path:
     return write_study(tmp_path / "study")
 
 
 @pytest.fixture
-def options(study, tmp_path) -> Options:
-    return Options(data=study, output=tmp_path / "results")
+def options(study, tmp_path) -> EvaluationOptions:
+    return EvaluationOptions(data=study, output=tmp_path / "results")
 
 
-def entrant(predictor, name="stub", sha256="0" * 64) -> Entrant:
-    return Entrant(name, sha256, predictor)
+def stub_model(predictor, name="stub", sha256="0" * 64) -> EvaluatedModel:
+    return EvaluatedModel(name, sha256, predictor)

@@ -69,7 +69,7 @@ def test_a_folder_where_nothing_fits_is_one_line_and_exit_2(tmp_path, capsys):
     (study / "labels" / "final" / "colour.png").write_bytes(b"no label")
     assert run(study, tmp_path / "out") == 2
     said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("nothing could be evaluated")
+    assert said[-1].startswith("Nothing to evaluate")
     assert "colour.png" in said[-1]
 
 
@@ -87,7 +87,7 @@ def test_ctrl_c_is_exit_130_and_the_command_goes_on(study, tmp_path, capsys, mon
     monkeypatch.setattr(Predictor, "track", interrupted)
     arguments = ("--clicks", "1", "--image-size", "64")
     assert run(study, tmp_path / "out", *arguments) == 130
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert (tmp_path / "out" / "results.csv").read_text().count("\n") == 1 + 3
     monkeypatch.undo()
     assert run(study, tmp_path / "out", *arguments) == 0

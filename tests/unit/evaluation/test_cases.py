@@ -19,16 +19,16 @@ def volume(tmp_path):
     return partial(open_image, image, label, read_labels)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_frames_and_truth_lie_over_each_other_on_every_axis(volume, axis):
-    scene = volume(axis)
-    assert scene.kind == "volume"
-    assert len(scene.frames) == len(scene.truth) == (96, 80, 24)[axis]
-    middle = scene.visible(1)[len(scene.visible(1)) // 2]
-    frame, lesion = scene.frames[middle], scene.mask(1, middle)
-    assert frame.shape[:2] == lesion.shape
-    # The lesion is the brightest of all that is there.
-    assert frame[lesion].mean() > 200 > frame[~lesion].mean() + 50
+def test_frames_and_truth_lie_over_each_other_on_every_axis(volume):
+    for axis, count in enumerate((96, 80, 24)):
+        sequence = volume(axis)
+        assert sequence.kind == "volume"
+        assert len(sequence.frames) == len(sequence.truth) == count
+        middle = sequence.visible(1)[len(sequence.visible(1)) // 2]
+        frame, lesion = sequence.frames[middle], sequence.mask(1, middle)
+        assert frame.shape[:2] == lesion.shape
+        # The lesion is the brightest of all that is there.
+        assert frame[lesion].mean() > 200 > frame[~lesion].mean() + 50
 
 
 def test_spacing_is_that_of_frames_rows_and_columns(volume):
@@ -37,20 +37,20 @@ def test_spacing_is_that_of_frames_rows_and_columns(volume):
 
 
 def test_objects_are_told_with_the_frames_they_are_on(volume):
-    scene = volume(2)
-    assert scene.objects == (1, 2)
+    sequence = volume(2)
+    assert sequence.objects == (1, 2)
     # Half axes of 5.5 and 6.5 slices around slices 9 and 14.
-    assert scene.visible(1) == tuple(range(4, 15))
-    assert scene.visible(2) == tuple(range(8, 21))
+    assert sequence.visible(1) == tuple(range(4, 15))
+    assert sequence.visible(2) == tuple(range(8, 21))
 
 
 def test_a_picture_is_one_frame_whatever_the_axis(tmp_path):
     phantom = phantoms.colour_picture()
     image = write_picture(tmp_path / "image.png", phantom.image)
     label = write_picture(tmp_path / "label.png", label_map(phantom))
-    scene = open_image(image, label, read_labels, 0)
-    assert (scene.kind, len(scene.frames), scene.truth[0].shape) == ("picture", 1, (88, 120))
-    assert (scene.mask(1, 0) == phantom.objects["nucleus"][:, :, 0].T).all()
+    sequence = open_image(image, label, read_labels, 0)
+    assert (sequence.kind, len(sequence.frames), sequence.truth[0].shape) == ("picture", 1, (88, 120))
+    assert (sequence.mask(1, 0) == phantom.objects["nucleus"][:, :, 0].T).all()
 
 
 def test_a_crop_is_taken_of_image_and_truth_and_of_images_that_have_it(tmp_path):
@@ -70,7 +70,7 @@ def test_a_crop_without_an_object_is_refused(tmp_path):
     phantom = phantoms.colour_picture()
     image = write_picture(tmp_path / "image.png", phantom.image)
     label = write_picture(tmp_path / "label.png", label_map(phantom))
-    with pytest.raises(LabelError, match=r"label\.png labels nothing of image\.png: draw an object"):
+    with pytest.raises(LabelError, match=r"label\.png is empty: draw an object of image\.png"):
         open_image(image, label, read_labels, 2, crop=(0, 0, 10, 10))
 
 

@@ -1,10 +1,13 @@
 """Each public dataset as a tiny folder of phantoms that lies on disk as the real one does."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lib.errors import EvaluationError
-from lib.evaluation.datasets import read_presets
+from lib.evaluation.datasets import files_below, find, read_presets
+from lib.evaluation.pipelines import pipeline_named
 from tests.support import phantoms
 from tests.support.studies import write_nifti, write_picture
 from tests.unit.evaluation.conftest import label_map
@@ -40,9 +43,9 @@ def opened(name, folder):
 )  # fmt: skip
 def test_flare22(tmp_path, image, label, case):
     put_volume(tmp_path, image, label, values=(1, 13))
-    scenes = opened("flare22", tmp_path)
-    assert list(scenes) == [case]
-    assert [scenes[case].names[value] for value in scenes[case].objects] == ["liver", "left kidney"]
+    sequences = opened("flare22", tmp_path)
+    assert list(sequences) == [case]
+    assert [sequences[case].names[value] for value in sequences[case].objects] == ["liver", "left kidney"]
     # MICCAI FLARE22's own evaluation.
     rules = PRESETS["flare22"].rules()
     assert (rules.tolerance("liver"), rules.tolerance("duodenum"), rules.tolerance("aorta")) == (5, 7, 2)
@@ -53,22 +56,22 @@ def test_amos22_takes_the_mr_images_alone(tmp_path):
         put_volume(
             tmp_path, f"imagesTr/amos_{number}.nii.gz", f"labelsTr/amos_{number}.nii.gz", values=(6, 15)
         )
-    scenes = opened("amos22_mr", tmp_path)
-    assert list(scenes) == ["amos_0507", "amos_0600"]
-    assert [scenes["amos_0507"].names[value] for value in (6, 15)] == ["liver", "prostate or uterus"]
+    sequences = opened("amos22_mr", tmp_path)
+    assert list(sequences) == ["amos_0507", "amos_0600"]
+    assert [sequences["amos_0507"].names[value] for value in (6, 15)] == ["liver", "prostate or uterus"]
 
 
 def test_amos22_as_umamba_numbers_it(tmp_path):
     put_volume(tmp_path, "imagesTs/amos_0507_0000.nii.gz", "labelsTs/amos_0507.nii.gz", values=(1, 2))
-    (scene,) = opened("amos22_mr", tmp_path).values()
-    assert scene.names == {1: "liver", 2: "right kidney"}
+    (sequence,) = opened("amos22_mr", tmp_path).values()
+    assert sequence.names == {1: "liver", 2: "right kidney"}
 
 
 def test_btcv(tmp_path):
     put_volume(tmp_path, "RawData/Training/img/img0001.nii.gz", "RawData/Training/label/label0001.nii.gz")
-    scenes = opened("btcv", tmp_path)
-    assert list(scenes) == ["RawData/Training/0001"]
-    assert scenes["RawData/Training/0001"].names == {1: "spleen", 2: "right kidney"}
+    sequences = opened("btcv", tmp_path)
+    assert list(sequences) == ["RawData/Training/0001"]
+    assert sequences["RawData/Training/0001"].names == {1: "spleen", 2: "right kidney"}
 
 
 def test_endovis17_of_the_challenge_is_cut_out_of_its_black_frame(tmp_path):
@@ -80,31 +83,31 @@ def test_endovis17_of_the_challenge_is_cut_out_of_its_black_frame(tmp_path):
     put(place / "left_frames" / "frame000.png", write_picture, frame)
     put(place / "ground_truth" / "Maryland_Bipolar_Forceps_labels" / "frame000.png", write_picture, mask)
     put(place / "ground_truth" / "Other_labels" / "frame000.png", write_picture, mask)
-    (scene,) = opened("endovis17", tmp_path).values()
-    assert scene.frames[0].shape == (1024, 1280, 3)
-    assert scene.frames[0].min() == 90
-    assert [scene.names[value] for value in scene.objects] == ["Bipolar Forceps"]
-    ys, xs = np.nonzero(scene.mask(1, 0))
+    (sequence,) = opened("endovis17", tmp_path).values()
+    assert sequence.frames[0].shape == (1024, 1280, 3)
+    assert sequence.frames[0].min() == 90
+    assert [sequence.names[value] for value in sequence.objects] == ["Bipolar Forceps"]
+    ys, xs = np.nonzero(sequence.mask(1, 0))
     assert (xs.min(), ys.min(), xs.max(), ys.max()) == (80, 72, 179, 151)
 
 
 def test_endovis17_as_umamba_has_it(tmp_path):
     put(tmp_path / "imagesTs" / "a_0000.png", write_picture, PICTURE.image)
     put(tmp_path / "labelsTs" / "a.png", write_picture, label_map(PICTURE))
-    (scene,) = opened("endovis17", tmp_path).values()
-    assert scene.kind == "picture"
-    assert scene.names == {1: "Bipolar Forceps", 2: "Prograsp Forceps"}
+    (sequence,) = opened("endovis17", tmp_path).values()
+    assert sequence.kind == "picture"
+    assert sequence.names == {1: "Bipolar Forceps", 2: "Prograsp Forceps"}
 
 
 def test_neurips22_cells_are_instances_of_one_class(tmp_path):
     put(tmp_path / "Training-labeled" / "images" / "cell_00001.png", write_picture, PICTURE.image)
     labels = (label_map(PICTURE) * 300).astype(np.uint16)
     put(tmp_path / "Training-labeled" / "labels" / "cell_00001_label.tiff", write_picture, labels)
-    scenes = opened("neurips22_cells", tmp_path)
-    assert list(scenes) == ["Training-labeled/cell_00001"]
-    (scene,) = scenes.values()
-    assert set(scene.names.values()) == {"cell"}
-    assert len(scene.objects) == 2
+    sequences = opened("neurips22_cells", tmp_path)
+    assert list(sequences) == ["Training-labeled/cell_00001"]
+    (sequence,) = sequences.values()
+    assert set(sequence.names.values()) == {"cell"}
+    assert len(sequence.objects) == 2
     assert PRESETS["neurips22_cells"].rules().border == 2
 
 
@@ -117,11 +120,11 @@ def test_endovis18_is_a_clip_for_each_sequence_in_colours(tmp_path):
             colours = np.zeros((*PICTURE.image.shape[:3], 3), np.uint8)
             colours[PICTURE.objects["nucleus"]] = (255, 55, 0)
             put(release / f"seq_{sequence}" / "labels" / name, write_picture, colours)
-    scenes = opened("endovis18", tmp_path)
-    assert list(scenes) == ["miccai_challenge_release_2/5", "miccai_challenge_release_2/6"]
-    scene = scenes["miccai_challenge_release_2/5"]
-    assert (scene.kind, scene.annotated) == ("clip", (0, 1, 2))
-    assert [scene.names[value] for value in scene.objects] == ["kidney-parenchyma"]
+    sequences = opened("endovis18", tmp_path)
+    assert list(sequences) == ["miccai_challenge_release_2/5", "miccai_challenge_release_2/6"]
+    sequence = sequences["miccai_challenge_release_2/5"]
+    assert (sequence.kind, sequence.annotated) == ("clip", (0, 1, 2))
+    assert [sequence.names[value] for value in sequence.objects] == ["kidney-parenchyma"]
 
 
 def test_echonet_dynamic_has_two_traced_frames_of_its_test_videos(tmp_path):
@@ -139,39 +142,73 @@ def test_echonet_dynamic_has_two_traced_frames_of_its_test_videos(tmp_path):
             lines += [f"{name}.avi,30,{y},70,{y},{frame}" for y in range(30, 70)]
     (tmp_path / "EchoNet-Dynamic" / "VolumeTracings.csv").write_text("\n".join(lines))
     (tmp_path / "EchoNet-Dynamic" / "FileList.csv").write_text("FileName,EF,Split\nA,50,TRAIN\nB,60,TEST\n")
-    scenes = opened("echonet_dynamic", tmp_path)
-    assert list(scenes) == ["EchoNet-Dynamic/B"]
-    scene = scenes["EchoNet-Dynamic/B"]
-    assert (scene.annotated, scene.names) == ((2, 6), {1: "left ventricle"})
-    assert scene.mask(1, 6).sum() == pytest.approx(40 * 40, rel=0.06)
+    sequences = opened("echonet_dynamic", tmp_path)
+    assert list(sequences) == ["EchoNet-Dynamic/B"]
+    sequence = sequences["EchoNet-Dynamic/B"]
+    assert (sequence.annotated, sequence.names) == ((2, 6), {1: "left ventricle"})
+    assert sequence.mask(1, 6).sum() == pytest.approx(40 * 40, rel=0.06)
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
-def test_another_folder_says_what_was_looked_for(tmp_path, name):
+def test_another_folder_says_what_was_looked_for(tmp_path):
     (tmp_path / "readme.txt").touch()
-    preset = PRESETS[name]
-    with pytest.raises(EvaluationError) as told:
-        preset.cases(tmp_path)
-    assert preset.title in str(told.value)
-    for layout in preset.layouts:
-        assert layout.image in str(told.value)
+    for preset in PRESETS.values():
+        with pytest.raises(EvaluationError) as told:
+            preset.cases(tmp_path)
+        assert preset.title in str(told.value)
+        for layout in preset.layouts:
+            assert layout.image in str(told.value)
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
-def test_a_preset_rates_by_metrics_of_its_pipeline_and_has_rows_of_a_paper(name):
-    from lib.evaluation.runner import ALL_PIPELINES
-
-    preset = PRESETS[name]
-    (pipeline,) = (pipeline for pipeline in ALL_PIPELINES if pipeline.name == preset.pipeline)
-    assert set(preset.metrics) <= set(pipeline.metrics)
-    for row in preset.paper:
-        numbers = {key: value for key, value in row.items() if key in pipeline.metrics}
-        assert numbers
-        assert all(0 < value < 1 for value in numbers.values())
+def test_a_preset_has_metrics_of_its_pipeline_and_rows_of_a_paper():
+    for preset in PRESETS.values():
+        pipeline = pipeline_named(preset.pipeline)
+        assert set(preset.metrics) <= set(pipeline.metrics)
+        for row in preset.paper:
+            numbers = {key: value for key, value in row.items() if key in pipeline.metrics}
+            assert numbers
+            assert all(0 < value < 1 for value in numbers.values())
 
 
 def test_a_damaged_list_of_presets_is_named(tmp_path):
     path = tmp_path / "presets.yaml"
     path.write_text("a: {title: b}")
-    with pytest.raises(EvaluationError, match=r"the list of presets .*presets\.yaml cannot be read"):
+    with pytest.raises(EvaluationError, match=r"The presets .*presets\.yaml cannot be read"):
         read_presets(path)
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_a_template_is_found_at_any_depth_and_names_its_parts(tmp_path):
+    touch(
+        tmp_path, "a/images/case_1_0000.nii.gz", "images/case_2_0000.nii.gz", "images/case_3.nii.gz", "x.txt"
+    )
+    found = find(tmp_path, files_below(tmp_path), "images/{id}_0000.nii.gz")
+    assert [(match.parts["id"], match.base) for match in found] == [
+        ("case_1", tmp_path / "a"),
+        ("case_2", tmp_path),
+    ]
+    assert found[0].beside("labels/{id}.nii.gz") == tmp_path / "a" / "labels" / "case_1.nii.gz"
+
+
+def test_a_star_is_any_ending_and_no_folder(tmp_path):
+    touch(tmp_path, "images/1.png", "images/2.tif", "images/more/3.png")
+    found = find(tmp_path, files_below(tmp_path), "images/{id}.*")
+    assert [match.parts["id"] for match in found] == ["1", "2"]
+
+
+def test_several_names_stand_for_a_part_each(tmp_path):
+    touch(tmp_path, "seq_1/left_frames/frame000.png", "seq_12/left_frames/frame001.png")
+    found = find(tmp_path, files_below(tmp_path), "seq_{sequence}/left_frames/{id}.png")
+    assert [dict(match.parts) for match in found] == [
+        {"sequence": "1", "id": "frame000"},
+        {"sequence": "12", "id": "frame001"},
+    ]
+
+
+def test_hidden_files_and_what_a_mac_leaves_are_passed_by(tmp_path):
+    touch(tmp_path, "images/1.png", "images/._1.png", "__MACOSX/images/2.png", ".cache/images/3.png")
+    assert [file.as_posix() for file in files_below(tmp_path)] == ["images/1.png"]

@@ -63,7 +63,7 @@ def test_folders_of_masks_belong_to_the_class_in_their_names(tmp_path, image):
 
 
 def test_without_a_folder_of_any_class_it_says_so(tmp_path, image):
-    with pytest.raises(LabelError, match=r"truth has no mask frame000\.png in a folder of any class"):
+    with pytest.raises(LabelError, match=r"truth has no mask frame000\.png in a folder named after a class"):
         read_class_folders(tmp_path / "truth", image, {1: "Vessel Sealer"})
 
 
@@ -75,13 +75,14 @@ def test_tracings_are_lines_by_video_and_frame(tmp_path):
     assert found["a"][46].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
-def test_other_columns_are_refused_with_the_line(tmp_path):
+def test_other_columns_and_words_for_numbers_are_refused(tmp_path):
     path = tmp_path / "VolumeTracings.csv"
-    path.write_text("FileName,X,Y,Frame\na.avi,1,2,3\n")
-    with pytest.raises(
-        LabelError, match=r"line 2 of VolumeTracings\.csv cannot be read: it needs FileName, X1"
-    ):
-        read_tracings(path)
+    for content in ("FileName,X,Y,Frame\na.avi,1,2,3\n", "FileName,X1,Y1,X2,Y2,Frame\na.avi,1,2,x,3,4\n"):
+        path.write_text(content)
+        with pytest.raises(
+            LabelError, match=r"VolumeTracings\.csv cannot be read: it needs numbers in FileName, X1"
+        ):
+            read_tracings(path)
 
 
 def test_lines_across_an_object_span_its_area():

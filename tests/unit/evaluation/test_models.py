@@ -5,52 +5,54 @@ import pytest
 
 from lib.engine.download import MODEL_DIR
 from lib.errors import CheckpointError, DeviceError, EvaluationError
-from lib.evaluation.models import fingerprint, open_entrants
-from lib.evaluation.protocol import Rules
-from tests.unit.evaluation.conftest import Perfect, entrant
+from lib.evaluation.models import fingerprint, open_models
+from lib.evaluation.protocol import MetricRules
+from tests.unit.evaluation.conftest import Perfect, changed, stub_model
 
 
 def test_weights_are_opened_by_name_and_by_path(options, tmp_path):
     copy = tmp_path / "copy.pt"
     shutil.copy(MODEL_DIR / "biosam2_mini.pt", copy)
-    found = open_entrants(replace(options, weights=("biosam2_mini", str(copy))))
+    found = open_models(changed(options, weights=("biosam2_mini", str(copy))))
     assert [item.name for item in found] == ["biosam2_mini", "copy"]
     assert found[0].sha256 == found[1].sha256
     assert found[0].describe()["image_size"] == 256
 
 
 def test_the_image_size_is_taken(options):
-    (found,) = open_entrants(replace(options, image_size=128))
+    (found,) = open_models(changed(options, image_size=128))
     assert found.describe()["image_size"] == 128
 
 
 def test_two_of_one_name_are_refused(options, tmp_path):
     copy = tmp_path / "biosam2_mini.pt"
     shutil.copy(MODEL_DIR / "biosam2_mini.pt", copy)
-    with pytest.raises(EvaluationError, match="two of --weights are called biosam2_mini"):
-        open_entrants(replace(options, weights=("biosam2_mini", str(copy))))
+    with pytest.raises(
+        EvaluationError, match=r"Two of --weights have the same name in tables \(biosam2_mini\)"
+    ):
+        open_models(changed(options, weights=("biosam2_mini", str(copy))))
 
 
 def test_weights_that_are_not_there_are_named(options):
     with pytest.raises(CheckpointError, match=r"nothing: there is no file .*nothing\.pt"):
-        open_entrants(replace(options, weights=("nothing.pt",)))
+        open_models(changed(options, weights=("nothing.pt",)))
 
 
 def test_a_device_that_is_not_there_is_named(options):
     with pytest.raises(DeviceError, match="device 'cuda:77' does not exist here"):
-        open_entrants(replace(options, device="cuda:77"))
+        open_models(changed(options, device="cuda:77"))
 
 
 def test_whatever_changes_a_value_changes_the_fingerprint(options):
-    stub = entrant(Perfect())
-    before = fingerprint(stub, options, Rules())
-    assert before == fingerprint(stub, replace(options, limit=3, clicks=(1,), batch=1), Rules())
-    changed = {
-        fingerprint(replace(stub, sha256="1" * 64), options, Rules()),
-        fingerprint(stub, replace(options, seed=1), Rules()),
-        fingerprint(stub, replace(options, jitter=0.1), Rules()),
-        fingerprint(stub, options, Rules(default_tolerance_mm=1.0)),
-        fingerprint(stub, options, Rules(labelled_slices=frozenset({"aorta"}))),
+    stub = stub_model(Perfect())
+    before = fingerprint(stub, options, MetricRules())
+    assert before == fingerprint(stub, changed(options, limit=3, clicks=(1,), batch=1), MetricRules())
+    others = {
+        fingerprint(replace(stub, sha256="1" * 64), options, MetricRules()),
+        fingerprint(stub, changed(options, seed=1), MetricRules()),
+        fingerprint(stub, changed(options, jitter=0.1), MetricRules()),
+        fingerprint(stub, options, MetricRules(default_tolerance_mm=1.0)),
+        fingerprint(stub, options, MetricRules(labelled_slices=("aorta",))),
     }
-    assert len(changed) == 5
-    assert before not in changed
+    assert len(others) == 5
+    assert before not in others

@@ -15,10 +15,10 @@ from lib.evaluation.pictures import (
     ranking_metric,
     spread_figure,
 )
-from lib.evaluation.runner import Plan, evaluate
+from lib.evaluation.runner import EvaluationPlan, evaluate
 from lib.palette import MASK_COLOURS, ORANGE
 from lib.prompts.types import FramePrompts
-from tests.unit.evaluation.conftest import Perfect, entrant
+from tests.unit.evaluation.conftest import Perfect, changed, stub_model
 from tests.unit.evaluation.test_summary import row
 
 
@@ -89,9 +89,9 @@ def test_a_sheet_shows_truth_network_and_prompt(study, options, pipeline):
             result = super().segment(*arguments)
             return replace(result, mask=np.roll(result.mask, 5, axis=0))
 
-    plan = Plan(cases, pipeline)
-    options = replace(options, clicks=(3,), frames=(1,), slices=2)
-    stub = entrant(Shifted(cases[0].open(2)))
+    plan = EvaluationPlan(cases, pipeline)
+    options = changed(options, clicks=(3,), frames=(1,), slices=2)
+    stub = stub_model(Shifted(cases[0].open(2)))
     rows = evaluate(plan, [stub], options).rows
     sheet = Gallery(plan, options).sheet(stub, rows, "jf" if pipeline == "video" else "dice", "title")
     assert sheet is not None

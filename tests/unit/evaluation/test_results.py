@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 
 from lib.errors import EvaluationError
-from lib.evaluation.results import ResultsFile, Row
+from lib.evaluation.results import ResultRow, ResultsFile
 
-ROW = Row(
+ROW = ResultRow(
     run="r", weights="mini", pipeline="image", image='a, "b" | c', content="d", object=3, label="liver",
     frame=7, prompt="3 clicks", frames=1, values={"dice": 1 / 3, "nsd": 0.0},
 )  # fmt: skip
@@ -26,11 +26,11 @@ def test_rows_come_back_as_they_were_bit_by_bit(path):
         assert found.get(row.key) == row
 
 
-@pytest.mark.parametrize(
-    "other", [{"run": "s"}, {"content": "e"}, {"object": 4}, {"frame": 8}, {"prompt": "box"}, {"frames": 2}]
-)
-def test_a_row_of_other_circumstances_is_not_given(path, other):
-    assert ResultsFile(path).get(replace(ROW, **other).key) is None
+def test_a_row_of_other_circumstances_is_not_given(path):
+    for other in (
+        {"run": "s"}, {"content": "e"}, {"object": 4}, {"frame": 8}, {"prompt": "box"}, {"frames": 2},
+    ):  # fmt: skip
+        assert ResultsFile(path).get(replace(ROW, **other).key) is None
 
 
 @pytest.mark.parametrize("torn", [b"r,mini,ima", b"r,mini\n", b"\xff\xfe,", b"r" * 500, b'"r,mini\n'])

@@ -2,15 +2,15 @@ import math
 
 import pytest
 
-from lib.evaluation.results import Row
-from lib.evaluation.summary import paper_table, spread_of, tables
+from lib.evaluation.results import ResultRow
+from lib.evaluation.summary import paper_table, summarise, tables
 
 
 def row(
     value, prompt="box", weights="mini", label="liver", metric="dice", pipeline="volume", image="a", **more
 ):
     fields = {"run": "r", "content": "c", "object": 1, "frame": None, "frames": 1, **more}
-    return Row(
+    return ResultRow(
         weights=weights,
         pipeline=pipeline,
         image=image,
@@ -23,16 +23,16 @@ def row(
 
 def test_mean_and_deviation_are_those_of_the_sample():
     # 2, 4, 4, 4, 5, 5, 7, 9 have the mean 5 and the sum of squares 32 about it.
-    spread = spread_of([2, 4, 4, 4, 5, 5, 7, 9])
+    spread = summarise([2, 4, 4, 4, 5, 5, 7, 9])
     assert spread.mean == 5
     assert spread.deviation == pytest.approx(math.sqrt(32 / 7))
-    assert str(spread_of([0.5])) == "0.5000"
-    assert str(spread_of([0.25, 0.75])) == "0.5000 ± 0.3536"
+    assert str(summarise([0.5])) == "0.5000"
+    assert str(summarise([0.25, 0.75])) == "0.5000 ± 0.3536"
 
 
 def test_what_is_infinite_is_counted_and_in_no_mean():
-    assert str(spread_of([1.0, math.inf])) == "1.0000 (1 of 2 not found)"
-    assert str(spread_of([math.inf])) == "- (1 of 1 not found)"
+    assert str(summarise([1.0, math.inf])) == "1.0000 (1 of 2 not found)"
+    assert str(summarise([math.inf])) == "- (1 of 1 not found)"
 
 
 def test_the_best_of_several_weights_is_marked_under_each_prompt():

@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused():
         (GREY.astype(float), {}, {}, "not float64"),
         (GREY[:0], {}, {}, r"not uint8 \(0, 40, 3\)"),
         (GREY, {"truth": np.ones((30, 40))}, {}, "'truth' must be .* not float64"),
-        (GREY, {"truth": np.ones((40, 30), bool)}, {}, r"must be bool \(30, 40\), as the frame"),
+        (GREY, {"truth": np.ones((40, 30), bool)}, {}, r"must be bool \(30, 40\), not"),
         (GREY, {"mine": np.ones((30, 40), bool)}, {}, "Unknown colour 'mine'"),
         (GREY, {}, {"side": 0}, "Invalid side 0"),
         (GREY, {}, {"width": 0}, "Invalid line width 0"),

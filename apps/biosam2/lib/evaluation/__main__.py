@@ -5,66 +5,88 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lib.errors import BioSam2Error
 from lib.evaluation.active_learning.simulation import run_active_learning
-from lib.evaluation.datasets import Preset, read_presets
+from lib.evaluation.datasets import DatasetPreset, read_presets
 from lib.evaluation.datastore import list_cases
-from lib.evaluation.models import open_entrants
-from lib.evaluation.options import Options, parse_options
-from lib.evaluation.outputs import PAGE_FILE, write_outputs
-from lib.evaluation.protocol import Rules
-from lib.evaluation.runner import Plan, evaluate
+from lib.evaluation.models import open_models
+from lib.evaluation.options import EvaluationOptions, parse_options
+from lib.evaluation.protocol import MetricRules
+from lib.evaluation.report import PAGE_FILE, write_outputs
+from lib.evaluation.runner import EvaluationPlan, FinishedEvaluation, evaluate
 
-# As the shell has it for a process that Ctrl-C ended.
+# Exit code of a process that Ctrl-C ended, as in a shell.
 INTERRUPTED = 130
 FAILED = 2
-# The first argument for simulated annotation, which has options of its own.
+# First argument that selects simulated annotation, a command with its own options.
 ACTIVE_LEARNING = "active-learning"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: 0 with the results written, 2 with one line of reason, 130 after Ctrl-C."""
+    """Runs the command.
+
+    Returns:
+        Exit code: 0 with the results written, 2 after an error (one line on stderr), 130 after Ctrl-C.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given[:1] == [ACTIVE_LEARNING]:
-            print(run_active_learning(given[1:]))
-            return 0
-        presets = read_presets()
-        options = parse_options(given, list(presets))
-        plan = plan_for(options, presets[options.preset] if options.preset else None)
-        entrants = open_entrants(options)
-        outcome = evaluate(plan, entrants, options)
-        tables = write_outputs(plan, entrants, options, outcome)
+        print(run_active_learning(given[1:]) if given[:1] == [ACTIVE_LEARNING] else run_evaluation(given))
     except BioSam2Error as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from here.", file=sys.stderr)
+        print("Interrupted; the same command resumes.", file=sys.stderr)
         return INTERRUPTED
-    print("\n".join(table.markdown() for table in tables if not table.detail))
-    print(f"{len(outcome.rows)} rows, {len(outcome.left_out)} images left out: {options.output / PAGE_FILE}")
     return 0
 
 
-def plan_for(options: Options, preset: Preset | None) -> Plan:
-    """The cases of the folder and the rules that they are rated by.
+def run_evaluation(arguments: Sequence[str]) -> str:
+    """Evaluates and writes the results.
+
+    Args:
+        arguments: Arguments without the program's name.
+
+    Returns:
+        The tables in Markdown.
 
     Raises:
-        EvaluationError: the folder is not what it should be.
+        BioSam2Error: the options, the weights or the data cannot be used.
     """
-    rules = Rules() if preset is None else preset.rules()
+    presets = read_presets()
+    options = parse_options(arguments, sorted(presets))
+    plan = plan_for(options, presets[options.preset] if options.preset else None)
+    models = open_models(options)
+    results = evaluate(plan, models, options)
+    tables = write_outputs(FinishedEvaluation(plan, models, options, results))
+    return "\n".join(
+        [
+            *(table.markdown() for table in tables if not table.detail),
+            f"{len(results.rows)} rows, {len(results.left_out)} images left out: "
+            f"{options.output / PAGE_FILE}",
+        ]
+    )
+
+
+def plan_for(options: EvaluationOptions, preset: DatasetPreset | None) -> EvaluationPlan:
+    """The cases of the folder and the rules of their evaluation.
+
+    Raises:
+        EvaluationError: the folder has no cases.
+    """
+    rules = MetricRules() if preset is None else preset.rules()
     if options.tolerance_mm is not None:
-        rules = replace(rules, tolerance_mm={}, default_tolerance_mm=options.tolerance_mm)
+        changed = {"tolerance_mm": {}, "default_tolerance_mm": options.tolerance_mm}
+        rules = rules.model_copy(update=changed)
     pipeline = None if options.pipeline == "all" else options.pipeline
     if preset is None:
-        return Plan(list_cases(options.data), pipeline, rules, options.data.resolve().name)
+        return EvaluationPlan(list_cases(options.data), pipeline, rules, options.data.resolve().name)
     if pipeline not in (None, preset.pipeline):
-        # The preset's metrics are those of its own pipeline.
-        return Plan(preset.cases(options.data), pipeline, replace(rules, metrics=None), preset.title)
-    return Plan(preset.cases(options.data), preset.pipeline, rules, preset.title, preset.paper)
+        # The preset's metrics belong to its own pipeline.
+        rules = rules.model_copy(update={"metrics": None})
+        return EvaluationPlan(preset.cases(options.data), pipeline, rules, preset.title)
+    return EvaluationPlan(preset.cases(options.data), preset.pipeline, rules, preset.title, preset.paper)
 
 
 if __name__ == "__main__":

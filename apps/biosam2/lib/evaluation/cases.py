@@ -1,4 +1,4 @@
-"""A case that was opened: frames to segment, and the truth on those of them that have one."""
+"""Evaluation cases: frames to segment, with ground truth on some or all of them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ MAX_VOXELS = Settings().max_voxels
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """Frames and their truth.
+class LabelledSequence:
+    """Frames and their ground truth.
 
     Attributes:
-        kind: a picture has one frame, a volume has neighbouring slices, a clip has moments.
-        frames: every frame.
-        content: of frames and truth, so that rows of other contents are never taken for rows of these.
-        annotated: the frames that have a truth, ascending; of a volume, all.
-        truth: for each annotated frame, whole numbers (H, W); 0 is background, any other one object.
-        names: class of each object in the truth.
-        spacing: millimetres between frames, rows and columns; 1 where nothing is known.
+        kind: ``picture`` (one frame), ``volume`` (neighbouring slices) or ``clip`` (video frames).
+        frames: All frames.
+        content: Hash of frames and ground truth, part of the key of a result.
+        annotated: Frames with ground truth, ascending; all frames of a volume.
+        truth: Label map (H, W) per annotated frame; 0 is background, each other value one object.
+        names: Class by object value.
+        spacing: Millimetres between frames, rows and columns; 1 if unknown.
     """
 
     kind: Kind
@@ -50,52 +50,53 @@ class Scene:
 
     @property
     def objects(self) -> tuple[int, ...]:
-        """The objects in the truth, ascending."""
+        """Object values, ascending."""
         return tuple(sorted({int(value) for frame in self.truth for value in np.unique(frame)} - {0}))
 
     def labels(self, index: int) -> NDArray[np.integer]:
-        """The truth of an annotated frame, (H, W)."""
+        """Label map of an annotated frame, (H, W)."""
         return self.truth[self.annotated.index(index)]
 
     def mask(self, value: int, index: int) -> NDArray[np.bool_]:
-        """An object on an annotated frame, (H, W)."""
+        """Mask of an object on an annotated frame, (H, W)."""
         return self.labels(index) == value
 
     def visible(self, value: int) -> tuple[int, ...]:
-        """The annotated frames on which an object is."""
+        """Annotated frames with an object."""
         return tuple(
             index for index, frame in zip(self.annotated, self.truth, strict=True) if (frame == value).any()
         )
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
-    """A case that may be opened.
+class EvaluationCase:
+    """A case that can be opened.
 
     Attributes:
-        id: unique in one evaluation.
-        open: from the slice axis of volumes to the opened case. It raises ``LabelError`` or ``ImageError``
-            where the files cannot be used.
+        id: Unique id in one evaluation.
+        open: Function from the slice axis of volumes to the opened case. It raises ``LabelError`` or
+            ``ImageError`` if the files cannot be used.
     """
 
     id: str
-    open: Callable[[int], Scene]
+    open: Callable[[int], LabelledSequence]
 
 
-def open_image(image: Path, label: Path, read_truth: ReadTruth, axis: int, crop: Sequence[int] = ()) -> Scene:
+def open_image(
+    image: Path, label: Path, read_truth: ReadTruth, axis: int, crop: Sequence[int] = ()
+) -> LabelledSequence:
     """Opens a picture or a volume with its label.
 
     Args:
-        image: anything that ``read_image`` reads.
-        label: what ``read_truth`` reads.
-        read_truth: from the label's path and the image to the truth on the image's grid.
-        axis: slice axis of a volume.
-        crop: first i, first j, width and height of the part to take, in voxels; all where it is empty or
-            the image has no such part.
+        image: Image file or folder that ``read_image`` supports.
+        label: Label file or folder that ``read_truth`` supports.
+        read_truth: Function from the label's path and the image to the label map on the image's grid.
+        axis: Slice axis of a volume.
+        crop: First i, first j, width and height in voxels; ignored if empty or outside the image.
 
     Raises:
         ImageError: the image cannot be read.
-        LabelError: the label cannot be read, does not fit, or is empty.
+        LabelError: the label cannot be read, has another grid, or is empty.
     """
     opened = read_image(image, MAX_VOXELS)
     found = read_truth(label, opened)
@@ -104,15 +105,13 @@ def open_image(image: Path, label: Path, read_truth: ReadTruth, axis: int, crop:
         part = (slice(crop[0], crop[0] + crop[2]), slice(crop[1], crop[1] + crop[3]))
         array, labels = array[part], labels[part]
     if not labels.any():
-        raise LabelError(
-            f"{label.name} labels nothing of {image.name}: draw an object, or leave the case out"
-        )
+        raise LabelError(f"{label.name} is empty: draw an object of {image.name}, or remove the label")
     axis = 2 if opened.is_2d else axis
     truth = [frame_view(labels, axis, t) for t in range(labels.shape[axis])]
     digest = f"{opened.digest} {list(crop)}"
     x_axis, y_axis = in_plane_axes(axis)
     steps = spacing(opened.affine)
-    return Scene(
+    return LabelledSequence(
         kind="picture" if opened.is_2d else "volume",
         frames=FrameStack(array, axis, opened.window(), digest),
         content=content_of(digest, truth),
@@ -124,7 +123,7 @@ def open_image(image: Path, label: Path, read_truth: ReadTruth, axis: int, crop:
 
 
 def content_of(digest: str, truth: Sequence[NDArray]) -> str:
-    """Hash of frames and truth, in hex."""
+    """Hash of frames and ground truth, in hex."""
     content = hashlib.sha256(f"{digest} {len(truth)}".encode())
     for frame in truth:
         content.update(np.ascontiguousarray(frame, dtype=np.int64).data)

@@ -1,4 +1,4 @@
-"""Videos: frames in a folder or in a file, with the truth of some of them."""
+"""Video clips: frames in a folder or in one video file, with masks for some of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import ImageError, LabelError
-from lib.evaluation.cases import MAX_VOXELS, ReadTruth, Scene, content_of
+from lib.evaluation.cases import MAX_VOXELS, LabelledSequence, ReadTruth, content_of
 from lib.images.medical_image import MedicalImage, Voxels, make_image, require_size
 from lib.images.reading import read_image
 from lib.transforms.frames import FrameStack, frame_view
@@ -22,14 +22,14 @@ FILM_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 
 
 class FolderFrames:
-    """Frames that lie in files of their own, read when asked for.
+    """Frames in separate picture files, read on demand.
 
     Args:
-        files: in the order of time, all of one size.
+        files: Picture files in temporal order, all of one size.
 
     Attributes:
-        height: pixels of a frame along y.
-        width: pixels of a frame along x.
+        height: Frame height in pixels.
+        width: Frame width in pixels.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -44,22 +44,22 @@ class FolderFrames:
         """The frame, uint8 (H, W, 3).
 
         Raises:
-            ImageError: it cannot be read, or is of another size than the first.
+            ImageError: the file cannot be read, or its size differs from the first frame.
         """
         stack = self._stack(index)
         if (stack.height, stack.width) != (self.height, self.width):
             raise ImageError(
-                f"{self._files[index].name} is {stack.width} x {stack.height} pixels and the first frame "
-                f"{self.width} x {self.height}: all frames of a clip must be of one size"
+                f"{self._files[index].name} has {stack.width} x {stack.height} pixels and the first frame "
+                f"{self.width} x {self.height}: all frames of a clip must have one size"
             )
         return stack[0]
 
     def key(self, index: int) -> Hashable:
-        """Equal for equal frames of one clip."""
+        """Cache key of a frame within the clip."""
         return index
 
     def image(self, index: int) -> MedicalImage:
-        """The frame as an image, to read a label on its grid."""
+        """The frame as an image, whose grid a label must match."""
         return read_image(self._files[index], MAX_VOXELS)
 
     @cached_property
@@ -76,17 +76,17 @@ class FolderFrames:
 
 
 class FilmFrames:
-    """Frames of a video file, decoded at once.
+    """Frames of a video file, all decoded on opening.
 
     Args:
-        path: of the file.
+        path: Video file.
 
     Attributes:
-        height: pixels of a frame along y.
-        width: pixels of a frame along x.
+        height: Frame height in pixels.
+        width: Frame width in pixels.
 
     Raises:
-        ImageError: it cannot be decoded here, or has no frame.
+        ImageError: the file cannot be decoded, or has no frame.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,17 +102,17 @@ class FilmFrames:
         return self._frames[index]
 
     def key(self, index: int) -> Hashable:
-        """Equal for equal frames of one clip."""
+        """Cache key of a frame within the clip."""
         return index
 
     def image(self, index: int) -> MedicalImage:
-        """The frame as an image, to read a label on its grid."""
+        """The frame as an image, whose grid a label must match."""
         pixels = self._frames[index].swapaxes(0, 1)[:, :, None]
         return make_image(Voxels(pixels, np.eye(4), is_2d=True), self._path, "raster")
 
     @cached_property
     def digest(self) -> str:
-        """Hash of all frames, in hex: decoders differ a little."""
+        """Hash of all decoded frames, in hex (decoders differ slightly)."""
         content = hashlib.sha256()
         for frame in self._frames:
             content.update(np.ascontiguousarray(frame).data)
@@ -121,46 +121,48 @@ class FilmFrames:
 
 def open_clip(
     source: Sequence[Path] | Path, masks: Mapping[int, Path], read_truth: ReadTruth, axis: int
-) -> Scene:
+) -> LabelledSequence:
     """Opens a clip.
 
     Args:
-        source: files of the frames in their order, or one video file.
-        masks: label file by the index of its frame; frames without one have no truth.
-        read_truth: from a label's path and its frame to the truth on the frame's grid.
-        axis: not used; clips have no choice.
+        source: Frame files in temporal order, or one video file.
+        masks: Label files by frame index.
+        read_truth: Function from a label's path and its frame to the label map on the frame's grid.
+        axis: Ignored: clips have one axis.
 
     Raises:
         ImageError: a frame cannot be read.
-        LabelError: a mask cannot be read, does not fit, or all are empty.
+        LabelError: a mask cannot be read or has another size, or all masks are empty.
     """
     frames = FilmFrames(source) if isinstance(source, Path) else FolderFrames(source)
     beyond = [path.name for index, path in masks.items() if index >= len(frames)]
     if beyond:
-        raise LabelError(f"{', '.join(beyond[:3])} lie beyond the last of {len(frames)} frames: rename them")
+        raise LabelError(
+            f"The clip has {len(frames)} frames, but masks of later ones: {', '.join(beyond[:3])}"
+        )
     names: dict[int, str] = {}
     truth = []
     for index in sorted(masks):
         found = read_truth(masks[index], frames.image(index))
         names.update(found.names)
         truth.append(frame_view(found.array, 2, 0))
-    return clip_scene(frames, sorted(masks), truth, names)
+    return clip_sequence(frames, sorted(masks), truth, names)
 
 
-def clip_scene(
+def clip_sequence(
     frames: FolderFrames | FilmFrames,
     annotated: Sequence[int],
     truth: Sequence[NDArray],
     names: Mapping[int, str],
-) -> Scene:
-    """A clip whose truth is known already: whole numbers (H, W) for each annotated frame, ascending.
+) -> LabelledSequence:
+    """A clip from its ground truth: one label map (H, W) per annotated frame, ascending.
 
     Raises:
-        LabelError: the truth is empty.
+        LabelError: all label maps are empty.
     """
     if not any(frame.any() for frame in truth):
-        raise LabelError("the masks of the clip label nothing: draw an object, or leave the clip out")
-    return Scene(
+        raise LabelError("All masks of the clip are empty: draw an object, or remove the clip")
+    return LabelledSequence(
         kind="clip",
         frames=frames,
         content=content_of(f"{frames.digest} {list(annotated)}", truth),
@@ -172,13 +174,13 @@ def clip_scene(
 
 
 def frame_number(path: Path) -> int | None:
-    """The last number in a file's name without its ending; None where there is none."""
+    """The last number in a file name without its extension; None if there is none."""
     numbers = re.findall(r"\d+", path.stem)
     return int(numbers[-1]) if numbers else None
 
 
 def natural(path: Path) -> tuple[tuple[int, str], ...]:
-    """Sorts frame2 before frame10."""
+    """Sort key that places frame2 before frame10."""
     parts = re.split(r"(\d+)", path.name)
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
 
@@ -188,8 +190,8 @@ def _decoded(path: Path) -> list[NDArray[np.uint8]]:
         import cv2
     except ImportError as error:
         raise ImageError(
-            f"{path.name} cannot be decoded here: `make install-dev` brings opencv, which can; or save the "
-            "frames as pictures in a folder `frames` beside it"
+            f"{path.name} cannot be decoded: install opencv (`make install-dev`), or save the frames as "
+            "pictures in a folder `frames` beside it"
         ) from error
     film = cv2.VideoCapture(str(path))
     frames: list[NDArray[np.uint8]] = []
@@ -203,5 +205,5 @@ def _decoded(path: Path) -> list[NDArray[np.uint8]]:
     finally:
         film.release()
     if not frames:
-        raise ImageError(f"{path.name} has no frame that can be decoded: copy or export it again")
+        raise ImageError(f"{path.name} has no decodable frame: export it again")
     return frames

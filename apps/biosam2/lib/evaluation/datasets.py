@@ -1,19 +1,21 @@
-"""Public datasets by name: ``presets.yaml``, read, checked, and looked for on disk."""
+"""Public datasets: ``presets.yaml``, and their files on disk, found by path templates."""
 
 from __future__ import annotations
 
-import csv
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import pandas
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lib.errors import EvaluationError
-from lib.evaluation.cases import Case, ReadTruth, open_image
+from lib.evaluation.cases import EvaluationCase, ReadTruth, open_image
 from lib.evaluation.clips import natural, open_clip
 from lib.evaluation.ground_truth import (
     Colour,
@@ -24,17 +26,83 @@ from lib.evaluation.ground_truth import (
     read_instances,
     read_tracings,
 )
-from lib.evaluation.options import DEFAULT_TOLERANCE_MM, PipelineName
-from lib.evaluation.path_templates import Match, files_below, find
-from lib.evaluation.protocol import Rules
+from lib.evaluation.options import PipelineName
+from lib.evaluation.protocol import MetricRules
 
 PRESETS_FILE = Path(__file__).with_name("presets.yaml")
-# EchoNet-Dynamic's table of videos and its part that the paper evaluates.
+# EchoNet-Dynamic's table of videos and the split that the paper evaluates.
 _SPLIT_FILE, _SPLIT = "FileList.csv", "TEST"
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# Folder that unpacking on macOS leaves behind.
+_JUNK = "__MACOSX"
 
 
-class Layout(BaseModel):
-    """One way in which a dataset lies on disk. The fields are explained at the top of ``presets.yaml``."""
+@dataclass(frozen=True)
+class TemplateMatch:
+    """A file that matches a template.
+
+    Attributes:
+        path: Path of the file.
+        base: Folder at which the template starts.
+        parts: Text of each placeholder.
+    """
+
+    path: Path
+    base: Path
+    parts: Mapping[str, str]
+
+    def beside(self, template: str) -> Path:
+        """Path of another template with the same base and placeholders."""
+        return self.base / template.format(**self.parts)
+
+
+def files_below(folder: Path) -> list[PurePosixPath]:
+    """All files below a folder, relative and sorted, without hidden ones."""
+    return sorted(_walk(folder))
+
+
+def find(folder: Path, files: Sequence[PurePosixPath], template: str) -> list[TemplateMatch]:
+    """Files with a path that ends in a template.
+
+    Args:
+        folder: Folder of the files.
+        files: Paths relative to the folder.
+        template: Path such as ``images/{id}_0000.nii.gz``: a placeholder in braces matches any part of a file
+            or folder name, a star any text in it.
+    """
+    pattern = re.compile(rf"(?P<base_>(?:.*/)?){_expression(template)}")
+    matches = []
+    for file in files:
+        if found := pattern.fullmatch(file.as_posix()):
+            parts = found.groupdict()
+            base = folder / parts.pop("base_")
+            matches.append(TemplateMatch(folder / file, base, parts))
+    return matches
+
+
+def _expression(template: str) -> str:
+    """The template as a regular expression; a repeated placeholder matches the same text."""
+    seen: set[str] = set()
+    pieces = []
+    for number, piece in enumerate(_PLACEHOLDER.split(template)):
+        if number % 2 == 0:
+            pieces.append(re.escape(piece).replace(r"\*", "[^/]*"))
+        else:
+            pieces.append(rf"(?P={piece})" if piece in seen else rf"(?P<{piece}>[^/]+?)")
+            seen.add(piece)
+    return "".join(pieces)
+
+
+def _walk(folder: Path) -> Iterator[PurePosixPath]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != _JUNK]
+        for name in files:
+            if not name.startswith("."):
+                yield PurePosixPath((Path(place) / name).relative_to(folder).as_posix())
+
+
+class DatasetLayout(BaseModel):
+    """One layout of a dataset on disk. The header of ``presets.yaml`` explains the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,41 +115,28 @@ class Layout(BaseModel):
     classes: dict[int, str] | None = None
 
 
-class Preset(BaseModel):
-    """One dataset. The fields are explained at the top of ``presets.yaml``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class DatasetPreset(MetricRules):
+    """One dataset. The header of ``presets.yaml`` explains the fields."""
 
     title: str
     pipeline: PipelineName
-    metrics: tuple[str, ...]
-    layouts: tuple[Layout, ...]
-    classes: dict[int, str] = {}
-    colours: dict[str, Colour] = {}
-    tolerance_mm: dict[str, float] = {}
-    default_tolerance_mm: float = DEFAULT_TOLERANCE_MM
-    labelled_slices: frozenset[str] = frozenset()
-    border: int = 0
+    layouts: tuple[DatasetLayout, ...]
+    classes: dict[int, str] = Field(default_factory=dict)
+    colours: dict[str, Colour] = Field(default_factory=dict)
     paper: tuple[dict[str, str | float], ...] = ()
 
-    def rules(self) -> Rules:
-        """How its results are rated."""
-        return Rules(
-            metrics=self.metrics,
-            tolerance_mm=self.tolerance_mm,
-            default_tolerance_mm=self.default_tolerance_mm,
-            labelled_slices=self.labelled_slices,
-            border=self.border,
-        )
+    def rules(self) -> MetricRules:
+        """How its results are measured."""
+        return MetricRules(**self.model_dump(include=set(MetricRules.model_fields)))
 
-    def cases(self, folder: Path) -> list[Case]:
-        """The cases of the first layout that finds any.
+    def cases(self, folder: Path) -> list[EvaluationCase]:
+        """The cases of the first layout with any.
 
         Args:
-            folder: where the dataset was unpacked, or any folder above.
+            folder: Folder of the unpacked dataset, or any folder above it.
 
         Raises:
-            EvaluationError: none does, with everything that was looked for.
+            EvaluationError: no layout matches; the message lists all of them.
         """
         files = files_below(folder)
         for layout in self.layouts:
@@ -94,11 +149,12 @@ class Preset(BaseModel):
                 return cases
         looked = "; ".join(f"{layout.image} with {layout.label}" for layout in self.layouts)
         raise EvaluationError(
-            f"{folder} does not look like {self.title}: among its {len(files)} files there is none of "
-            f"{looked}"
+            f"{folder} does not look like {self.title}: none of its {len(files)} files matches {looked}"
         )
 
-    def _cases(self, folder: Path, layout: Layout, matches: Sequence[Match]) -> Iterator[Case]:
+    def _cases(
+        self, folder: Path, layout: DatasetLayout, matches: Sequence[TemplateMatch]
+    ) -> Iterator[EvaluationCase]:
         if layout.reader == "tracings":
             yield from self._traced_cases(folder, layout, matches)
         elif layout.clip:
@@ -109,10 +165,12 @@ class Preset(BaseModel):
                 label = match.beside(layout.label)
                 if label.exists():
                     opening = partial(open_image, match.path, label, read, crop=layout.crop or ())
-                    yield Case(_id(folder, match), opening)
+                    yield EvaluationCase(_id(folder, match), opening)
 
-    def _clip_cases(self, folder: Path, layout: Layout, matches: Sequence[Match]) -> Iterator[Case]:
-        clips: dict[Path, list[Match]] = {}
+    def _clip_cases(
+        self, folder: Path, layout: DatasetLayout, matches: Sequence[TemplateMatch]
+    ) -> Iterator[EvaluationCase]:
+        clips: dict[Path, list[TemplateMatch]] = {}
         for match in sorted(matches, key=lambda match: natural(match.path)):
             clips.setdefault(match.path.parent, []).append(match)
         for frames in clips.values():
@@ -120,11 +178,13 @@ class Preset(BaseModel):
             masks = {index: label for index, label in enumerate(labels) if label.exists()}
             if masks:
                 source = [match.path for match in frames]
-                yield Case(
+                yield EvaluationCase(
                     _id(folder, frames[0], clip=True), partial(open_clip, source, masks, self._reader(layout))
                 )
 
-    def _traced_cases(self, folder: Path, layout: Layout, matches: Sequence[Match]) -> Iterator[Case]:
+    def _traced_cases(
+        self, folder: Path, layout: DatasetLayout, matches: Sequence[TemplateMatch]
+    ) -> Iterator[EvaluationCase]:
         for base in dict.fromkeys(match.base for match in matches):
             if not (base / layout.label).is_file():
                 continue
@@ -133,9 +193,9 @@ class Preset(BaseModel):
                 name = match.path.stem
                 if match.base == base and name in tracings and (wanted is None or name in wanted):
                     opening = partial(open_traced, match.path, tracings[name], self.classes)
-                    yield Case(_id(folder, match), opening)
+                    yield EvaluationCase(_id(folder, match), opening)
 
-    def _reader(self, layout: Layout) -> ReadTruth:
+    def _reader(self, layout: DatasetLayout) -> ReadTruth:
         classes = layout.classes or self.classes
         if layout.reader == "colours":
             return partial(read_colours, colours=self.colours)
@@ -143,31 +203,30 @@ class Preset(BaseModel):
         return partial(readers[layout.reader], classes=classes)
 
 
-def read_presets(path: Path = PRESETS_FILE) -> Mapping[str, Preset]:
-    """Every preset by its name.
+def read_presets(path: Path = PRESETS_FILE) -> Mapping[str, DatasetPreset]:
+    """All presets by name.
 
     Raises:
         EvaluationError: the file cannot be read.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return TypeAdapter(dict[str, Preset]).validate_python(content)
+        return TypeAdapter(dict[str, DatasetPreset]).validate_python(content)
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise EvaluationError(f"the list of presets {path} cannot be read: {error}") from error
+        raise EvaluationError(f"The presets {path} cannot be read: {error}") from error
 
 
-def _id(folder: Path, match: Match, clip: bool = False) -> str:
-    """Where the files are below the folder, and what tells them apart there."""
+def _id(folder: Path, match: TemplateMatch, clip: bool = False) -> str:
+    """Case id: the base below the folder, and the placeholders."""
     names = [part for name, part in match.parts.items() if not (clip and name == "id")]
     return "/".join([*match.base.relative_to(folder).parts, *names]) or match.path.parent.name
 
 
 def _split(path: Path) -> set[str] | None:
-    """The videos that are for testing; None where the dataset's table does not say."""
+    """Names of the test videos; None if the dataset's table does not define a split."""
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"FileName", "Split"} <= set(rows[0]):
+    table = pandas.read_csv(path, dtype=str, keep_default_na=False)
+    if table.empty or not {"FileName", "Split"} <= set(table.columns):
         return None
-    return {Path(row["FileName"]).stem for row in rows if (row["Split"] or "").upper() == _SPLIT}
+    return {Path(name).stem for name in table["FileName"][table["Split"].str.upper() == _SPLIT]}

@@ -1,18 +1,18 @@
-"""The ways in which public datasets keep their truth, each read onto the grid of its image."""
+"""Readers for the ground truth formats of public datasets, each onto the grid of its image."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas
 from numpy.typing import NDArray
 from skimage.draw import polygon
 
 from lib.errors import LabelError
-from lib.evaluation.cases import MAX_VOXELS, Scene
-from lib.evaluation.clips import FilmFrames, clip_scene
+from lib.evaluation.cases import MAX_VOXELS, LabelledSequence
+from lib.evaluation.clips import FilmFrames, clip_sequence
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
 from lib.labels.label_map import LabelMap
@@ -23,20 +23,20 @@ Tracing = Mapping[int, NDArray[np.float64]]
 
 
 def read_classes(path: Path, image: MedicalImage, classes: Mapping[int, str]) -> LabelMap:
-    """Whole numbers, one for each class.
+    """Reads a label map with one value per class.
 
     Raises:
-        LabelError: it cannot be read, or does not fit.
+        LabelError: it cannot be read, or has another grid than the image.
     """
     found = read_labels(path, image)
     return LabelMap(found.array, {value: classes.get(value, name) for value, name in found.names.items()})
 
 
 def read_instances(path: Path, image: MedicalImage, classes: Mapping[int, str]) -> LabelMap:
-    """Whole numbers, one for each object of the only class.
+    """Reads a label map with one value per object of a single class.
 
     Raises:
-        LabelError: it cannot be read, or does not fit.
+        LabelError: it cannot be read, or has another grid than the image.
     """
     found = read_labels(path, image)
     (name,) = classes.values()
@@ -44,10 +44,10 @@ def read_instances(path: Path, image: MedicalImage, classes: Mapping[int, str]) 
 
 
 def read_colours(path: Path, image: MedicalImage, colours: Mapping[str, Colour]) -> LabelMap:
-    """A picture with one colour for each class; all others are background.
+    """Reads a picture with one colour per class; other colours are background.
 
     Raises:
-        LabelError: it is of another size than the image.
+        LabelError: its size differs from the image.
     """
     array = _picture(path, image)
     labels = np.zeros(image.shape, np.uint8)
@@ -57,73 +57,71 @@ def read_colours(path: Path, image: MedicalImage, colours: Mapping[str, Colour])
 
 
 def read_class_folders(folder: Path, image: MedicalImage, classes: Mapping[int, str]) -> LabelMap:
-    """A folder for each instrument, with a mask of the image's name in it.
+    """Reads one folder per instrument, each with a mask named like the image.
 
-    A folder belongs to the class whose name is part of its own: ``Left_Prograsp_Forceps_labels`` to
-    ``Prograsp Forceps``; other folders are left out.
+    A folder belongs to the class whose name it contains: ``Left_Prograsp_Forceps_labels`` to ``Prograsp
+    Forceps``. Other folders are ignored.
 
     Raises:
-        LabelError: no folder belongs to a class, or a mask is of another size than the image.
+        LabelError: no folder belongs to a class, or a mask's size differs from the image.
     """
     labels = np.zeros(image.shape, np.uint8)
     masks = list(_class_masks(folder, image.path.name, classes))
     if not masks:
-        raise LabelError(f"{folder.name} has no mask {image.path.name} in a folder of any class")
+        raise LabelError(f"{folder.name} has no mask {image.path.name} in a folder named after a class")
     for value, path in masks:
         labels[_picture(path, image).any(axis=-1)] = value
     return LabelMap(labels, dict(classes))
 
 
 def read_tracings(path: Path) -> dict[str, Tracing]:
-    """EchoNet-Dynamic's ``VolumeTracings.csv``: by video and frame, lines across the ventricle.
+    """Reads EchoNet-Dynamic's ``VolumeTracings.csv``: lines across the ventricle.
 
     Returns:
-        By the video's name without its ending, by frame: (N, 4) with x1, y1, x2, y2 of each line. The first
-        one is the long axis.
+        Lines (N, 4) as x1, y1, x2, y2 by frame, by video name without extension. The first line is the long
+        axis.
 
     Raises:
-        LabelError: its columns are others.
+        LabelError: a column is missing or a value is not a number.
     """
-    lines: dict[str, dict[int, list[list[float]]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                line = [float(row[name]) for name in ("X1", "Y1", "X2", "Y2")]
-                video = lines.setdefault(Path(row["FileName"]).stem, {})
-                video.setdefault(int(row["Frame"]), []).append(line)
-            except (KeyError, TypeError, ValueError) as error:
-                raise LabelError(
-                    f"line {number} of {path.name} cannot be read: it needs FileName, X1, Y1, X2, Y2, Frame"
-                ) from error
-    return {
-        name: {frame: np.array(found) for frame, found in frames.items()} for name, frames in lines.items()
-    }
+    columns = ["X1", "Y1", "X2", "Y2"]
+    try:
+        table = pandas.read_csv(path).astype(dict.fromkeys(columns, float) | {"Frame": int})
+        videos = table.groupby([table["FileName"].map(lambda name: Path(name).stem), "Frame"], sort=False)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LabelError(
+            f"{path.name} cannot be read: it needs numbers in FileName, X1, Y1, X2, Y2, Frame ({error})"
+        ) from error
+    found: dict[str, dict[int, NDArray[np.float64]]] = {}
+    for (video, frame), lines in videos:
+        found.setdefault(video, {})[int(frame)] = lines[columns].to_numpy()
+    return dict(found)
 
 
-def open_traced(video: Path, tracing: Tracing, classes: Mapping[int, str], axis: int) -> Scene:
-    """Opens a video whose truth are tracings.
+def open_traced(video: Path, tracing: Tracing, classes: Mapping[int, str], axis: int) -> LabelledSequence:
+    """Opens a video with tracings as ground truth.
 
     Raises:
-        ImageError: it cannot be decoded.
-        LabelError: a tracing lies beyond its last frame.
+        ImageError: the video cannot be decoded.
+        LabelError: a tracing lies beyond the last frame.
     """
     frames = FilmFrames(video)
     if max(tracing) >= len(frames):
         raise LabelError(f"{video.name} has {len(frames)} frames and a tracing on frame {max(tracing)}")
     annotated = sorted(tracing)
     truth = [traced_mask(tracing[index], frames.height, frames.width) for index in annotated]
-    return clip_scene(frames, annotated, truth, classes)
+    return clip_sequence(frames, annotated, truth, classes)
 
 
 def traced_mask(lines: NDArray[np.float64], height: int, width: int) -> NDArray[np.uint8]:
-    """The area that lines across an object span: down their first ends and up their second.
+    """The area between the ends of lines across an object.
 
-    As EchoNet-Dynamic's own program fills it: without the first line, on rounded pixels.
+    Filled as in EchoNet-Dynamic's program: without the first line, on rounded pixels.
 
     Args:
         lines: (N, 4), x1, y1, x2, y2 in pixels.
-        height: of the frame.
-        width: of the frame.
+        height: Frame height in pixels.
+        width: Frame width in pixels.
 
     Returns:
         (H, W), 1 inside.
@@ -143,7 +141,7 @@ def _class_masks(folder: Path, name: str, classes: Mapping[int, str]) -> Iterato
 
 
 def _picture(path: Path, image: MedicalImage) -> NDArray:
-    """(I, J, K, channels) of the image's size."""
+    """Picture (I, J, K, channels) with the image's size."""
     found = read_image(path, MAX_VOXELS)
     if found.shape != image.shape:
         raise LabelError(

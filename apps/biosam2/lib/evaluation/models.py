@@ -1,11 +1,11 @@
-"""The networks that are compared: weights by name, opened and ready."""
+"""The evaluated networks: weights by name, loaded."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from lib.engine.builder import load_network
@@ -15,23 +15,23 @@ from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
 from lib.errors import EvaluationError
-from lib.evaluation.options import Options
-from lib.evaluation.protocol import Rules
+from lib.evaluation.options import EvaluationOptions
+from lib.evaluation.protocol import MetricRules
 from lib.settings import Settings
 
-# Raised whenever the same options would give other numbers, so that old rows are not taken for new ones.
+# Increased whenever the same options give other numbers, so that old results are not reused.
 PROTOCOL = 1
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Entrant:
+class EvaluatedModel:
     """One network.
 
     Attributes:
-        name: for tables.
-        sha256: of its weights.
-        predictor: the network on its device.
+        name: Name in tables.
+        sha256: Hash of the weights.
+        predictor: The network on its device.
     """
 
     name: str
@@ -40,54 +40,62 @@ class Entrant:
 
     def describe(self) -> dict[str, Any]:
         """What its results depend on."""
-        runtime = self.predictor.runtime
-        return {
-            "sha256": self.sha256,
-            "image_size": self.predictor.image_size,
-            "device": runtime.type,
-            "precision": str(runtime.dtype).removeprefix("torch."),
-        }
+        return {"sha256": self.sha256, **described(self.predictor.runtime, self.predictor.image_size)}
 
 
-def open_entrants(options: Options) -> list[Entrant]:
-    """Loads every network that is named.
+def described(runtime: Runtime, image_size: int) -> dict[str, Any]:
+    """What results depend on besides the weights."""
+    return {
+        "image_size": image_size,
+        "device": runtime.type,
+        "precision": str(runtime.dtype).removeprefix("torch."),
+    }
+
+
+def open_models(options: EvaluationOptions) -> list[EvaluatedModel]:
+    """Loads all named networks.
 
     Raises:
-        CheckpointError: weights are absent, damaged or of another architecture.
-        DeviceError: the device does not exist here.
-        EvaluationError: two of the weights would have one name.
+        CheckpointError: weights are absent, damaged or have another architecture.
+        DeviceError: the device does not exist.
+        EvaluationError: two weights have the same name.
     """
     settings = Settings(device=options.device, image_size=options.image_size, model_dir=options.model_dir)
     registry = Registry(options.model_dir)
     runtime = Runtime(resolve_device(options.device), settings.precision)
     embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB)
-    entrants: list[Entrant] = []
+    models: list[EvaluatedModel] = []
     for name in dict.fromkeys(options.weights):
         weights = named_weights(name, settings, registry, runtime.type, "named by --weights")
         network = load_network(weights, registry, runtime.type)
         sha256 = weights.sha256 or sha256_of(weights.path)
         predictor = Predictor(network, runtime, embeddings, weights.name, sha256)
-        entrants.append(Entrant(weights.name, sha256, predictor))
-    _require_different(entrants)
-    return entrants
+        models.append(EvaluatedModel(weights.name, sha256, predictor))
+    _require_different(models)
+    return models
 
 
-def fingerprint(entrant: Entrant, options: Options, rules: Rules) -> str:
-    """Names everything that decides the value of a row, in 16 hex digits."""
-    facts = {
-        "protocol": PROTOCOL,
-        "entrant": entrant.describe(),
-        "options": options.deciding(),
-        "rules": {**asdict(rules), "labelled_slices": sorted(rules.labelled_slices)},
-    }
+def fingerprint(model: EvaluatedModel, options: EvaluationOptions, rules: MetricRules) -> str:
+    """Hash of everything that decides the value of a result besides the case, 16 hex digits."""
+    return facts_hash(
+        {
+            "protocol": PROTOCOL,
+            "model": model.describe(),
+            "options": options.deciding(),
+            "rules": rules.model_dump(mode="json"),
+        }
+    )
+
+
+def facts_hash(facts: dict[str, Any]) -> str:
+    """Hash of JSON values, 16 hex digits."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _require_different(entrants: Sequence[Entrant]) -> None:
-    names = [entrant.name for entrant in entrants]
+def _require_different(models: Sequence[EvaluatedModel]) -> None:
+    names = [model.name for model in models]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise EvaluationError(
-            f"two of --weights are called {', '.join(twice)}, and a table could not tell them apart: "
-            "rename one of the files"
+            f"Two of --weights have the same name in tables ({', '.join(twice)}): rename one of the files"
         )

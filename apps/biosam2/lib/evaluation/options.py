@@ -1,13 +1,14 @@
-"""What an evaluation was asked to do: every option, checked once."""
+"""Options of the evaluation commands: pydantic models, read from the command line."""
 
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from lib.engine.download import MODEL_DIR
 from lib.engine.registry import BUNDLED
@@ -21,196 +22,216 @@ PIPELINES: tuple[PipelineName, ...] = get_args(PipelineName)
 # Yan et al. 2024, Tables 2 to 4.
 PAPER_CLICKS = (1, 3, 5)
 PAPER_FRAMES = (1, 2, 4, 6, 8)
-# The paper does not say how far apart surfaces may lie. U-Mamba, whose splits it takes, allows 2 pixels of
-# endoscopy and 2 mm of small organs; presets have the rest.
+# The paper does not state its tolerance. U-Mamba, whose splits it uses, allows 2 pixels for endoscopy and
+# 2 mm for small organs; presets have the rest.
 DEFAULT_TOLERANCE_MM = 2.0
-# One slice says little of an organ, all of them hardly more than eight.
+# One slice represents an organ poorly; all of them hardly better than eight.
 DEFAULT_SLICES = 8
-# More objects in one pass only save the decoding of frames that fell out of the embedding cache.
+# More objects per pass only save decoding frames that left the embedding cache.
 DEFAULT_BATCH = 8
 MOST_CLICKS = 100
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of one evaluation.
+def option(default: Any, allowed: str, description: str, *, decides: bool = False, **constraints: Any) -> Any:
+    """A field of an option model.
 
-    Attributes:
-        data: folder of the images with their labels.
-        output: folder for the results; a second run with the same goes on where the first stopped.
-        pipeline: ``image``, ``volume``, ``video``, or ``all`` for what suits each image.
-        preset: name of the layout of ``data`` in ``presets.yaml``; None: a datastore, or clips.
-        weights: registry names, paths, or names of published versions.
-        model_dir: folder of ``registry.yaml`` and of the published versions.
-        clicks: numbers of clicks to try.
-        frames: numbers of prompted frames to try in a video.
-        box: whether images are prompted with a box too.
-        jitter: how badly boxes are drawn: deviation of each border as a part of the box's side; 0 for tight.
-        slice: where the box of a volume's object is drawn: on the middle or the largest slice of the object.
-        slices: most slices of each object where a volume is read as images; 0 for all.
-        axis: slice axis of volumes.
-        limit: most images; 0 for all.
-        objects: most objects in each image, drawn by chance; 0 for all.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        image_size: side of the networks' input in pixels; None: what suits the weights.
-        tolerance_mm: distance below which surfaces count as the same; None: the preset's.
-        seed: of every random choice.
-        batch: objects that are followed through the frames at once. It changes no result.
-        instances: the one class of all objects, where labels number objects and not classes.
+    Args:
+        default: Default value; ``...`` for a required option.
+        allowed: Allowed values in words, for error messages.
+        description: Help text.
+        decides: Whether the option changes the value of a result, and not only how many there are.
+        **constraints: pydantic constraints.
     """
+    extra: Any = {"allowed": allowed, "decides": decides}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
 
-    data: Path
-    output: Path
-    pipeline: PipelineName | Literal["all"] = "all"
-    preset: str | None = None
-    weights: tuple[str, ...] = (BUNDLED,)
-    model_dir: Path = MODEL_DIR
-    clicks: tuple[int, ...] = PAPER_CLICKS
-    frames: tuple[int, ...] = PAPER_FRAMES
-    box: bool = False
-    jitter: float = 0.0
-    slice: SliceRule = "middle"
-    slices: int = DEFAULT_SLICES
-    axis: int = 2
-    limit: int = 0
-    objects: int = 0
-    device: str = "auto"
-    image_size: int | None = None
-    tolerance_mm: float | None = None
-    seed: int = 0
-    batch: int = DEFAULT_BATCH
-    instances: str | None = None
+
+def _counts(value: Any) -> Any:
+    """Text with commas as ascending distinct numbers."""
+    return sorted(set(map(int, value.split(",")))) if isinstance(value, str) else value
+
+
+def _existing_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise EvaluationError(f"--data {path} is not a folder: name the folder with the images")
+    return path
+
+
+def _not_a_file(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise EvaluationError(f"--output {path} is a file: name a folder; a missing one is created")
+    return path
+
+
+DataFolder = Annotated[Path, AfterValidator(_existing_folder)]
+OutputFolder = Annotated[Path, AfterValidator(_not_a_file)]
+Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_counts)]
+ClickCounts = Annotated[tuple[Annotated[int, Field(ge=1, le=MOST_CLICKS)], ...], BeforeValidator(_counts)]
+
+
+class CommandOptions(BaseModel):
+    """Options that all evaluation commands share. Each field is one ``--option``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    data: DataFolder = option(..., "a folder", "folder of the images")
+    output: OutputFolder = option(..., "a folder", "folder of the results")
+    model_dir: Path = option(MODEL_DIR, "a folder", "folder with registry.yaml and the published versions")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N", "device of the network")
+    image_size: int | None = option(
+        None,
+        f"a multiple of {IMAGE_SIZE_STEP} from {IMAGE_SIZE_RANGE[0]} to {IMAGE_SIZE_RANGE[1]}",
+        "side of the network's input in pixels; default: chosen by the weights",
+        ge=IMAGE_SIZE_RANGE[0],
+        le=IMAGE_SIZE_RANGE[1],
+        multiple_of=IMAGE_SIZE_STEP,
+    )
 
     def deciding(self) -> dict[str, Any]:
-        """The options that change the value of a row, and not only which rows there are."""
-        return {
-            "seed": self.seed,
-            "axis": self.axis,
-            "slice": self.slice,
-            "slices": self.slices,
-            "jitter": self.jitter,
-            "objects": self.objects,
-            "instances": self.instances,
-        }
+        """The options that change the value of a result, as JSON values."""
+        return self.model_dump(
+            mode="json",
+            include={name for name, field in type(self).model_fields.items() if _extra(field)["decides"]},
+        )
+
+
+class EvaluationOptions(CommandOptions):
+    """Options of ``python -m lib.evaluation``."""
+
+    pipeline: PipelineName | Literal["all"] = option(
+        "all", "one of " + ", ".join((*PIPELINES, "all")), "pipeline; all selects by the kind of image"
+    )
+    output: OutputFolder = option(
+        Path("outputs/evaluation"), "a folder", "folder of the results; the same folder again resumes"
+    )
+    preset: str | None = option(None, "a preset", "public dataset in the layout of presets.yaml")
+    weights: tuple[str, ...] = option(
+        (BUNDLED,), "names or files", "registry names, files or published versions; several are compared"
+    )
+    clicks: ClickCounts = option(
+        PAPER_CLICKS,
+        f"whole numbers from 1 to {MOST_CLICKS} with commas between, such as 1,3,5",
+        "numbers of clicks",
+    )
+    frames: Counts = option(
+        PAPER_FRAMES,
+        "whole numbers from 1 with commas between, such as 1,3,5",
+        "numbers of prompted frames in a video",
+    )
+    box: bool = option(False, "a flag", "prompt images with a box too")
+    jitter: float = option(
+        0.0,
+        "a number from 0 to 1",
+        "deviation of each box border as a share of the box's side; 0: tight boxes, 0.1: drawn by hand",
+        decides=True,
+        ge=0,
+        le=1,
+    )
+    slice: SliceRule = option(
+        "middle", "one of " + ", ".join(get_args(SliceRule)), "slice of a volume's box", decides=True
+    )
+    slices: int = option(
+        DEFAULT_SLICES,
+        "a whole number, 0 or more",
+        "most slices per object when a volume is evaluated as images; 0: all",
+        decides=True,
+        ge=0,
+    )
+    axis: int = option(2, "0, 1 or 2", "slice axis of volumes", decides=True, ge=0, le=2)
+    limit: int = option(0, "a whole number, 0 or more", "most images; 0: all", ge=0)
+    objects: int = option(
+        0, "a whole number, 0 or more", "most objects per image, chosen at random; 0: all", decides=True, ge=0
+    )
+    tolerance_mm: float | None = option(
+        None,
+        "a number, 0 or more",
+        "tolerance of NSD; default: the preset's, else 2",
+        ge=0,
+        allow_inf_nan=False,
+    )
+    seed: int = option(0, "a whole number, 0 or more", "seed of every random choice", decides=True, ge=0)
+    batch: int = option(
+        DEFAULT_BATCH, "a whole number, 1 or more", "objects propagated at once; changes no result", ge=1
+    )
+    instances: str | None = option(
+        None, "a class name", "labels number the objects of this one class", decides=True
+    )
+
+
+Command = TypeVar("Command", bound=CommandOptions)
+
+
+def parse_options(arguments: Sequence[str], presets: Sequence[str]) -> EvaluationOptions:
+    """Reads the command line of ``python -m lib.evaluation``.
+
+    Args:
+        arguments: Arguments without the program's name.
+        presets: Allowed values of ``--preset``.
+
+    Raises:
+        EvaluationError: an option is invalid, with its value and the allowed values.
+    """
+    about = f"Measure weights as the BioSAM-2 paper does. Presets: {', '.join(presets)}."
+    options = parse(EvaluationOptions, arguments, "python -m lib.evaluation", about, "pipeline")
+    if options.preset not in (None, *presets):
+        raise EvaluationError(f"Unknown --preset {options.preset!r} (available: {', '.join(presets)})")
+    return options
+
+
+def parse(
+    model: type[Command], arguments: Sequence[str], program: str, about: str, positional: str = ""
+) -> Command:
+    """Reads a command line into an option model.
+
+    Args:
+        model: Option model; each field is one ``--option``.
+        arguments: Arguments without the program's name.
+        program: Program name in the help.
+        about: Description in the help.
+        positional: Field that is given without ``--``.
+
+    Raises:
+        EvaluationError: an option is unknown, missing or invalid.
+    """
+    parser = _Parser(prog=program, description=about)
+    for name, field in model.model_fields.items():
+        _add_argument(parser, name, field, positional)
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        allowed = _extra(model.model_fields[name])["allowed"]
+        raise EvaluationError(f"--{_dashed(name)}: {given[name]!r} must be {allowed}") from None
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong as an error with one line, and leaves the exit to the caller."""
+    """Raises errors instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise EvaluationError(f"{message}; --help lists every option")
 
 
-def parse_options(arguments: Sequence[str], presets: Sequence[str]) -> Options:
-    """Reads a command line.
-
-    Args:
-        arguments: without the program's name.
-        presets: the names that ``--preset`` may have.
-
-    Raises:
-        EvaluationError: naming the option, its value and what is allowed.
-    """
-    given = vars(_parser(presets).parse_args(arguments))
-    taken = {name: value for name, value in given.items() if value is not None}
-    taken["weights"] = tuple(taken.get("weights", Options.weights))
-    options = Options(**taken)
-    if not options.data.is_dir():
-        raise EvaluationError(f"--data {options.data} is no folder: name the folder that holds the images")
-    if options.output.exists() and not options.output.is_dir():
-        raise EvaluationError(f"--output {options.output} is a file: name a folder, or one to be made")
-    return options
+def _add_argument(parser: argparse.ArgumentParser, name: str, field: FieldInfo, positional: str) -> None:
+    default = "" if field.is_required() or field.default is None else f" (default: {_shown(field.default)})"
+    text = f"{field.description}: {_extra(field)['allowed']}{default}".replace("%", "%%")
+    flag = name if name == positional else f"--{_dashed(name)}"
+    if field.annotation is bool:
+        parser.add_argument(flag, action="store_true", default=None, help=text)
+    elif name == positional:
+        parser.add_argument(flag, nargs="?", help=text)
+    else:
+        several = name == "weights" and isinstance(field.default, tuple)
+        parser.add_argument(flag, required=field.is_required(), nargs="+" if several else None, help=text)
 
 
-def _parser(presets: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m lib.evaluation", description="Measure weights as the BioSAM-2 paper does."
-    )
-    add = parser.add_argument
-    add("pipeline", nargs="?", choices=(*PIPELINES, "all"), help="all: what suits each image (default)")
-    add("--data", type=Path, required=True, help="a datastore with labels/final, clips, or a preset's folder")
-    add("--preset", choices=sorted(presets), help="a public dataset as it lies on disk")
-    add(
-        "--weights",
-        nargs="+",
-        type=str,
-        help="registry names, files, published versions; several: side by side",
-    )
-    add("--model-dir", type=Path, help="the folder with registry.yaml")
-    add("--output", type=Path, default=Path("outputs/evaluation"), help="the same folder again: it goes on")
-    add("--clicks", type=_counts(MOST_CLICKS), help="numbers of clicks, 1,3,5 by default")
-    add("--frames", type=_counts(), help="numbers of prompted frames of a video, 1,2,4,6,8 by default")
-    add("--box", action="store_true", default=None, help="images: a box too")
-    add("--jitter", type=_number(0.0, 1.0), help="boxes as a person draws them: 0.1; 0 (default): tight")
-    add("--slice", choices=get_args(SliceRule), help="volumes: the slice of the box")
-    add("--slices", type=_whole(0), help="volumes as images: most slices of an object, 0 for all")
-    add("--axis", type=int, choices=(0, 1, 2), help="slice axis of volumes, 2 by default")
-    add("--limit", type=_whole(0), help="most images, 0 (default) for all")
-    add("--objects", type=_whole(0), help="most objects in an image, 0 (default) for all")
-    add("--device", help="auto, cpu, cuda or cuda:N")
-    add("--image-size", type=_image_size, help="side of the networks' input in pixels")
-    add("--tolerance-mm", type=_number(0.0), help="of NSD; a preset's by default, else 2")
-    add("--seed", type=_whole(0), help="of every random choice, 0 by default")
-    add("--batch", type=_whole(1), help="objects that are followed at once; changes memory, no result")
-    add("--instances", metavar="CLASS", help="labels number the objects of this one class")
-    return parser
+def _extra(field: FieldInfo) -> Any:
+    return field.json_schema_extra
 
 
-def _refuse(text: str, allowed: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"{text!r} must be {allowed}")
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        allowed = f"a whole number, {least} or more"
-        try:
-            value = int(text)
-        except ValueError:
-            raise _refuse(text, allowed) from None
-        if value < least:
-            raise _refuse(text, allowed)
-        return value
-
-    return parse
-
-
-def _number(least: float, most: float = math.inf) -> Callable[[str], float]:
-    allowed = f"a number from {least:g} to {most:g}" if most < math.inf else f"a number, {least:g} or more"
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise _refuse(text, allowed) from None
-        if not least <= value <= most or math.isinf(value):
-            raise _refuse(text, allowed)
-        return value
-
-    return parse
-
-
-def _counts(most: int | None = None) -> Callable[[str], tuple[int, ...]]:
-    allowed = "whole numbers from 1" + (f" to {most}" if most else "") + " with commas between, such as 1,3,5"
-
-    def parse(text: str) -> tuple[int, ...]:
-        try:
-            values = sorted({int(part) for part in text.split(",")})
-        except ValueError:
-            raise _refuse(text, allowed) from None
-        if values[0] < 1 or (most and values[-1] > most):
-            raise _refuse(text, allowed)
-        return tuple(values)
-
-    return parse
-
-
-def _image_size(text: str) -> int:
-    low, high = IMAGE_SIZE_RANGE
-    allowed = f"a multiple of {IMAGE_SIZE_STEP} from {low} to {high}"
-    try:
-        size = int(text)
-    except ValueError:
-        raise _refuse(text, allowed) from None
-    if size % IMAGE_SIZE_STEP or not low <= size <= high:
-        raise _refuse(text, allowed)
-    return size
+def _shown(default: Any) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)

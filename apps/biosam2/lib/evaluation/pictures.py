@@ -1,20 +1,21 @@
-"""Pictures of results: how they spread, and the best, the median and the worst object."""
+"""Pictures of results: their distribution, and the best, the median and the worst object."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.evaluation.cases import Scene
-from lib.evaluation.models import Entrant
-from lib.evaluation.options import Options
-from lib.evaluation.protocol import Judgement
-from lib.evaluation.results import LOWER_IS_BETTER, TITLES, Row
-from lib.evaluation.runner import ALL_PIPELINES, Desk, Plan, open_case
+from lib.evaluation.cases import LabelledSequence
+from lib.evaluation.models import EvaluatedModel
+from lib.evaluation.options import EvaluationOptions
+from lib.evaluation.pipelines import pipeline_named
+from lib.evaluation.protocol import CaseContext, ObjectResult
+from lib.evaluation.results import LOWER_IS_BETTER, TITLES, ResultRow
+from lib.evaluation.runner import EvaluationPlan, FinishedEvaluation, open_case
+from lib.evaluation.summary import as_frame
 from lib.palette import MASK_COLOURS, ORANGE, Colour
 from lib.prompts.types import FramePrompts
 from lib.reports.figures import box_plot, curves
@@ -22,7 +23,7 @@ from lib.reports.overlay import edge, outlined, png_bytes
 from lib.reports.sheet import Tile, contact_sheet
 
 TILE = 240  # pixels of a tile's side
-# The cut-out is this many times as large as the object, so that what lies around it shows.
+# Side of a cut-out relative to the object, so that the surroundings are visible.
 CONTEXT = 2.0
 SMALLEST_CUT = 32  # pixels of the frame
 LEGEND = (("truth", MASK_COLOURS["truth"]), ("network", MASK_COLOURS["after"]), ("prompt", ORANGE))
@@ -30,14 +31,33 @@ LEGEND = (("truth", MASK_COLOURS["truth"]), ("network", MASK_COLOURS["after"]), 
 Mask = NDArray[np.bool_]
 
 
-def ranking_metric(rows: Sequence[Row], order: Sequence[str]) -> str | None:
-    """The first metric in the order that objects were rated by."""
-    rated = {name for row in rows if row.object for name in row.values}
-    return next((name for name in order if name in rated), None)
+def pipeline_pictures(name: str, done: FinishedEvaluation) -> dict[str, bytes]:
+    """PNG files of a pipeline by name: the distribution, the frames of a video, and objects per network."""
+    chosen = [row for row in done.results.rows if row.pipeline == name]
+    metric = ranking_metric(chosen, done.plan.rules.metrics or pipeline_named(name).metrics)
+    if metric is None:
+        return {}
+    title = f"{name}: {TITLES[metric]}"
+    found: dict[str, bytes | None] = {f"{name}_spread": spread_figure(chosen, metric, title)}
+    if name == "video":
+        found[f"{name}_frames"] = frames_figure(chosen, metric, title)
+    gallery = Gallery(done.plan, done.options)
+    for model in done.models:
+        own = [row for row in chosen if row.weights == model.name]
+        found[f"{name}_objects_{model.name}"] = gallery.sheet(
+            model, own, metric, f"{name}, {model.name}: best, median and worst"
+        )
+    return {key: picture for key, picture in found.items() if picture is not None}
 
 
-def spread_figure(rows: Sequence[Row], metric: str, title: str) -> bytes:
-    """Box plot (PNG) of a metric over the objects, a box for each prompt and network."""
+def ranking_metric(rows: Sequence[ResultRow], order: Sequence[str]) -> str | None:
+    """The first metric of the order that objects have."""
+    measured = {name for row in rows if row.object for name in row.values}
+    return next((name for name in order if name in measured), None)
+
+
+def spread_figure(rows: Sequence[ResultRow], metric: str, title: str) -> bytes:
+    """Box plot (PNG) of a metric over the objects, one box per kind of prompt and network."""
     groups: dict[str, list[float]] = {}
     for row in rows:
         if row.object and metric in row.values:
@@ -46,27 +66,27 @@ def spread_figure(rows: Sequence[Row], metric: str, title: str) -> bytes:
     return box_plot(groups, TITLES[metric], title, limits=limits)
 
 
-def frames_figure(rows: Sequence[Row], metric: str, title: str) -> bytes | None:
+def frames_figure(rows: Sequence[ResultRow], metric: str, title: str) -> bytes | None:
     """Curves (PNG) of a metric's mean over the number of prompted frames; None for a single number."""
-    points: dict[str, dict[int, list[float]]] = {}
-    for row in rows:
-        if metric in row.values:
-            points.setdefault(_series(row), {}).setdefault(row.frames, []).append(row.values[metric])
-    if len({frames for found in points.values() for frames in found}) < 2:
+    frame = as_frame(rows).dropna(subset=[metric])
+    if frame["frames"].nunique() < 2:
         return None
+    means = (
+        frame.groupby(["prompt", "weights", "frames"], sort=False)[metric].mean().sort_index(level="frames")
+    )
     series = {
-        name: [(float(frames), statistics.fmean(values)) for frames, values in sorted(found.items())]
-        for name, found in points.items()
+        f"{prompt}, {weights}": [(float(key[-1]), float(mean)) for key, mean in group.items()]
+        for (prompt, weights), group in means.groupby(level=["prompt", "weights"], sort=False)
     }
     return curves(series, "prompted frames", f"mean {TITLES[metric]}", title)
 
 
-def picked(rows: Sequence[Row], metric: str) -> dict[str, Row]:
-    """The best, the median and the worst of some rows, as far as there are as many."""
+def picked(rows: Sequence[ResultRow], metric: str) -> dict[str, ResultRow]:
+    """The best, the median and the worst row, without repetitions."""
     rated = [row for row in rows if row.object and metric in row.values]
     rated.sort(key=lambda row: row.values[metric], reverse=metric not in LOWER_IS_BETTER)
     places = {"best": 0, "median": len(rated) // 2, "worst": len(rated) - 1}
-    found: dict[str, Row] = {}
+    found: dict[str, ResultRow] = {}
     for name, place in places.items():
         if rated and rated[place] not in found.values():
             found[name] = rated[place]
@@ -75,42 +95,44 @@ def picked(rows: Sequence[Row], metric: str) -> dict[str, Row]:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Draws objects of a finished evaluation. The network draws each again: masks are not kept.
+    """Draws objects of a finished evaluation. Masks are not stored: the network segments each object again.
 
     Attributes:
-        plan: of the evaluation.
-        options: of the evaluation.
+        plan: Cases and rules.
+        options: Options of the evaluation.
     """
 
-    plan: Plan
-    options: Options
+    plan: EvaluationPlan
+    options: EvaluationOptions
 
-    def sheet(self, entrant: Entrant, rows: Sequence[Row], metric: str, title: str) -> bytes | None:
-        """Outlines (PNG) of the best, the median and the worst; None where nothing was rated."""
+    def sheet(
+        self, model: EvaluatedModel, rows: Sequence[ResultRow], metric: str, title: str
+    ) -> bytes | None:
+        """Outlines (PNG) of the best, the median and the worst object; None without any."""
         lines = [
-            self._tiles(entrant, row, f"{name}: {TITLES[metric]} {row.values[metric]:.3f}")
+            self._tiles(model, row, f"{name}: {TITLES[metric]} {row.values[metric]:.3f}")
             for name, row in picked(rows, metric).items()
         ]
         if lines and max(map(len, lines)) == 1:
             lines = [[tile for line in lines for tile in line]]
         return png_bytes(contact_sheet(lines, heading=title, legend=LEGEND)) if lines else None
 
-    def _tiles(self, entrant: Entrant, row: Row, caption: str) -> list[Tile]:
+    def _tiles(self, model: EvaluatedModel, row: ResultRow, caption: str) -> list[Tile]:
         case = next(case for case in self.plan.cases if case.id == row.image)
-        scene = open_case(case, self.options)
-        pipeline = next(pipeline for pipeline in ALL_PIPELINES if pipeline.name == row.pipeline)
+        sequence, pipeline = open_case(case, self.options), pipeline_named(row.pipeline)
+        rules = self.plan.rules.model_copy(update={"metrics": ()})
+        context = CaseContext(case.id, sequence, self.options, rules)
         trial = next(
             trial
-            for trial in pipeline.trials(scene, (row.object,), self.options)
+            for trial in pipeline.trials(context, (row.object,))
             if (trial.frame, trial.prompt.name, trial.prompt.frames) == (row.frame, row.prompt, row.frames)
         )
-        desk = Desk(case.id, scene, pipeline, self.options, replace(self.plan.rules, metrics=()))
-        (judgement,) = desk.judge(entrant, trial)
+        (result,) = pipeline.run(model.predictor, context, trial)
         text = f"{caption}\n{row.image}\n{row.label}, {_asked(row.prompt, row.frames)}"
-        return [_tile(scene, judgement, index, f"{text}, frame {index}") for index in judgement.shown]
+        return [_tile(sequence, result, index, f"{text}, frame {index}") for index in result.shown]
 
 
-def _series(row: Row, frames: int = 1) -> str:
+def _series(row: ResultRow, frames: int = 1) -> str:
     return f"{_asked(row.prompt, frames)}, {row.weights}"
 
 
@@ -118,23 +140,23 @@ def _asked(prompt: str, frames: int) -> str:
     return f"{prompt} on {frames} frames" if frames > 1 else prompt
 
 
-def _tile(scene: Scene, judgement: Judgement, index: int, caption: str) -> Tile:
-    frame = scene.frames[index]
+def _tile(sequence: LabelledSequence, result: ObjectResult, index: int, caption: str) -> Tile:
+    frame = sequence.frames[index]
     nothing = np.zeros(frame.shape[:2], np.bool_)
-    truth = scene.mask(judgement.object, index) if index in scene.annotated else nothing
-    found = judgement.masks.get(index, nothing)
-    asked = judgement.prompts.get(index)
+    truth = sequence.mask(result.object, index) if index in sequence.annotated else nothing
+    found = result.masks.get(index, nothing)
+    asked = result.prompts.get(index)
     area = cut_out(truth | found)
     masks: dict[str | Colour, Mask] = {"truth": truth[area], "after": found[area]}
     if asked is not None:
-        # One pixel of a small cut-out is enough to be seen, of a large one it is not.
+        # On a large cut-out a single pixel would be invisible.
         reach = max(truth[area].shape) // TILE
         masks[ORANGE] = prompt_mask(asked, truth.shape, reach)[area]
     return Tile(outlined(np.ascontiguousarray(frame[area]), masks, side=TILE), caption)
 
 
 def cut_out(mask: Mask) -> tuple[slice, slice]:
-    """Rows and columns of a part of the frame around a mask, square where the frame allows it."""
+    """Rows and columns around a mask, square if the frame allows it."""
     if not mask.any():
         return slice(None), slice(None)
     ys, xs = np.nonzero(mask)
@@ -144,12 +166,12 @@ def cut_out(mask: Mask) -> tuple[slice, slice]:
 
 
 def prompt_mask(prompts: FramePrompts, shape: tuple[int, ...], reach: int = 0) -> Mask:
-    """A prompt as pixels that can be drawn: a small square for a click, a line for a box, the mask itself.
+    """Pixels of a drawn prompt: a square per click, the outline of a box, the outline of a mask.
 
     Args:
-        prompts: of one frame.
-        shape: (H, W) of the frame.
-        reach: pixels from the middle of a click's square to its sides.
+        prompts: Prompts of one frame.
+        shape: Frame size (H, W).
+        reach: Pixels from the centre of a click's square to its sides.
     """
     drawn: Mask = np.zeros(shape, np.bool_)
     for x, y in np.rint(prompts.points).astype(int):
@@ -163,7 +185,7 @@ def prompt_mask(prompts: FramePrompts, shape: tuple[int, ...], reach: int = 0) -
 
 
 def _part(places: NDArray[np.integer], side: int, size: int) -> slice:
-    """So many pixels around some places, moved inside the frame."""
+    """``side`` pixels around the places, moved inside the frame."""
     start = int(places.min() + places.max() + 1 - side) // 2
     start = max(0, min(start, size - side))
     return slice(start, start + side)

@@ -1,61 +1,129 @@
-"""What all pipelines have in common: a trial asks for objects with a prompt, a judgement rates one."""
+"""The evaluation protocol: prompts drawn from the ground truth, trials, results, pipelines."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from lib.engine.predictor import Predictor
-from lib.evaluation.cases import Kind, Scene
-from lib.evaluation.options import DEFAULT_TOLERANCE_MM, Options, PipelineName
-from lib.evaluation.prompting import Drawing, Prompt
+from lib.evaluation.cases import Kind, LabelledSequence
+from lib.evaluation.options import DEFAULT_TOLERANCE_MM, EvaluationOptions, PipelineName
+from lib.prompts.simulation import jittered_box, random_clicks, tight_box
 from lib.prompts.types import FramePrompts
 
-# The object of a row that rates all objects of a frame together.
+# Object value of a result for all objects of a frame together.
 ALL_OBJECTS = 0
 
 
-@dataclass(frozen=True)
-class Rules:
-    """How results are rated.
+class MetricRules(BaseModel):
+    """How results are measured.
 
     Attributes:
-        metrics: which, in the order of the tables; None: those of the pipeline.
-        tolerance_mm: of NSD, by class.
-        default_tolerance_mm: of NSD, of all other classes.
-        labelled_slices: classes that are rated on the slices with a truth alone, because the dataset ends
-            them by its own rules (FLARE22: aorta, vena cava, oesophagus).
-        border: instances nearer to the image's border than this many pixels do not count for F1.
+        metrics: Metric names in the order of the tables; None: those of the pipeline.
+        tolerance_mm: Tolerance of NSD in mm by class.
+        default_tolerance_mm: Tolerance of NSD in mm for all other classes.
+        labelled_slices: Classes measured only between their first and last labelled slice, because the
+            dataset truncates them by its own rules (FLARE22: aorta, vena cava, oesophagus).
+        border: Width in pixels of the image border whose instances F1 ignores.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     metrics: tuple[str, ...] | None = None
-    tolerance_mm: Mapping[str, float] = field(default_factory=dict)
+    tolerance_mm: dict[str, float] = {}
     default_tolerance_mm: float = DEFAULT_TOLERANCE_MM
-    labelled_slices: frozenset[str] = frozenset()
+    labelled_slices: tuple[str, ...] = ()
     border: int = 0
 
     def tolerance(self, label: str) -> float:
-        """Of NSD for a class, in mm."""
+        """Tolerance of NSD for a class in mm."""
         return self.tolerance_mm.get(label, self.default_tolerance_mm)
 
     def wants(self, metric: str) -> bool:
-        """Whether a metric is asked for."""
+        """Whether a metric is computed."""
         return self.metrics is None or metric in self.metrics
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Objects to be segmented with one prompt.
+class Prompt:
+    """A kind of prompt.
 
     Attributes:
-        pipeline: which one.
-        prompt: which one.
-        objects: their values in the truth.
-        frame: of an image trial, the frame; else None.
+        kind: ``click``, ``box`` or ``mask``.
+        clicks: Clicks per prompted frame; 0 for other kinds.
+        frames: Number of prompted frames.
+    """
+
+    kind: Literal["click", "box", "mask"]
+    clicks: int = 0
+    frames: int = 1
+
+    @property
+    def name(self) -> str:
+        """Name in tables: ``1 click``, ``3 clicks``, ``box``, ``mask``."""
+        if self.kind != "click":
+            return self.kind
+        return "1 click" if self.clicks == 1 else f"{self.clicks} clicks"
+
+
+@dataclass(frozen=True)
+class PromptSampler:
+    """Draws the prompts of one case from its ground truth.
+
+    Every prompt has a random generator seeded by its purpose, so prompts do not depend on earlier ones: all
+    networks, and a resumed evaluation, get the same prompts.
+
+    Attributes:
+        seed: Seed of the evaluation.
+        case: Case id.
+        jitter: Deviation of box borders as a share of the box's sides; 0 for tight boxes.
+    """
+
+    seed: int
+    case: str
+    jitter: float = 0.0
+
+    def draw(self, prompt: Prompt, mask: NDArray[np.bool_], value: int, frame: int) -> FramePrompts:
+        """The prompt for an object on a frame. All clicks are drawn before any answer (Yan et al., eq. 1).
+
+        Args:
+            prompt: Kind of prompt.
+            mask: Ground truth of the object, (H, W).
+            value: Object value.
+            frame: Frame index.
+
+        Raises:
+            PromptError: the mask is empty.
+        """
+        rng = self.generator(value, frame, prompt.kind, prompt.clicks)
+        if prompt.kind == "mask":
+            return FramePrompts.of_mask(mask)
+        if prompt.kind == "box":
+            box = jittered_box(mask, rng, self.jitter) if self.jitter else tight_box(mask)
+            return FramePrompts.of_box(box)
+        return FramePrompts(random_clicks(mask, prompt.clicks, rng), np.ones(prompt.clicks, np.int32))
+
+    def generator(self, *purpose: object) -> np.random.Generator:
+        """A random generator for one purpose."""
+        name = "|".join(map(str, (self.seed, self.case, *purpose)))
+        return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+
+
+@dataclass(frozen=True)
+class PromptTrial:
+    """Objects to segment with one kind of prompt.
+
+    Attributes:
+        pipeline: Pipeline name.
+        prompt: Kind of prompt.
+        objects: Object values in the ground truth.
+        frame: Frame index of an image trial; None in the other pipelines.
     """
 
     pipeline: PipelineName
@@ -65,15 +133,15 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
-    """How well an object was segmented.
+class ObjectResult:
+    """The segmentation of one object, measured.
 
     Attributes:
-        object: its value in the truth; ``ALL_OBJECTS`` where all of a frame are rated together.
-        values: by metric.
-        masks: what the network drew, by frame: (H, W).
-        prompts: what it was asked, by frame.
-        shown: frames that tell the most in a picture.
+        object: Object value in the ground truth; ``ALL_OBJECTS`` for all objects of a frame together.
+        values: Metric values by name.
+        masks: Predicted masks (H, W) by frame.
+        prompts: Prompts by frame.
+        shown: Frames worth showing in a picture.
     """
 
     object: int
@@ -83,14 +151,36 @@ class Judgement:
     shown: Sequence[int] = ()
 
 
-class Pipeline(Protocol):
-    """One of the paper's three ways to evaluate.
+@dataclass(frozen=True, eq=False)
+class CaseContext:
+    """An opened case with the settings of its evaluation.
 
     Attributes:
-        name: of the pipeline.
-        fits: kinds of cases that it can read.
-        suits: kinds of cases that it is meant for.
-        metrics: all that it knows, the one that ranks results first.
+        id: Case id.
+        sequence: Frames and ground truth.
+        options: Options of the evaluation.
+        rules: How results are measured.
+    """
+
+    id: str
+    sequence: LabelledSequence
+    options: EvaluationOptions
+    rules: MetricRules
+
+    def draw(self, prompt: Prompt, value: int, frame: int) -> FramePrompts:
+        """The prompt for an object on a frame, drawn from its ground truth."""
+        sampler = PromptSampler(self.options.seed, self.id, self.options.jitter)
+        return sampler.draw(prompt, self.sequence.mask(value, frame), value, frame)
+
+
+class Pipeline(Protocol):
+    """One of the paper's three evaluation procedures.
+
+    Attributes:
+        name: Pipeline name.
+        fits: Kinds of cases that it can evaluate.
+        suits: Kinds of cases that it evaluates by default.
+        metrics: All its metrics; the first one ranks results.
     """
 
     name: PipelineName
@@ -98,25 +188,17 @@ class Pipeline(Protocol):
     suits: frozenset[Kind]
     metrics: tuple[str, ...]
 
-    def trials(self, scene: Scene, objects: Sequence[int], options: Options) -> list[Trial]:
-        """Everything to try on a case."""
+    def trials(self, case: CaseContext, objects: Sequence[int]) -> list[PromptTrial]:
+        """All trials of a case."""
 
-    def expects(self, trial: Trial, rules: Rules) -> tuple[int, ...]:
-        """The objects that a trial's judgements are of."""
+    def expects(self, trial: PromptTrial, rules: MetricRules) -> tuple[int, ...]:
+        """Object values of the results of a trial."""
 
-    def run(
-        self,
-        predictor: Predictor,
-        scene: Scene,
-        trial: Trial,
-        drawing: Drawing,
-        options: Options,
-        rules: Rules,
-    ) -> list[Judgement]:
-        """Prompts the network and rates what it draws, those of ``expects`` at least."""
+    def run(self, predictor: Predictor, case: CaseContext, trial: PromptTrial) -> list[ObjectResult]:
+        """Prompts the network and measures its answers, at least those of ``expects``."""
 
 
 def batches(objects: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
-    """Objects in groups of at most so many."""
+    """Objects in groups of at most ``size``."""
     for start in range(0, len(objects), size):
         yield tuple(objects[start : start + size])

@@ -1,4 +1,4 @@
-"""Rows of results, and their file: what was computed once is not computed again."""
+"""Results and their file: computed results survive the process and are not computed again."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import io
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lib.evaluation.csv_lines import cells_of
+from lib.errors import EvaluationError
 
 logger = logging.getLogger(__name__)
 
-# Every metric of every pipeline; a row leaves those empty that it has none of.
+# All metrics of all pipelines; a row leaves the others empty.
 METRICS = ("dice", "nsd", "f1", "hd95", "jf", "j", "f", "jf_tracked")
 TITLES: Mapping[str, str] = {
     "dice": "DSC",
@@ -34,21 +34,21 @@ Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One object of one image with one prompt.
+class ResultRow:
+    """Metrics of one object of one image with one kind of prompt.
 
     Attributes:
-        run: what its values depend on besides the image (``entrants.fingerprint``).
-        weights: name of the weights.
+        run: Hash of everything else that decides the values (``models.fingerprint``).
+        weights: Name of the weights.
         pipeline: ``image``, ``volume`` or ``video``.
-        image: id of the case.
-        content: of the image and its truth (``Scene.content``).
-        object: value in the truth; 0 for all objects of a frame together.
-        label: the object's class; empty for all together.
-        frame: of an image trial; empty in the other pipelines.
-        prompt: name of the prompt.
-        frames: how many frames were prompted.
-        values: by metric; infinite for the HD95 of an object that was not found.
+        image: Case id.
+        content: Hash of image and ground truth (``LabelledSequence.content``).
+        object: Object value in the ground truth; 0 for all objects of a frame together.
+        label: Class of the object; empty for all objects together.
+        frame: Frame index in the image pipeline; None in the others.
+        prompt: Name of the kind of prompt.
+        frames: Number of prompted frames.
+        values: Values by metric; infinite for the HD95 of an object that was not found.
     """
 
     run: str
@@ -72,50 +72,45 @@ class Row:
         )  # fmt: skip
 
     def as_record(self) -> dict[str, Any]:
-        """For JSON, which knows no infinity: null stands for it."""
+        """Values for JSON, with null for infinity."""
         record = {name: getattr(self, name) for name in _COLUMNS}
         values = {name: value if math.isfinite(value) else None for name, value in self.values.items()}
         return {**record, **values}
 
 
-_COLUMNS = tuple(field.name for field in fields(Row) if field.name != "values")
+_COLUMNS = tuple(field.name for field in fields(ResultRow) if field.name != "values")
 _HEADER = (*_COLUMNS, *METRICS)
 
 
 class ResultsFile:
-    """``results.csv``: rows that survive the process.
-
-    Rows of other options, weights or images may lie in it too; nobody is given them by mistake.
+    """``results.csv``. Rows of other options, weights or images may be in it too: the key tells them apart.
 
     Args:
-        path: of the file; made with the first rows.
+        path: Path of the file, created with the first rows.
 
     Raises:
-        EvaluationError: the file is none of this program's.
+        EvaluationError: the file has other columns.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rows: dict[Key, Row] = {}
+        self._rows: dict[Key, ResultRow] = {}
         if path.exists():
             self._load()
 
-    def get(self, key: Key) -> Row | None:
-        """The row of a key; None where it was not computed yet."""
+    def get(self, key: Key) -> ResultRow | None:
+        """The row with a key; None if it was not computed yet."""
         return self._rows.get(key)
 
-    def append(self, rows: Iterable[Row]) -> None:
-        """Adds rows and brings them to the disk before it returns."""
+    def append(self, rows: Iterable[ResultRow]) -> None:
+        """Adds rows; they are on the disk when this returns."""
         new = list(rows)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        text = csv_text(map(_cells, new))
         if not self._path.exists() or not self._path.stat().st_size:
-            writer.writerow(_HEADER)
-        for row in new:
-            writer.writerow(_line(row))
+            text = csv_text([_HEADER]) + text
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as file:
-            file.write(text.getvalue().encode())
+            file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
         self._rows.update((row.key, row) for row in new)
@@ -126,32 +121,58 @@ class ResultsFile:
         if len(whole) < len(content):
             logger.warning("%s ends within a line, which is computed again", self._path.name)
             os.truncate(self._path, len(whole))
-        lines = whole.decode("utf-8", errors="replace").split("\n")[:-1]
-        for line in cells_of(lines, _HEADER, self._path):
+        for cells in read_lines(whole, _HEADER, self._path):
             try:
-                row = _row(line)
+                row = _row(cells)
             except ValueError:
-                logger.warning("a line of %s cannot be read and is computed again", self._path.name)
+                logger.warning("A line of %s cannot be read and is computed again", self._path.name)
             else:
                 self._rows[row.key] = row
 
 
-def _line(row: Row) -> list[str]:
-    # repr gives floats back bit by bit, so that a resumed evaluation equals an uninterrupted one.
+def csv_text(lines: Iterable[Sequence[str]]) -> str:
+    """Cells as lines of CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def read_lines(content: bytes, header: Sequence[str], path: Path) -> Iterator[list[str]]:
+    """Cells of a CSV file without its header, line by line, so that a damaged line affects no other.
+
+    Args:
+        content: Content of the file.
+        header: Required header.
+        path: Path for the error message.
+
+    Raises:
+        EvaluationError: the file has another header.
+    """
+    lines = [line for line in content.decode("utf-8", errors="replace").split("\n") if line]
+    cells = [next(csv.reader([line]), []) for line in lines]
+    if cells and cells[0] != list(header):
+        raise EvaluationError(
+            f"{path} has other columns than this program writes: choose another --output, or move the file"
+        )
+    return iter(cells[1:])
+
+
+def _cells(row: ResultRow) -> list[str]:
+    # repr restores floats exactly, so that a resumed evaluation equals an uninterrupted one.
     values = [repr(row.values[name]) if name in row.values else "" for name in METRICS]
     cells = ("" if (cell := getattr(row, name)) is None else str(cell) for name in _COLUMNS)
     return [*(" ".join(cell.splitlines()) for cell in cells), *values]
 
 
-def _row(line: list[str]) -> Row:
-    """Reads one line back.
+def _row(line: list[str]) -> ResultRow:
+    """Reads one line.
 
     Raises:
-        ValueError: it is not whole.
+        ValueError: the line is incomplete.
     """
     cells: dict[str, Any] = dict(zip(_HEADER, line, strict=True))
     given = {name: cells.pop(name) for name in METRICS}
     values = {name: float(text) for name, text in given.items() if text}
     cells["object"], cells["frames"] = int(cells["object"]), int(cells["frames"])
     cells["frame"] = int(cells["frame"]) if cells["frame"] else None
-    return Row(**cells, values=values)
+    return ResultRow(**cells, values=values)

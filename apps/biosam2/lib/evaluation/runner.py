@@ -1,4 +1,4 @@
-"""The evaluation itself: every case, every network, every trial that is not in the results yet."""
+"""The evaluation: every case, every trial, every network, except results that exist already."""
 
 from __future__ import annotations
 
@@ -11,204 +11,198 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lib.errors import EvaluationError, ImageError, LabelError
-from lib.evaluation.cases import Case, Scene
-from lib.evaluation.image import ImagePipeline
-from lib.evaluation.models import Entrant, fingerprint
-from lib.evaluation.options import Options, PipelineName
-from lib.evaluation.prompting import Drawing
-from lib.evaluation.protocol import Judgement, Pipeline, Rules, Trial
-from lib.evaluation.results import ResultsFile, Row
-from lib.evaluation.video import SMALL_FRAME, VideoPipeline
-from lib.evaluation.volume import VolumePipeline
+from lib.evaluation.cases import EvaluationCase, LabelledSequence
+from lib.evaluation.models import EvaluatedModel, fingerprint
+from lib.evaluation.options import EvaluationOptions, PipelineName
+from lib.evaluation.pipelines import ALL_PIPELINES, SMALL_FRAME
+from lib.evaluation.protocol import CaseContext, MetricRules, Pipeline, PromptSampler, PromptTrial
+from lib.evaluation.results import ResultRow, ResultsFile
 
 logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "results.csv"
-ALL_PIPELINES: tuple[Pipeline, ...] = (ImagePipeline(), VolumePipeline(), VideoPipeline())
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is evaluated and how.
+class EvaluationPlan:
+    """Cases and rules of an evaluation.
 
     Attributes:
-        cases: in the order in which they are opened.
-        pipeline: one for all cases; None: what suits each.
-        rules: how results are rated.
-        title: of the data, for people.
-        paper: rows of the paper to stand beside the results: method, prompt and values.
+        cases: Cases in the order of evaluation.
+        pipeline: Pipeline for all cases; None: chosen by the kind of each case.
+        rules: How results are measured.
+        title: Name of the data.
+        paper: Published results for comparison: method, prompt and values.
     """
 
-    cases: Sequence[Case]
+    cases: Sequence[EvaluationCase]
     pipeline: PipelineName | None
-    rules: Rules = field(default_factory=Rules)
+    rules: MetricRules = field(default_factory=MetricRules)
     title: str = ""
     paper: Sequence[dict[str, str | float]] = ()
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came out.
+class EvaluationResults:
+    """Results of an evaluation.
 
     Attributes:
-        rows: in the order of cases, pipelines, trials and networks, whether computed now or before.
-        left_out: the reason, by case that could not be used.
-        notes: what a reader of the results should know.
+        rows: Rows by case, pipeline, trial and network, computed now or before.
+        left_out: Reason by id of each case that could not be used.
+        notes: Remarks on the results.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ResultRow] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def evaluate(plan: Plan, entrants: Sequence[Entrant], options: Options) -> Outcome:
-    """Runs all trials that ``results.csv`` does not hold yet.
+@dataclass(frozen=True, eq=False)
+class FinishedEvaluation:
+    """An evaluation with its results.
+
+    Attributes:
+        plan: Cases and rules.
+        models: Networks.
+        options: Options.
+        results: Results.
+    """
+
+    plan: EvaluationPlan
+    models: Sequence[EvaluatedModel]
+    options: EvaluationOptions
+    results: EvaluationResults
+
+
+def evaluate(
+    plan: EvaluationPlan, models: Sequence[EvaluatedModel], options: EvaluationOptions
+) -> EvaluationResults:
+    """Runs all trials that are not in ``results.csv`` yet.
 
     Args:
-        plan: what to evaluate.
-        entrants: the networks.
-        options: of the evaluation.
+        plan: Cases and rules.
+        models: Networks.
+        options: Options.
 
     Raises:
-        EvaluationError: no case could be used, or ``results.csv`` is not ours.
-        KeyboardInterrupt: with every finished trial on the disk.
+        EvaluationError: no case could be used, or ``results.csv`` has other columns.
+        KeyboardInterrupt: all finished trials are on the disk.
     """
-    results = ResultsFile(options.output / RESULTS_FILE)
-    outcome = Outcome()
+    file = ResultsFile(options.output / RESULTS_FILE)
+    results = EvaluationResults()
     cases = plan.cases[: options.limit] if options.limit else plan.cases
-    # On a terminal alone: a log has no use for a bar.
     with logging_redirect_tqdm(), tqdm(cases, unit="image", disable=None, file=sys.stderr) as bar:
         for case in bar:
             bar.set_postfix_str(case.id)
-            _evaluate_case(case, plan, entrants, options, results, outcome)
-    if not outcome.rows:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in outcome.left_out.items())
-        raise EvaluationError(
-            f"nothing could be evaluated in {options.data}: {reasons or 'no image is there'}"
-        )
-    return outcome
+            _evaluate_case(case, plan, models, options, file, results)
+    if not results.rows:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in results.left_out.items())
+        raise EvaluationError(f"Nothing to evaluate in {options.data}: {reasons or 'it has no image'}")
+    return results
 
 
-def open_case(case: Case, options: Options) -> Scene:
-    """Opens a case as the options want it.
+def open_case(case: EvaluationCase, options: EvaluationOptions) -> LabelledSequence:
+    """Opens a case with the options' axis and class.
 
     Raises:
-        ImageError: its image cannot be read.
-        LabelError: its label cannot be used.
+        ImageError: the image cannot be read.
+        LabelError: the label cannot be used.
     """
-    scene = case.open(options.axis)
+    sequence = case.open(options.axis)
     if options.instances:
-        scene = replace(scene, names=dict.fromkeys(scene.names, options.instances))
-    return scene
+        sequence = replace(sequence, names=dict.fromkeys(sequence.names, options.instances))
+    return sequence
 
 
-def pipelines_for(scene: Scene, wanted: PipelineName | None) -> list[Pipeline]:
-    """The pipeline that is wanted where it can read the case, or all that suit it."""
+def pipelines_for(sequence: LabelledSequence, wanted: PipelineName | None) -> list[Pipeline]:
+    """The wanted pipeline if it fits the case, or all pipelines that suit it."""
     if wanted is None:
-        return [pipeline for pipeline in ALL_PIPELINES if scene.kind in pipeline.suits]
-    return [pipeline for pipeline in ALL_PIPELINES if pipeline.name == wanted and scene.kind in pipeline.fits]
+        return [pipeline for pipeline in ALL_PIPELINES if sequence.kind in pipeline.suits]
+    return [
+        pipeline for pipeline in ALL_PIPELINES if pipeline.name == wanted and sequence.kind in pipeline.fits
+    ]
 
 
-def chosen_objects(scene: Scene, case: str, options: Options) -> tuple[int, ...]:
-    """The objects of a case that are evaluated: all, or as many as were asked for, drawn by the seed."""
-    objects = scene.objects
+def chosen_objects(sequence: LabelledSequence, case: str, options: EvaluationOptions) -> tuple[int, ...]:
+    """The evaluated objects of a case: all, or ``options.objects`` of them drawn by the seed."""
+    objects = sequence.objects
     if not options.objects or len(objects) <= options.objects:
         return objects
-    source = Drawing(options.seed, case).source("objects")
-    return tuple(sorted(int(value) for value in source.choice(objects, options.objects, replace=False)))
+    rng = PromptSampler(options.seed, case).generator("objects")
+    return tuple(sorted(int(value) for value in rng.choice(objects, options.objects, replace=False)))
 
 
 def _evaluate_case(
-    case: Case,
-    plan: Plan,
-    entrants: Sequence[Entrant],
-    options: Options,
-    results: ResultsFile,
-    outcome: Outcome,
+    case: EvaluationCase,
+    plan: EvaluationPlan,
+    models: Sequence[EvaluatedModel],
+    options: EvaluationOptions,
+    file: ResultsFile,
+    results: EvaluationResults,
 ) -> None:
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     try:
-        scene = open_case(case, options)
-        pipelines = pipelines_for(scene, plan.pipeline)
+        sequence = open_case(case, options)
+        pipelines = pipelines_for(sequence, plan.pipeline)
         if not pipelines:
-            raise LabelError(f"a {scene.kind} is nothing for the pipeline {plan.pipeline}")
-        objects = chosen_objects(scene, case.id, options)
+            raise LabelError(f"The pipeline {plan.pipeline} does not support a {sequence.kind}")
+        objects = chosen_objects(sequence, case.id, options)
+        context = CaseContext(case.id, sequence, options, plan.rules)
         for pipeline in pipelines:
-            desk = Desk(case.id, scene, pipeline, options, plan.rules)
-            for trial in pipeline.trials(scene, objects, options):
-                for entrant in entrants:
-                    rows.extend(_rows(desk, entrant, trial, results))
+            for trial in pipeline.trials(context, objects):
+                for model in models:
+                    rows.extend(_rows(context, pipeline, model, trial, file))
     except (ImageError, LabelError) as error:
-        outcome.left_out[case.id] = str(error)
+        results.left_out[case.id] = str(error)
         logger.warning("%s is left out: %s", case.id, error)
         return
-    outcome.rows.extend(rows)
-    outcome.notes.extend(_notes(case.id, scene, pipelines, options))
+    results.rows.extend(rows)
+    results.notes.extend(_notes(case.id, sequence, pipelines, options))
 
 
-@dataclass(frozen=True)
-class Desk:
-    """An opened case in one pipeline.
-
-    Attributes:
-        case: its id.
-        scene: the case.
-        pipeline: the pipeline.
-        options: of the evaluation.
-        rules: how results are rated.
-    """
-
-    case: str
-    scene: Scene
-    pipeline: Pipeline
-    options: Options
-    rules: Rules
-
-    def judge(self, entrant: Entrant, trial: Trial) -> list[Judgement]:
-        """Runs a trial."""
-        drawing = Drawing(self.options.seed, self.case, self.options.jitter)
-        return self.pipeline.run(entrant.predictor, self.scene, trial, drawing, self.options, self.rules)
-
-    def row(self, entrant: Entrant, trial: Trial, value: int) -> Row:
-        """The row of an object of a trial, still without values."""
-        return Row(
-            run=fingerprint(entrant, self.options, self.rules),
-            weights=entrant.name,
-            pipeline=self.pipeline.name,
-            image=self.case,
-            content=self.scene.content,
-            object=value,
-            label=self.scene.names.get(value, "") if value else "",
-            frame=trial.frame,
-            prompt=trial.prompt.name,
-            frames=trial.prompt.frames,
-            values={},
-        )
-
-
-def _rows(desk: Desk, entrant: Entrant, trial: Trial, results: ResultsFile) -> list[Row]:
-    """The rows of a trial: those on the disk, and the others after they were computed and put there."""
-    expected = desk.pipeline.expects(trial, desk.rules)
-    blank = {value: desk.row(entrant, trial, value) for value in expected}
-    known = {value: results.get(row.key) for value, row in blank.items()}
+def _rows(
+    case: CaseContext, pipeline: Pipeline, model: EvaluatedModel, trial: PromptTrial, file: ResultsFile
+) -> list[ResultRow]:
+    """The rows of a trial: those of the file, and the missing ones, computed and appended to it."""
+    blank = {value: _row(case, model, trial, value) for value in pipeline.expects(trial, case.rules)}
+    known = {value: file.get(row.key) for value, row in blank.items()}
     missing = tuple(value for value, row in known.items() if row is None)
     if missing:
-        # Objects of one frame are rated together, followed objects each by itself.
+        # Objects of one frame are measured together, propagated objects separately.
         again = trial if trial.frame is not None else replace(trial, objects=missing)
-        judged = {item.object: item.values for item in desk.judge(entrant, again)}
-        new = {value: replace(blank[value], values=judged[value]) for value in missing}
-        results.append(new.values())
+        measured = {item.object: item.values for item in pipeline.run(model.predictor, case, again)}
+        new = {value: replace(blank[value], values=measured[value]) for value in missing}
+        file.append(new.values())
         known |= new
     # The same weights may have had another name before.
-    return [replace(row, weights=entrant.name) for row in known.values() if row is not None]
+    return [replace(row, weights=model.name) for row in known.values() if row is not None]
 
 
-def _notes(case: str, scene: Scene, pipelines: Sequence[Pipeline], options: Options) -> list[str]:
-    width, height = scene.frames.width, scene.frames.height
+def _row(case: CaseContext, model: EvaluatedModel, trial: PromptTrial, value: int) -> ResultRow:
+    """The row of an object of a trial, without values."""
+    return ResultRow(
+        run=fingerprint(model, case.options, case.rules),
+        weights=model.name,
+        pipeline=trial.pipeline,
+        image=case.id,
+        content=case.sequence.content,
+        object=value,
+        label=case.sequence.names.get(value, "") if value else "",
+        frame=trial.frame,
+        prompt=trial.prompt.name,
+        frames=trial.prompt.frames,
+        values={},
+    )
+
+
+def _notes(
+    case: str, sequence: LabelledSequence, pipelines: Sequence[Pipeline], options: EvaluationOptions
+) -> list[str]:
+    width, height = sequence.frames.width, sequence.frames.height
     video = any(pipeline.name == "video" for pipeline in pipelines)
     if not video or min(width, height) >= SMALL_FRAME or 1 not in options.clicks:
         return []
     return [
-        f"{case}: on frames of {width} x {height} pixels one click says too little (the paper has 6.6 J&F "
+        f"{case}: one click is ambiguous on frames of {width} x {height} pixels (the paper reports 6.6 J&F "
         "on the 112 pixels of EchoNet-Dynamic)"
     ]

@@ -1,26 +1,26 @@
-"""Tables in the paper's form: mean and standard deviation, the best in bold."""
+"""Tables in the paper's form: mean and standard deviation, the best mean in bold."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lib.evaluation.results import LOWER_IS_BETTER, METRICS, TITLES, Row
+import numpy as np
+import pandas
 
-Group = tuple[str, ...]
+from lib.evaluation.results import LOWER_IS_BETTER, METRICS, TITLES, ResultRow
 
 
 @dataclass(frozen=True)
-class Spread:
+class MetricSummary:
     """Mean and standard deviation of one metric.
 
     Attributes:
-        mean: of the finite values.
-        deviation: of the sample; None for fewer than two values.
-        count: values, infinite ones among them.
-        missed: infinite ones, such as the HD95 of an object that was not found; they are in no mean.
+        mean: Mean of the finite values.
+        deviation: Sample standard deviation; None for fewer than two values.
+        count: Number of values.
+        missed: Number of infinite values (HD95 of objects that were not found), excluded from the mean.
     """
 
     mean: float
@@ -36,15 +36,15 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """A table of texts.
 
     Attributes:
-        title: for people.
-        header: one text for each column.
-        rows: a text for each column.
-        best: row and column of the cells that are the best of those they are compared with.
-        detail: whether it tells more of what another table sums up.
+        title: Title.
+        header: Column titles.
+        rows: Cells per row.
+        best: Row and column of the cells that are the best among their rivals.
+        detail: Whether the table details another one.
     """
 
     title: str
@@ -54,12 +54,12 @@ class Table:
     detail: bool = False
 
     def markdown(self) -> str:
-        """The table with its title, in Markdown, the best in bold."""
+        """The table with its title in Markdown, the best cells in bold."""
         lines = [f"## {self.title}", "", _line(self.header), _line(["---"] * len(self.header))]
         return "\n".join([*lines, *(_line(row) for row in self.marked("**", "**")), ""])
 
     def marked(self, before: str, after: str) -> list[list[str]]:
-        """The rows, with the best between two texts."""
+        """The rows, with two texts around the best cells."""
         return [
             [
                 f"{before}{cell}{after}" if (down, across) in self.best else cell
@@ -69,43 +69,50 @@ class Table:
         ]
 
 
-def spread_of(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation of values, of which some may be infinite."""
-    finite = [value for value in values if math.isfinite(value)]
-    return Spread(
-        mean=statistics.fmean(finite) if finite else math.inf,
-        deviation=statistics.stdev(finite) if len(finite) > 1 else None,
-        count=len(values),
-        missed=len(values) - len(finite),
+def summarise(values: Sequence[float] | pandas.Series) -> MetricSummary:
+    """Mean and standard deviation; infinite values are counted separately."""
+    series = pandas.Series(values, dtype=float)
+    finite = series[np.isfinite(series)]
+    return MetricSummary(
+        mean=float(finite.mean()) if len(finite) else math.inf,
+        deviation=float(finite.std()) if len(finite) > 1 else None,
+        count=len(series),
+        missed=len(series) - len(finite),
     )
 
 
-def tables(rows: Sequence[Row]) -> list[Table]:
-    """For each pipeline one table by prompt and one by class.
+def tables(rows: Sequence[ResultRow]) -> list[ResultTable]:
+    """One table by prompt and one by class for each pipeline.
 
-    The columns are the metrics, as in Tables 1 and 2 of the paper. Those of a video are the numbers of
-    prompted frames, as in Table 4, and each metric has a table; J&F alone has one by class.
+    Columns are the metrics, as in Tables 1 and 2 of the paper. A video has one table per metric, with the
+    numbers of prompted frames as columns, as in Table 4; only J&F has one by class.
     """
-    made = []
-    for pipeline in dict.fromkeys(row.pipeline for row in rows):
-        chosen = [row for row in rows if row.pipeline == pipeline]
-        metrics = [name for name in METRICS if any(name in row.values for row in chosen)]
+    made: list[ResultTable] = []
+    for pipeline, chosen in as_frame(rows).groupby("pipeline", sort=False):
+        metrics = [name for name in METRICS if chosen[name].notna().any()]
         if pipeline == "video":
-            counts = sorted({row.frames for row in chosen})
+            counts = sorted(chosen["frames"].unique())
             for number, metric in enumerate(metrics):
                 columns = [_Column(_frames_title(count), metric, count) for count in counts]
-                both = _both(f"{pipeline}: {TITLES[metric]}", columns, chosen)
+                both = _by_prompt_and_class(f"{pipeline}: {TITLES[metric]}", columns, chosen)
                 made.extend(both if number == 0 else both[:1])
         else:
-            made.extend(_both(pipeline, [_Column(TITLES[name], name) for name in metrics], chosen))
+            columns = [_Column(TITLES[name], name) for name in metrics]
+            made.extend(_by_prompt_and_class(str(pipeline), columns, chosen))
     return made
 
 
-def paper_table(rows: Sequence[Mapping[str, str | float]]) -> Table:
-    """What the papers report for the same data."""
+def as_frame(rows: Sequence[ResultRow]) -> pandas.DataFrame:
+    """One line per row, one column per attribute and metric; absent metrics are NaN."""
+    records = [{**vars(row), **dict.fromkeys(METRICS, math.nan), **row.values} for row in rows]
+    return pandas.DataFrame(records, columns=[*ResultRow.__dataclass_fields__, *METRICS])
+
+
+def paper_table(rows: Sequence[Mapping[str, str | float]]) -> ResultTable:
+    """Published results for the same data."""
     texts = [{TITLES.get(name, name): _text(name, value) for name, value in row.items()} for row in rows]
     header = list(dict.fromkeys(name for row in texts for name in row))
-    return Table(
+    return ResultTable(
         "For comparison, as published",
         [name.capitalize() if name.islower() else name for name in header],
         [[row.get(name, "") for name in header] for row in texts],
@@ -118,76 +125,51 @@ class _Column:
     metric: str
     frames: int | None = None
 
-    def value(self, row: Row) -> float | None:
-        if self.frames not in (None, row.frames):
-            return None
-        return row.values.get(self.metric)
+    def summary(self, rows: pandas.DataFrame) -> MetricSummary | None:
+        """Summary of this column's values; None without any."""
+        chosen = rows if self.frames is None else rows[rows["frames"] == self.frames]
+        values = chosen[self.metric].dropna()
+        return summarise(values) if len(values) else None
 
 
-def _both(title: str, columns: Sequence[_Column], rows: Sequence[Row]) -> list[Table]:
-    """The table by prompt, and the one by class where there is more than one class."""
-    by_prompt = _grouped(rows, lambda row: (row.prompt, row.weights))
-    made = [_table(title, ("Prompt", "Weights"), columns, by_prompt)]
-    objects = sorted((row for row in rows if row.object), key=lambda row: row.label)
-    by_class = _grouped(objects, lambda row: (row.label, row.prompt, row.weights))
-    if len({label for label, _, _ in by_class}) > 1:
-        table = _table(f"{title}, by class", ("Class", "Prompt", "Weights"), columns, by_class)
+def _by_prompt_and_class(title: str, columns: Sequence[_Column], rows: pandas.DataFrame) -> list[ResultTable]:
+    """The table by prompt, and the one by class if there are several classes."""
+    made = [_table(title, ["prompt", "weights"], columns, rows)]
+    objects = rows[rows["object"] != 0].sort_values("label", kind="stable")
+    if objects["label"].nunique() > 1:
+        table = _table(f"{title}, by class", ["label", "prompt", "weights"], columns, objects)
         made.append(replace(table, detail=True))
     return made
 
 
-def _grouped(rows: Sequence[Row], group: Callable[[Row], Group]) -> dict[Group, list[Row]]:
-    groups: dict[Group, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(group(row), []).append(row)
-    return groups
-
-
 def _table(
-    title: str, names: Sequence[str], columns: Sequence[_Column], groups: Mapping[Group, Sequence[Row]]
-) -> Table:
-    """One line for each group, which ends with the name of the weights."""
-    cells = [
-        {group: found for group, rows in groups.items() if (found := _cell(column, rows))}
-        for column in columns
-    ]
-    # Weights are compared under one prompt; a single network's prompts with each other.
-    several = len({group[-1] for group in groups}) > 1
-    best = [
-        _best(found, lambda group: group[: -1 if several else -2], column.metric in LOWER_IS_BETTER)
-        for column, found in zip(columns, cells, strict=True)
-    ]
+    title: str, keys: Sequence[str], columns: Sequence[_Column], rows: pandas.DataFrame
+) -> ResultTable:
+    """One line per group of equal keys, the last of which is the weights."""
+    groups = dict(iter(rows.groupby(list(keys), sort=False)))
+    summaries = [[column.summary(group) for column in columns] for group in groups.values()]
+    # Weights are compared under one prompt, the prompts of a single network with each other.
+    rivals = [key[: -1 if rows["weights"].nunique() > 1 else -2] for key in groups]
+    means = pandas.DataFrame(
+        [[math.nan if cell is None else cell.mean for cell in line] for line in summaries]
+    )
+    signs = [-1 if column.metric in LOWER_IS_BETTER else 1 for column in columns]
+    compared = (means * signs).groupby(pandas.Series(rivals), sort=False)
+    best = (means * signs == compared.transform("max")) & (compared.transform("count") > 1)
     lines = [
-        [*group, str(_count(rows)), *(str(found.get(group, "")) for found in cells)]
-        for group, rows in groups.items()
+        [*key, str(_objects(group)), *("" if cell is None else str(cell) for cell in line)]
+        for (key, group), line in zip(groups.items(), summaries, strict=True)
     ]
-    marks = {
-        (down, len(names) + 1 + across)
-        for down, group in enumerate(groups)
-        for across, winners in enumerate(best)
-        if group in winners
-    }
-    return Table(title, [*names, "Objects", *(column.title for column in columns)], lines, frozenset(marks))
+    names = ["Class" if name == "label" else name.capitalize() for name in keys]
+    marks = frozenset(
+        (int(down), int(across) + len(keys) + 1) for down, across in np.argwhere(best.to_numpy())
+    )
+    return ResultTable(title, [*names, "Objects", *(column.title for column in columns)], lines, marks)
 
 
-def _count(rows: Sequence[Row]) -> int:
-    """Different objects in rows."""
-    return len({(row.image, row.object) for row in rows if row.object})
-
-
-def _cell(column: _Column, rows: Sequence[Row]) -> Spread | None:
-    values = [value for row in rows if (value := column.value(row)) is not None]
-    return spread_of(values) if values else None
-
-
-def _best(found: Mapping[Group, Spread], rivalry: Callable[[Group], Group], lower: bool) -> set[Group]:
-    """The groups whose mean is the best among those that they are compared with."""
-    best = set()
-    for group, spread in found.items():
-        rivals = [other.mean for name, other in found.items() if rivalry(name) == rivalry(group)]
-        if len(rivals) > 1 and spread.mean == (min if lower else max)(rivals):
-            best.add(group)
-    return best
+def _objects(rows: pandas.DataFrame) -> int:
+    """Number of distinct objects."""
+    return len(rows.loc[rows["object"] != 0, ["image", "object"]].drop_duplicates())
 
 
 def _frames_title(count: int) -> str:

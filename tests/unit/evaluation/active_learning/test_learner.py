@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks.hard_and_easy import write_store
 from lib.engine.network import Network
-from lib.evaluation.active_learning.learner import Pupil, measure, score
-from lib.evaluation.active_learning.options import CurveOptions
-from lib.evaluation.active_learning.units import Parts, open_parts
+from lib.evaluation.active_learning.learner import SimulatedLearner, measure, score
+from lib.evaluation.active_learning.options import SimulationOptions
+from lib.evaluation.active_learning.units import SimulationData, open_data
 from lib.trainers.validation import Target, choose_targets
 from tests.support.server import APP
 
@@ -17,44 +17,48 @@ SIZE = 64
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    folder = tmp_path_factory.mktemp("pupil")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> SimulationData:
+    folder = tmp_path_factory.mktemp("learner")
     write_store(folder / "store", {"easy": 1, "striped": 3}, {"striped": 3})
-    return open_parts(folder / "store", folder / "frames", "image", "test*", SIZE)
+    return open_data(folder / "store", folder / "frames", "image", "test*", SIZE)
 
 
 @pytest.fixture(scope="module")
-def pupil() -> Pupil:
+def learner() -> SimulatedLearner:
     # The server's own weights: nobody trains these away.
-    return Pupil(CurveOptions(Path(), model_dir=APP / "model", device="cpu", image_size=SIZE, steps=12))
+    return SimulatedLearner(
+        SimulationOptions(data=Path(), model_dir=APP / "model", device="cpu", image_size=SIZE, steps=12)
+    )
 
 
 @pytest.fixture
-def targets(parts: Parts) -> list[Target]:
+def targets(parts: SimulationData) -> list[Target]:
     return choose_targets(parts.test, SIZE, 9)
 
 
-def test_it_learns_and_begins_anew_each_time(pupil: Pupil, parts: Parts, targets: list[Target]) -> None:
-    before = measure(pupil.untrained(), targets)
-    striped = measure(pupil.learn(parts.pool[1:], 0), targets)
+def test_it_learns_and_begins_anew_each_time(
+    learner: SimulatedLearner, parts: SimulationData, targets: list[Target]
+) -> None:
+    before = measure(learner.untrained(), targets)
+    striped = measure(learner.learn(parts.pool[1:], 0), targets)
     assert striped.dice > before.dice + 0.1
     assert set(striped.by_prompt) == {"1 click", "3 clicks", "box"}
     assert striped.dice == pytest.approx(np.mean(list(striped.by_prompt.values())))
-    other = measure(pupil.learn(parts.pool[:1], 1), targets)
+    other = measure(learner.learn(parts.pool[:1], 1), targets)
     assert other != striped
     # Whatever it has learned in between.
-    assert measure(pupil.learn(parts.pool[1:], 0), targets) == striped
-    assert measure(pupil.untrained(), targets) == before
+    assert measure(learner.learn(parts.pool[1:], 0), targets) == striped
+    assert measure(learner.untrained(), targets) == before
 
 
 def test_a_frame_is_encoded_once_for_all_rounds_and_seeds(
-    pupil: Pupil, parts: Parts, targets: list[Target], monkeypatch: pytest.MonkeyPatch
+    learner: SimulatedLearner, parts: SimulationData, targets: list[Target], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def round_of(seed: int) -> None:
-        predictor = pupil.learn(parts.pool[1:], seed)
+        predictor = learner.learn(parts.pool[1:], seed)
         measure(predictor, targets)
         for unit in parts.pool:
-            score(predictor, unit, pupil.vector(unit))
+            score(predictor, unit, learner.vector(unit))
 
     # Seeds see the mirror images in another order; a few of them between them see all.
     for seed in range(4):
@@ -66,31 +70,35 @@ def test_a_frame_is_encoded_once_for_all_rounds_and_seeds(
     assert encoded == []
 
 
-def test_a_vector_is_of_length_one_and_the_same_whatever_was_learned(pupil: Pupil, parts: Parts) -> None:
-    vectors = [pupil.vector(unit) for unit in parts.pool]
-    pupil.learn(parts.pool, 0)
+def test_a_vector_is_of_length_one_and_the_same_whatever_was_learned(
+    learner: SimulatedLearner, parts: SimulationData
+) -> None:
+    vectors = [learner.vector(unit) for unit in parts.pool]
+    learner.learn(parts.pool, 0)
     for unit, vector in zip(parts.pool, vectors, strict=True):
         assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
-        np.testing.assert_array_equal(pupil.vector(unit), vector)
+        np.testing.assert_array_equal(learner.vector(unit), vector)
     # The three striped ones are more alike than the easy one is to any of them.
     alike = np.array(vectors) @ np.array(vectors).T
     assert alike[0, 1:].max() < alike[1:, 1:].min()
 
 
-def test_a_score_is_what_the_network_of_the_round_says(pupil: Pupil, parts: Parts) -> None:
+def test_a_score_is_what_the_network_of_the_round_says(
+    learner: SimulatedLearner, parts: SimulationData
+) -> None:
     unit = parts.pool[-1]
-    untrained = score(pupil.untrained(), unit, pupil.vector(unit))
+    untrained = score(learner.untrained(), unit, learner.vector(unit))
     assert untrained.id == unit.id
     assert untrained.score is not None
     assert 0 <= untrained.score <= 1
     assert untrained.slice_index == 0
-    np.testing.assert_array_equal(untrained.embedding, pupil.vector(unit))
-    assert score(pupil.learn(parts.pool[1:], 0), unit, None).score != untrained.score
+    np.testing.assert_array_equal(untrained.embedding, learner.vector(unit))
+    assert score(learner.learn(parts.pool[1:], 0), unit, None).score != untrained.score
 
 
-def test_it_says_what_its_results_depend_on(pupil: Pupil) -> None:
-    described = pupil.describe()
+def test_it_says_what_its_results_depend_on(learner: SimulatedLearner) -> None:
+    described = learner.describe()
     assert described["image_size"] == SIZE
     assert described["device"] == "cpu"
     assert len(str(described["sha256"])) == 64
-    assert pupil.weights == "biosam2_mini"
+    assert learner.weights == "biosam2_mini"

@@ -10,20 +10,21 @@ import pytest
 
 from benchmarks.hard_and_easy import write_store
 from lib.evaluation.__main__ import main
-from lib.evaluation.active_learning.options import CurveOptions
-from lib.evaluation.active_learning.rows import Point
+from lib.evaluation.active_learning import simulation as active_learning
+from lib.evaluation.active_learning.curves import CurvePoint
+from lib.evaluation.active_learning.options import SimulationOptions
 from lib.evaluation.active_learning.simulation import POINTS_FILE, Simulation
-from lib.evaluation.active_learning.simulation import simulation as active_learning
 from tests.support.server import APP
+from tests.unit.evaluation.conftest import changed
 
 MODEL = APP / "model"
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> CurveOptions:
+def options(tmp_path: Path) -> SimulationOptions:
     """Six pictures to label, two to measure, trainings of two steps."""
     store = write_store(tmp_path / "store", {"easy": 4, "rim": 2}, {"easy": 1, "rim": 1})
-    return CurveOptions(
+    return SimulationOptions(
         data=store,
         output=tmp_path / "out",
         strategies=("random", "hybrid"),
@@ -40,11 +41,11 @@ def options(tmp_path: Path) -> CurveOptions:
     )
 
 
-def without_times(points: list[Point]) -> list[Point]:
+def without_times(points: list[CurvePoint]) -> list[CurvePoint]:
     return [replace(point, seconds=0.0) for point in points]
 
 
-def test_strategies_begin_with_one_image_and_label_no_image_twice(options: CurveOptions) -> None:
+def test_strategies_begin_with_one_image_and_label_no_image_twice(options: SimulationOptions) -> None:
     points = Simulation(options).run()
     assert [(point.strategy, point.seed, point.labels) for point in points] == [
         ("random", 0, 2), ("random", 0, 4), ("random", 1, 2), ("random", 1, 4),
@@ -60,25 +61,25 @@ def test_strategies_begin_with_one_image_and_label_no_image_twice(options: Curve
         assert all(name.startswith("pool") for name in after.labelled)
 
 
-def test_hybrid_begins_with_what_is_unlike_the_first(options: CurveOptions) -> None:
-    for point in Simulation(replace(options, rounds=1, strategies=("hybrid", "random"))).run():
+def test_hybrid_begins_with_what_is_unlike_the_first(options: SimulationOptions) -> None:
+    for point in Simulation(changed(options, rounds=1, strategies=("hybrid", "random"))).run():
         if point.strategy == "hybrid" and point.labels == 2:
             kinds = {name.split("_")[1] for name in point.labelled}
             assert kinds == {"easy", "rim"}
 
 
 def test_what_was_simulated_is_not_simulated_again(
-    options: CurveOptions, monkeypatch: pytest.MonkeyPatch
+    options: SimulationOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = without_times(Simulation(options).run())
     learned: list[int] = []
-    learn = active_learning.Pupil.learn
+    learn = active_learning.SimulatedLearner.learn
 
-    def counted(self: active_learning.Pupil, units, seed: int):  # type: ignore[no-untyped-def]
+    def counted(self: active_learning.SimulatedLearner, units, seed: int):  # type: ignore[no-untyped-def]
         learned.append(seed)
         return learn(self, units, seed)
 
-    monkeypatch.setattr(active_learning.Pupil, "learn", counted)
+    monkeypatch.setattr(active_learning.SimulatedLearner, "learn", counted)
     assert without_times(Simulation(options).run()) == whole
     assert learned == []
     # Cut off after the third training: the others come again as they were.
@@ -87,30 +88,30 @@ def test_what_was_simulated_is_not_simulated_again(
     assert without_times(Simulation(options).run()) == whole
     assert len(learned) == 5
     # One round more: what the last training of each was to choose is chosen, and one training follows.
-    longer = without_times(Simulation(replace(options, rounds=2)).run())
+    longer = without_times(Simulation(changed(options, rounds=2)).run())
     assert [point for point in longer if point.labels == 2] == [p for p in whole if p.labels == 2]
     assert {point.labels for point in longer} == {2, 4, 6}
     assert [point.dice for point in longer if point.labels == 4] == [p.dice for p in whole if p.labels == 4]
 
 
-def test_other_options_are_other_points_in_the_same_file(options: CurveOptions) -> None:
-    small = replace(options, seeds=1, strategies=("random",))
+def test_other_options_are_other_points_in_the_same_file(options: SimulationOptions) -> None:
+    small = changed(options, seeds=1, strategies=("random",))
     Simulation(small).run()
-    Simulation(replace(small, steps=3)).run()
+    Simulation(changed(small, steps=3)).run()
     with (options.output / POINTS_FILE).open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4
     assert len({row["run"] for row in rows}) == 2
 
 
-def test_it_ends_where_the_pool_is_empty(options: CurveOptions) -> None:
-    points = Simulation(replace(options, seeds=1, strategies=("random",), rounds=9)).run()
+def test_it_ends_where_the_pool_is_empty(options: SimulationOptions) -> None:
+    points = Simulation(changed(options, seeds=1, strategies=("random",), rounds=9)).run()
     assert [point.labels for point in points] == [2, 4, 6]
     assert len(set(points[-1].labelled)) == 6
 
 
 def test_the_command_writes_all_files_and_prints_the_tables(
-    options: CurveOptions, capsys: pytest.CaptureFixture[str]
+    options: SimulationOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (
         f"active-learning --data {options.data} --output {options.output} --model-dir {MODEL} --device cpu"
@@ -129,14 +130,14 @@ def test_the_command_writes_all_files_and_prints_the_tables(
 
 
 def test_the_command_says_in_one_line_what_is_wrong(
-    options: CurveOptions, capsys: pytest.CaptureFixture[str]
+    options: SimulationOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["active-learning", "--data", str(options.data), "--strategies", "best"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_ctrl_c_is_told_apart_and_keeps_what_was_done(
-    options: CurveOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: SimulationOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done: list[int] = []
     measure: Callable[..., object] = active_learning.measure

@@ -1,4 +1,4 @@
-"""The network of a simulation: trained anew in each round, on embeddings that are made once."""
+"""The network of a simulation: trained from the start in each round, on embeddings that are computed once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from lib.engine.network import Network
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
-from lib.evaluation.active_learning.options import CurveOptions
+from lib.evaluation import models
+from lib.evaluation.active_learning.options import SimulationOptions
 from lib.metrics.overlap import dice
 from lib.scoring.signals.embedding import Vector, frame_vector, mean_vector
 from lib.scoring.signals.grid import GridSource
@@ -29,28 +30,28 @@ from lib.trainers.parameters import prepare, trained_parameters
 from lib.trainers.sampler import Sampler
 from lib.trainers.validation import BOX, CLICK, CLICKS, Target
 
-# Prompts whose Dice is averaged, as a training judges itself; following objects through volumes takes long.
+# Kinds of prompts whose mean Dice is the result, as in a training's validation; propagation takes too long.
 MEASURED = (CLICK, CLICKS, BOX)
-# A small look: it is done for every image of the pool in every round.
-_LOOK = ScorePlan(slices=3, jitters=3)
+# A small scoring plan: every unit of the pool is scored in every round.
+_SCORE_PLAN = ScorePlan(slices=3, jitters=3)
 _PRESET: Preset = "decoder"
 _MIB = 1 << 20
 
 
-class Pupil:
-    """A network that learns from units, is measured, and says what it is unsure of.
+class SimulatedLearner:
+    """A network that learns from units, is tested, and scores units by its uncertainty.
 
-    The image encoder is frozen, so embeddings are kept from round to round and from seed to seed.
+    The image encoder is frozen, so embeddings are kept for all rounds and seeds.
 
     Args:
-        options: of the simulation.
+        options: Options of the simulation.
 
     Raises:
-        CheckpointError: the weights are absent, damaged or of another architecture.
-        DeviceError: the device does not exist here.
+        CheckpointError: the weights are absent, damaged or have another architecture.
+        DeviceError: the device does not exist.
     """
 
-    def __init__(self, options: CurveOptions):
+    def __init__(self, options: SimulationOptions):
         settings = Settings(device=options.device, image_size=options.image_size, model_dir=options.model_dir)
         registry = Registry(options.model_dir)
         self._options = options
@@ -61,8 +62,8 @@ class Pupil:
         self.weights, self.sha256 = weights.name, weights.sha256 or sha256_of(weights.path)
         self._network = load_network(weights, registry, kind)
         budget = settings.embedding_cache_mb * _MIB
-        # What is made for service cannot be learned from: it knows of no gradient. So there are two.
-        self._of_service, self._of_training = EmbeddingCache(budget), EmbeddingCache(budget)
+        # Two caches: embeddings made for inference have no gradient, so training cannot use them.
+        self._inference, self._training = EmbeddingCache(budget), EmbeddingCache(budget)
         prepare(self._network, _PRESET)
         self._first = {name: value.detach().clone() for name, value in trained_parameters(self._network)}
 
@@ -73,35 +74,40 @@ class Pupil:
 
     def describe(self) -> dict[str, object]:
         """What the results depend on."""
-        return {
-            "sha256": self.sha256,
-            "image_size": self.image_size,
-            "device": self._runtime.type,
-            "precision": str(self._runtime.dtype).removeprefix("torch."),
-        }
+        return {"sha256": self.sha256, **models.described(self._runtime, self.image_size)}
 
     def untrained(self) -> Predictor:
-        """The weights that every training begins with; valid until the next training."""
+        """The initial weights; valid until the next training."""
         self._reset()
         return self._predictor()
 
     def learn(self, units: Sequence[LabelledFrames], seed: int) -> Predictor:
-        """Trains the decoder from its first state; the result is valid until the next call.
+        """Trains the decoder from its initial weights; the result is valid until the next call.
 
         Args:
-            units: labelled ones.
-            seed: of everything that is drawn.
+            units: Labelled units.
+            seed: Seed of every random choice.
         """
         self._reset()
         options = self._train_options(seed)
         sampler = Sampler(
             units, self.image_size, options.objects_per_frame, options.empty_frames, True, options.seed
         )
-        learner = _Learner(self._network, options, sampler, self._runtime, self._of_training)
+        learner = _CachedLearner(self._network, options, sampler, self._runtime, self._training)
         steps = self._options.steps
         for step in range(1, steps + 1):
             learner.advance(step / steps)
         self._network.load_state_dict(learner.average.values, strict=False)
+        return self._predictor()
+
+    def vector(self, unit: LabelledFrames) -> Vector:
+        """The embedding of a unit, ``(C,)``: equal in all rounds."""
+        places = spread(len(unit), _SCORE_PLAN.slices)
+        features = (self._encoder.features(unit, place) for place in places)
+        return mean_vector([frame_vector(item) for item in features])
+
+    @cached_property
+    def _encoder(self) -> Predictor:
         return self._predictor()
 
     def _train_options(self, seed: int) -> TrainOptions:
@@ -112,7 +118,7 @@ class Pupil:
             batch_size=options.batch,
             learning_rate=options.learning_rate,
             warmup_steps=max(1, options.steps // 8),
-            # Following objects takes several times as long, and is not measured.
+            # Propagation takes several times as long and is not tested.
             clip_share=0.0,
             seed=seed,
         )
@@ -122,21 +128,11 @@ class Pupil:
 
     def _predictor(self) -> Predictor:
         self._network.eval()
-        return Predictor(self._network, self._runtime, self._of_service, self.weights, self.sha256)
-
-    def vector(self, unit: LabelledFrames) -> Vector:
-        """The embedding of a unit, ``(C,)``: the same in every round."""
-        places = spread(len(unit), _LOOK.slices)
-        features = (self._service.features(unit, place) for place in places)
-        return mean_vector([frame_vector(item) for item in features])
-
-    @cached_property
-    def _service(self) -> Predictor:
-        return self._predictor()
+        return Predictor(self._network, self._runtime, self._inference, self.weights, self.sha256)
 
 
-class _Learner(Learner):
-    """A learner whose embeddings outlive it."""
+class _CachedLearner(Learner):
+    """A learner with embeddings that outlive it."""
 
     def __init__(
         self,
@@ -151,20 +147,20 @@ class _Learner(Learner):
 
 
 @dataclass(frozen=True)
-class Measured:
+class PromptDice:
     """Mean Dice over the test objects.
 
     Attributes:
-        dice: over all prompts.
-        by_prompt: by kind of prompt.
+        dice: Mean over all kinds of prompts.
+        by_prompt: Mean by kind of prompt.
     """
 
     dice: float
     by_prompt: dict[str, float]
 
 
-def measure(predictor: Predictor, targets: Sequence[Target]) -> Measured:
-    """Dice of a network on the test objects, each with one click, three clicks and a box."""
+def measure(predictor: Predictor, targets: Sequence[Target]) -> PromptDice:
+    """Dice of a network on the test objects, with one click, three clicks and a box each."""
     means = {}
     for kind in MEASURED:
         values = []
@@ -173,10 +169,10 @@ def measure(predictor: Predictor, targets: Sequence[Target]) -> Measured:
             found = predictor.segment(image, target.frame, target.prompts[kind])
             values.append(dice(found.mask, target.truth))
         means[kind] = float(np.mean(values))
-    return Measured(float(np.mean(list(means.values()))), means)
+    return PromptDice(float(np.mean(list(means.values()))), means)
 
 
 def score(predictor: Predictor, unit: LabelledFrames, vector: Vector | None) -> Candidate:
-    """What the network says of a unit whose label nobody has seen yet."""
-    found = score_image(predictor, unit, [GridSource()], _LOOK)
+    """A unit with the uncertainty of a network, computed without its label."""
+    found = score_image(predictor, unit, [GridSource()], _SCORE_PLAN)
     return Candidate(unit.id, found.score, vector, found.labels, found.slice_index)

@@ -1,4 +1,4 @@
-"""What is labelled at a time: images, or the slices of volumes; and which of them only measure."""
+"""Labelled images of a simulation: units of the pool (images or slices of volumes), and the test set."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ from lib.trainers.sampler import visible_objects
 
 logger = logging.getLogger(__name__)
 
-# Of the test part's draw: it is the same for all seeds, strategies and runs.
+# The test set is the same for all seeds, strategies and runs.
 _SPLIT_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledSlice(LabelledFrames):
-    """One slice of a volume as an image of its own.
+class SliceUnit(LabelledFrames):
+    """One slice of a volume as an image.
 
     Attributes:
-        place: of the slice among the volume's frames.
+        place: Index of the slice among the volume's frames.
     """
 
     place: int = 0
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """The slice: uint8 (H, W, 3)."""
+        """The slice, uint8 (H, W, 3)."""
         return super().__getitem__(self.place)
 
     def mask(self, index: int, value: int) -> NDArray[np.bool_]:
-        """Where an object is on it: (H, W)."""
+        """Mask of an object on the slice, (H, W)."""
         return super().mask(self.place, value)
 
 
 @dataclass(frozen=True)
-class Parts:
+class SimulationData:
     """The images of a simulation.
 
     Attributes:
-        pool: units that can be labelled, by id.
-        test: whole images that only measure, by id.
-        left_out: the reason, by image that could not be used.
+        pool: Units to label, by id.
+        test: Whole images of the test set, by id.
+        left_out: Reason by id of each image that could not be used.
     """
 
     pool: tuple[LabelledFrames, ...]
@@ -61,43 +61,43 @@ class Parts:
     left_out: dict[str, str]
 
 
-def open_parts(data: Path, frames: Path, unit: Unit, test: str, image_size: int) -> Parts:
-    """Opens every labelled image of a datastore and divides them.
+def open_data(data: Path, frames: Path, unit: Unit, test: str, image_size: int) -> SimulationData:
+    """Opens every labelled image of a datastore and splits them into pool and test set.
 
-    Units without an object that the network could see are left out: nobody learns from them here.
+    Units whose objects are too small for the network's input are left out.
 
     Args:
-        data: the datastore's folder.
-        frames: folder in which the frames are laid out.
-        unit: of the pool.
-        test: share of the images, or pattern of their names.
-        image_size: side of the network's input.
+        data: Folder of the datastore.
+        frames: Folder for the prepared frames.
+        unit: Unit of the pool.
+        test: Share of the images, or pattern of their names.
+        image_size: Side of the network's input in pixels.
 
     Raises:
-        EvaluationError: one of the two parts would be empty.
+        EvaluationError: the pool has fewer than two units, or the test set no image.
     """
     images, left_out = _open_images(data, frames)
     measured = choose_test([image.id for image in images], test)
     pool = [part for image in images if image.id not in measured for part in _units(image, unit)]
-    parts = Parts(
-        tuple(part for part in pool if _is_seen(part, image_size)),
-        tuple(image for image in images if image.id in measured and _is_seen(image, image_size)),
+    parts = SimulationData(
+        tuple(part for part in pool if _is_visible(part, image_size)),
+        tuple(image for image in images if image.id in measured and _is_visible(image, image_size)),
         left_out,
     )
     if len(parts.pool) < 2 or not parts.test:
         raise EvaluationError(
-            f"{data} gives {len(parts.pool)} {unit}(s) to label and {len(parts.test)} image(s) to measure; "
-            f"2 and 1 are needed at least: label more images, or choose another --test than {test!r}"
+            f"{data} has {len(parts.pool)} {unit}(s) to label and {len(parts.test)} image(s) to test, but 2 "
+            f"and 1 are needed: label more images, or choose another --test than {test!r}"
         )
     return parts
 
 
 def choose_test(names: Sequence[str], test: str) -> set[str]:
-    """The images that only measure.
+    """The images of the test set.
 
     Args:
-        names: of all images.
-        test: a share of them, at least one; or a pattern as file names have it, such as ``test*``.
+        names: Names of all images.
+        test: A share of them (at least one image), or a file name pattern such as ``test*``.
 
     Raises:
         EvaluationError: a share is not between 0 and 1.
@@ -116,7 +116,7 @@ def _open_images(data: Path, frames: Path) -> tuple[list[LabelledFrames], dict[s
     found, left_out = [], {}
     for case in tqdm(_cases(data), desc="Opening labelled images", disable=None):
         try:
-            found.append(prepare_frames(case, frames, Settings.max_voxels))
+            found.append(prepare_frames(case, frames, Settings().max_voxels))
         except BioSam2Error as error:
             logger.warning("Left out: %s: %s", case.id, error)
             left_out[case.id] = str(error)
@@ -133,7 +133,7 @@ def _units(image: LabelledFrames, unit: Unit) -> list[LabelledFrames]:
     if unit == "image":
         return [image]
     return [
-        LabelledSlice(
+        SliceUnit(
             id=f"{image.id}#{place:03}",
             digest=f"{image.digest}#{place}",
             height=image.height,
@@ -148,5 +148,5 @@ def _units(image: LabelledFrames, unit: Unit) -> list[LabelledFrames]:
     ]
 
 
-def _is_seen(image: LabelledFrames, image_size: int) -> bool:
+def _is_visible(image: LabelledFrames, image_size: int) -> bool:
     return any(visible_objects(image, index, image_size) for index in range(len(image)))

@@ -3,19 +3,21 @@ import json
 import pytest
 
 from lib.evaluation.datastore import list_cases
-from lib.evaluation.outputs import write_outputs
-from lib.evaluation.runner import Plan, evaluate
-from tests.unit.evaluation.conftest import Perfect, entrant
+from lib.evaluation.report import write_outputs
+from lib.evaluation.runner import EvaluationPlan, FinishedEvaluation, evaluate
+from tests.unit.evaluation.conftest import Perfect, stub_model
 
 
 @pytest.fixture
 def written(study, options):
     (study / "labels" / "final" / "gone.nii.gz").touch()
     cases = list_cases(study)
-    plan = Plan(cases, None, title="phantoms", paper=[{"method": "SAM 2", "prompt": "box", "dice": 0.4431}])
-    stub = entrant(Perfect(*(case.open(2) for case in cases if case.id != "gone")))
+    plan = EvaluationPlan(
+        cases, None, title="phantoms", paper=[{"method": "SAM 2", "prompt": "box", "dice": 0.4431}]
+    )
+    stub = stub_model(Perfect(*(case.open(2) for case in cases if case.id != "gone")))
     outcome = evaluate(plan, [stub], options)
-    tables = write_outputs(plan, [stub], options, outcome)
+    tables = write_outputs(FinishedEvaluation(plan, [stub], options, outcome))
     return options.output, outcome, tables
 
 
@@ -38,7 +40,7 @@ def test_the_tables_stand_in_markdown_with_what_was_left_out(written):
         assert table.markdown() in text
     assert "| box | stub | 2 | 1.0000 ± 0.0000 |" in text
     assert "| SAM 2 | box | 0.4431 |" in text
-    assert "- gone: gone.nii.gz has no image of its name" in text
+    assert "- gone: gone.nii.gz has no image with its name" in text
 
 
 def test_the_page_has_everything_in_one_file(written):
@@ -65,7 +67,9 @@ def test_the_same_results_make_the_same_files(written, study, options):
     folder, _, _ = written
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     cases = list_cases(study)
-    plan = Plan(cases, None, title="phantoms", paper=[{"method": "SAM 2", "prompt": "box", "dice": 0.4431}])
-    stub = entrant(Perfect(*(case.open(2) for case in cases if case.id != "gone")))
-    write_outputs(plan, [stub], options, evaluate(plan, [stub], options))
+    plan = EvaluationPlan(
+        cases, None, title="phantoms", paper=[{"method": "SAM 2", "prompt": "box", "dice": 0.4431}]
+    )
+    stub = stub_model(Perfect(*(case.open(2) for case in cases if case.id != "gone")))
+    write_outputs(FinishedEvaluation(plan, [stub], options, evaluate(plan, [stub], options)))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
