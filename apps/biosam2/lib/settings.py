@@ -58,7 +58,7 @@ _Positive = Annotated[int, Field(ge=1)]
 
 def _option(default: Any, allowed: str, description: str, **constraints: Any) -> Any:
     """A field whose error message says what is allowed, in words."""
-    extra = {"range": allowed}
+    extra: Any = {"range": allowed}
     return Field(default=default, description=description, json_schema_extra=extra, **constraints)
 
 
