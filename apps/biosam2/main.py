@@ -8,7 +8,7 @@ from typing import Any
 
 from monailabel.config import settings as monailabel_settings
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -16,11 +16,11 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning.strategy import all_strategies
 from lib.datastores.client import open_store
-from lib.datastores.dicomweb import DicomWebStore
-from lib.datastores.local import image_path, open_folder
+from lib.datastores.local import open_folder
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
+from lib.infers import inference
 from lib.infers.registry import all_tasks, slide_tasks
 from lib.infers.task import Services
 from lib.pathology.task import answer_slide
@@ -28,13 +28,6 @@ from lib.scoring.background import AutomaticScoring, ask_server, start, state_of
 from lib.scoring.fingerprints import scores_of
 from lib.scoring.registry import all_methods
 from lib.scoring.store import ScoreStore
-from lib.server.routes import active_learning as next_endpoints
-from lib.server.routes import datastore as datastore_endpoints
-from lib.server.routes import infer as infer_endpoints
-from lib.server.routes import proxy
-from lib.server.routes import scoring as scoring_endpoints
-from lib.server.routes import training as train_endpoints
-from lib.server.routes.ohif import ohif_router
 from lib.settings import Settings
 from lib.trainers.automatic import AutoTrain
 from lib.trainers.task import FineTuneTask
@@ -106,40 +99,40 @@ class BioSam2App(MONAILabelApp):
         return all_methods(self._settings, self._engines)
 
     def on_init_complete(self) -> None:
-        """Called by the server alone: guards its routes, and loads the network before the first click."""
+        """Called by the server alone: installs the routes, and loads the network before the first click."""
         from monailabel.app import app as server
 
-        infer_endpoints.install(server, self, self._infers, self._engines.priority)
-        train_endpoints.install(server, self._engines, self._trainers)
-        next_endpoints.install(server, self._strategies)
-        scoring_endpoints.install(server, self._scoring_methods)
-        datastore_endpoints.install(server, self, self._services.images)
-        server.router.routes[:0] = ohif_router(self._settings.ohif_companion).routes
-        if isinstance(self._datastore, DicomWebStore):
-            proxy.install(server, self._datastore, self.on_save_label)
+        from lib.server.installation import AppParts, install
+
+        parts = AppParts(
+            self,
+            self._settings,
+            self._engines,
+            self._services.images,
+            self._trainers,
+            self._strategies,
+            self._scoring_methods,
+        )
+        self._sessions = install(server, parts)
         if self._settings.rollback is not None:
             self._engines.roll_back(self._settings.rollback)
         try:
             self._engines.get().warm_up()
         except BioSam2Error as error:
-            logger.error("No network is loaded yet: %s", error)
+            logger.error("No weights are loaded yet: %s", error)
         super().on_init_complete()
 
-    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Segments an image of the datastore, or the file of an absolute path, which a client has sent.
+    @property
+    def models(self) -> dict[str, InferTask]:
+        """Tasks by name."""
+        return self._infers
 
-        MONAI Label would take an id for a path where the working folder has a file of that name, so it
-        is given the path, and an answer for the datastore is saved here.
-        """
-        image, store = request["image"], datastore or self._datastore
-        if not isinstance(image, str) or Path(image).is_absolute():
-            return dict(super().infer(request, store))
-        found: dict[str, Any] = super().infer({**request, "image": str(image_path(store, image))}, store)
-        if request.get("save_label") and found["file"]:
-            tag = request.get("label_tag", DefaultLabelTag.ORIGINAL)
-            info = {"model": request["model"], "params": found["params"]}
-            found["label"] = store.save_label(image, found["file"], tag, info)
-        return found
+    def _load_sessions(self, load: bool = False) -> None:
+        """Called by MONAI Label in every process; the server alone has sessions."""
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Segments an image of the datastore, or a file that a client sent."""
+        return inference.infer(self._infers, request, datastore or self._datastore)
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Polygons on a slide, for QuPath and the Digital Slide Archive."""

@@ -19,7 +19,6 @@ LIB = APP / "lib"
 ORDER = (
     "errors",
     "files",
-    "http",
     "palette",
     "settings",
     "metrics",
@@ -60,7 +59,7 @@ TASKS = (
 # Libraries that only some parts may import.
 CONFINED = {
     "monailabel": {"main", "server", "datastores", *TASKS},
-    "fastapi": {"main", "http", "server", "infers"},
+    "fastapi": {"server"},
     "sam2": {"engine"},
     "hydra": {"engine"},
     "omegaconf": {"engine"},

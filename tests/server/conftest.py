@@ -14,7 +14,11 @@ from tests.support.server import START_LIMIT_S, Server, copy_model_folder
 from tests.support.slides import Cell, write_study
 
 # Small numbers keep the suite short: the labels that viewers offer, and the voxel limit of the bad requests.
-CONF = {"labels": "lesion,organ", "max_voxels": str(studies.MAX_VOXELS)}
+CONF = {
+    "labels": "lesion,organ",
+    "max_voxels": str(studies.MAX_VOXELS),
+    "allowed_origins": "http://viewer.example",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -119,7 +119,7 @@ OPTIONS = [
     Fault("unknown device", "tpu", _with(device="tpu"), status=400),
     Fault("device that is not there", "cuda:99", _with(device="cuda:99"), status=400),
     Fault("false in words", "largest_component.*true or false", _with(largest_component="false"), status=400),
-    Fault("half a character", "label.*rename", _with(label="\ud800"), status=400),
+    Fault("half a character", "half a character.*rename", _with(label="\ud800"), status=400),
     Fault("label with a null", "label.*rename", _with(label="a\0b"), status=400),
     Fault("device is a number", "device", _with(device=7), status=400),
     Fault("window of one", "window", _with(window=[40]), status=400),

@@ -23,7 +23,6 @@ from typing import Any
 import hydra
 import monailabel.interfaces.app  # noqa: F401  (what it does at import is not the app's doing)
 import torch
-from fastapi import HTTPException
 from hydra.core.global_hydra import GlobalHydra
 from monailabel.interfaces.utils.app import app_instance
 from sam2.modeling.backbones.image_encoder import ImageEncoder
@@ -179,8 +178,8 @@ def devices(app: App, facts: dict[str, Any]) -> None:
     try:
         app.ask("biosam2_point", "ct", foreground=[LESION], device="cuda:99", **NRRD)
         facts["refused device"] = ""
-    except HTTPException as error:
-        facts["refused device"] = error.detail
+    except Exception as error:
+        facts["refused device"] = str(error)
 
 
 def threads(app: App, facts: dict[str, Any]) -> None:

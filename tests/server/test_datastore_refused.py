@@ -87,7 +87,7 @@ def test_why_a_label_of_another_image_is_refused(unchanged: Store, tmp_path: Pat
 @pytest.mark.parametrize(
     ("raw", "word"),
     [
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
         ("[]", "object"),
         ("7", "object"),
         ('{"label_info": "spleen"}', "label_info"),

@@ -185,7 +185,7 @@ def test_an_image_with_the_name_of_something_beside_the_server(
 
 def test_an_upload_whose_name_is_nothing_but_ending(client: Client, tmp_path: Path) -> None:
     upload = studies.write_nifti(tmp_path / "own.nii.gz", MR.image, MR.affine)
-    for name, status in ((f"x.{'a' * 240}.nii.gz", 400), (f"{'1.234' * 12}.nii.gz", 200)):
+    for name, status in ((f"x.{'a' * 240}", 422), (f"{'1.234' * 12}.nii.gz", 200)):
         with upload.open("rb") as content:
             answer = requests.post(
                 f"{client.url}/infer/biosam2_point",

@@ -141,7 +141,7 @@ def test_qupath_gets_a_picture_and_the_next_patch_of_the_one_that_is_open(own_se
 def test_what_cannot_be_answered_is_refused_with_a_reason(own_server: Server) -> None:
     status, answer = post(own_server, "best", {}, OHIF_HEADERS)
     assert status == 404
-    assert "there is random, first, last, diversity, uncertainty, hybrid" in answer["detail"]
+    assert "available: random, first, last, diversity, uncertainty, hybrid" in answer["detail"]
     status, answer = post(own_server, "first", {"image": "nowhere"}, QUPATH_HEADERS)
     assert (status, "nowhere" in answer["detail"]) == (404, True)
     body = {"image": "case004", "patch_size": [16], "image_size": [WIDTH, HEIGHT]}

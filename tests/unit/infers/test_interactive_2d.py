@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 
 from lib.engine.network import Network
 from lib.engine.predictor_pool import PredictorPool
+from lib.errors import PromptError
 from lib.images.cache import ImageCache
 from lib.infers.registry import all_tasks
 from lib.infers.task import Services
@@ -118,6 +118,5 @@ def test_a_slice_of_a_volume_is_no_frame(tasks: dict[str, InferTask], tmp_path: 
 
 
 def test_a_refusal_has_a_reason(tasks: dict[str, InferTask], tmp_path: Path) -> None:
-    with pytest.raises(HTTPException) as caught:
+    with pytest.raises(PromptError):
         tasks["sam_2d"]({**_frame(tmp_path, "one"), "roi": None})
-    assert caught.value.status_code == 400

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.runtime import available_devices, resolve_device
-from lib.http import http_errors
 from lib.images.cache import ImageCache
 from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
@@ -146,17 +145,16 @@ class SegmentTask(InferTask):
             The path of the answer's file, and what goes into the answer's ``params``.
 
         Raises:
-            HTTPException: with a reason, for whatever is wrong with the request.
+            BioSam2Error: With a reason, for whatever is wrong with the request.
         """
-        with http_errors():
-            watch = Stopwatch()
-            case = self._open({**self._defaults(), **_said(request)})
-            watch.lap("pre")
-            result = self.segment(case)
-            watch.lap("infer")
-            path = self._write(case, result)
-            watch.lap("post")
-            return str(path), self._params(case, result, watch.latencies)
+        watch = Stopwatch()
+        case = self._open({**self._defaults(), **_said(request)})
+        watch.lap("pre")
+        result = self.segment(case)
+        watch.lap("infer")
+        path = self._write(case, result)
+        watch.lap("post")
+        return str(path), self._params(case, result, watch.latencies)
 
     @abstractmethod
     def segment(self, case: Case) -> Segmentation:

@@ -13,7 +13,6 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.engine.predictor import Predictor
 from lib.errors import ImageNotFoundError, PromptError
-from lib.http import http_errors
 from lib.images.medical_image import LPS_IDENTITY, Voxels, make_image
 from lib.infers.task import Services, Stopwatch, devices
 from lib.pathology.annotations import Annotation, Annotations, as_json, write_asap, write_dsa
@@ -64,18 +63,17 @@ class SlideTask(InferTask):
             The path of the answer's file, None for JSON, and the answer as JSON.
 
         Raises:
-            HTTPException: with a reason, for whatever is wrong with the request.
+            BioSam2Error: With a reason, for whatever is wrong with the request.
         """
-        with http_errors():
-            watch = Stopwatch()
-            device = request.get("device") or self.config()["device"][0]
-            predictor = self._services.engines.get(device[0] if isinstance(device, list) else device)
-            with self._open(request) as slide:
-                asked = read_request({"mode": self._mode, **request}, slide, self._services.labels)
-                watch.lap("pre")
-                found = self._find(asked, slide, predictor)
-            watch.lap("infer")
-            return self._answer(request, asked, found, predictor.name, watch)
+        watch = Stopwatch()
+        device = request.get("device") or self.config()["device"][0]
+        predictor = self._services.engines.get(device[0] if isinstance(device, list) else device)
+        with self._open(request) as slide:
+            asked = read_request({"mode": self._mode, **request}, slide, self._services.labels)
+            watch.lap("pre")
+            found = self._find(asked, slide, predictor)
+        watch.lap("infer")
+        return self._answer(request, asked, found, predictor.name, watch)
 
     def _open(self, request: Mapping[str, Any]) -> Slide:
         image = request["image"]
@@ -146,14 +144,13 @@ def answer_slide(
         ``file``, a path or None, and ``params``.
 
     Raises:
-        HTTPException: with a reason.
+        BioSam2Error: With a reason.
     """
-    with http_errors():
-        task = tasks.get(request["model"])
-        if task is None:
-            known = ", ".join(tasks)
-            raise PromptError(f"{request['model']!r} does not answer on slides; choose one of {known}")
-        asked = _with_image(request, datastore)
+    task = tasks.get(request["model"])
+    if task is None:
+        known = ", ".join(tasks)
+        raise PromptError(f"{request['model']!r} does not answer on slides; choose one of {known}")
+    asked = _with_image(request, datastore)
     path, params = task(asked)
     return {"file": path, "params": params}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import threading
 import time
 import warnings
@@ -29,6 +30,8 @@ from lib.scoring.registry import ALL
 
 logger = logging.getLogger(__name__)
 
+# Environment variable with the secret by which the server knows its own subprocesses.
+SERVER_TOKEN = "BIOSAM2_SERVER_TOKEN"
 _QUEUE = "scoring"
 _WAITING, _STOPPED = "SUBMITTED", "STOPPED"
 _TIME = "%Y-%m-%d %H:%M:%S"
@@ -142,6 +145,7 @@ def ask_server(path: str, params: Mapping[str, Any] | None, port: int) -> Any:
                 answer = requests.post(
                     f"{scheme}://127.0.0.1:{port}{path}",
                     json=dict(params or {}),
+                    headers={"Authorization": f"Bearer {os.environ.get(SERVER_TOKEN, '')}"},
                     timeout=_ANSWER_S,
                     verify=False,
                 )

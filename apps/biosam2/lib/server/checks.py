@@ -1,9 +1,8 @@
-"""What a client may do with images and labels: each check says what is wrong, and changes nothing."""
+"""Checks of requests to the datastore, before anything changes; each says what is wrong."""
 
 from __future__ import annotations
 
 import filecmp
-import json
 import re
 import shutil
 import tempfile
@@ -20,39 +19,53 @@ from monailabel.utils.others.generic import file_checksum
 from lib.datastores.labels import as_volume, open_label
 from lib.datastores.local import LocalFolder
 from lib.errors import ImageError, ImageTooLargeError
-from lib.http import json_object, require_label_tag
 from lib.images.cache import ImageCache
 from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.labels.polygons import require_polygons
 from lib.pathology.opening import SLIDE_SUFFIXES, TIFF_SUFFIXES, open_slide
+from lib.server.json_input import json_object
 
 # Images are files of one folder, whose name is the id and the type. Hidden files are never listed.
 _UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
 # A name has at most 255 bytes, of which some are for its type and for what it is called while it is written.
 _MOST_BYTES = 200
-# Ways to sum up a file that MONAI Label's clients know; the first where they name none.
-_SUMS = ("SHA256", "SHA512", "MD5")
+# Digests that MONAI Label's clients know; the first where they name none.
+_ALGORITHMS = ("SHA256", "SHA512", "MD5")
 _RAW = ".bin"
+_LABEL_TAG = re.compile(r"[\w-]{1,64}")
+# A file's type, such as .nii.gz or .seg.nrrd.
+_ENDING = re.compile(r"(\.[\w-]{1,16}){0,3}")
 
 
-def plain_object(text: str, name: str) -> dict[str, Any]:
-    """The JSON object of a form field, which everybody can be sent again: without NaN and infinities.
+def label_object(text: str, name: str) -> dict[str, Any]:
+    """The JSON object of a form field about a label or image, with a usable ``label_info``.
+
+    Args:
+        text: JSON text.
+        name: name of the field, for the error message.
 
     Raises:
         HTTPException: 400, with the reason.
     """
     value = json_object(text, name)
-    try:
-        json.dumps(value, allow_nan=False)
-    except ValueError:
-        _refuse(HTTPStatus.BAD_REQUEST, f"{name} holds NaN or an infinite number: leave it out, or send null")
     # 3D Slicer's params are params of their own.
-    for said in (value, value.get("params")):
-        if isinstance(said, dict) and not _are_classes(said.get("label_info") or []):
+    for part in (value, value.get("params")):
+        if isinstance(part, dict) and not _are_classes(part.get("label_info") or []):
             example = '[{"name": "spleen", "idx": 1}], where each name is text'
             _refuse(HTTPStatus.BAD_REQUEST, f"label_info must be a list such as {example}")
     return value
+
+
+def require_label_tag(tag: Any) -> None:
+    """Lets the tag of a label pass, such as ``final``: MONAI Label makes a folder of that name.
+
+    Raises:
+        HTTPException: 400 for anything but a short name.
+    """
+    if not (isinstance(tag, str) and _LABEL_TAG.fullmatch(tag)):
+        reason = f"the label's tag is {str(tag)[:100]!r}; it must have 1 to 64 letters, digits, _ or -"
+        _refuse(HTTPStatus.BAD_REQUEST, reason)
 
 
 def _are_classes(listed: Any) -> bool:
@@ -63,16 +76,23 @@ def _are_classes(listed: Any) -> bool:
 
 @contextmanager
 def received(upload: UploadFile) -> Iterator[tuple[str, Path]]:
-    """What was sent as a temporary file of the same type.
+    """An uploaded file as a temporary file of the same type.
+
+    Args:
+        upload: File of the request.
 
     Yields:
-        The file's name on the client's machine without its type, and the file.
+        The file's name on the client's machine without its type, and the temporary file.
 
     Raises:
-        ImageError: nothing was sent.
+        ImageError: The file is empty, or its name has an unusable type.
     """
     name = PureWindowsPath(upload.filename or "").name
     stem, extension = split_ending(name)
+    if not _ENDING.fullmatch(extension):
+        raise ImageError(
+            f"Unsupported file type {extension[:40]!r}: rename the file, for example to image.nii.gz"
+        )
     with tempfile.TemporaryDirectory(prefix="biosam2-upload-") as folder:
         path = Path(folder) / f"upload{extension.lower()}"
         with path.open("wb") as file:
@@ -83,30 +103,31 @@ def received(upload: UploadFile) -> Iterator[tuple[str, Path]]:
 
 
 def require_sum(file: Path, check_sum: str) -> None:
-    """Lets a file pass that is the one that a client has.
+    """Lets a file pass that is the same as the client's.
 
     Args:
-        file: to look at.
-        check_sum: hexadecimal, such as ``SHA256:1f0a...``; without a way to sum up, SHA256 as well.
+        file: File to compare.
+        check_sum: Hexadecimal digest, such as ``SHA256:1f0a...``; SHA256 where no algorithm is named.
 
     Raises:
-        HTTPException: 400 for another way to sum up, 404 for another file.
+        HTTPException: 400 for an unknown algorithm, 404 for another digest.
     """
-    way, _, digest = check_sum.rpartition(":")
-    way = way.upper() or _SUMS[0]
-    if way not in _SUMS:
-        _refuse(HTTPStatus.BAD_REQUEST, f"check_sum is of {way!r}; it can be of {', '.join(_SUMS)}")
-    found = file_checksum(file, way)
-    if found.lower() != f"{way}:{digest}".lower():
-        _refuse(HTTPStatus.NOT_FOUND, f"the image here is another one: its check_sum is {found}")
+    algorithm, _, digest = check_sum.rpartition(":")
+    algorithm = algorithm.upper() or _ALGORITHMS[0]
+    if algorithm not in _ALGORITHMS:
+        known = ", ".join(_ALGORITHMS)
+        _refuse(HTTPStatus.BAD_REQUEST, f"Unknown algorithm {algorithm!r} of check_sum (available: {known})")
+    found = file_checksum(file, algorithm)
+    if found.lower() != f"{algorithm}:{digest}".lower():
+        _refuse(HTTPStatus.NOT_FOUND, f"the image of this id is another one: its check_sum is {found}")
 
 
 class Checks:
-    """Looks at requests before the datastore does.
+    """Checks of ids, images and labels against a datastore.
 
     Args:
-        datastore: of the app.
-        images: opened ones.
+        datastore: Datastore of the app.
+        images: Cache of opened images.
     """
 
     def __init__(self, datastore: Datastore, images: ImageCache):
@@ -114,11 +135,11 @@ class Checks:
         self._images = images
 
     def require_image(self, image_id: str) -> None:
-        """Lets the id of an image pass.
+        """Lets the id of an existing image pass.
 
         Raises:
-            HTTPException: 400 for what can be no id, 404 for one that is not there.
-            BusyError: the DICOM store does not answer.
+            HTTPException: 400 for a malformed id, 404 for an unknown one.
+            BusyError: The DICOM store does not answer.
         """
         if self._is_listed(image_id) or self._datastore.get_image_uri(image_id):
             return
@@ -138,11 +159,11 @@ class Checks:
         return self._images.get(Path(self._datastore.get_image_uri(image_id)))
 
     def require_label(self, label_id: str, tag: str) -> None:
-        """Lets a label pass that is there.
+        """Lets an existing label pass.
 
         Raises:
-            HTTPException: 400 for what can be no id or tag, 404 for one that is not there.
-            BusyError: the DICOM store does not answer.
+            HTTPException: 400 for a malformed id or tag, 404 for an unknown one.
+            BusyError: The DICOM store does not answer.
         """
         self._is_listed(label_id)
         require_label_tag(tag)
@@ -153,11 +174,11 @@ class Checks:
         _refuse(HTTPStatus.NOT_FOUND, f"there is no label {tag!r} of {label_id!r}; {there}")
 
     def is_new_image(self, image_id: str, file: Path) -> bool:
-        """Whether an image is to be added; not where the very file is there already.
+        """Whether an image has to be added; False where the same file is there already.
 
         Raises:
-            HTTPException: 400 for what can be no id, 409 where another image of this id has labels.
-            ImageError: it cannot be opened, or the datastore would not list it.
+            HTTPException: 400 for a malformed id, 409 where another image of this id has labels.
+            ImageError: The file cannot be opened, or the datastore would not list it.
         """
         _require_id(image_id)
         if isinstance(self._datastore, LocalFolder):
@@ -180,12 +201,12 @@ class Checks:
     def usable_label(
         self, image_id: str, tag: str, file: Path, label_info: Sequence[Mapping[str, Any]] | None
     ) -> Iterator[Path]:
-        """A label that a training can read, as it was sent; of raw bytes, a volume.
+        """A label that a training can read: the file as it was sent, or a volume made from raw bytes.
 
         Raises:
             HTTPException: 400 or 404 for the image or the tag.
-            ImageError: the image cannot be opened.
-            LabelError: the label cannot be read, is empty, or is none of this image.
+            ImageError: The image cannot be opened.
+            LabelError: The label cannot be read, is empty, or does not fit the image.
         """
         self.require_image(image_id)
         require_label_tag(tag)
@@ -204,10 +225,10 @@ class Checks:
             yield usable
 
     def _is_listed(self, item_id: str) -> bool:
-        """Whether the datastore lists an id, whatever it looks like: other stores have other ids.
+        """Whether the datastore lists an id; ids of other stores may have any form.
 
         Raises:
-            HTTPException: 400 for one that is not listed and can be no file's name.
+            HTTPException: 400 for an id that is not listed and cannot be a file name.
         """
         if item_id in self._datastore.list_images():
             return True
@@ -223,7 +244,7 @@ class Checks:
 
 
 def _require_type(file: Path, types: Sequence[str]) -> None:
-    """Refuses a type that the datastore forgets when it looks at its folder again."""
+    """Refuses a type that the datastore would not list after its next scan."""
     if not any(file.name.endswith(known) for known in types):
         raise ImageError(
             f"a file of type {file.suffix or '(none)'} is not kept here, only {', '.join(types)}"
@@ -238,8 +259,8 @@ def _require_id(item_id: str) -> None:
     if _UNSAFE_ID.search(item_id) or len(item_id.encode(errors="replace")) > _MOST_BYTES:
         _refuse(
             HTTPStatus.BAD_REQUEST,
-            f"{item_id[:_MOST_BYTES]!r} can be no id: an id is the name of a file without its type, without "
-            f"folders, of at most {_MOST_BYTES} bytes",
+            f"{item_id[:_MOST_BYTES]!r} cannot be an id: an id is a file name without type and folders, of "
+            f"at most {_MOST_BYTES} bytes",
         )
 
 

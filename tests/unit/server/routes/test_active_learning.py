@@ -1,20 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints import activelearning
-from monailabel.endpoints.user import auth
 
 from lib.activelearning.strategy import all_strategies
 from lib.errors import BusyError
 from lib.scoring.store import ScoreStore
-from lib.server.routes.active_learning import install
+from lib.server.access import AccessMiddleware, Role, User
+from lib.server.routes.active_learning import NextImageRoutes
 
 
 class App:
@@ -36,16 +35,15 @@ class App:
 
 
 @pytest.fixture
-def client(
-    datastore: LocalDatastore, scores: ScoreStore, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[TestClient]:
-    app = App(datastore, scores)
-    monkeypatch.setattr(activelearning, "app_instance", lambda: app)
-    server = FastAPI()
-    server.include_router(activelearning.router)
-    install(server, app.strategies)
-    with TestClient(server) as opened:
-        yield opened
+def app(datastore: LocalDatastore, scores: ScoreStore, monkeypatch: pytest.MonkeyPatch) -> App:
+    found = App(datastore, scores)
+    monkeypatch.setattr(activelearning, "app_instance", lambda: found)
+    return found
+
+
+@pytest.fixture
+def client(app: App, serve: Callable[..., TestClient]) -> TestClient:
+    return serve(NextImageRoutes(app.strategies, signed_in=False).router())
 
 
 def at(client: TestClient, address: str) -> TestClient:
@@ -79,7 +77,7 @@ def test_an_unknown_strategy_is_404_and_names_those_there_are(client: TestClient
     answer = client.post("/activelearning/best", json={})
     assert answer.status_code == 404
     assert answer.json()["detail"] == (
-        "there is no strategy 'best'; there is random, first, last, diversity, uncertainty, hybrid"
+        "Unknown strategy 'best' (available: random, first, last, diversity, uncertainty, hybrid)"
     )
 
 
@@ -90,7 +88,7 @@ def test_a_body_is_not_needed(client: TestClient, body: dict[str, Any] | None) -
 
 @pytest.mark.parametrize("body", [[1], "first", 3])
 def test_a_body_that_is_no_object_is_refused(client: TestClient, body: Any) -> None:
-    assert client.post("/activelearning/last", json=body).status_code == 422
+    assert client.post("/activelearning/last", json=body).status_code == 400
 
 
 def test_params_do_not_replace_the_strategy_of_the_address(client: TestClient) -> None:
@@ -118,14 +116,24 @@ def test_everybodys_name_of_slicer_is_nobodys(client: TestClient) -> None:
 
 
 def test_where_people_sign_in_their_name_counts_and_not_their_viewers(
-    client: TestClient, datastore: LocalDatastore, monkeypatch: pytest.MonkeyPatch
+    app: App, datastore: LocalDatastore
 ) -> None:
-    def ask(person: str, **body: str) -> str | None:
-        user = auth.User(username=person, roles=[settings.MONAI_LABEL_AUTH_ROLE_USER])
-        monkeypatch.setattr(auth, "from_token", lambda token: user)
-        return client.post("/activelearning/first", json=body).json().get("id")
+    class Person:
+        """Everything that a request sends is this person's."""
 
-    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)
+        is_on = True
+
+        async def user(self, connection: Any) -> User:
+            return User(connection.headers["x-person"], Role.USER)
+
+    server = FastAPI()
+    server.include_router(NextImageRoutes(app.strategies, signed_in=True).router())
+    server.add_middleware(AccessMiddleware, authenticator=Person())
+    client = TestClient(server)
+
+    def ask(person: str, **body: str) -> str | None:
+        return client.post("/activelearning/first", json=body, headers={"x-person": person}).json().get("id")
+
     for body in ({"client_id": "user-xyz"}, {"client_id": "laptop"}, {}):
         assert [ask("ann", **body), ask("bob", **body)] == ["a", "b"]
     assert datastore.get_image_info("a")["strategy"]["first"]["client_id"] == "ann"

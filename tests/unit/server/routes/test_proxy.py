@@ -1,17 +1,25 @@
 """OHIF's way to the store, through a FastAPI application."""
 
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMwebClientX
 
+from lib.datastores.client import open_session
+from lib.datastores.dicomweb import DicomWebStore
 from lib.images.reading import read_image
 from lib.labels.dicom_seg_writing import write_dicom_seg
 from lib.labels.segments import describe_segments
-from lib.server.routes import proxy
+from lib.server.routes.proxy import ProxyRoutes
 from tests.unit.datastores.conftest import LABEL, MANY, SHAPE
 
 HEADERS = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}
+
+
+@pytest.fixture
+def datastore(pacs, tmp_path):
+    client = DICOMwebClientX(pacs.store.dicomweb_url, session=open_session(pacs.store.dicomweb_url))
+    client.set_http_retry_params(retry=False)
+    return DicomWebStore(client, {}, tmp_path / "cache", MANY)
 
 
 @pytest.fixture
@@ -20,10 +28,9 @@ def saved():
 
 
 @pytest.fixture
-def web(datastore, saved):
-    server = FastAPI()
-    proxy.install(server, datastore, lambda image, label: saved.append((image, label)))
-    return TestClient(server)
+def web(datastore, saved, serve):
+    routes = ProxyRoutes(datastore, lambda image, label: saved.append((image, label)))
+    return serve(routes.router())
 
 
 @pytest.fixture
@@ -72,7 +79,16 @@ def test_what_the_store_refuses_is_no_label(web, pacs, datastore, body, saved):
 
 @pytest.mark.parametrize(
     "path",
-    ["wado/%2e%2e/%2e%2e/system", "wado/%252e%252e/system", "..%5c..%5csystem", "qido/a/%2e%2e/%2e%2e/b"],
+    [
+        "wado/%2e%2e/%2e%2e/system",
+        "wado/%252e%252e/system",
+        "..%5c..%5csystem",
+        "qido/a/%2e%2e/%2e%2e/b",
+        "wado/..;/..;/system",
+        "wado/..;x=1/system",
+        "wado/%2e%2e%3b/system",
+        "wado/.;/system",
+    ],
 )
 def test_nobody_leaves_the_stores_own_addresses(web, pacs, path):
     answer = web.get(f"/proxy/dicom/{path}")
@@ -95,3 +111,10 @@ def test_prefixes_of_the_settings(web, pacs, body, monkeypatch):
     web.post("/proxy/dicom/wado/studies", content=body, headers=HEADERS)
     asked = [request.split("dicom-web/")[1] for request in pacs.store.requests if "series" not in request]
     assert asked[:4] == ["qido/studies", "wado/studies/1.2/metadata", "studies", "stow/studies"]
+
+
+def test_without_a_store_there_is_no_proxy(serve):
+    routes = ProxyRoutes(None, lambda image, label: None)
+    for method in ("GET", "POST"):
+        answer = serve(routes.router()).request(method, "/proxy/dicom/qido/studies")
+        assert (answer.status_code, "a folder" in answer.json()["detail"]) == (404, True)

@@ -4,7 +4,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from monailabel.utils.async_tasks import utils
 
@@ -27,10 +26,8 @@ def started(monkeypatch) -> list:
 
 
 @pytest.fixture
-def client(engines, started) -> TestClient:
-    server = FastAPI()
-    endpoints.install(server, all_methods(SETTINGS, engines))
-    return TestClient(server)
+def client(engines, started, serve) -> TestClient:
+    return serve(endpoints.ScoringRoutes(all_methods(SETTINGS, engines)).router())
 
 
 def test_a_scoring_is_started_with_its_options(client, started):
@@ -52,14 +49,14 @@ def test_all_of_them_are_one_process(client, started):
 @pytest.mark.parametrize(
     ("path", "params", "status", "word"),
     [
-        ("/scoring/other", {}, 404, "there is annotation_stats, dice, nsd, biosam2_uncertainty"),
+        ("/scoring/other", {}, 404, "available: annotation_stats, dice, nsd, biosam2_uncertainty"),
         ("/scoring/biosam2_uncertainty", {"slices": 0}, 400, "slices is 0"),
         ("/scoring/biosam2_uncertainty", {"speed": 1}, 400, "speed is no option"),
         ("/scoring/dice", {"slices": 2}, 400, "slices is no option"),
         ("/scoring/dice", {"device": "cuda:9"}, 400, "cuda:9"),
         ("/scoring/dice", {"method": "nsd"}, 400, "the address 'dice'"),
         ("/scoring/", {"max_minutes": -1}, 400, "max_minutes"),
-        ("/scoring/dice", {"again": True}, 429, "runs already"),
+        ("/scoring/dice", {"again": True}, 429, "is running"),
     ],
 )
 def test_what_is_wrong_is_said(client, started, path, params, status, word):
@@ -93,13 +90,4 @@ def test_one_stop_ends_the_one_that_runs_and_all_that_wait(client, monkeypatch):
 
 
 def test_params_that_are_no_table_are_refused(client):
-    assert client.post("/scoring/dice", json=[1]).status_code == 422
-
-
-def test_the_routes_stand_before_those_of_monai_label(engines, started):
-    server = FastAPI()
-    server.add_api_route("/scoring/{method}", lambda method: "theirs", methods=["POST"])
-    endpoints.install(server, {})
-    assert TestClient(server).post("/scoring/dice").json() == "theirs"
-    endpoints.install(server, all_methods(SETTINGS, engines))
-    assert TestClient(server).post("/scoring/dice").json()["id"] == "1"
+    assert client.post("/scoring/dice", json=[1]).status_code == 400

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE
 from lib.engine.predictor_pool import PredictorPool
-from lib.server.routes import training as endpoints
+from lib.server.routes.training import ModelRoutes
 
 
 @pytest.fixture
-def client(engines: PredictorPool) -> TestClient:
-    server = FastAPI()
-    endpoints.install(server, engines, {})
-    return TestClient(server)
+def client(engines: PredictorPool, serve: Callable[..., TestClient]) -> TestClient:
+    return serve(ModelRoutes(engines, {}).router())
 
 
 def upload(client: TestClient, engines: PredictorPool) -> str:

@@ -1,60 +1,50 @@
-"""The server's route for the next image, guarded.
-
-MONAI Label answers ``POST /activelearning/{strategy}`` in a coroutine, so a download from a DICOM server
-stops all other requests; an unknown strategy is a bare 500; and what an image's info says replaces what the
-strategy said. This route stands before its own: a plain function, which the server runs in a thread.
-"""
+"""``/activelearning``: the next image to label."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
-from monailabel.config import settings
-from monailabel.endpoints import activelearning
-from monailabel.endpoints.user.auth import RBAC, User
+from fastapi import APIRouter, HTTPException, Request
+from monailabel.endpoints.activelearning import sample
+from monailabel.interfaces.tasks.strategy import Strategy
 
 from lib.activelearning.strategy import ANNOTATOR, CHOICE
-from lib.http import http_errors
+from lib.server.access import AnyUser
+from lib.server.json_input import JSON_BODY, JsonBody
 
-_User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 
-
-def install(server: FastAPI, strategies: Collection[str]) -> None:
-    """Puts the guarded route before MONAI Label's own.
+class NextImageRoutes:
+    """The route of the next image.
 
     Args:
-        server: MONAI Label's FastAPI application.
-        strategies: names of the app's strategies.
+        strategies: Strategies by name.
+        signed_in: Whether clients have names of their own: access control is on.
     """
-    router = APIRouter(include_in_schema=False)
-    router.add_api_route("/activelearning/{strategy}", _Route(strategies).next_sample, methods=["POST"])
-    server.router.routes[:0] = router.routes
 
-
-class _Route:
-    """MONAI Label's route for the next image, behind a guard."""
-
-    def __init__(self, strategies: Collection[str]):
+    def __init__(self, strategies: dict[str, Strategy], signed_in: bool):
         self._strategies = strategies
+        self._signed_in = signed_in
 
-    def next_sample(
-        self, strategy: str, request: Request, user: _User, params: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter(prefix="/activelearning", tags=["ActiveLearning"])
+        router.add_api_route(
+            "/{strategy}", self.next_image, methods=["POST"], response_model=None, openapi_extra=JSON_BODY
+        )
+        return router
+
+    def next_image(self, strategy: str, request: Request, user: AnyUser, params: JsonBody) -> dict[str, Any]:
         """The next image with all that MONAI Label knows of it, or ``{}`` where there is none."""
         if strategy not in self._strategies:
-            raise HTTPException(
-                HTTPStatus.NOT_FOUND,
-                detail=f"there is no strategy {strategy!r}; there is {', '.join(self._strategies)}",
-            )
+            reason = f"Unknown strategy {strategy!r} (available: {', '.join(self._strategies)})"
+            raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
         # MONAI Label lets params replace the strategy of the address.
-        asked = {**(params or {}), "strategy": strategy, ANNOTATOR: _annotator(request)}
-        if settings.MONAI_LABEL_AUTH_ENABLE:
-            asked["client_id"] = user.username
-        with http_errors():
-            answer: dict[str, Any] = activelearning.sample(strategy, asked, user.username)
+        asked = {**params, "strategy": strategy, ANNOTATOR: _annotator(request)}
+        if self._signed_in:
+            asked["client_id"] = user.name
+        answer: dict[str, Any] = sample(strategy, asked, user.name)
+        # The info of an image would replace what the strategy said.
         answer.update(answer.pop(CHOICE, {}))
         return answer
 

@@ -1,58 +1,80 @@
-"""The server's inference routes, guarded.
-
-MONAI Label answers ``POST /infer/{model}`` in a coroutine that computes, so one segmentation stops all
-other requests; it hands any path in ``image`` to the task, so a client can read files of the server; and it
-answers a params field that is no JSON object with a bare 500. These routes stand before its own: plain
-functions, which the server runs in threads, that check the request and then call MONAI Label's code.
-"""
+"""``/infer``: segments an image of the datastore, of a session, or one sent along."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from enum import Enum
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, Protocol, runtime_checkable
 
-from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, File, Form, HTTPException, UploadFile
-from monailabel.config import settings
-from monailabel.endpoints import infer, wsi_infer
-from monailabel.endpoints.infer import run_inference
-from monailabel.endpoints.user.auth import RBAC, User
-from monailabel.endpoints.wsi_infer import WSIInput, run_wsi_inference
-from monailabel.interfaces.app import MONAILabelApp
-from pydantic import BeforeValidator, ValidationError
+from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
+from fastapi.responses import FileResponse, JSONResponse, Response
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.utils.others.generic import get_mime_type
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from requests_toolbelt import MultipartEncoder
+from starlette.background import BackgroundTask
 
 from lib.engine.interactive_priority import InteractivePriority
-from lib.http import http_errors, json_object, require_label_tag
-from lib.infers.dicom_seg_response import answer_with_segmentation
+from lib.server.access import AnyUser, Role, User
+from lib.server.checks import received, require_label_tag
+from lib.server.json_input import JSON_BODY, JsonBody, json_object
+from lib.server.observability import Metrics
+from lib.server.sessions import SessionStore
+from lib.server.work_queue import WorkQueue
 
-_User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
-
-# Keys that MONAI Label itself puts into a request: from a client they would replace what was checked.
-_RESERVED = ("image", "session", "description")
-# Bytes that a file system has for a name are 255, and some of them are MONAI Label's own.
-_LONGEST_ENDING = 200
+# Keys that the server itself puts into a request, or that would reach a subprocess.
+_RESERVED = ("image", "session", "description", "bundle_path")
+# What makes a slide request a click instead of a segmentation of everything.
+_PROMPTS = ("foreground", "background", "points", "boxes", "roi", "annotations")
 
 
-def install(
-    server: FastAPI, app: MONAILabelApp, models: Collection[str], priority: InteractivePriority
-) -> None:
-    """Puts the guarded routes before MONAI Label's own.
+class ImageOutput(str, Enum):
+    """Forms of an answer on an image; without one, a multipart answer with ``params`` and ``image``."""
 
-    Args:
-        server: MONAI Label's FastAPI application.
-        app: whose datastore and sessions the requests are checked against.
-        models: names of the app's tasks.
-        priority: Pauses background work while requests are answered.
-    """
-    routes = _Routes(_Guard(app, models), priority)
-    router = APIRouter(prefix="/infer", include_in_schema=False)
-    router.add_api_route("/wsi/{model}", routes.slide, methods=["POST"])
-    router.add_api_route("/wsi_v2/{model}", routes.slide_upload, methods=["POST"])
-    router.add_api_route("/{model}", routes.image, methods=["POST"])
-    server.router.routes[:0] = router.routes
+    image = "image"
+    json = "json"
+    all = "all"
+    dicom_seg = "dicom_seg"
+
+
+class SlideOutput(str, Enum):
+    """Forms of an answer on a slide."""
+
+    asap = "asap"
+    dsa = "dsa"
+    json = "json"
+
+
+@runtime_checkable
+class DicomSegStore(Protocol):
+    """A datastore that knows the DICOM series of its images."""
+
+    def as_dicom_seg(self, image_id: str, label: Path, label_info: Sequence[Mapping[str, Any]]) -> Path:
+        """Writes a label of an image as a DICOM segmentation, to a temporary file of the caller's."""
+
+
+class ServedApp(Protocol):
+    """What the routes need of the app."""
+
+    @property
+    def models(self) -> Mapping[str, InferTask]:
+        """Tasks by name."""
+
+    def datastore(self) -> Datastore:
+        """Datastore of the images."""
+
+    def infer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Segments an image."""
+
+    def infer_wsi(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Finds objects on a slide."""
 
 
 def _rounded(value: Any) -> Any:
@@ -62,150 +84,283 @@ def _rounded(value: Any) -> Any:
 _Whole = Annotated[int, BeforeValidator(_rounded)]
 
 
-class _Region(WSIInput):
-    """What MONAI Label reads of a slide's request; the Digital Slide Archive sends numbers with fractions."""
+class SlideRegion(BaseModel):
+    """Region of a slide in pixels of level 0; the Digital Slide Archive sends numbers with fractions."""
 
+    level: int | None = 0
     location: Sequence[_Whole] | None = (0, 0)
     size: Sequence[_Whole] | None = (0, 0)
     tile_size: Sequence[_Whole] | None = (1024, 1024)
     min_poly_area: float | None = None
+    params: dict[str, Any] | None = None
 
 
-class _Routes:
-    """MONAI Label's inference routes, behind a guard. Their parameters are those of its own."""
+class InferRoutes:
+    """The inference routes. Parameters have MONAI Label's names.
 
-    def __init__(self, guard: _Guard, priority: InteractivePriority):
-        self._guard = guard
+    Args:
+        app: The app.
+        sessions: Uploads that clients refer to; None where they are switched off.
+        priority: Told while somebody waits for an answer.
+        clicks: Queue of requests on one slice.
+        heavy: Queue of requests on a volume or a whole slide.
+        metrics: Takes the latencies.
+    """
+
+    def __init__(
+        self,
+        app: ServedApp,
+        sessions: SessionStore | None,
+        priority: InteractivePriority,
+        clicks: WorkQueue,
+        heavy: WorkQueue,
+        metrics: Metrics,
+    ):
+        self._app = app
+        self._sessions = sessions
         self._priority = priority
+        self._clicks = clicks
+        self._heavy = heavy
+        self._metrics = metrics
 
-    @contextmanager
-    def _answering(self, background_tasks: BackgroundTasks) -> Iterator[None]:
-        """While somebody waits. What an answer would delete when it was sent, a refusal deletes at once."""
-        with self._priority.interactive():
-            try:
-                yield
-            except BaseException:
-                for task in background_tasks.tasks:
-                    task.func(*task.args, **task.kwargs)
-                raise
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter(prefix="/infer", tags=["Infer"])
+        add = partial(router.add_api_route, methods=["POST"], response_model=None)
+        add("/wsi/{model}", self.slide, openapi_extra=JSON_BODY)
+        add("/wsi_v2/{model}", self.slide_upload)
+        add("/{model}", self.image)
+        return router
 
-    def slide(
+    async def image(
         self,
-        background_tasks: BackgroundTasks,
+        request: Request,
         model: str,
-        user: _User,
-        image: str = "",
-        session_id: str = "",
-        wsi: _Region | None = None,
-        output: wsi_infer.ResultType | None = None,
-    ) -> Any:
-        region = wsi or _Region()
-        self._guard.check(model, image, session_id, None, region.params or {})
-        with self._answering(background_tasks):
-            return run_wsi_inference(background_tasks, model, image, session_id, None, region, output)
-
-    def slide_upload(
-        self,
-        background_tasks: BackgroundTasks,
-        model: str,
-        user: _User,
-        image: str = "",
-        session_id: str = "",
-        file: Annotated[UploadFile | None, File()] = None,
-        wsi: Annotated[str, Form()] = "{}",
-        output: wsi_infer.ResultType | None = None,
-    ) -> Any:
-        try:
-            region = _Region.model_validate(json_object(wsi, "wsi"))
-        except ValidationError as error:
-            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail=f"wsi: {error}") from error
-        self._guard.check(model, image, session_id, file, region.params or {})
-        with self._answering(background_tasks):
-            return run_wsi_inference(background_tasks, model, image, session_id, file, region, output)
-
-    def image(
-        self,
-        background_tasks: BackgroundTasks,
-        model: str,
-        user: _User,
+        user: AnyUser,
         image: str = "",
         session_id: str = "",
         params: Annotated[str, Form()] = "{}",
         file: Annotated[UploadFile | None, File()] = None,
         label: Annotated[UploadFile | None, File()] = None,
-        output: infer.ResultType | None = None,
-    ) -> Any:
-        asked = json_object(params, "params")
-        self._guard.check(model, image, session_id, file, asked)
-        with self._answering(background_tasks):
-            if output is infer.ResultType.dicom_seg:
-                return answer_with_segmentation(self._guard.app, model, image, asked, background_tasks)
-            return run_inference(background_tasks, model, image, session_id, params, file, label, output)
+        output: ImageOutput | None = None,
+    ) -> Response:
+        """Segments an image from the prompts in ``params``."""
+        asked = self._checked(model, json_object(params, "params"), user)
+        queue = self._heavy if self._app.models[model].dimension == 3 else self._clicks
+        work = partial(self._answer_image, asked, image, session_id, file, label, output)
+        return await queue.run(request, self._interactive(work))
 
+    async def slide(
+        self,
+        request: Request,
+        model: str,
+        user: AnyUser,
+        body: JsonBody,
+        image: str = "",
+        session_id: str = "",
+        output: SlideOutput | None = None,
+    ) -> Response:
+        """Finds objects on a slide: around the prompts, or everything in the region."""
+        return await self._slide(request, model, user, body, image, session_id, None, output)
 
-class _Guard:
-    """Refuses a request that names what does not exist, or what a client may not name."""
+    async def slide_upload(
+        self,
+        request: Request,
+        model: str,
+        user: AnyUser,
+        image: str = "",
+        session_id: str = "",
+        file: Annotated[UploadFile | None, File()] = None,
+        wsi: Annotated[str, Form()] = "{}",
+        output: SlideOutput | None = None,
+    ) -> Response:
+        """As ``/wsi``, on a patch that is sent along."""
+        body = json_object(wsi, "wsi")
+        return await self._slide(request, model, user, body, image, session_id, file, output)
 
-    def __init__(self, app: MONAILabelApp, models: Collection[str]):
-        self.app = app
-        self._models = models
+    async def _slide(
+        self,
+        request: Request,
+        model: str,
+        user: User,
+        body: dict[str, Any],
+        image: str,
+        session_id: str,
+        file: UploadFile | None,
+        output: SlideOutput | None,
+    ) -> Response:
+        try:
+            region = SlideRegion.model_validate(body)
+        except ValidationError as error:
+            reasons = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail=f"wsi: {reasons}") from error
+        own = region.model_dump(exclude={"params"})
+        asked = {**own, **self._checked(model, region.params or {}, user), "output": (output or "asap")}
+        queue = self._clicks if any(asked.get(name) for name in _PROMPTS) else self._heavy
+        work = partial(self._answer_slide, asked, image, session_id, file)
+        return await queue.run(request, self._interactive(work))
 
-    def check(
-        self, model: str, image: str, session_id: str, file: UploadFile | None, params: dict[str, Any]
-    ) -> None:
-        """Lets a good request pass.
+    def _interactive(self, work: Callable[[], Response]) -> Callable[[], Response]:
+        """The work, with background work paused meanwhile."""
+
+        def prioritized() -> Response:
+            with self._priority.interactive():
+                return work()
+
+        return prioritized
+
+    def _answer_image(
+        self,
+        asked: dict[str, Any],
+        image: str,
+        session_id: str,
+        file: UploadFile | None,
+        label: UploadFile | None,
+        output: ImageOutput | None,
+    ) -> Response:
+        if output is ImageOutput.dicom_seg:
+            return self._answer_dicom_seg(asked, image)
+        with self._opened(image, session_id, file) as (name, more), ExitStack() as stack:
+            if label is not None and label.filename:
+                more = {**more, "label": str(stack.enter_context(_received_label(label)))}
+            result = self._app.infer({**asked, "image": name, **more})
+        self._observe(asked["model"], result["params"])
+        return _image_response(result, output)
+
+    def _answer_slide(
+        self, asked: dict[str, Any], image: str, session_id: str, file: UploadFile | None
+    ) -> Response:
+        with self._opened(image, session_id, file) as (name, more):
+            result = self._app.infer_wsi({**asked, "image": name, **more})
+        self._observe(asked["model"], result["params"])
+        path = result["file"]
+        if path is None or asked["output"] == SlideOutput.json:
+            _discard(path)
+            return JSONResponse(result["params"])
+        return _file_response(path)
+
+    def _answer_dicom_seg(self, asked: dict[str, Any], image: str) -> Response:
+        """A DICOM segmentation of the series, where the datastore is a DICOM store."""
+        store = self._app.datastore()
+        if not isinstance(store, DicomSegStore) or not image:
+            raise HTTPException(
+                HTTPStatus.BAD_REQUEST,
+                detail="output=dicom_seg needs ?image=<series> and a server with a DICOM store",
+            )
+        with self._opened(image, "", None) as (name, _):
+            result = self._app.infer({**asked, "image": name, "result_extension": ".nii.gz"})
+        self._observe(asked["model"], result["params"])
+        names: Mapping[str, int] = result["params"]["label_names"]
+        segments = asked.get("label_info") or [{"name": name, "idx": value} for name, value in names.items()]
+        try:
+            path = store.as_dicom_seg(image, Path(result["file"]), segments)
+        finally:
+            _discard(result["file"])
+        return _file_response(str(path), "application/dicom")
+
+    def _checked(self, model: str, params: dict[str, Any], user: User) -> dict[str, Any]:
+        """The request of a task.
 
         Raises:
-            HTTPException: 400 or 404, with the reason.
+            HTTPException: 400, 403 or 404, with the reason.
         """
-        if model not in self._models:
-            _refuse(HTTPStatus.NOT_FOUND, f"there is no model {model!r}; there is {', '.join(self._models)}")
-        if reserved := [key for key in _RESERVED if key in params]:
-            _refuse(
-                HTTPStatus.BAD_REQUEST,
-                f"params must not hold {', '.join(reserved)}; name the image in the query",
-            )
+        models = self._app.models
+        if model not in models:
+            _refuse(HTTPStatus.NOT_FOUND, f"Unknown model {model!r} (available: {', '.join(models)})")
+        if reserved := [name for name in _RESERVED if name in params]:
+            _refuse(HTTPStatus.BAD_REQUEST, f"params must not hold {', '.join(reserved)}: use the query")
         if params.get("model", model) != model:
             _refuse(
                 HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {model!r}"
             )
-        require_label_tag(params.get("label_tag", "original"))
-        if file is not None:
-            _check_name(file.filename or "")
+        tag = params.get("label_tag", "original")
+        require_label_tag(tag)
+        if params.get("save_label") and user.role < Role.ANNOTATOR:
+            _refuse(HTTPStatus.FORBIDDEN, f"save_label needs the role {Role.ANNOTATOR.monailabel_name}")
+        return {**params, "model": model, "user": user.name}
+
+    @contextmanager
+    def _opened(
+        self, image: str, session_id: str, file: UploadFile | None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The image's id or path, and what else the request needs to know of it.
+
+        Raises:
+            HTTPException: 400 or 404, with the reason.
+        """
         if session_id:
-            self._check_session(session_id)
-        elif file is None:
-            self._check_image(image)
+            session = self._sessions.get_session(session_id) if self._sessions else None
+            if session is None:
+                _refuse(
+                    HTTPStatus.NOT_FOUND,
+                    f"Unknown session {session_id[:100]!r}: it may have expired, upload again",
+                )
+            yield str(session.image), {"session": session.to_json()}
+        elif file is not None and file.filename:
+            with received(file) as (_, path):
+                yield str(path), {}
+        else:
+            yield self._known(image), {}
 
-    def _check_session(self, session_id: str) -> None:
-        sessions = self.app.sessions()
-        if sessions is None or sessions.get_session(session_id) is None:
-            _refuse(
-                HTTPStatus.NOT_FOUND, f"there is no session {session_id!r}; it may have expired, upload again"
-            )
-
-    def _check_image(self, image: str) -> None:
+    def _known(self, image: str) -> str:
         if not image:
-            _refuse(
-                HTTPStatus.BAD_REQUEST, "the request names no image; send ?image=<id>, a file or a session_id"
-            )
-        try:
-            with http_errors():
-                found = not Path(image).is_absolute() and self.app.datastore().get_image_uri(image)
-        except (OSError, ValueError, KeyError) as error:
-            _refuse(HTTPStatus.NOT_FOUND, f"the image {image!r} cannot be had from the datastore: {error}")
-        if not found:
-            _refuse(
-                HTTPStatus.NOT_FOUND,
-                f"there is no image {image!r} in the datastore; /datastore/ lists the ids",
-            )
+            _refuse(HTTPStatus.BAD_REQUEST, "No image is named: send ?image=<id>, a file or a session_id")
+        # The app takes an absolute path for a file that was sent along.
+        if not Path(image).is_absolute():
+            try:
+                if self._app.datastore().get_image_uri(image):
+                    return image
+            except (ValueError, KeyError):
+                pass
+        _refuse(
+            HTTPStatus.NOT_FOUND, f"there is no image {image!r} in the datastore: /datastore/ lists the ids"
+        )
+
+    def _observe(self, model: str, params: Mapping[str, Any]) -> None:
+        for stage, seconds in (params.get("latencies") or {}).items():
+            self._metrics.stages.labels(model, stage).observe(float(seconds))
 
 
-def _check_name(name: str) -> None:
-    """MONAI Label's temporary file gets all endings of the client's."""
-    endings = "".join(Path(name).suffixes)
-    if len(endings.encode(errors="replace")) > _LONGEST_ENDING:
-        _refuse(HTTPStatus.BAD_REQUEST, f"the file's name ends with {endings[:40]!r}...: send a shorter one")
+@contextmanager
+def _received_label(upload: UploadFile) -> Iterator[Path]:
+    if (upload.filename or "").lower().endswith(".bin"):
+        _refuse(HTTPStatus.BAD_REQUEST, "a label map of raw bytes (.bin) has no shape: send NIfTI or NRRD")
+    with received(upload) as (_, path):
+        yield path
+
+
+def _image_response(result: Mapping[str, Any], output: ImageOutput | None) -> Response:
+    path, params = result["file"], result["params"]
+    if path is None or output is ImageOutput.json:
+        _discard(path)
+        return JSONResponse(params)
+    if output is ImageOutput.image:
+        return _file_response(path)
+    try:
+        content = Path(path).read_bytes()
+    finally:
+        _discard(path)
+    fields = {
+        "params": (None, json.dumps(params), "application/json"),
+        "image": (Path(path).name, content, get_mime_type(path)),
+    }
+    encoder = MultipartEncoder(fields=fields)
+    return Response(content=encoder.to_string(), media_type=encoder.content_type)
+
+
+def _file_response(path: str, media_type: str | None = None) -> Response:
+    """A temporary file, which is removed when it was sent."""
+    return FileResponse(
+        path,
+        media_type=media_type or get_mime_type(path),
+        filename=Path(path).name,
+        background=BackgroundTask(_discard, path),
+    )
+
+
+def _discard(path: str | None) -> None:
+    if path is not None:
+        Path(path).unlink(missing_ok=True)
 
 
 def _refuse(status: HTTPStatus, reason: str) -> NoReturn:

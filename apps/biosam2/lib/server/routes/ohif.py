@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import FileResponse, HTMLResponse, Response
-from monailabel.config import settings
 from monailabel.endpoints import ohif as monailabel_ohif
-from monailabel.endpoints.user.auth import RBAC, User
+
+from lib.server.access import AnyUser
 
 COMPANION = Path(__file__).resolve().parents[3] / "ohif"
 VIEWER = Path(monailabel_ohif.__file__).resolve().parent / "static" / "ohif"
@@ -22,8 +21,6 @@ _ADDED = (
 # A new version of the app is loaded at once; the browser asks whether the file has changed.
 _HEADERS = {"Cache-Control": "no-cache"}
 
-_User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
-
 
 def ohif_router(companion: bool) -> APIRouter:
     """Routes of the viewer.
@@ -33,13 +30,13 @@ def ohif_router(companion: bool) -> APIRouter:
     """
     router = APIRouter(prefix="/ohif", include_in_schema=False)
 
-    def companion_file(user: _User, name: str) -> Response:
+    def companion_file(user: AnyUser, name: str) -> Response:
         path = COMPANION / name
         if path.suffix not in _FILES or path.name not in {file.name for file in COMPANION.iterdir()}:
             raise HTTPException(HTTPStatus.NOT_FOUND, detail=f"OHIF's toolbar has no file {name!r}")
         return FileResponse(path, media_type=_FILES[path.suffix], headers=_HEADERS)
 
-    def viewer_file(user: _User, path: str) -> Response:
+    def viewer_file(user: AnyUser, path: str) -> Response:
         file = (VIEWER / path).resolve()
         if path and file.is_file() and VIEWER in file.parents and file.name != "index.html":
             return FileResponse(file)

@@ -1,115 +1,131 @@
-"""The server's way to the DICOM store, which OHIF takes.
-
-MONAI Label's own drops the query, so that OHIF's list of studies can be neither filtered nor turned over; it
-waits for the store in a coroutine, so that one slow answer stops all other requests; and a path with ``..``
-leaves the store's DICOMweb root. These routes stand before its own: plain functions, which the server runs in
-threads, that hand on what the store sends as it comes.
-"""
+"""``/proxy/dicom``: OHIF's requests to the DICOM store, forwarded with the store's credentials."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import unquote
 
 import requests
-from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from monailabel.config import settings
-from monailabel.endpoints.user.auth import RBAC, User
 
 from lib.datastores.client import open_session
 from lib.datastores.dicomweb import DicomWebStore
 from lib.errors import BusyError
+from lib.server.access import Annotator, AnyUser
 
 logger = logging.getLogger(__name__)
 
-_User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
+# Headers of a client that the store has to know; headers of the store that concern one connection only.
+_FORWARDED = ("accept", "content-type", "accept-encoding")
+_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer", "server", "date"}
+# A redirect would take the store's password to another host.
+_REDIRECTS = range(300, 400)
+_NOT_MODIFIED = 304
+_CHUNK = 1 << 16
+# Parts of an address that some servers read as the parent folder, also with parameters: "..;x".
+_PARENT = re.compile(r"^\.{1,2}(;.*)?$")
 
 
-async def _body(request: Request) -> bytes:
+async def _read(request: Request) -> bytes:
     return await request.body()
 
 
-_Body = Annotated[bytes, Depends(_body)]
-
-# Of a client's headers, those that the store has to know; of the store's, those that mean one connection.
-_FORWARDED = ("accept", "content-type", "accept-encoding")
-_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer", "server", "date"}
-_CHUNK = 1 << 16
+_Body = Annotated[bytes, Depends(_read)]
 
 
-def install(server: FastAPI, store: DicomWebStore, on_label: Callable[[str, str], None]) -> None:
-    """Puts the routes before MONAI Label's own.
+class ProxyRoutes:
+    """The routes to the DICOM store.
 
     Args:
-        server: MONAI Label's FastAPI application.
-        store: which the clients reach by way of this server.
-        on_label: called with the ids of image and label when somebody has stored a segmentation this way.
+        store: Store behind this server; None where the studies are a folder.
+        on_label: Called with the ids of image and label after a client has stored a segmentation.
     """
-    routes = _Routes(store, on_label)
-    router = APIRouter(prefix="/proxy/dicom", include_in_schema=False)
-    router.add_api_route("/{path:path}", routes.get, methods=["GET"])
-    router.add_api_route("/{path:path}", routes.post, methods=["POST"])
-    server.router.routes[:0] = router.routes
 
-
-class _Routes:
-    """What a client asks for goes to the store, and the store's answer to the client."""
-
-    def __init__(self, store: DicomWebStore, on_label: Callable[[str, str], None]):
+    def __init__(self, store: DicomWebStore | None, on_label: Callable[[str, str], None]):
         self._store = store
         self._on_label = on_label
-        self._session = open_session(store.name())
+        self._session = open_session(store.name()) if store is not None else None
 
-    def get(self, path: str, request: Request, user: _User) -> StreamingResponse:
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter(prefix="/proxy/dicom", include_in_schema=False)
+        router.add_api_route("/{path:path}", self.get, methods=["GET"], response_model=None)
+        router.add_api_route("/{path:path}", self.post, methods=["POST"], response_model=None)
+        return router
+
+    def get(self, path: str, request: Request, user: AnyUser) -> StreamingResponse:
         """Searches and downloads."""
-        return self._forward("GET", _target(path, "GET"), request)
+        return self._forward(self._known_store(), "GET", _target(path, "GET"), request)
 
     def post(
-        self, path: str, request: Request, user: _User, tasks: BackgroundTasks, body: _Body
+        self, path: str, request: Request, user: Annotator, tasks: BackgroundTasks, body: _Body
     ) -> StreamingResponse:
         """Stores, as OHIF does with a segmentation."""
-        before = self._store.labels()
-        answer = self._forward("POST", _target(path, "POST"), request, body)
-        # Whatever it was: nobody who asks from now on is told what was before.
-        self._store.forget()
-        tasks.add_task(self._tell, before)
+        store = self._known_store()
+        before = store.labels()
+        answer = self._forward(store, "POST", _target(path, "POST"), request, body)
+        logger.info("%s stored objects in the DICOM store: %d", user.name, answer.status_code)
+        # Whatever was stored: later requests must not see the former lists.
+        store.forget()
+        tasks.add_task(self._report_labels, store, before)
         return answer
 
+    def _known_store(self) -> DicomWebStore:
+        if self._store is None:
+            reason = "there is no DICOM store behind this server: its studies are a folder"
+            raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
+        return self._store
+
     def _forward(
-        self, method: str, path: str, request: Request, body: bytes | None = None
+        self, store: DicomWebStore, method: str, path: str, request: Request, body: bytes | None = None
     ) -> StreamingResponse:
-        # Without its own wish the client would get what this server can unpack.
+        assert self._session is not None
+        # Without the client's own wish the answer would come in a form that only this server can unpack.
         headers = {"accept-encoding": "identity"}
         headers.update({name: request.headers[name] for name in _FORWARDED if name in request.headers})
-        url = f"{self._store.name().rstrip('/')}/{path}"
+        url = f"{store.name().rstrip('/')}/{path}"
         try:
             answer = self._session.request(
-                method, url, params=request.url.query, headers=headers, data=body, stream=True
+                method,
+                url,
+                params=request.url.query,
+                headers=headers,
+                data=body,
+                stream=True,
+                allow_redirects=False,
             )
         except requests.RequestException as error:
             logger.warning("%s %s: %s", method, url, error)
-            raise HTTPException(
-                HTTPStatus.BAD_GATEWAY,
-                detail=f"the DICOM store at {self._store.name()} does not answer: {error}",
+            raise _bad_gateway(
+                "the DICOM store does not answer: try again, or tell the administrator"
             ) from error
+        if answer.status_code in _REDIRECTS and answer.status_code != _NOT_MODIFIED:
+            answer.close()
+            raise _bad_gateway("the DICOM store answers with a redirect, which is not followed")
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in _ONE_CONNECTION}
         return StreamingResponse(_chunks(answer), answer.status_code, kept)
 
-    def _tell(self, before: Mapping[str, str]) -> None:
+    def _report_labels(self, store: DicomWebStore, before: Mapping[str, str]) -> None:
         with contextlib.suppress(BusyError):
-            self._store.list_images()
-        for image_id, label in self._store.labels().items():
+            store.list_images()
+        for image_id, label in store.labels().items():
             if before.get(image_id) != label:
                 self._on_label(image_id, image_id)
 
 
+def _bad_gateway(reason: str) -> HTTPException:
+    return HTTPException(HTTPStatus.BAD_GATEWAY, detail=reason)
+
+
 def _chunks(answer: requests.Response) -> Iterator[bytes]:
-    """The body as the store sent it, packed or not."""
+    """The body as the store sent it, compressed or not."""
     try:
         yield from answer.raw.stream(_CHUNK, decode_content=False)
     finally:
@@ -120,13 +136,15 @@ def _target(path: str, method: str) -> str:
     """The path below the store's DICOMweb root, with the prefixes of the settings.
 
     Raises:
-        HTTPException: 400 for a path that leaves the root.
+        HTTPException: 400 for a path that leaves the root, or has control characters.
     """
     plain = path
     while unquote(plain) != plain:
         plain = unquote(plain)
-    if ".." in plain.replace("\\", "/").split("/"):
-        raise HTTPException(HTTPStatus.BAD_REQUEST, detail=f"{path!r} leaves the DICOM store's own addresses")
+    parts = plain.replace("\\", "/").split("/")
+    if any(_PARENT.match(part.strip()) for part in parts) or any(ord(char) < 32 for char in plain):
+        reason = f"{path[:200]!r} leaves the DICOM store's own addresses"
+        raise HTTPException(HTTPStatus.BAD_REQUEST, detail=reason)
     kind, _, rest = path.partition("/")
     if kind not in ("wado", "qido", "stow"):
         return path

@@ -1,94 +1,74 @@
-"""The server's routes that start and stop a scoring, guarded.
-
-MONAI Label starts a scoring whatever its name and its options are, and the client hears nothing of what was
-wrong with them; and where one is stopped, the next that waits begins. These routes stand before its own: name
-and options are checked before anything starts, and ``DELETE`` ends those that wait as well. The status
-(``GET``) is asked for as ever.
-"""
+"""``/scoring``: starts, stops and shows scorings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
-from monailabel.config import settings
+from fastapi import APIRouter, HTTPException
 from monailabel.endpoints import scoring as monailabel_scoring
-from monailabel.endpoints.user.auth import RBAC, User
 
-from lib.http import http_errors
 from lib.scoring.background import drop_waiting, start
 from lib.scoring.base import Scoring
 from lib.scoring.registry import ALL
+from lib.server.access import Annotator, AnyUser
+from lib.server.json_input import JSON_BODY, JsonBody
 
-_Annotator = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 
-
-def install(server: FastAPI, methods: Mapping[str, Scoring[Any]]) -> None:
-    """Puts the guarded routes before MONAI Label's own.
+class ScoringRoutes:
+    """The scoring routes: name and options are checked before anything starts.
 
     Args:
-        server: MONAI Label's FastAPI application.
-        methods: the scoring methods by name; nothing is installed where there is none.
+        methods: Scoring methods by name.
     """
-    if not methods:
-        return
-    routes = _Routes(methods)
-    router = APIRouter(include_in_schema=False)
-    router.add_api_route("/scoring/", routes.start_all, methods=["POST"])
-    router.add_api_route("/scoring/{method}", routes.start, methods=["POST"])
-    router.add_api_route("/scoring/", routes.stop, methods=["DELETE"])
-    server.router.routes[:0] = router.routes
-
-
-class _Routes:
-    """MONAI Label's routes, behind a check. Their parameters are those of its own."""
 
     def __init__(self, methods: Mapping[str, Scoring[Any]]):
         self._methods = methods
 
-    def start_all(
-        self, user: _Annotator, params: dict[str, Any] | None = None, run_sync: bool = False
-    ) -> dict[str, Any]:
-        """All methods, one after the other in one process, after whatever runs already."""
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter(prefix="/scoring", tags=["Scoring"])
+        for path, answer in (("/", self.start_all), ("/{method}", self.start)):
+            router.add_api_route(path, answer, methods=["POST"], response_model=None, openapi_extra=JSON_BODY)
+        router.add_api_route("/", self.status, methods=["GET"], response_model=None)
+        router.add_api_route("/", self.stop, methods=["DELETE"], response_model=None)
+        return router
+
+    def start_all(self, user: Annotator, params: JsonBody, run_sync: bool = False) -> dict[str, Any]:
+        """Starts all methods, one after the other in one process, after the one that runs."""
         return {ALL: {"result": self._start(ALL, params, run_sync, enqueue=True), "detail": None}}
 
-    def start(
-        self, method: str, user: _Annotator, params: dict[str, Any] | None = None, run_sync: bool = False
-    ) -> Any:
-        """One method."""
+    def start(self, method: str, user: Annotator, params: JsonBody, run_sync: bool = False) -> Any:
+        """Starts one method."""
         return self._start(method, params, run_sync, enqueue=False)
 
-    def stop(self, user: _Annotator) -> Any:
-        """The one that runs, which is the answer, and all that wait."""
+    def status(self, user: AnyUser, all: bool = False, check_if_running: bool = False) -> Any:
+        """The last scoring, or all of them; 404 where there is none."""
+        return monailabel_scoring.status(all, check_if_running)
+
+    def stop(self, user: Annotator) -> Any:
+        """Stops the running scoring, which is the answer, and removes those that wait."""
         drop_waiting()
         return monailabel_scoring.stop()
 
-    def _start(self, method: str, params: dict[str, Any] | None, run_sync: bool, enqueue: bool) -> Any:
-        asked = dict(params or {})
-        self._check(method, asked)
+    def _start(self, method: str, params: dict[str, Any], run_sync: bool, enqueue: bool) -> Any:
+        options = self._checked(method, params)
         if run_sync:
-            with http_errors():
-                return monailabel_scoring.run_method(method, asked, run_sync)
-        task = start(method, asked, enqueue)
+            return monailabel_scoring.run_method(method, options, run_sync)
+        task = start(method, options, enqueue)
         if task is None:
-            raise HTTPException(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                detail="a scoring runs already; wait for its end, or stop it with DELETE /scoring/",
-            )
+            reason = "a scoring is running: wait until it ends, or stop it with DELETE /scoring/"
+            raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, detail=reason)
         return task
 
-    def _check(self, method: str, params: dict[str, Any]) -> None:
+    def _checked(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The options that the process gets: nothing else reaches its environment."""
         if method not in self._methods:
-            known = ", ".join(self._methods)
-            raise HTTPException(
-                HTTPStatus.NOT_FOUND, detail=f"there is no scoring {method!r}; there is {known}"
-            )
+            reason = f"Unknown scoring {method!r} (available: {', '.join(self._methods)})"
+            raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
         if params.get("method", method) != method:
-            raise HTTPException(
-                HTTPStatus.BAD_REQUEST,
-                detail=f"params name the scoring {params['method']!r}, the address {method!r}",
-            )
-        with http_errors():
-            self._methods[method].options(params)
+            reason = f"params name the scoring {params['method']!r}, the address {method!r}"
+            raise HTTPException(HTTPStatus.BAD_REQUEST, detail=reason)
+        known = self._methods[method].options(params).model_fields_set
+        return {name: params[name] for name in params if name in known}

@@ -1,100 +1,128 @@
-"""The server's routes for training and for weights, guarded.
-
-MONAI Label starts a training whatever its options are, and the client hears nothing of what was wrong with
-them; it replaces and deletes weight files in place. These routes stand before its own: options are checked
-before a training starts, ``PUT /model/biosam2`` publishes a checkpoint as a new version once it was found to
-fit, and ``DELETE /model/biosam2`` goes back to the version before.
-"""
+"""``/train`` and ``/model``: trainings, and the versions of the weights."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
-from fastapi import APIRouter, Depends, FastAPI, File, HTTPException, UploadFile
+from fastapi import APIRouter, File, HTTPException, UploadFile
 from fastapi.responses import FileResponse
-from monailabel.config import settings
 from monailabel.endpoints import train as monailabel_train
-from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.utils.async_tasks.task import AsyncTask
 
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import CheckpointError
-from lib.http import http_errors
+from lib.server.access import Admin, AnyUser
+from lib.server.json_input import JSON_BODY, JsonBody
+from lib.trainers.options import TrainOptions
 from lib.trainers.task import FineTuneTask
 from lib.trainers.uploads import publish_upload
 
-_Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
-_Annotator = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
+# What viewers send beside the options.
+_OF_VIEWERS = frozenset({"model", "client_id", "name"})
 
 
-def install(server: FastAPI, engines: PredictorPool, trainers: dict[str, FineTuneTask]) -> None:
-    """Puts the guarded routes before MONAI Label's own.
+class TrainingRoutes:
+    """The training routes: options are checked, and nothing else reaches the process of a training.
 
     Args:
-        server: MONAI Label's FastAPI application.
-        engines: whose weights the clients ask for.
-        trainers: the train tasks by name.
+        trainers: Train tasks by name.
     """
-    training = _TrainRoutes(trainers)
-    weights = _ModelRoutes(engines, trainers)
-    router = APIRouter(include_in_schema=False)
-    router.add_api_route("/train/", training.start_all, methods=["POST"])
-    router.add_api_route("/train/{model}", training.start, methods=["POST"])
-    router.add_api_route("/model/info/{model}", weights.info, methods=["GET"])
-    router.add_api_route("/model/{model}", weights.download, methods=["GET"])
-    router.add_api_route("/model/{model}", weights.upload, methods=["PUT"])
-    router.add_api_route("/model/{model}", weights.go_back, methods=["DELETE"])
-    server.router.routes[:0] = router.routes
-
-
-class _TrainRoutes:
-    """MONAI Label's training routes, behind a check of the options."""
 
     def __init__(self, trainers: dict[str, FineTuneTask]):
         self._trainers = trainers
 
-    def start_all(self, user: _Admin, params: dict[str, Any] | None = None, run_sync: bool = False) -> Any:
-        """As OHIF starts it: options by the name of the trainer, or none."""
-        for name, request in (params or {}).items():
-            if isinstance(request, dict):
-                self._check(name, request)
-        return monailabel_train.run(params, run_sync)
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter(prefix="/train", tags=["Train"])
+        for path, answer in (("/", self.start_all), ("/{model}", self.start)):
+            router.add_api_route(path, answer, methods=["POST"], response_model=None, openapi_extra=JSON_BODY)
+        router.add_api_route("/", self.status, methods=["GET"], response_model=None)
+        router.add_api_route("/", self.stop, methods=["DELETE"], response_model=None)
+        return router
+
+    def start_all(self, user: Admin, params: JsonBody, run_sync: bool = False) -> Any:
+        """Starts all trainers, as OHIF does: options by the name of the trainer."""
+        for name, options in params.items():
+            if name in _OF_VIEWERS and isinstance(options, str | None):
+                continue
+            self._require_trainer(name)
+            if not isinstance(options, dict):
+                kind = type(options).__name__
+                _refuse(HTTPStatus.BAD_REQUEST, f"the options of {name!r} must be an object, not a {kind}")
+        requests = {name: self._checked(name, params.get(name) or {}) for name in self._trainers}
+        started = {}
+        for name, request in requests.items():
+            task, detail = AsyncTask.run("train", request=request, force_sync=run_sync, enqueue=True)
+            started[name] = {"result": task, "detail": detail}
+        return started
 
     def start(
-        self,
-        model: str,
-        user: _Admin,
-        params: dict[str, Any] | None = None,
-        run_sync: bool = False,
-        enqueue: bool = False,
+        self, model: str, user: Admin, params: JsonBody, run_sync: bool = False, enqueue: bool = False
     ) -> Any:
-        """As Slicer and QuPath start it: the options of one trainer."""
-        self._check(model, params or {})
-        with http_errors():
-            return monailabel_train.run_model(model, params, run_sync, enqueue)
+        """Starts one trainer, as 3D Slicer and QuPath do."""
+        request = self._checked(model, params)
+        task, _ = AsyncTask.run("train", request=request, force_sync=run_sync, enqueue=enqueue)
+        if task is None:
+            reason = "a training is running: wait until it ends, or stop it with DELETE /train/"
+            _refuse(HTTPStatus.TOO_MANY_REQUESTS, reason)
+        return task
 
-    def _check(self, name: str, request: dict[str, Any]) -> None:
+    def status(self, user: AnyUser, all: bool = False, check_if_running: bool = False) -> Any:
+        """The last training, or all of them; 404 where there is none."""
+        return monailabel_train.status(all, check_if_running)
+
+    def stop(self, user: Admin) -> Any:
+        """Stops the running training."""
+        return monailabel_train.stop()
+
+    def _require_trainer(self, name: str) -> None:
         if name not in self._trainers:
             known = ", ".join(self._trainers)
-            raise HTTPException(
-                HTTPStatus.NOT_FOUND, detail=f"there is no trainer {name!r}; there is {known}"
+            _refuse(HTTPStatus.NOT_FOUND, f"Unknown trainer {name[:100]!r} (available: {known})")
+
+    def _checked(self, name: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The request of a training: known options alone."""
+        self._require_trainer(name)
+        if params.get("model", name) != name:
+            _refuse(
+                HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {name!r}"
             )
-        with http_errors():
-            self._trainers[name].options(request)
+        if params.get("gpus", "all") not in ("all", None):
+            _refuse(HTTPStatus.BAD_REQUEST, "gpus is not an option: choose with device, such as cuda:1")
+        if "bundle_path" in params:
+            _refuse(HTTPStatus.BAD_REQUEST, "bundle_path is not an option of this server")
+        self._trainers[name].options(params)
+        return {
+            "model": name,
+            **{key: value for key, value in params.items() if key in TrainOptions.model_fields},
+        }
 
 
-class _ModelRoutes:
-    """The weights in service, under the name of any task or trainer: they all share them."""
+class ModelRoutes:
+    """The weights in service, under the name of any task or trainer: they all share them.
+
+    Args:
+        engines: Networks in service.
+        trainers: Train tasks by name.
+    """
 
     def __init__(self, engines: PredictorPool, trainers: dict[str, FineTuneTask]):
         self._engines = engines
         self._trainers = trainers
 
-    def info(self, model: str, user: _Admin) -> dict[str, Any]:
-        """Checksum of the weights in service, every version with what it was worth, and the training."""
-        with http_errors():
-            weights = self._engines.weights()
-            versions = [self._engines.versions.read(name) for name in self._engines.versions.names()]
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter(prefix="/model", tags=["Model"])
+        router.add_api_route("/info/{model}", self.info, methods=["GET"], response_model=None)
+        router.add_api_route("/{model}", self.download, methods=["GET"], response_model=None)
+        router.add_api_route("/{model}", self.upload, methods=["PUT"], response_model=None)
+        router.add_api_route("/{model}", self.go_back, methods=["DELETE"], response_model=None)
+        return router
+
+    def info(self, model: str, user: Admin) -> dict[str, Any]:
+        """Checksum of the weights in service, every version with its metrics, and the training."""
+        weights, versions = self._engines.weights(), self._engines.versions
         stats = self._trainers[model].stats() if model in self._trainers else {}
         return {
             "name": weights.name,
@@ -102,40 +130,39 @@ class _ModelRoutes:
             "modified_time": int(weights.path.stat().st_mtime),
             "versions": {
                 item.name: {"parent": item.parent or item.base, "created": item.created, **item.metrics}
-                for item in versions
+                for item in map(versions.read, versions.names())
             },
             **({"train_stats": stats} if stats else {}),
         }
 
-    def download(self, model: str, user: _Admin) -> FileResponse:
+    def download(self, model: str, user: Admin) -> FileResponse:
         """The weights in service as a file."""
-        with http_errors():
-            weights = self._engines.weights()
-        return FileResponse(
-            weights.path, media_type="application/octet-stream", filename=f"{weights.name}.pt"
-        )
+        weights = self._engines.weights()
+        name = f"{weights.name}.pt"
+        return FileResponse(weights.path, media_type="application/octet-stream", filename=name)
 
-    def upload(self, model: str, user: _Annotator, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
-        """Publishes a checkpoint of the network in service."""
-        with http_errors():
-            predictor, service = self._engines.served()
+    def upload(self, model: str, user: Admin, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
+        """Publishes a checkpoint of the network in service as a new version."""
+        predictor, service = self._engines.served()
         try:
             version = publish_upload(file.file, service, self._engines.registry, predictor.runtime.type)
         except CheckpointError as error:
-            # Here it is the client's file that is wrong, and not the server's.
+            # The client's file is wrong, not the server's.
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, detail=str(error)) from error
         return {"version": version.name, "checksum": f"SHA256:{version.sha256}"}
 
-    def go_back(self, model: str, user: _Annotator) -> dict[str, Any]:
-        """Serves what was in service before the present version. No file is deleted."""
+    def go_back(self, model: str, user: Admin) -> dict[str, Any]:
+        """Serves the version that was in service before the present one. No file is deleted."""
         versions = self._engines.versions
-        with http_errors(), versions.unchanged():
+        with versions.unchanged():
             name = versions.current()
             if name is None:
-                raise HTTPException(
-                    HTTPStatus.CONFLICT,
-                    detail="the base weights are in service: there is nothing to go back to",
+                _refuse(
+                    HTTPStatus.CONFLICT, "the base weights are in service: there is nothing to go back to"
                 )
             versions.switch(versions.read(name).before)
-        with http_errors():
-            return {"version": self._engines.weights().name}
+        return {"version": self._engines.weights().name}
+
+
+def _refuse(status: HTTPStatus, reason: str) -> NoReturn:
+    raise HTTPException(status, detail=reason)

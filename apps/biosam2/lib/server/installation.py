@@ -1,0 +1,186 @@
+"""Puts the app's routes, middleware and error answers into MONAI Label's FastAPI application."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from monailabel.config import settings as monailabel_settings
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from starlette.middleware import Middleware
+
+from lib.datastores.dicomweb import DicomWebStore
+from lib.engine.predictor_pool import PredictorPool
+from lib.images.cache import ImageCache
+from lib.server.access import AccessMiddleware, Authenticator
+from lib.server.api_keys import ApiKeys
+from lib.server.batch import BatchRunner
+from lib.server.error_responses import ErrorResponses
+from lib.server.observability import Metrics, RequestMiddleware, log_request_ids
+from lib.server.origins import OriginMiddleware
+from lib.server.routes.active_learning import NextImageRoutes
+from lib.server.routes.batch import BatchRoutes
+from lib.server.routes.datastore import DatastoreRoutes
+from lib.server.routes.infer import InferRoutes, ServedApp
+from lib.server.routes.ohif import ohif_router
+from lib.server.routes.pages import PageRoutes
+from lib.server.routes.proxy import ProxyRoutes
+from lib.server.routes.scoring import ScoringRoutes
+from lib.server.routes.sessions import SessionRoutes
+from lib.server.routes.sign_in import SignInRoutes
+from lib.server.routes.status import StatusRoutes
+from lib.server.routes.training import ModelRoutes, TrainingRoutes
+from lib.server.sessions import SessionStore
+from lib.server.tokens import TokenVerifier
+from lib.server.uploads import UploadMiddleware
+from lib.server.work_queue import CLICK_QUEUE, CLICK_WORKERS, HEAVY_WORKERS, WorkQueue
+from lib.settings import Settings
+from lib.trainers.task import FineTuneTask
+
+logger = logging.getLogger(__name__)
+
+# Seconds without a byte of a request's body.
+STALL_S = 30.0
+
+
+@dataclass(frozen=True)
+class AppParts:
+    """What the routes are made of.
+
+    Attributes:
+        app: The app.
+        settings: Options of the app.
+        engines: Networks in service.
+        images: Cache of opened images.
+        trainers: Train tasks by name.
+        strategies: Strategies by name.
+        scoring_methods: Scoring methods by name.
+    """
+
+    app: Any
+    settings: Settings
+    engines: PredictorPool
+    images: ImageCache
+    trainers: dict[str, FineTuneTask]
+    strategies: dict[str, Strategy]
+    scoring_methods: Mapping[str, ScoringMethod]
+
+
+def install(server: FastAPI, parts: AppParts) -> SessionStore | None:
+    """Replaces MONAI Label's routes and middleware with the app's own, which know the same addresses.
+
+    Called while the server starts, before the first request. None of MONAI Label's routes stays: some open
+    any file, run uploaded code, or compute in the event loop.
+
+    Args:
+        server: MONAI Label's FastAPI application.
+        parts: What the routes are made of.
+
+    Returns:
+        The sessions, for the app's cleanup job; None where they are switched off.
+
+    Raises:
+        SettingsError: The file of API keys or the public key cannot be read.
+    """
+    sessions = open_sessions(parts.settings)
+    authenticator = make_authenticator(parts.settings)
+    clicks = WorkQueue("clicks", CLICK_WORKERS, CLICK_QUEUE)
+    heavy = WorkQueue("heavy", HEAVY_WORKERS, parts.settings.heavy_queue)
+    metrics = _metrics(parts, clicks, heavy)
+    _add_routes(server, parts, authenticator, sessions, clicks, heavy, metrics)
+    ErrorResponses(_private_folders(parts)).add_to(server)
+    origins = (*parts.settings.allowed_origins, *map(str, monailabel_settings.MONAI_LABEL_CORS_ORIGINS))
+    server.user_middleware = [
+        Middleware(OriginMiddleware, allowed_origins=origins, allowed_hosts=parts.settings.allowed_hosts),
+        Middleware(RequestMiddleware, metrics=metrics),
+        Middleware(AccessMiddleware, authenticator=authenticator),
+        Middleware(UploadMiddleware, max_bytes=parts.settings.max_upload_mb << 20, stall_s=STALL_S),
+    ]
+    # MONAI Label's stack was built when the server began to start.
+    server.middleware_stack = server.build_middleware_stack()
+    log_request_ids()
+    if not authenticator.is_on:
+        logger.warning("Access control is off: everybody who reaches this server is an administrator")
+    return sessions
+
+
+def make_authenticator(settings: Settings) -> Authenticator:
+    """Access control as the settings want it.
+
+    Raises:
+        SettingsError: The file of API keys or the public key cannot be read.
+    """
+    keys = ApiKeys(settings.api_keys) if settings.api_keys else None
+    tokens = TokenVerifier() if monailabel_settings.MONAI_LABEL_AUTH_ENABLE else None
+    return Authenticator(keys, tokens)
+
+
+def open_sessions(settings: Settings) -> SessionStore | None:
+    """The sessions where MONAI Label's settings want them; None where they are switched off."""
+    if not monailabel_settings.MONAI_LABEL_SESSIONS:
+        return None
+    path = monailabel_settings.MONAI_LABEL_SESSION_PATH.strip()
+    root = Path(path) if path else Path.home() / ".cache" / "monailabel" / "sessions"
+    store = SessionStore(root, monailabel_settings.MONAI_LABEL_SESSION_EXPIRY, settings.max_upload_mb << 20)
+    store.remove_expired()
+    return store
+
+
+def _add_routes(
+    server: FastAPI,
+    parts: AppParts,
+    authenticator: Authenticator,
+    sessions: SessionStore | None,
+    clicks: WorkQueue,
+    heavy: WorkQueue,
+    metrics: Metrics,
+) -> None:
+    app, priority = parts.app, parts.engines.priority
+    store = app.datastore()
+    runner = BatchRunner(app.infer, store, priority)
+    served: ServedApp = app
+    log_file = Path(app.app_dir) / "logs" / "app.log"
+    groups = (
+        StatusRoutes(app, parts.engines, metrics, log_file),
+        SignInRoutes(authenticator),
+        InferRoutes(served, sessions, priority, clicks, heavy, metrics),
+        BatchRoutes(runner, parts.app.models),
+        TrainingRoutes(parts.trainers),
+        ModelRoutes(parts.engines, parts.trainers),
+        NextImageRoutes(parts.strategies, authenticator.is_on),
+        ScoringRoutes(parts.scoring_methods),
+        DatastoreRoutes(app, parts.images),
+        SessionRoutes(sessions),
+        ProxyRoutes(store if isinstance(store, DicomWebStore) else None, app.on_save_label),
+        PageRoutes(server),
+    )
+    server.router.routes.clear()
+    for group in groups:
+        server.include_router(group.router())
+    server.include_router(ohif_router(parts.settings.ohif_companion))
+
+
+def _metrics(parts: AppParts, clicks: WorkQueue, heavy: WorkQueue) -> Metrics:
+    from monailabel.utils.async_tasks.utils import processes
+
+    return Metrics(
+        [
+            ("biosam2_clicks_pending", "Requests on one slice, running or waiting", lambda: clicks.pending),
+            ("biosam2_heavy_pending", "Volume and slide requests, running or waiting", lambda: heavy.pending),
+            ("biosam2_training_running", "Trainings that are running", lambda: len(processes("train"))),
+            ("biosam2_scoring_running", "Scorings that are running", lambda: len(processes("scoring"))),
+        ]
+    )
+
+
+def _private_folders(parts: AppParts) -> list[str]:
+    """Folders whose paths no answer shows."""
+    home = str(Path.home())
+    folders = [tempfile.gettempdir(), str(parts.engines.registry.folder), parts.app.app_dir, str(Path.cwd())]
+    return [*folders, parts.app.studies, monailabel_settings.MONAI_LABEL_SESSION_PATH, home]
