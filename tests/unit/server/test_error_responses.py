@@ -65,7 +65,7 @@ def test_out_of_memory_says_what_to_do() -> None:
 def test_a_full_disk_and_a_read_only_folder_are_named() -> None:
     for number, status, word in (
         (errno.ENOSPC, 507, "full"),
-        (errno.EROFS, 403, "read-only"),
+        (errno.EROFS, 403, "writable"),
     ):
         answer = answer_to(OSError(number, "x", "/srv/studies/x"))
         assert (answer.status_code, word in answer.json()["detail"]) == (status, True)
