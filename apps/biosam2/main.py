@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning.strategy import all_strategies
+from lib.child_process import become_server, end_with_server
 from lib.datastores.client import open_store
 from lib.datastores.local import open_folder
 from lib.engine.predictor_pool import PredictorPool
-from lib.errors import BioSam2Error
+from lib.errors import BioSam2Error, SettingsError
+from lib.files import use_own_temporary_folder
 from lib.images.cache import ImageCache
 from lib.infers import inference
 from lib.infers.registry import all_tasks, slide_tasks
@@ -50,6 +53,7 @@ class BioSam2App(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]):
+        end_with_server()
         options = {name: value for name, value in conf.items() if name != "server_mode"}
         settings = Settings.from_conf(options)
         model_dir = settings.model_dir or Path(app_dir) / "model"
@@ -75,7 +79,12 @@ class BioSam2App(MONAILabelApp):
         """A folder or a store, whose record the server and its background processes write at once."""
         if self.studies.startswith(("http://", "https://")):
             return super().init_datastore()
-        return open_folder(self.studies)
+        try:
+            return open_folder(self.studies)
+        except SettingsError as error:
+            # The web framework prints the traceback of whatever fails at start; its last line is enough.
+            sys.tracebacklimit = 0
+            raise error from None
 
     def _init_dicomweb_datastore(self) -> Datastore:
         """Called by MONAI Label where ``studies`` is the address of a DICOMweb store."""
@@ -102,6 +111,8 @@ class BioSam2App(MONAILabelApp):
         """Called by the server alone: installs the routes, and loads the network before the first click."""
         from monailabel.app import app as server
 
+        become_server()
+        use_own_temporary_folder()
         from lib.server.installation import AppParts, install
 
         parts = AppParts(

@@ -19,6 +19,7 @@ LIB = APP / "lib"
 ORDER = (
     "errors",
     "files",
+    "child_process",
     "palette",
     "settings",
     "metrics",

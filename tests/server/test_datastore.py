@@ -181,7 +181,7 @@ def test_the_images_with_their_labels_as_one_file(store: Store, tmp_path: Path) 
     image = write_nifti(tmp_path / "a.nii.gz", CT.image, CT.affine)
     assert store.put_image(image, image="former").status_code == 200
     assert store.put_label(file, "former").status_code == 200
-    before = set(store.server.temporary.iterdir())
+    before = set(store.server.temporary.rglob("*"))
     # Of an image that was renamed a moment ago there is no label, until that is renamed as well.
     (store.server.studies / "former.nii.gz").rename(store.server.studies / "renamed.nii.gz")
     for _ in range(2):
@@ -192,8 +192,8 @@ def test_the_images_with_their_labels_as_one_file(store: Store, tmp_path: Path) 
             assert not any("former" in name or "renamed" in name for name in packed.namelist())
     # The server deletes it when it is sent, of which the client knows a moment earlier.
     give_up = time.monotonic() + LIMIT_S
-    while set(store.server.temporary.iterdir()) - before and time.monotonic() < give_up:
+    while set(store.server.temporary.rglob("*")) - before and time.monotonic() < give_up:
         time.sleep(0.05)
-    assert set(store.server.temporary.iterdir()) <= before
+    assert set(store.server.temporary.rglob("*")) <= before
     assert store.ask("DELETE", "/image", params={"id": "renamed"}).status_code == 200
     (store.server.studies / "labels" / "final" / "former.nii.gz").unlink()

@@ -223,7 +223,7 @@ def test_a_bad_request_is_refused_with_a_reason(client: Client, scratch: Server,
 def _require_no_temporary_files(server: Server) -> None:
     """Answers are deleted right after they were sent."""
     give_up = time.monotonic() + 20
-    while left := [path for kind in ("xml", "png") for path in server.temporary.glob(f"*.{kind}")]:
+    while left := [path for kind in ("xml", "png") for path in server.temporary.rglob(f"*.{kind}")]:
         assert time.monotonic() < give_up, left
         time.sleep(0.1)
 

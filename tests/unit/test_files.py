@@ -1,8 +1,14 @@
+import errno
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from lib.files import replacing, write_atomically
+from lib.errors import ReadOnlyError, StorageFullError
+from lib.files import replacing, storage_errors, write_atomically
+from tests.support.server import APP
 
 
 def test_a_file_is_written_with_its_folder(tmp_path):
@@ -49,3 +55,29 @@ def test_readers_find_the_old_content_or_the_new(tmp_path):
 def test_all_may_read_what_was_written(tmp_path):
     write_atomically(tmp_path / "file", b"x")
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def test_errors_of_a_full_or_protected_disk_say_what_to_do(tmp_path):
+    for number, kind, text in (
+        (errno.ENOSPC, StorageFullError, "disk is full"),
+        (errno.EDQUOT, StorageFullError, "disk is full"),
+        (errno.EROFS, ReadOnlyError, "may not write 'file'"),
+        (errno.EACCES, ReadOnlyError, "may not write 'file'"),
+    ):
+        with pytest.raises(kind, match=text) as caught, storage_errors():
+            raise OSError(number, "reason", str(tmp_path / "file"))
+        assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(FileNotFoundError), storage_errors():
+        (tmp_path / "none").read_bytes()
+
+
+def test_temporary_files_of_a_killed_process_are_deleted_by_the_next(tmp_path):
+    script = (
+        "import os, signal, sys, tempfile; from lib.files import use_own_temporary_folder;"
+        "use_own_temporary_folder(); tempfile.NamedTemporaryFile(delete=False);"
+        "sys.argv[1] == 'killed' and os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(APP)}
+    for ending, left in (("killed", 1), ("killed", 1), ("normal", 0)):
+        subprocess.run([sys.executable, "-c", script, ending], env=environment, check=False)
+        assert len(list(tmp_path.iterdir())) == left

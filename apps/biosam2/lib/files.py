@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -85,6 +86,22 @@ def storage_errors() -> Iterator[None]:
         raise
 
 
+def file_stamp(path: Path) -> str:
+    """Text that changes whenever a file, or a file of a folder, is written or replaced.
+
+    Programs such as ``rsync -t`` replace a file by one of the same size and time, so the time of
+    its last change (ctime) and its inode count as well.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    stats = [path.stat()]
+    if path.is_dir():
+        stats += [entry.stat() for entry in sorted(path.iterdir())]
+    numbers = [(stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size) for stat in stats]
+    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:24]
+
+
 def sync(path: Path) -> None:
     """Flushes a file or folder to the disk; Windows cannot do so for folders."""
     if os.name == "nt" and path.is_dir():
@@ -125,10 +142,11 @@ def _is_left_over(path: Path) -> bool:
     if not mark or not path.name.startswith(".") or not pid.isdigit():
         return False
     is_own = int(pid) == os.getpid()
-    return not _is_running(int(pid)) or is_own or path.lstat().st_mtime < time.time() - _OLD_S
+    return not is_running(int(pid)) or is_own or path.lstat().st_mtime < time.time() - _OLD_S
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,9 +1,12 @@
 """A store as MONAI Label's settings say."""
 
 import os
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import requests
 from monailabel.config import settings
 
 from lib.datastores.client import open_session, open_store
@@ -97,3 +100,46 @@ def test_no_request_waits_for_ever(configure, pacs, monkeypatch):
     ((connect, silent),) = limits
     assert 0 < connect <= 10
     assert 0 < silent <= 600
+
+
+class Listener:
+    """An HTTP server that redirects to an address, or answers 200."""
+
+    def __init__(self, target=""):
+        listener = self
+        self.credentials = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                listener.credentials.append(self.headers.get("Authorization"))
+                moved = target and not self.path.endswith("/moved")
+                self.send_response(302 if moved else 200)
+                if moved:
+                    self.send_header("Location", target)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_the_password_goes_to_the_store_alone(configure):
+    configure(MONAI_LABEL_DICOMWEB_USERNAME="me", MONAI_LABEL_DICOMWEB_PASSWORD="secret")
+    other = Listener()
+    elsewhere, within = Listener(f"{other.url}/studies"), Listener("/dicom-web/moved")
+    try:
+        with pytest.raises(requests.RequestException, match="redirects to another host"):
+            open_session(elsewhere.url).get(f"{elsewhere.url}/studies")
+        with pytest.raises(BusyError, match="another host"):
+            open_store(elsewhere.url, 10).list_images()
+        assert open_session(within.url).get(f"{within.url}/studies").url.endswith("/dicom-web/moved")
+    finally:
+        for listener in (other, elsewhere, within):
+            listener.server.shutdown()
+            listener.server.server_close()
+    assert other.credentials == []
+    assert None not in elsewhere.credentials + within.credentials

@@ -175,3 +175,20 @@ def test_a_missing_file_is_not_found(path):
 def test_the_limit_of_voxels_is_passed_on(save):
     with pytest.raises(ImageTooLargeError):
         ImageCache(10**6, 999).get(save("a.nii"))
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_read_again(save, tmp_path):
+    cache = ImageCache(10 * BYTES, 10**9)
+    path = save("a.nii", 1)
+    assert cache.get(path).array.max() == 1
+    times = path.stat()
+    # As rsync -t, cp -p and git-annex do.
+    other = save("b.nii", 2)
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert cache.get(path).array.max() == 2
+    content = save("c.nii", 3).read_bytes()
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert cache.get(path).array.max() == 3

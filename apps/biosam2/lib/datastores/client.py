@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import requests
 from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
@@ -70,10 +72,24 @@ def open_session(url: str) -> requests.Session:
         session.auth = (user, password)
     # A store may hang up between two requests, of which one learns when the next is lost.
     again = Retry(total=1, connect=0, backoff_factor=0.1)
+    session.get_redirect_target = partial(_redirect_target, session)  # type: ignore[method-assign]
     adapter = _Limited(pool_maxsize=_CONNECTIONS, max_retries=again)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
+
+
+def _redirect_target(session: requests.Session, answer: requests.Response) -> str | None:
+    """The address that a store sends its client to, on the same host alone.
+
+    Raises:
+        requests.TooManyRedirects: Another host, which would be asked in this server's name.
+    """
+    target: str | None = requests.Session.get_redirect_target(session, answer)
+    if target is not None and session.should_strip_auth(answer.url, urljoin(answer.url, target)):
+        answer.close()
+        raise requests.TooManyRedirects("it redirects to another host, which is not asked")
+    return target
 
 
 class _Limited(HTTPAdapter):

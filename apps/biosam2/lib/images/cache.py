@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.files import file_stamp
 from lib.images.reading import MedicalImage, read_image
 
 
@@ -16,8 +17,7 @@ class _Key:
     """A file as it is now: a file that is written again has another key."""
 
     path: str
-    mtime_ns: int
-    size: int
+    stamp: str
 
 
 class ImageCache:
@@ -101,9 +101,6 @@ def _key(path: Path | str) -> _Key | None:
         return None
     try:
         real = Path(path).resolve(strict=True)
-        stats = [real.stat()]
-        if real.is_dir():
-            stats += [entry.stat() for entry in real.iterdir()]
+        return _Key(str(real), file_stamp(real))
     except OSError:
         return None
-    return _Key(str(real), max(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats))

@@ -12,6 +12,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from lib.engine.checkpoints import Weights
 from lib.engine.predictor import Predictor
 from lib.errors import ImageNotFoundError
+from lib.files import file_stamp
 from lib.labels.names import listed_label_info
 from lib.scoring.store import scores_folder
 
@@ -94,12 +95,9 @@ def stamp(path: Path) -> str:
         ImageNotFoundError: it is gone.
     """
     try:
-        stats = [path.stat()]
-        if path.is_dir():
-            stats += [entry.stat() for entry in path.iterdir()]
+        return file_stamp(path)
     except OSError as error:
         raise ImageNotFoundError(f"{path.name} is gone: {error}") from error
-    return f"{max(stat.st_mtime_ns for stat in stats)}:{sum(stat.st_size for stat in stats)}"
 
 
 def weights_key(weights: Weights, predictor: Predictor) -> str:

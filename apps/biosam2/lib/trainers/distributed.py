@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from lib.child_process import end_with_server
+
 # The first process lays out images and measures while the others wait.
 PATIENCE = timedelta(hours=6)
 
@@ -47,6 +49,7 @@ def launch(work: Callable[[Any], None], argument: Any, count: int) -> None:
 
 
 def _process(rank: int, work: Callable[[Any], None], argument: Any, count: int, port: int) -> None:
+    end_with_server()
     _join(rank, count, f"tcp://127.0.0.1:{port}")
     work(argument)
     dist.destroy_process_group()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import LabelError
-from lib.files import replacing, write_atomically
+from lib.files import file_stamp, replacing, write_atomically
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
 from lib.labels.reading import read_labels
@@ -162,6 +162,5 @@ def _key(case: Case) -> str:
     """Another one whenever the image or the label was written again."""
     parts = [str(_FORMAT), case.id, json.dumps(list(case.label_info), sort_keys=True, default=str)]
     for path in (case.image, case.label):
-        stat = path.stat()
-        parts += [str(path), str(stat.st_mtime_ns), str(stat.st_size)]
+        parts += [str(path), file_stamp(path)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Annotated
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import requests
 from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Request
@@ -95,7 +95,7 @@ class ProxyRoutes:
             answer = self._session.request(
                 method,
                 url,
-                params=request.url.query,
+                params=request.scope["query_string"],
                 headers=headers,
                 data=body,
                 stream=True,
@@ -145,6 +145,7 @@ def _target(path: str, method: str) -> str:
     if any(_PARENT.match(part.strip()) for part in parts) or any(ord(char) < 32 for char in plain):
         reason = f"{path[:200]!r} leaves the DICOM store's own addresses"
         raise HTTPException(HTTPStatus.BAD_REQUEST, detail=reason)
+    path = quote(path, safe="/:@!$&'()*+,;=~")
     kind, _, rest = path.partition("/")
     if kind not in ("wado", "qido", "stow"):
         return path

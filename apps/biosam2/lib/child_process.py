@@ -1,0 +1,41 @@
+"""Background processes end with the server that started them, also when it was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+from lib.files import is_running
+
+# Environment variable with the server's process id; MONAI Label hands the environment to its processes.
+SERVER_PID = "BIOSAM2_SERVER_PID"
+_INTERVAL_S = 0.5
+
+
+def become_server() -> None:
+    """Makes this process the one that its background processes end with."""
+    os.environ[SERVER_PID] = str(os.getpid())
+
+
+def end_with_server() -> None:
+    """Ends this background process when its parent ends: the server, or the process that the server started.
+
+    Nothing happens in the server itself and in a program that no server started. Unfinished work is lost, as
+    after a crash: training goes on from its last checkpoint, and only complete files are published.
+    """
+    server = os.environ.get(SERVER_PID, "")
+    if not server.isdigit() or int(server) == os.getpid():
+        return
+    if not is_running(int(server)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    # The system's own signal at a parent's end (PR_SET_PDEATHSIG) comes when the thread that started this
+    # process ends, which is earlier than the server.
+    threading.Thread(target=_watch, args=(os.getppid(),), name="end-with-server", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_INTERVAL_S)
+    os.kill(os.getpid(), signal.SIGKILL)

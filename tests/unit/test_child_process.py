@@ -1,0 +1,68 @@
+"""Processes that end with the one that started them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+
+from tests.support.server import APP
+
+LIMIT_S = 60
+SERVER = """
+import os, subprocess, sys, time
+from lib.child_process import become_server
+become_server()
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+print(child.pid, child.stdout.readline().strip(), flush=True)
+time.sleep(600)
+"""
+CHILD = """
+import os, subprocess, sys, time
+from lib.child_process import end_with_server
+end_with_server()
+if len(sys.argv) == 1:
+    # A process of a process, as each rank of a training is.
+    child = subprocess.Popen([sys.executable, "-c", sys.orig_argv[2], "rank"])
+    print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_background_processes_end_with_a_killed_server() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(APP)}
+    command = [sys.executable, "-c", SERVER, CHILD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        children = [psutil.Process(int(pid)) for pid in server.stdout.readline().split()]
+        assert len(children) == 2
+        server.send_signal(signal.SIGKILL)
+    gone, alive = psutil.wait_procs(children, LIMIT_S)
+    assert alive == []
+    assert len(gone) == 2
+
+
+def test_a_process_that_starts_after_the_server_was_killed_ends_at_once() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    environment = {**os.environ, "PYTHONPATH": str(APP), "BIOSAM2_SERVER_PID": str(ended.pid)}
+    late = subprocess.run(
+        [sys.executable, "-c", CHILD, "rank"], env=environment, timeout=LIMIT_S, check=False
+    )
+    assert late.returncode == -signal.SIGKILL
+
+
+def test_a_program_that_no_server_started_goes_on() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "BIOSAM2_SERVER_PID"}
+    script = "from lib.child_process import end_with_server; end_with_server(); print('done')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**environment, "PYTHONPATH": str(APP)},
+        capture_output=True,
+        timeout=LIMIT_S,
+        check=True,
+    )
+    assert done.stdout.strip() == b"done"
