@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from benchmarks.accuracy import ROOT, find_data
 from benchmarks.hard_and_easy import write_store
-from benchmarks.items import Item, read_items
+from benchmarks.items import ROOT, Item, find_data, read_items
 from benchmarks.publish import write_report
 from benchmarks.tables import markdown_table, number
 from lib.evaluation.active_learning.simulation import run_active_learning

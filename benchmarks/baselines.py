@@ -1,4 +1,4 @@
-"""What people use without a network: GrabCut for a box, random walker for clicks."""
+"""Classical methods: GrabCut for a box, random walker for clicks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from skimage.segmentation import random_walker
 
 Mask = NDArray[np.bool_]
 Levels = NDArray[np.uint8]
 
 GRABCUT_ITERATIONS = 5
-SEED_RADIUS = 2  # pixels, of the disc that a click paints
+SEED_RADIUS = 2  # pixels of a click's disc
+WALKER_SIDE = 256  # most pixels along a side of the random walker's slice
 _OBJECT, _BACKGROUND = 1, 2
 
 
@@ -34,7 +36,7 @@ def grabcut(levels: Levels, box: tuple[int, int, int, int]) -> Mask:
         box: x0, y0, x1, y1, half-open.
 
     Returns:
-        (H, W). A box that leaves no background to learn from is returned filled.
+        (H, W). A box that covers the whole image is returned filled: GrabCut needs background.
     """
     x0, y0, x1, y1 = box
     height, width = levels.shape[:2]
@@ -52,7 +54,7 @@ def grabcut(levels: Levels, box: tuple[int, int, int, int]) -> Mask:
 
 
 def filled_box(shape: tuple[int, ...], box: tuple[int, int, int, int]) -> Mask:
-    """The box itself, (H, W): what a prompt is worth before anything was computed."""
+    """The box itself as a mask (H, W): the value of the prompt without any method."""
     x0, y0, x1, y1 = box
     mask = np.zeros(shape, dtype=bool)
     mask[y0:y1, x0:x1] = True
@@ -62,23 +64,29 @@ def filled_box(shape: tuple[int, ...], box: tuple[int, int, int, int]) -> Mask:
 def random_walk(levels: Levels, clicks: Sequence[Click]) -> Mask:
     """scikit-image's random walker (Grady 2006) with its default beta, from clicks.
 
-    Clicks paint discs of seeds. The method needs background, so the image's border is that; with it the masks
-    are better after negative clicks too.
+    Clicks become discs of seeds, and the image's border the background that the method needs; with the border
+    the masks are better after negative clicks too. Slices larger than ``WALKER_SIDE`` are reduced to it, the
+    input size of the bundled network: the direct solver takes seconds at 512 pixels.
 
     Args:
-        levels: (H, W, 3), 0 to 255; the channels' mean is used.
-        clicks: at least one is positive.
+        levels: (H, W, 3), 0 to 255; the mean of the channels is used.
+        clicks: Clicks, at least one positive.
 
     Returns:
         (H, W).
     """
-    grey = levels.mean(axis=2) / 255.0
+    height, width = levels.shape[:2]
+    scale = min(1.0, WALKER_SIDE / max(height, width))
+    small = Image.fromarray(levels).resize((max(1, round(width * scale)), max(1, round(height * scale))))
+    grey = np.asarray(small).mean(axis=2) / 255.0
     seeds = np.zeros(grey.shape, dtype=np.int32)
     seeds[[0, -1], :] = _BACKGROUND
     seeds[:, [0, -1]] = _BACKGROUND
     ys, xs = np.ogrid[: grey.shape[0], : grey.shape[1]]
     for click in clicks:
-        disc = (xs - click.x) ** 2 + (ys - click.y) ** 2 <= SEED_RADIUS**2
+        x, y = ((place + 0.5) * scale - 0.5 for place in (click.x, click.y))
+        disc = (xs - x) ** 2 + (ys - y) ** 2 <= SEED_RADIUS**2
         seeds[disc] = _OBJECT if click.positive else _BACKGROUND
-    # Solved directly: the iterative modes leave the range of probabilities at their default tolerance.
-    return random_walker(grey, seeds, mode="bf") == _OBJECT
+    # The direct solver: iterative ones leave the range of probabilities at their default tolerance.
+    found = random_walker(grey, seeds, mode="bf") == _OBJECT
+    return np.asarray(Image.fromarray(found).resize((width, height), Image.Resampling.NEAREST))

@@ -23,12 +23,11 @@ import nibabel
 import numpy as np
 import requests
 
-from benchmarks.accuracy import APP, ROOT, find_data
 from benchmarks.client import Viewer
-from benchmarks.items import Item, read_items
+from benchmarks.items import ROOT, Item, find_data, read_items
 from benchmarks.machine import machine
 from benchmarks.publish import write_report
-from benchmarks.server import copy_bundled, running_server
+from benchmarks.server import APP, copy_bundled, running_server
 from benchmarks.tables import markdown_table, number
 from lib.metrics.overlap import dice
 from lib.prompts.simulation import jittered_box, random_clicks

@@ -1,8 +1,9 @@
-"""The images with known truth: the real ones of a data pack, or the sample study where there is no pack."""
+"""Images with ground truth: those of the data packs, or the sample study without a pack."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pretraining.split import HELD_OUT, NEVER, TRAINED, split_of
 from sample_study.files import truth_folder, write_study
 
 Rule = Literal["labels", "union", "instances", "components"]
 
+ROOT = Path(__file__).resolve().parents[1]
 MANIFEST = "manifest.json"
+DATA_VARIABLE, TRAINING_VARIABLE = "BIOSAM2_DATA", "BIOSAM2_TRAINING_DATA"
+_DEFAULTS = {
+    DATA_VARIABLE: ROOT.parent / "shared" / "data",
+    TRAINING_VARIABLE: ROOT.parent / "shared" / "training_data",
+}
 _KINDS = ("volume", "image2d", "video")
+# Modality groups by words of the manifest's modality; the first match counts.
+_MODALITIES = {
+    "histology": "histology",
+    "microscopy": "microscopy",
+    "ultrasound": "ultrasound",
+    "endoscopy": "endoscopy",
+    "X-ray": "X-ray",
+    "fundus": "fundus",
+    "dermoscopy": "dermoscopy",
+    "PET": "PET",
+    "CT": "CT",
+    "MR": "MR",
+}
 
 
 @dataclass(frozen=True)
@@ -26,14 +47,15 @@ class Item:
     """One image and its labels.
 
     Attributes:
-        id: the image's id in the datastore.
-        modality: for people.
-        image: file; NIfTI, PNG or JPEG.
-        label: file of whole numbers on the same grid, 0 where nothing is labelled.
-        names: what each value is called; empty for instances.
-        rule: what one object is: each label, all labels together, each value (instances), or each connected
-            piece of the foreground (components).
-        seen: whether the bundled weights were trained on it; None when that is no question (phantoms).
+        id: Image id in the datastore.
+        modality: Modality as the manifest names it.
+        image: Image file: NIfTI, PNG or JPEG.
+        label: Label file with whole numbers on the same grid; 0 is background.
+        names: Name by label value; empty if values only number the instances.
+        rule: Definition of one object: each label's largest piece (``labels``), all labels together
+            (``union``), each value (``instances``), or each connected piece (``components``).
+        split: ``trained on``, ``held out`` or ``not for training`` (``pretraining/split.py``); empty for
+            phantoms.
     """
 
     id: str
@@ -42,33 +64,77 @@ class Item:
     label: Path
     names: Mapping[int, str]
     rule: Rule
-    seen: bool | None
+    split: str = ""
+
+    @property
+    def seen(self) -> bool | None:
+        """Whether training may use the image; None for phantoms."""
+        return self.split == TRAINED if self.split else None
+
+    @property
+    def group(self) -> str:
+        """Modality group."""
+        return next((group for word, group in _MODALITIES.items() if word in self.modality), self.modality)
 
     @property
     def is_volume(self) -> bool:
-        """Whether there are slices to propagate through."""
+        """Whether the image has slices to propagate through."""
         return self.image.name.endswith((".nii", ".nii.gz"))
 
     def read_image(self) -> NDArray:
-        """(I, J, K) intensities, or (I, J, 1) or (I, J, 1, 3) for a picture, whose [i, j] is [x, y]."""
+        """Intensities (I, J, K); a picture is (I, J, 1) or (I, J, 1, 3) with [i, j] = [x, y]."""
         return _read(self.image)
 
     def read_label(self) -> NDArray[np.int32]:
-        """(I, J, K) label values; a picture has one slice."""
+        """Label values (I, J, K); a picture has one slice."""
         return np.rint(_read(self.label)).astype(np.int32)
 
 
-def read_items(data: Path) -> list[Item]:
-    """The images of a data pack, in its order.
+def find_pack(variable: str) -> Path | None:
+    """Folder of a data pack: the value of an environment variable or its default; None if it is absent."""
+    data = Path(os.environ.get(variable, _DEFAULTS[variable]))
+    return data if (data / MANIFEST).is_file() else None
 
-    DICOM entries are left out: they are twins of others. Of a video the one frame with a mask is taken, as a
-    picture. Those that may influence the bundled weights did: ``pretraining`` trains on all of them.
+
+def find_data() -> Path | None:
+    """Folder of the data pack; None if it is absent."""
+    return find_pack(DATA_VARIABLE)
+
+
+def find_items(work: Path) -> tuple[list[Item], str]:
+    """The images of the data pack, or phantoms in ``work``, and a sentence about them."""
+    data = find_data()
+    if data is not None:
+        return read_items(data), "Real images with masks."
+    return phantom_items(work), (
+        f"No real images: {DATA_VARIABLE} names no folder with a {MANIFEST}. These are the phantoms of the "
+        "sample study, whose truth is exact and whose structures are easy."
+    )
+
+
+def read_items(data: Path) -> list[Item]:
+    """The images of a data pack in its order.
+
+    DICOM entries are omitted: they duplicate others. A video is represented by one labelled frame.
 
     Args:
-        data: folder of ``manifest.json``.
+        data: Folder of ``manifest.json``.
     """
     entries = json.loads((data / MANIFEST).read_text(encoding="utf-8"))["items"]
-    return [_item(data, entry) for entry in entries if entry["kind"] in _KINDS]
+    splits = split_of(entries)
+    return [_item(data, entry, splits[entry["id"]]) for entry in entries if entry["kind"] in _KINDS]
+
+
+def held_out_items(data: Path, per_kind: int) -> list[Item]:
+    """Images of a data pack that training never uses, at most ``per_kind`` of each modality and split."""
+    counts: dict[tuple[str, str], int] = {}
+    chosen = []
+    for item in read_items(data):
+        key = item.modality, item.split
+        counts[key] = counts.get(key, 0) + 1
+        if item.split in (HELD_OUT, NEVER) and counts[key] <= per_kind:
+            chosen.append(item)
+    return chosen
 
 
 def phantom_items(folder: Path) -> list[Item]:
@@ -79,36 +145,35 @@ def phantom_items(folder: Path) -> list[Item]:
         truth = truth_folder(folder / "study")
         labels = json.loads((truth / f"{name}.json").read_text(encoding="utf-8"))["labels"]
         names = {value: label for label, value in labels.items()}
-        items.append(Item(name, "phantom", image, truth / image.name, names, "labels", None))
+        items.append(Item(name, "phantom", image, truth / image.name, names, "labels"))
     return items
 
 
 def rule_of(entry: Mapping[str, Any]) -> Rule:
-    """What one object is in a manifest entry."""
+    """Definition of one object in a manifest entry."""
     names = list(entry["labels"].values())
-    if any(".." in value for value in entry["labels"]):
+    if entry.get("label_ids_are_objects") or any(".." in value for value in entry["labels"]):
         return "instances"
     if names == ["cell_interior"]:
         return "components"
-    # BraTS: necrosis, oedema and enhancing tumour are told apart between sequences; the whole tumour is not.
+    # BraTS sequences differ in necrosis, oedema and enhancing tumour, but share the whole tumour.
     return "union" if "oedema" in names else "labels"
 
 
-def _item(data: Path, entry: Mapping[str, Any]) -> Item:
+def _item(data: Path, entry: Mapping[str, Any], split: str) -> Item:
     image, label = entry["file"], entry["label_file"]
     if entry["kind"] == "video":
         frame = entry["frames_with_mask"][0]
         image, label = entry["frames"] % frame, label % frame
-    rule = rule_of(entry)
-    names = {} if rule == "instances" else {int(value): name for value, name in entry["labels"].items()}
+    names = {int(value): name for value, name in entry["labels"].items() if value.isdigit()}
     return Item(
         id=entry["id"],
         modality=entry["modality"],
         image=data / image,
         label=data / label,
         names=names,
-        rule=rule,
-        seen=bool(entry["may_train_shipped_weights"]),
+        rule=rule_of(entry),
+        split=split,
     )
 
 

@@ -19,11 +19,10 @@ from benchmarks.floor import Floor, cpu_precision
 from benchmarks.interleaved import OURS, PEER, Timings, Volume, measure_clicks, measure_propagation
 from benchmarks.latency_report import latency_table, memory_table, parts_table
 from benchmarks.machine import busy_warning, machine
-from benchmarks.server import RunningServer, running_server
+from benchmarks.server import APP, RunningServer, running_server
 from benchmarks.volumes import write_volumes
 
 ROOT = Path(__file__).resolve().parents[1]
-OUR_APP = ROOT / "apps" / "biosam2"
 PEER_APP = Path(__file__).resolve().parent / "peer_app"
 # The peer's image predictor has the grids of this size written into it and fails at every other.
 IMAGE_SIZE = 1024
@@ -57,7 +56,7 @@ def start_both(stack: ExitStack, checkpoint: Path, studies: Path, port: int) -> 
     ours = {"model": str(checkpoint), "image_size": str(IMAGE_SIZE)}
     peer = {"checkpoint": str(checkpoint), "config": str(peer_config(checkpoint))}
     return {
-        OURS: stack.enter_context(running_server(OUR_APP, studies / OURS, port, ours, name=OURS)),
+        OURS: stack.enter_context(running_server(APP, studies / OURS, port, ours, name=OURS)),
         PEER: stack.enter_context(running_server(PEER_APP, studies / PEER, port + 1, peer, name=PEER)),
     }
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import psutil
 import requests
 
-from benchmarks.accuracy import APP, ROOT
 from benchmarks.client import VIEWER_OPTIONS, Viewer
+from benchmarks.items import ROOT
 from benchmarks.machine import machine
 from benchmarks.publish import write_report
-from benchmarks.server import RunningServer, copy_bundled, running_server
+from benchmarks.server import APP, RunningServer, copy_bundled, running_server
 from benchmarks.tables import markdown_table, number
 from benchmarks.volumes import write_volumes
 from lib.scoring.store import scores_folder

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import requests
 
+APP = Path(__file__).resolve().parents[1] / "apps" / "biosam2"
 HOST = "127.0.0.1"
 _POLL_SECONDS = 0.25
 _STOP_SECONDS = 10.0

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import spearmanr
 
-from benchmarks.accuracy import APP, ROOT, find_items
-from benchmarks.items import Item
+from benchmarks.items import ROOT, Item, find_items
 from benchmarks.machine import cores
 from benchmarks.publish import write_report
+from benchmarks.server import APP
 from benchmarks.tables import markdown_table, number
 from benchmarks.targets import choose_targets, largest_island
 from lib.engine.predictor import Predictor

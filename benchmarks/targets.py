@@ -1,4 +1,4 @@
-"""What is segmented: a bounded, fixed choice of objects per image, so that nobody picks the easy ones."""
+"""The segmented objects: a bounded, reproducible choice per image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from lib.prompts.simulation import tight_box
 MAX_LABELS = 6  # largest structures of a volume
 MAX_INSTANCES = 12  # drawn with a fixed seed
 MAX_COMPONENTS = 6  # largest pieces
-# A piece of less than this many pixels is a gap between membranes and not a cell.
+# Smaller pieces are gaps between membranes instead of cells.
 _SMALLEST_COMPONENT = 100
+# Smaller instances are remnants of a colour mask that was resized.
+_SMALLEST_INSTANCE = 30
 _ALL_NEIGHBOURS = 3  # connectivity through faces, edges and corners
 
 Mask = NDArray[np.bool_]
@@ -28,9 +30,9 @@ class Target:
     """One object of one image.
 
     Attributes:
-        item: the image.
-        name: of the object.
-        voxels: (I, J, K), where the object is; a picture has one slice.
+        item: Image.
+        name: Name of the object.
+        voxels: Mask (I, J, K); a picture has one slice.
     """
 
     item: Item
@@ -39,9 +41,9 @@ class Target:
 
     @cached_property
     def index(self) -> int:
-        """The slice on which the object's largest island is largest: that of the clicks and the box."""
+        """Slice of clicks and box: the one with the object's largest island."""
         areas = self.voxels.sum(axis=(0, 1))
-        # An island is no larger than its slice, so slices are tried from the largest until none can win.
+        # An island is no larger than its slice: search from the largest slice until none can win.
         best, best_area = 0, 0
         for index in np.argsort(-areas, kind="stable"):
             if areas[index] <= best_area:
@@ -53,39 +55,37 @@ class Target:
 
     @cached_property
     def truth(self) -> Mask:
-        """(H, W), the object's largest island on :attr:`index`."""
+        """The object's largest island on slice :attr:`index`, (H, W)."""
         return largest_island(self.voxels[:, :, self.index].T)
 
     @property
     def middle(self) -> int:
-        """The middle one of the slices that hold the object: where a propagation starts."""
+        """The middle slice of the object, on which a propagation starts."""
         slices = np.flatnonzero(self.voxels.any(axis=(0, 1)))
         return int(slices[len(slices) // 2])
 
     def box(self, index: int | None = None) -> Box:
-        """x0, y0, x1, y1 around the object, half-open: on a slice, or around :attr:`truth`."""
+        """Half-open box x0, y0, x1, y1 around the object on a slice; default: around :attr:`truth`."""
         mask = self.truth if index is None else self.voxels[:, :, index].T
         x0, y0, x1, y1 = tight_box(mask).astype(int).tolist()
         return x0, y0, x1, y1
 
 
 def choose_targets(item: Item, labels: NDArray[np.int32], *, seed: int = 0) -> list[Target]:
-    """The objects of an image that are segmented.
+    """The segmented objects of an image.
 
-    A label's object is its largest connected piece in 3-D. Of labels and of pieces the largest are taken, of
-    instances a seeded choice.
+    The object of a label is its largest connected piece in 3-D. The largest labels and pieces are chosen, and
+    instances at random.
 
     Args:
-        item: the image.
-        labels: (I, J, K), as :meth:`Item.read_label` gives them.
-        seed: of the choice among instances.
+        item: Image.
+        labels: Label values (I, J, K) from :meth:`Item.read_label`.
+        seed: Seed of the choice of instances.
     """
     if item.rule == "union":
         return [Target(item, "all labels", largest_piece(labels > 0))]
     if item.rule == "instances":
-        values = np.unique(labels[labels > 0])
-        chosen = np.random.default_rng(seed).permutation(values)[:MAX_INSTANCES]
-        return [Target(item, f"instance {value}", labels == value) for value in sorted(chosen.tolist())]
+        return _instances(item, labels, seed)
     if item.rule == "components":
         pieces, _ = ndimage.label(labels > 0)
         return [Target(item, f"piece {value}", pieces == value) for value in _largest_values(pieces)]
@@ -96,8 +96,20 @@ def choose_targets(item: Item, labels: NDArray[np.int32], *, seed: int = 0) -> l
     return [Target(item, item.names[value], largest_piece(labels == value)) for value in values]
 
 
+def _instances(item: Item, labels: NDArray[np.int32], seed: int) -> list[Target]:
+    """A seeded choice of the instances; small ones only if there are no others."""
+    values, sizes = np.unique(labels[labels > 0], return_counts=True)
+    if (sizes >= _SMALLEST_INSTANCE).any():
+        values = values[sizes >= _SMALLEST_INSTANCE]
+    chosen = np.random.default_rng(seed).permutation(values)[:MAX_INSTANCES]
+    return [
+        Target(item, f"{item.names.get(value, 'instance')} {value}", labels == value)
+        for value in sorted(chosen.tolist())
+    ]
+
+
 def largest_piece(mask: Mask) -> Mask:
-    """The largest connected piece of a volume; voxels that touch by a corner are connected."""
+    """The largest connected piece of a volume; voxels with a common corner are connected."""
     return _largest(mask, ndimage.generate_binary_structure(mask.ndim, min(_ALL_NEIGHBOURS, mask.ndim)))
 
 

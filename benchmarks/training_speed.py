@@ -19,8 +19,9 @@ import nibabel
 import numpy as np
 import torch
 
-from benchmarks.accuracy import APP, ROOT
+from benchmarks.items import ROOT
 from benchmarks.machine import machine
+from benchmarks.server import APP
 from benchmarks.tables import markdown_table, number
 from lib.engine.builder import build_network
 from lib.engine.network import Network

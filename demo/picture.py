@@ -1,4 +1,4 @@
-"""One picture of prompts and masks, before and after, for a person to look at."""
+"""One picture of all prompts and masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from demo.session import Answered, Click, Session
+from benchmarks.baselines import Click
+from demo.session import Answered, Session
 from demo.targets import Target
 from lib.palette import BLACK, GREEN, MASK_COLOURS, ORANGE, VERMILLION, WHITE
 from lib.reports.overlay import edge
@@ -65,17 +66,17 @@ def _legend(pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont | ImageFont.Free
 
 def _panels(session: Session) -> Iterable[tuple[Image.Image, str]]:
     target, clicked, boxed = session.target, session.clicked[-1], session.boxed
-    view = View(target, clicked)
+    drawer = SliceDrawer(target, clicked)
     middle = target.middle
-    yield view.panel(middle, clicks=session.clicks), ""
-    yield view.panel(middle, answer=clicked), f"Dice {clicked.dice:.3f}"
-    yield view.panel(middle, box=target.box), ""
+    yield drawer.panel(middle, clicks=session.clicks), ""
+    yield drawer.panel(middle, answer=clicked), f"Dice {clicked.dice:.3f}"
+    yield drawer.panel(middle, box=target.box), ""
     if boxed is not None:
-        yield view.panel(middle, answer=boxed), f"Dice {boxed.dice:.3f}"
+        yield drawer.panel(middle, answer=boxed), f"Dice {boxed.dice:.3f}"
     if session.propagated is not None:
         caption = f"volume {session.propagated.dice:.3f}"
         for index in _quarters(target):
-            yield view.panel(index, answer=session.propagated), caption
+            yield drawer.panel(index, answer=session.propagated), caption
             caption = ""
 
 
@@ -85,12 +86,12 @@ def _quarters(target: Target) -> tuple[int, int]:
     return int(slices[len(slices) // 4]), int(slices[3 * len(slices) // 4])
 
 
-class View:
-    """Draws slices of one image, with the brightness that the network saw.
+class SliceDrawer:
+    """Draws slices of one image with the intensity window of the network.
 
     Args:
-        target: of which image.
-        answer: its ``window`` parameter says the brightness; without one, the image's extremes.
+        target: Structure of the image.
+        answer: Answer with the ``window`` parameter; default: the image's extremes.
     """
 
     def __init__(self, target: Target, answer: Answered) -> None:
@@ -106,7 +107,7 @@ class View:
         clicks: Sequence[Click] = (),
         box: Box | None = None,
     ) -> Image.Image:
-        """The slice with an answer's mask and the truth's outline, or with prompts."""
+        """A slice with an answer's mask and the outline of the truth, or with prompts."""
         frame = self._frame(index)
         height, width = frame.shape[:2]
         scale = PANEL / max(height, width)
@@ -124,7 +125,7 @@ class View:
         return self._as_seen(image)
 
     def _frame(self, index: int) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` levels of a slice."""
+        """Levels of a slice, ``(H, W, 3)``."""
         image = self._target.case.image
         if not self._target.case.is_volume:
             return np.ascontiguousarray(image.swapaxes(0, 1)).astype(np.uint8)
@@ -133,7 +134,7 @@ class View:
         return np.repeat(np.rint(255 * levels.clip(0, 1)).astype(np.uint8)[..., None], 3, axis=2)
 
     def _as_seen(self, image: Image.Image) -> Image.Image:
-        """The radiologist's view: the patient's right on the left, the front on top."""
+        """Radiological orientation: the patient's right on the left, anterior on top."""
         affine = self._target.case.affine
         if affine is None:
             return image
@@ -142,7 +143,7 @@ class View:
 
 
 def _covered(image: Image.Image, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Image.Image:
-    """The image under a translucent mask, with the truth's outline on top; masks are ``(H, W)``."""
+    """The image with a translucent mask and the outline of the truth; masks are ``(H, W)``."""
     large_mask, large_truth = (
         np.asarray(Image.fromarray(each).resize(image.size, Image.Resampling.NEAREST))
         for each in (mask, truth)

@@ -1,32 +1,23 @@
-"""A person at a viewer, played by the truth: clicks, boxes and what comes back."""
+"""Simulated interaction with the sample study: clicks, a box and a propagation per structure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.baselines import Click
 from benchmarks.client import VIEWER_OPTIONS, Viewer
+from benchmarks.trials import click_params, click_series, volume_of
 from demo.targets import Target
 from lib.metrics.overlap import dice
-from lib.prompts.simulation import correction_click
 
 CLICKS = 3
-SEED = 0  # of the choice between error regions of the same depth
 
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Click:
-    """A click on pixel ``(x, y)`` of the target's middle slice."""
-
-    x: int
-    y: int
-    positive: bool
 
 
 @dataclass(frozen=True)
@@ -34,10 +25,10 @@ class Answered:
     """One answer of the server.
 
     Attributes:
-        mask: ``(I, J, K)``; a picture has one slice.
-        dice: against the truth, of the middle slice or, after a propagation, of the whole volume.
-        seconds: from sending the request to the last byte of the answer.
-        params: the JSON beside the mask.
+        mask: Mask ``(I, J, K)``; a picture has one slice.
+        dice: Dice on the middle slice or, after a propagation, on the whole volume.
+        seconds: Time from sending the request to the last byte of the answer.
+        params: JSON beside the mask.
     """
 
     mask: Mask
@@ -48,12 +39,14 @@ class Answered:
 
 @dataclass
 class Session:
-    """All that was asked about one target, in order.
+    """All requests about one target, in order.
 
     Attributes:
-        clicks: every click; answer ``n`` of ``clicked`` was given to the first ``n + 1``.
-        boxed: the answer to the box.
-        propagated: the answer to the box for the whole volume; None for a picture.
+        target: Structure.
+        clicks: All clicks; answer ``n`` of ``clicked`` belongs to the first ``n + 1``.
+        clicked: Answers to the clicks.
+        boxed: Answer to the box.
+        propagated: Answer to the box for the whole volume; None for a picture.
     """
 
     target: Target
@@ -75,28 +68,16 @@ def work_through(viewer: Viewer, target: Target) -> Session:
 
 
 def _click(viewer: Viewer, session: Session) -> None:
-    """Clicks into the middle of the structure, then into the largest mistake, while there is one."""
-    rng = np.random.default_rng(SEED)
-    truth = session.target.truth[:, :, session.target.middle]
-    current: Mask = np.zeros_like(truth)
-    for _ in range(CLICKS):
-        found = correction_click(truth.T, current.T, rng)
-        if found is None:
-            break
-        session.clicks.append(Click(*found))
-        answer = _ask(viewer, "biosam2_point", session.target, _click_params(session))
-        session.clicked.append(answer)
-        current = answer.mask[:, :, session.target.middle]
-
-
-def _click_params(session: Session) -> dict[str, Any]:
-    """All the clicks so far, as 3D Slicer and CVAT send them: a picture's have no third index."""
+    """Clicks into the middle of the structure, then into the largest mistake, if there is one."""
     target = session.target
-    third = [target.middle] if target.case.is_volume else []
-    clicks: dict[bool, list[list[int]]] = {True: [], False: []}
-    for click in session.clicks:
-        clicks[click.positive].append([click.x, click.y, *third])
-    return {"foreground": clicks[True], "background": clicks[False]}
+
+    def segment(clicks: Sequence[Click]) -> Mask:
+        params = click_params(clicks, target.middle if target.case.is_volume else None)
+        session.clicked.append(_ask(viewer, "biosam2_point", target, params))
+        return session.clicked[-1].mask[:, :, target.middle].T
+
+    series = click_series(target.truth[:, :, target.middle].T, segment, count=CLICKS)
+    session.clicks = series[-1][0]
 
 
 def _box_params(target: Target) -> dict[str, Any]:
@@ -107,10 +88,11 @@ def _box_params(target: Target) -> dict[str, Any]:
     return {"roi": [x0, x1, y0, y1, target.middle, target.middle]}
 
 
-def _ask(viewer: Viewer, task: str, target: Target, params: dict[str, Any], whole: bool = False) -> Answered:
+def _ask(
+    viewer: Viewer, task: str, target: Target, params: Mapping[str, Any], whole: bool = False
+) -> Answered:
     options = VIEWER_OPTIONS if target.case.is_volume else {}
     answer = viewer.infer(task, target.case.name, {**params, **options})
-    mask = answer.mask()
-    mask = mask if mask.ndim == 3 else mask[:, :, None]
+    mask = volume_of(answer)
     where = slice(None) if whole else target.middle
     return Answered(mask, dice(mask[..., where], target.truth[..., where]), answer.seconds, answer.params)

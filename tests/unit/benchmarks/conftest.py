@@ -8,6 +8,7 @@ from benchmarks.client import Answer
 from benchmarks.items import Item
 from benchmarks.targets import Target
 from benchmarks.trials import Trial
+from pretraining.split import TRAINED
 
 
 class FakeAnswer(Answer):
@@ -39,9 +40,9 @@ def viewer_of():
     return FakeViewer
 
 
-def _item(name="ct", *, picture=False, rule="labels", names=None, seen=True):
+def _item(name="ct", *, picture=False, rule="labels", names=None, split=TRAINED):
     image = Path(f"{name}.png" if picture else f"{name}.nii.gz")
-    return Item(name, "CT", image, Path("label") / image, names or {1: "organ"}, rule, seen)
+    return Item(name, "CT", image, Path("label") / image, names or {1: "organ"}, rule, split)
 
 
 @pytest.fixture
@@ -61,10 +62,10 @@ def target():
 def trials_of():
     """Trials with these Dice coefficients by (prompt, method), each on an image of its own."""
 
-    def make(*scores, seen: Sequence[bool | None] = ()):
+    def make(*scores, splits: Sequence[str] = ()):
         trials = []
         for number, coefficients in enumerate(scores):
-            item = _item(f"image{number}", seen=seen[number] if seen else True)
+            item = _item(f"image{number}", split=splits[number] if splits else TRAINED)
             trial = Trial(Target(item, f"organ{number}", np.ones((4, 4, 1), bool)))
             for (prompt, method), value in coefficients.items():
                 trial.add(prompt, method, value)

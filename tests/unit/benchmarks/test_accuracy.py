@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import accuracy
-from benchmarks.accuracy import copy_images, find_data, find_items, short_report, write
+from benchmarks.accuracy import all_items, copy_images, report, write
+from benchmarks.items import find_data
 from benchmarks.trials import GRABCUT, OURS
 
 
@@ -18,7 +19,9 @@ def test_the_data_pack_is_where_the_variable_says(monkeypatch, tmp_path):
 
 def test_without_a_pack_phantoms_are_measured_and_it_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("BIOSAM2_DATA", str(tmp_path / "nothing"))
-    items, about = find_items(tmp_path)
+    monkeypatch.setenv("BIOSAM2_TRAINING_DATA", str(tmp_path / "nothing"))
+    items, held_out, about = all_items(tmp_path, 4)
+    assert held_out == []
     assert {item.modality for item in items} == {"phantom"}
     assert about.startswith("No real images: BIOSAM2_DATA names no folder")
 
@@ -43,17 +46,16 @@ def trials(trials_of):
 
 
 def test_a_report_names_weights_and_protocol(trials):
-    text = short_report(trials, "Real images.", "mini, 256 px")
+    text = report(trials, "Real images.", "mini, 256 px")
     assert text.startswith("Real images.\n\nWeights: mini, 256 px.")
     assert accuracy.PROTOCOL in text
 
 
 def test_everything_is_written(trials, tmp_path):
     write(trials, "text", tmp_path)
-    assert (tmp_path / "accuracy_short.md").read_text() == "text"
-    assert "| image0 | organ0 |" in (tmp_path / "accuracy.md").read_text()
+    assert (tmp_path / "accuracy.md").read_text() == "text"
     (numbers,) = json.loads((tmp_path / "accuracy.json").read_text())
     assert numbers["box"] == {OURS: 0.9, GRABCUT: 0.8}
-    assert (tmp_path / "accuracy.csv").read_text().startswith("image,modality,object")
+    assert (tmp_path / "accuracy.csv").read_text().startswith("image,modality,group,split,object,slice,")
     with Image.open(tmp_path / "accuracy.png") as picture:
         assert picture.width > 1000

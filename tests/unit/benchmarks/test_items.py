@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.items import phantom_items, read_items, rule_of
+from benchmarks.items import held_out_items, phantom_items, read_items, rule_of
+from pretraining.split import NEVER
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def test_volumes_and_frames_are_taken_and_dicom_twins_are_not(pack):
     items = read_items(pack)
     assert [item.id for item in items] == ["ct", "echo"]
     assert [item.is_volume for item in items] == [True, False]
+    assert [item.split for item in items] == [NEVER, NEVER]
     assert not any(item.seen for item in items)
 
 
@@ -51,17 +53,31 @@ def test_a_picture_is_xy_with_one_slice(pack):
     assert np.argwhere(item.read_label()).tolist() == [[6, 1, 0]]
 
 
-@pytest.mark.parametrize(
-    ("labels", "rule"),
-    [
+def test_the_manifest_says_what_an_object_is():
+    for labels, rule in [
         ({"1..125": "nucleus instance id"}, "instances"),
         ({"1": "cell_interior"}, "components"),
         ({"1": "necrosis", "2": "oedema"}, "union"),
         ({"1": "liver", "2": "vertebra"}, "labels"),
-    ],
-)
-def test_the_manifest_says_what_an_object_is(labels, rule):
-    assert rule_of({"labels": labels}) == rule
+    ]:
+        assert rule_of({"labels": labels}) == rule
+    assert rule_of({"labels": {"1": "left atrium"}, "label_ids_are_objects": True}) == "instances"
+
+
+def test_what_training_never_uses_is_bounded_by_kind(tmp_path):
+    entry = {"kind": "image2d", "file": "a.png", "label_file": "b.png", "labels": {"1": "polyp"}}
+    kinds = {"endoscopy": (9, True), "MR T1c": (6, False), "fundus": (2, True)}
+    entries = [
+        {"id": f"{kind}_{number}", "modality": kind, "may_train_shipped_weights": allowed, **entry}
+        for kind, (count, allowed) in kinds.items()
+        for number in range(count)
+    ]
+    (tmp_path / "manifest.json").write_text(json.dumps({"items": entries}))
+    items = held_out_items(tmp_path, 3)
+    # Two images of a kind are too few to hold any out.
+    assert [item.modality for item in items] == ["endoscopy"] * 3 + ["MR T1c"] * 3
+    assert {item.split for item in items} == {"held out", "not for training"}
+    assert [item.group for item in items] == ["endoscopy"] * 3 + ["MR"] * 3
 
 
 def test_phantoms_stand_in_with_their_truth(tmp_path):

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import accuracy
-from benchmarks.items import Item
+from benchmarks.items import DATA_VARIABLE, Item
 from benchmarks.signals import (
     BOX,
     CLICK,
@@ -27,7 +26,9 @@ from benchmarks.signals import (
 
 
 def item(name="x", modality="CT", rule="labels", names=None):
-    return Item(name, modality, Path(f"{name}.nii.gz"), Path("label"), names or {1: "organ"}, rule, True)
+    return Item(
+        name, modality, Path(f"{name}.nii.gz"), Path("label"), names or {1: "organ"}, rule, "trained on"
+    )
 
 
 def answers(told, errors, prompt=BOX, group="CT"):
@@ -117,7 +118,7 @@ def test_prompts_are_a_box_and_a_click_on_the_object():
 
 
 def test_it_runs_on_the_phantoms_where_there_are_no_real_images(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv(accuracy.DATA_VARIABLE, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "nowhere"))
     main(["--output", str(tmp_path / "out"), "--device", "cpu", "--threads", "1"])
     text = (tmp_path / "out" / "signals.md").read_text()
     assert "phantoms" in text

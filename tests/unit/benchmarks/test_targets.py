@@ -54,12 +54,20 @@ def test_union_is_one_object(item_of):
 
 
 def test_instances_are_a_seeded_choice(item_of):
-    labels = np.arange(1, 31, dtype=np.int32).reshape(30, 1, 1)
+    labels = np.arange(1, 31, dtype=np.int32).repeat(6).reshape(30, 6, 1)
     item = item_of(rule="instances", names={}, picture=True)
     first, again, other = (choose_targets(item, labels, seed=seed) for seed in (0, 0, 1))
     assert len(first) == MAX_INSTANCES
     assert [target.name for target in first] == [target.name for target in again]
     assert [target.name for target in first] != [target.name for target in other]
+
+
+def test_an_instance_has_the_name_of_its_label_and_remnants_are_left_out(item_of):
+    labels = np.zeros((20, 20, 1), np.int32)
+    labels[2:8, 2:8], labels[10:18, 2:8], labels[0, 0] = 3, 5, 7
+    names = {3: "vertebra", 5: "disc", 7: "disc"}
+    chosen = choose_targets(item_of(rule="instances", names=names, picture=True), labels)
+    assert [target.name for target in chosen] == ["vertebra 3", "disc 5"]
 
 
 def test_components_are_the_largest_pieces_without_gaps(item_of):

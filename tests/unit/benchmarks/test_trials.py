@@ -50,6 +50,21 @@ def test_a_perfect_server_has_one_everywhere(target, image, viewer_of):
     assert set(trial.dice["5 clicks"]) == {OURS, WALKER, WALKER_OWN}
 
 
+def test_harmful_corrections_and_disobeyed_clicks_are_counted(target, image, viewer_of):
+    # One missing pixel first, then half of the object however often it is clicked on.
+    half = target.voxels.copy()
+    half[20:23] = False
+    answers = {"biosam2_box": target.voxels, "biosam2_propagate": target.voxels}
+    wrong = target.voxels.copy()
+    wrong[25, 14, :] = False
+    masks = iter([wrong, half, half, half, half])
+    viewer = viewer_of(lambda model, params: answers.get(model) if model in answers else next(masks))
+    trial = run_trial(viewer, target, image, baselines=False)
+    assert (trial.corrections, trial.harmful) == (4, 1)
+    assert trial.clicks == 15
+    assert trial.disobeyed > 0
+
+
 def test_requests_are_those_of_a_viewer(target, image, viewer_of):
     viewer = viewer_of(lambda model, params: target.voxels)
     run_trial(viewer, target, image, baselines=False, reach=2)

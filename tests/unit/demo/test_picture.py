@@ -1,8 +1,21 @@
 import numpy as np
 import pytest
 
-from demo.picture import BOX, FOOTER, HEADER, MASK, NEGATIVE, PANEL, POSITIVE, TITLES, TRUTH, View, draw
-from demo.session import Answered, Click, work_through
+from benchmarks.baselines import Click
+from demo.picture import (
+    BOX,
+    FOOTER,
+    HEADER,
+    MASK,
+    NEGATIVE,
+    PANEL,
+    POSITIVE,
+    TITLES,
+    TRUTH,
+    SliceDrawer,
+    draw,
+)
+from demo.session import Answered, work_through
 from demo.targets import Target
 from sample_study.case import Case
 
@@ -24,7 +37,7 @@ def test_there_is_a_row_for_each_session(volume, picture, viewer_of):
 
 
 def test_prompts_are_drawn_where_they_are(volume):
-    view = View(volume, answered(volume.truth))
+    view = SliceDrawer(volume, answered(volume.truth))
     clicked = view.panel(6, clicks=[Click(30, 20, True), Click(10, 3, False)])
     scale = PANEL / 40
     assert clicked.getpixel((int(30.5 * scale), int(20.5 * scale))) == POSITIVE
@@ -35,12 +48,12 @@ def test_prompts_are_drawn_where_they_are(volume):
 
 
 def test_a_panel_keeps_the_proportions_of_the_image(volume):
-    assert View(volume, answered(volume.truth)).panel(6).size == (PANEL, PANEL * 30 // 40)
+    assert SliceDrawer(volume, answered(volume.truth)).panel(6).size == (PANEL, PANEL * 30 // 40)
 
 
 def test_the_mask_covers_the_structure_and_nothing_else(volume):
-    panel = np.asarray(View(volume, answered(volume.truth)).panel(6, answer=answered(volume.truth)))
-    plain = np.asarray(View(volume, answered(volume.truth)).panel(6))
+    panel = np.asarray(SliceDrawer(volume, answered(volume.truth)).panel(6, answer=answered(volume.truth)))
+    plain = np.asarray(SliceDrawer(volume, answered(volume.truth)).panel(6))
     changed = np.argwhere((panel != plain).any(axis=2))
     low, high = changed.min(axis=0), changed.max(axis=0)
     height, width = panel.shape[:2]
@@ -49,8 +62,8 @@ def test_the_mask_covers_the_structure_and_nothing_else(volume):
 
 
 def test_the_brightness_is_what_the_network_saw(volume):
-    dark = View(volume, answered(volume.truth, window=(0, 1000))).panel(6)
-    bright = View(volume, answered(volume.truth, window=(0, 100))).panel(6)
+    dark = SliceDrawer(volume, answered(volume.truth, window=(0, 1000))).panel(6)
+    bright = SliceDrawer(volume, answered(volume.truth, window=(0, 100))).panel(6)
     assert np.asarray(dark).max() < 40
     assert np.asarray(bright).max() == 255
 
@@ -58,6 +71,6 @@ def test_the_brightness_is_what_the_network_saw(volume):
 def test_the_patients_right_is_on_the_left_and_the_front_on_top(volume):
     case = volume.case
     turned = Case(case.name, case.image, case.truth, case.labels, np.diag([1.0, 1.0, 2.0, 1.0]))
-    stored = np.asarray(View(volume, answered(volume.truth)).panel(6))
-    seen = np.asarray(View(Target(turned, volume.label), answered(volume.truth)).panel(6))
+    stored = np.asarray(SliceDrawer(volume, answered(volume.truth)).panel(6))
+    seen = np.asarray(SliceDrawer(Target(turned, volume.label), answered(volume.truth)).panel(6))
     assert np.array_equal(seen, stored[::-1, ::-1])

@@ -1,6 +1,7 @@
 import pytest
 
-from demo.session import Click, work_through
+from benchmarks.baselines import Click
+from demo.session import work_through
 
 
 def test_a_volume_is_asked_as_slicer_asks(volume, viewer_of):
