@@ -28,7 +28,8 @@ from lib.infers.registry import all_tasks, slide_tasks
 from lib.infers.task import Services
 from lib.pathology.task import answer_slide
 from lib.scoring.background import AutomaticScoring, ask_server, start, state_of
-from lib.scoring.fingerprints import scores_of
+from lib.scoring.entries import scores_of
+from lib.scoring.process import is_worker_process
 from lib.scoring.registry import all_methods
 from lib.scoring.store import ScoreStore
 from lib.settings import Settings
@@ -162,7 +163,7 @@ class BioSam2App(MONAILabelApp):
         """
         if not self._scoring_methods:
             return {}
-        if not self._server_mode:
+        if is_worker_process():
             return ask_server("/scoring/", None, monailabel_settings.MONAI_LABEL_SERVER_PORT)
         try:
             return start(method, params or {}, enqueue=True) if method else self._auto_scoring.start()

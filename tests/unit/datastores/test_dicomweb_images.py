@@ -13,9 +13,8 @@ from lib.datastores.catalog import StoreContents
 from lib.datastores.dicomweb_images import convert_series, download_series, is_complete
 from lib.errors import BusyError, ImageError
 from lib.images.reading import read_image
-from lib.scoring.fingerprints import labelled
-from lib.scoring.options import UncertaintyOptions
-from lib.scoring.uncertainty import _in_order
+from lib.scoring.entries import labelled
+from lib.scoring.uncertainty import ImageQueue, UncertaintyOptions
 from sample_study.dicom import write_multiframe_ultrasound, write_series
 from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE
 
@@ -173,12 +172,15 @@ def test_a_scoring_downloads_few_images_and_no_labels_of_others(datastore, pacs)
     """A PACS may hold thousands; nobody asked for them."""
     pacs.draw(LABEL, {1: "a", 2: "b"}, pacs.mr)
     datastore.forget()
-    assert (_in_order(datastore, UncertaintyOptions(downloads=0)), list(labelled(datastore))) == ([], [])
-    assert _in_order(datastore, UncertaintyOptions()) == [pacs.ct.series_uid]
+    assert (ImageQueue.of(datastore, UncertaintyOptions(downloads=0)).images, list(labelled(datastore))) == (
+        [],
+        [],
+    )
+    assert ImageQueue.of(datastore, UncertaintyOptions()).images == [pacs.ct.series_uid]
     assert not downloads(pacs)
     datastore.get_image_uri(pacs.mr.series_uid)
     assert [image for image, _ in labelled(datastore)] == [pacs.mr.series_uid]
-    assert _in_order(datastore, UncertaintyOptions()) == [pacs.ct.series_uid, pacs.mr.series_uid]
+    assert ImageQueue.of(datastore, UncertaintyOptions()).images == [pacs.ct.series_uid, pacs.mr.series_uid]
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lib.engine.predictor_pool import PredictorPool
-from lib.scoring.annotation_stats import LONGEST_S, NAME, Annotation, AnnotationStats, seconds_worked, totals
-from lib.scoring.fingerprints import scores_of
+from lib.scoring.annotation_stats import LONGEST_S, NAME, AnnotationStats, LabelStats, seconds_worked, totals
+from lib.scoring.entries import scores_of
 from tests.support.phantoms import rimmed
 from tests.unit.scoring.conftest import SETTINGS, save_label
 
@@ -79,9 +79,9 @@ def test_time_is_counted_from_the_next_sample_to_the_label(info, expected):
 def test_totals():
     found = totals(
         [
-            Annotation({"a": 10, "b": 1}, "me", 5, 10),
-            Annotation({"a": 5}, "me", 6, 30),
-            Annotation({}, "", 0, None),
+            LabelStats({"a": 10, "b": 1}, "me", 5, 10),
+            LabelStats({"a": 5}, "me", 6, 30),
+            LabelStats({}, "", 0, None),
         ],
         images=7,
     )

@@ -168,9 +168,9 @@ def test_the_server_is_asked_with_and_without_tls(port):
 
 def test_a_refusal_is_no_error(port, caplog):
     assert ask_server("/closed", None, port) is None
-    assert "did not take POST /closed" in caplog.text
+    assert "did not accept POST /closed" in caplog.text
 
 
 def test_a_server_that_does_not_answer_is_no_error(caplog):
     assert ask_server("/scoring/", None, 1) is None
-    assert "did not take POST /scoring/" in caplog.text
+    assert "did not accept POST /scoring/" in caplog.text

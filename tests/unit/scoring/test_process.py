@@ -28,12 +28,12 @@ print(json.dumps(found))
 
 
 def test_the_process_of_a_scoring_is_told_from_the_server(monkeypatch):
-    assert not process.is_own_process()
+    assert not process.is_worker_process()
     spec = SimpleNamespace(name="monailabel.interfaces.utils.app")
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec))
-    assert process.is_own_process()
+    assert process.is_worker_process()
     monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=None))
-    assert not process.is_own_process()
+    assert not process.is_worker_process()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities for threads")
@@ -47,7 +47,7 @@ def test_a_scoring_process_takes_what_nobody_wants_but_for_what_others_wait_for(
 
 def test_the_threads_that_the_settings_name_are_used(monkeypatch):
     monkeypatch.setattr(process, "lower_priority", lambda pid: None)
-    monkeypatch.setattr(process, "_take_what_is_left", lambda: None)
+    monkeypatch.setattr(process, "_set_idle_priority", lambda: None)
     before = torch.get_num_threads()
     try:
         process.give_way(3)

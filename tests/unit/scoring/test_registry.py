@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from lib.errors import EvaluationError
-from lib.scoring.agreement import FullAgreement
+from lib.scoring.agreement import AgreementScoring
 from lib.scoring.registry import ALL, all_methods
 from tests.unit.scoring.conftest import SETTINGS, save_label
 
@@ -33,7 +33,7 @@ def test_one_that_fails_stops_no_other(engines, datastore, monkeypatch):
     def fail(self, options, datastore, engines):
         raise EvaluationError("not today")
 
-    monkeypatch.setattr(FullAgreement, "score", fail)
+    monkeypatch.setattr(AgreementScoring, "score", fail)
     monkeypatch.setattr(methods["biosam2_uncertainty"], "score", lambda *_: {"scored": 0})
     results = methods[ALL]({}, datastore)
     assert results["agreement"] == {"error": "not today"}

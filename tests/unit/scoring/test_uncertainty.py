@@ -1,3 +1,5 @@
+"""Which images of a DICOM store are downloaded to be scored, and which are not asked for."""
+
 from __future__ import annotations
 
 import json
@@ -14,13 +16,13 @@ from monailabel.datastore.local import LocalDatastore
 from lib.engine import predictor_pool as engines_module
 from lib.engine.builder import load_network
 from lib.engine.predictor_pool import PredictorPool
-from lib.errors import DeviceError, EvaluationError
 from lib.images.medical_image import Voxels, make_image
+from lib.metrics.calibration import Calibration
 from lib.scoring import uncertainty
+from lib.scoring.references import load_calibration
 from lib.scoring.signals.aggregate import combine
-from lib.scoring.signals.calibration import Calibration, load_calibration
 from lib.scoring.store import ScoreStore, scores_folder
-from lib.scoring.uncertainty import NAME, UncertaintyScoring
+from lib.scoring.uncertainty import NAME, TRIES, UncertaintyScoring
 from lib.trainers.uploads import publish_upload
 from tests.support.phantoms import rimmed
 from tests.support.studies import write_nifti
@@ -189,7 +191,7 @@ def test_images_that_cannot_be_used_are_named_and_stop_no_other(scoring, datasto
     assert counts(summary) == (3, 0, 0)
     assert set(summary["failed"]) == {"broken", "nan"}
     assert "NaN" in summary["failed"]["nan"]
-    assert "broken is left out" in caplog.text
+    assert "broken skipped" in caplog.text
 
 
 def test_an_answer_in_no_numbers_leaves_out_its_image_alone(scoring, engines, datastore, monkeypatch):
@@ -240,23 +242,6 @@ def test_a_calibration_is_fitted_on_accepted_labels_and_reaches_old_scores(
     assert isinstance(fitted, Calibration)
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "word"),
-    [
-        ({"slices": 0}, EvaluationError, "slices"),
-        ({"slices": "many"}, EvaluationError, "slices"),
-        ({"jitters": 17}, EvaluationError, "jitters"),
-        ({"images": "some"}, EvaluationError, "images"),
-        ({"max_minutes": -1}, EvaluationError, "max_minutes"),
-        ({"speed": 3}, EvaluationError, "speed is no option of this scoring; there are device"),
-        ({"device": "cuda:9"}, DeviceError, "cuda:9"),
-    ],
-)
-def test_wrong_options_are_named(scoring, datastore, options, error, word):
-    with pytest.raises(error, match=word):
-        scoring(options, datastore)
-
-
 def test_the_options_are_shown_and_those_of_monai_label_are_not_refused(scoring, datastore):
     config = scoring.info()["config"]
     assert (config["slices"], config["images"]) == (6, "all")
@@ -269,3 +254,59 @@ def test_the_options_are_shown_and_those_of_monai_label_are_not_refused(scoring,
         "device": ["cpu"],
     }
     assert scoring.options(asked).jitters == 2
+
+
+class Remote:
+    """A datastore whose images have to be downloaded first; some cannot be."""
+
+    def __init__(self, datastore, here, broken):
+        self._store, self.here, self._broken, self.asked = datastore, set(here), set(broken), 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def is_here(self, image_id):
+        return image_id in self.here
+
+    def get_image_uri(self, image_id):
+        if image_id not in self.here:
+            self.asked += 1
+            if image_id in self._broken:
+                raise RuntimeError("the store does not give it")
+            self.here.add(image_id)
+        return self._store.get_image_uri(image_id)
+
+
+@pytest.fixture
+def many(datastore, studies):
+    """Beside the three images, nine that are broken: by name they come first."""
+    for number in range(9):
+        (studies / f"away{number}.nii.gz").write_bytes(b"")
+    datastore.refresh()
+    return datastore
+
+
+def test_images_that_cannot_be_downloaded_do_not_keep_others_from_it(scoring, many):
+    remote = Remote(many, (), [f"away{number}" for number in range(9)])
+    summary = scoring({**QUICK, "downloads": 3}, remote)
+    assert (summary["scored"], summary["unchanged"]) == (3, 0)
+    assert remote.here == {"case0", "case1", "case2"}
+    assert "does not give it" in next(iter(summary["failed"].values()))
+
+
+def test_of_those_that_can_be_downloaded_few_are(scoring, datastore):
+    remote = Remote(datastore, ["case1"], ())
+    assert scoring({**QUICK, "downloads": 1}, remote)["scored"] == 2
+    assert len(remote.here) == 2
+    assert scoring({**QUICK, "downloads": 0}, remote)["unchanged"] == 2
+
+
+def test_a_store_that_is_away_is_not_asked_for_everything_and_each_time_for_others(scoring, many):
+    remote = Remote(many, (), [f"away{number}" for number in range(9)])
+    for _ in range(200):
+        remote.asked = 0
+        scoring({**QUICK, "downloads": 1}, remote)
+        assert remote.asked <= TRIES
+        if remote.here == {"case0", "case1", "case2"}:
+            return
+    pytest.fail("an image that can be downloaded was never asked for")

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from lib.errors import ImageError
-from lib.transforms.sampling import CHUNK, SAMPLE_SIZE, require_finite, sorted_sample
+from lib.transforms.sampling import (
+    CHUNK,
+    SAMPLE_SIZE,
+    evenly_spaced,
+    require_finite,
+    seeded_rng,
+    sorted_sample,
+)
 
 
 def test_a_small_array_is_taken_whole_and_sorted():
@@ -49,3 +56,16 @@ def test_the_error_counts_both_kinds():
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32])
 def test_finite_arrays_pass(dtype):
     require_finite(np.ones((3, 4), dtype))
+
+
+def test_evenly_spaced_indices_are_the_middles_of_equal_shares() -> None:
+    assert evenly_spaced(0, 3) == []
+    assert evenly_spaced(3, 6) == [0, 1, 2]
+    assert evenly_spaced(9, 3) == [1, 4, 7]
+    assert evenly_spaced(100, 4) == [12, 37, 62, 87]
+    assert evenly_spaced(10, 0) == []
+
+
+def test_a_text_seeds_equal_generators() -> None:
+    first, again, other = (seeded_rng(text).random() for text in ("a 1", "a 1", "a 2"))
+    assert first == again != other

@@ -13,8 +13,8 @@ from lib.pathology.outlines import outline
 from lib.pathology.patch import Patch, read_patch
 from lib.pathology.tiles import SAME, Found, Region, is_blank, merge, tile_windows
 from lib.prompts.types import FramePrompts
-from lib.scoring.signals.confidence import instability, predicted_iou
-from lib.scoring.signals.grid import best_apart, grid_points
+from lib.scoring.signals.object_signals import instability, predicted_iou
+from lib.scoring.signals.prompt_sources import best_apart, grid_points
 
 # Pixels of a tile between two clicks: a nucleus of 20 px gets one at least.
 GRID_STEP = 16

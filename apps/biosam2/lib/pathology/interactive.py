@@ -15,7 +15,7 @@ from lib.pathology.outlines import as_areas, outline
 from lib.pathology.patch import Patch, Window, read_patch, window_around
 from lib.pathology.slide import Slide
 from lib.prompts.types import FramePrompts
-from lib.scoring.signals.confidence import predicted_iou
+from lib.scoring.signals.object_signals import predicted_iou
 
 # Pixels of a patch for each pixel of the network's input. Clicked anywhere on them, 121 fluorescent nuclei of
 # 24 px had a mean Dice of 0.75 at one half and 0.79 at three quarters (biosam2_mini).

@@ -1,1 +1,1 @@
-"""MONAI Label's scoring methods and their routes: how sure the model is, how much people corrected it."""
+"""MONAI Label's scoring methods: model uncertainty, agreement with accepted labels, annotation statistics."""

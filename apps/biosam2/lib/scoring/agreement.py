@@ -1,110 +1,153 @@
-"""``dice`` and ``nsd``: how much people corrected the model, image by image."""
+"""Methods ``dice`` and ``nsd``: agreement of the model's answers with the labels that people accepted."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
+from numpy.typing import NDArray
+from pydantic import Field
 
+from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
+from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
+from lib.labels.label_map import LabelMap
 from lib.labels.reading import read_labels
 from lib.metrics.overlap import dice
 from lib.metrics.surface import normalized_surface_dice
-from lib.scoring.base import Scoring
-from lib.scoring.comparing import Pair, asked_pairs, kept_pairs
-from lib.scoring.fingerprints import ORIGINAL, LabelEntry, image_path, label_entry, stamp, weights_key
-from lib.scoring.image_info import read_info
-from lib.scoring.options import ScoringOptions, SurfaceOptions
-from lib.scoring.progress import Progress
-from lib.scoring.visiting import visit_labelled
+from lib.prompts.simulation import jittered_box
+from lib.prompts.types import FramePrompts
+from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress
+from lib.scoring.entries import ORIGINAL, LabelEntry, image_path, label_entry, read_info, stamp, weights_key
+from lib.scoring.signals.nearest_labelled import LEAST_PIXELS, image_frames, labelled_slices
+from lib.scoring.signals.object_signals import largest_pieces
 from lib.settings import Settings
 
-T = TypeVar("T", bound=ScoringOptions)
+Mask = NDArray[np.bool_]
 
 DICE, NSD = "dice", "nsd"
+# Slices of an image on which the model is asked if its own answer was not kept.
+MOST_SLICES = 8
+# Largest components of one class on a slice: a picture can have hundreds.
+MOST_PIECES = 3
 _VERSION = 1
 _DIGITS = 4
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A number that says how well two masks agree.
+class SurfaceOptions(ScoringOptions):
+    """Options of methods with a surface measure."""
+
+    tolerance_mm: float = Field(
+        2.0, ge=0, le=1000, description="accepted distance of the surfaces; pixels in pictures"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPair:
+    """One class, or one component of it, as found by the model and as accepted by a person.
 
     Attributes:
-        name: of the number in an image's info.
-        compare: the two masks of a pair; 0 for nothing in common, 1 for no difference.
-        settings: what, beside the two masks, the number depends on.
+        label: Class name.
+        found: Mask by the model, (I, J, K) or (H, W).
+        accepted: Mask by the person, same shape.
+        spacing: Voxel spacing in mm along each axis of the masks.
+    """
+
+    label: str
+    found: Mask
+    accepted: Mask
+    spacing: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure of agreement between two masks.
+
+    Attributes:
+        name: Key in the image's info.
+        compare: Computes the measure, 0 (disjoint) to 1 (equal).
+        settings: Parameters that the measure depends on, as text.
     """
 
     name: str
-    compare: Callable[[Pair], float]
+    compare: Callable[[MaskPair], float]
     settings: str = ""
 
     @property
     def details(self) -> str:
-        """The name of what the image's info says of how the number came about."""
+        """Key of the details in the image's info."""
         return f"{self.name}_details"
 
 
-DICE_MEASURE = Measure(DICE, lambda pair: dice(pair.found, pair.accepted))
+def _dice_measure(options: ScoringOptions) -> Measure:
+    return Measure(DICE, lambda pair: dice(pair.found, pair.accepted))
 
 
-def surface_measure(tolerance_mm: float) -> Measure:
-    """Normalized surface Dice: the share of the outline that nobody had to move.
-
-    Args:
-        tolerance_mm: that a surface may be off; pixels in pictures.
-    """
+def _nsd_measure(options: ScoringOptions) -> Measure:
+    """Normalized surface Dice: the share of the surface that nobody had to move."""
+    tolerance = SurfaceOptions.model_validate(options.model_dump()).tolerance_mm
     return Measure(
         NSD,
-        lambda pair: normalized_surface_dice(pair.found, pair.accepted, pair.spacing, tolerance_mm),
-        f"{tolerance_mm} mm",
+        lambda pair: normalized_surface_dice(pair.found, pair.accepted, pair.spacing, tolerance),
+        f"{tolerance} mm",
     )
 
 
-class AgreementScoring(Scoring[T]):
-    """Compares the final label of each image with what the model found, where either has changed.
+_MEASURES = {DICE: _dice_measure, NSD: _nsd_measure}
 
-    The model's answer is the label tagged ``original``; where there is none, the model in service is asked
-    with boxes around what the person labelled.
+
+class AgreementScoring(Scoring[ScoringOptions]):
+    """Compares final labels with the model's answers; unchanged pairs are skipped.
+
+    The model's answer is the label tagged ``original``. Without one, the model in service is asked with boxes
+    around the accepted objects.
+
+    Args:
+        name: Name in requests.
+        description: One line for viewers.
+        measures: Names of the measures, ``dice`` or ``nsd``.
+        settings: App settings (``--conf``).
+        pool: Predictors in service.
     """
 
-    def score(self, options: T, datastore: Datastore, engines: PredictorPool) -> dict[str, Any]:
-        """Scores the images that have a final label."""
-        measures = self.measures(options)
-        progress = Progress(self.name, options.limit_s)
-        images = visit_labelled(
-            datastore, progress, partial(self._score_image, options, measures, datastore, engines), _words
+    def __init__(
+        self, name: str, description: str, measures: Sequence[str], settings: Settings, pool: PredictorPool
+    ):
+        super().__init__(
+            name, description, settings, pool, SurfaceOptions if NSD in measures else ScoringOptions
         )
+        self._measures = measures
+
+    def score(self, options: ScoringOptions, datastore: Datastore, pool: PredictorPool) -> dict[str, Any]:
+        """Scores the images with a final label."""
+        measures = [_MEASURES[name](options) for name in self._measures]
+        progress = ScoringProgress(self.name, options.limit_s)
+        look = partial(self._compare, options, measures, datastore, pool)
+        images = self.visit_labelled(datastore, progress, look, _summary)
         found = progress.summary()
         return {**found, **{measure.name: _overall(measure, datastore, images) for measure in measures}}
 
-    @abstractmethod
-    def measures(self, options: T) -> Sequence[Measure]:
-        """The numbers that are written."""
-
-    def _score_image(
+    def _compare(
         self,
-        options: T,
+        options: ScoringOptions,
         measures: Sequence[Measure],
         datastore: Datastore,
-        engines: PredictorPool,
+        pool: PredictorPool,
         image_id: str,
         final: LabelEntry,
     ) -> Mapping[str, Any] | None:
-        """What the image's info is to say; None where it says so already."""
+        """New facts for the image's info; None if it is up to date."""
         path = image_path(datastore, image_id)
         original = label_entry(datastore, image_id, ORIGINAL)
         against, key = "original", stamp(original.path) if original else ""
         if original is None:
-            # Loaded only where it is needed: the comparison of two labels needs no network.
-            predictor, weights = engines.served(options.device)
+            # Loaded on demand: the comparison of two labels needs no network.
+            predictor, weights = pool.served(options.device)
             against, key = "model", weights_key(weights, predictor)
         files = f"{_VERSION}: {stamp(path)}, {stamp(final.path)}, {key}"
         states = {measure.name: f"{files}, {measure.settings}" for measure in measures}
@@ -119,73 +162,90 @@ class AgreementScoring(Scoring[T]):
         image = read_image(path, self._settings.max_voxels)
         labels = read_labels(final.path, image, final.label_info)
         if original is not None:
-            found = read_labels(original.path, image, original.label_info)
-            pairs = kept_pairs(image, found, labels)
+            pairs = kept_pairs(image, read_labels(original.path, image, original.label_info), labels)
         else:
-            pairs = asked_pairs(predictor, image, labels, engines.priority.give_way)
-        # Both agree that there is nothing; of a model that was not asked nobody knows.
-        nothing = 1.0 if original is not None else None
+            pairs = asked_pairs(predictor, image, labels, pool.priority.give_way)
+        # Two empty labels agree; a model that was not asked has no answer.
+        empty = 1.0 if original is not None else None
         told: dict[str, Any] = {}
         for measure, by_label in _by_label(pairs, stale):
-            told[measure.name] = _mean(list(by_label.values())) if by_label else nothing
+            told[measure.name] = _mean(list(by_label.values())) if by_label else empty
             details = {"by_label": by_label, "against": against, "state": states[measure.name]}
             told[measure.details] = details
         return told
 
 
-class DiceScoring(AgreementScoring[ScoringOptions]):
-    """Dice of the model's answer with the accepted label; 1 is nothing corrected.
+def kept_pairs(image: MedicalImage, original: LabelMap, final: LabelMap) -> Iterator[MaskPair]:
+    """Pairs of whole volumes, one for each class of either label.
+
+    Classes are matched by name. If both labels have objects but share no name, as when the model used another
+    name, everything labelled is compared as one class.
 
     Args:
-        settings: of the app.
-        engines: which weights are in service.
+        image: Image of both labels.
+        original: Label by the model.
+        final: Label by the person.
     """
+    names = sorted({*original.names.values(), *final.names.values()})
+    shared = set(original.names.values()) & set(final.names.values())
+    by_name = shared or not original.names or not final.names
+    for name in names if by_name else ():
+        yield _pair(name, _class(original, name), _class(final, name), image)
+    if not by_name:
+        label = ", ".join(sorted(set(final.names.values())))
+        yield _pair(label, original.array != 0, final.array != 0, image)
 
-    def __init__(self, settings: Settings, engines: PredictorPool):
-        description = "Dice of the model's answer with the accepted label"
-        super().__init__(DICE, description, settings, engines, ScoringOptions)
 
-    def measures(self, options: ScoringOptions) -> Sequence[Measure]:
-        """Dice."""
-        return [DICE_MEASURE]
-
-
-class NsdScoring(AgreementScoring[SurfaceOptions]):
-    """Normalized surface Dice of the same two.
+def asked_pairs(
+    predictor: Predictor, image: MedicalImage, final: LabelMap, give_way: Callable[[], None]
+) -> Iterator[MaskPair]:
+    """Pairs from the model's answers on some slices to jittered boxes around components of each class.
 
     Args:
-        settings: of the app.
-        engines: which weights are in service.
+        predictor: Predictor of the weights in service.
+        image: Labelled image.
+        final: Label by the person.
+        give_way: Called between steps; returns once no interactive request runs.
     """
-
-    def __init__(self, settings: Settings, engines: PredictorPool):
-        description = "Normalized surface Dice of the model's answer with the accepted label"
-        super().__init__(NSD, description, settings, engines, SurfaceOptions)
-
-    def measures(self, options: SurfaceOptions) -> Sequence[Measure]:
-        """Normalized surface Dice."""
-        return [surface_measure(options.tolerance_mm)]
-
-
-class FullAgreement(AgreementScoring[SurfaceOptions]):
-    """Both numbers from one look at each image: the model is asked once.
-
-    Args:
-        settings: of the app.
-        engines: which weights are in service.
-    """
-
-    def __init__(self, settings: Settings, engines: PredictorPool):
-        description = "How well the model's answer agrees with the accepted label"
-        super().__init__("agreement", description, settings, engines, SurfaceOptions)
-
-    def measures(self, options: SurfaceOptions) -> Sequence[Measure]:
-        """Dice and normalized surface Dice."""
-        return [DICE_MEASURE, surface_measure(options.tolerance_mm)]
+    frames = image_frames(image)
+    along_x, along_y, _ = spacing_of(image)
+    for item in labelled_slices(image, final, MOST_SLICES):
+        for number, (name, accepted) in enumerate(item.masks.items()):
+            rng = np.random.default_rng([item.index, number])
+            for piece in largest_pieces(accepted, MOST_PIECES):
+                if np.count_nonzero(piece) < LEAST_PIXELS:
+                    break
+                give_way()
+                box = FramePrompts.of_box(jittered_box(piece, rng))
+                found = predictor.segment(frames, item.index, box).mask
+                yield MaskPair(name, found, piece, (along_y, along_x))
 
 
-def _by_label(pairs: Iterable[Pair], measures: Sequence[Measure]) -> list[tuple[Measure, dict[str, float]]]:
-    """The mean of each measure over the pairs of a class."""
+def spacing_of(image: MedicalImage) -> tuple[float, float, float]:
+    """Voxel spacing in mm along i, j and k; 1 for pictures, whose pixels have no size."""
+    if image.is_2d:
+        return 1.0, 1.0, 1.0
+    i, j, k = np.linalg.norm(image.affine[:3, :3], axis=0).tolist()
+    return i, j, k
+
+
+def _pair(label: str, found: Mask, accepted: Mask, image: MedicalImage) -> MaskPair:
+    """A pair of whole images; pictures lose their third axis."""
+    if image.is_2d:
+        return MaskPair(label, found[:, :, 0], accepted[:, :, 0], spacing_of(image)[:2])
+    return MaskPair(label, found, accepted, spacing_of(image))
+
+
+def _class(labels: LabelMap, name: str) -> Mask:
+    values = [value for value, own in labels.names.items() if own == name]
+    mask: Mask = np.isin(labels.array, values)
+    return mask
+
+
+def _by_label(
+    pairs: Iterable[MaskPair], measures: Sequence[Measure]
+) -> list[tuple[Measure, dict[str, float]]]:
+    """Mean of each measure over the pairs of each class."""
     collected: list[dict[str, list[float]]] = [{} for _ in measures]
     for pair in pairs:
         for measure, values in zip(measures, collected, strict=True):
@@ -206,7 +266,7 @@ def _state(details: Any) -> Any:
     return details.get("state") if isinstance(details, dict) else None
 
 
-def _words(told: Mapping[str, Any]) -> str:
+def _summary(told: Mapping[str, Any]) -> str:
     numbers = [f"{name} {value:.3f}" for name, value in told.items() if isinstance(value, float)]
     return ", ".join(numbers) or "nothing to compare"
 

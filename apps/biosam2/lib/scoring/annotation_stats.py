@@ -1,4 +1,4 @@
-"""``annotation_stats``: what people have labelled so far, who, and in what time."""
+"""Method ``annotation_stats``: accepted labels by class and annotator, with working time."""
 
 from __future__ import annotations
 
@@ -19,31 +19,27 @@ from lib.files import write_atomically
 from lib.images.reading import read_image
 from lib.labels.annotators import annotator_of
 from lib.labels.reading import read_labels
-from lib.scoring.base import Scoring
-from lib.scoring.fingerprints import LabelEntry, image_path, scores_of, stamp
-from lib.scoring.image_info import read_info
-from lib.scoring.options import ScoringOptions
-from lib.scoring.progress import Progress
-from lib.scoring.visiting import visit_labelled
+from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress
+from lib.scoring.entries import LabelEntry, image_path, read_info, scores_of, stamp
 from lib.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 NAME = "annotation_stats"
 STATS_FILE = "annotation_stats.json"
-# Who has an image open for longer has gone home in between.
+# Longest plausible working time for one image; longer ones include a break.
 LONGEST_S = 2 * 3600
 
 
 @dataclass(frozen=True)
-class Annotation:
-    """One final label.
+class LabelStats:
+    """Statistics of one final label.
 
     Attributes:
-        voxels: by class.
-        annotator: who saved it; empty where that is not known.
-        saved: seconds since 1970; 0 where it is not known.
-        seconds: from the next sample to the label; None where that is not known or cannot be.
+        voxels: Voxel count by class.
+        annotator: Name of the annotator; empty if unknown.
+        saved: Time of saving in seconds since 1970; 0 if unknown.
+        seconds: Working time from next sample to saved label; None if unknown or implausible.
     """
 
     voxels: Mapping[str, int]
@@ -53,23 +49,23 @@ class Annotation:
 
 
 class AnnotationStats(Scoring[ScoringOptions]):
-    """Counts final labels: by class, by annotator, with the time they took.
+    """Counts final labels by class and annotator, with working time.
 
-    Each image's info gets its own numbers, and ``annotation_stats.json`` beside the scores the totals.
+    The numbers of each image go into its info, the totals into ``annotation_stats.json`` beside the scores.
 
     Args:
-        settings: of the app.
-        engines: the folder of the scores.
+        settings: App settings (``--conf``).
+        pool: Predictors in service and the folder of their scores.
     """
 
-    def __init__(self, settings: Settings, engines: PredictorPool):
-        description = "What people have labelled: classes, voxels, annotators, time"
-        super().__init__(NAME, description, settings, engines, ScoringOptions)
+    def __init__(self, settings: Settings, pool: PredictorPool):
+        description = "Accepted labels: classes, voxels, annotators, working time"
+        super().__init__(NAME, description, settings, pool, ScoringOptions)
 
-    def score(self, options: ScoringOptions, datastore: Datastore, engines: PredictorPool) -> dict[str, Any]:
-        """Counts the labels that are new or were saved again, and sums up all."""
-        progress = Progress(NAME, options.limit_s)
-        images = visit_labelled(
+    def score(self, options: ScoringOptions, datastore: Datastore, pool: PredictorPool) -> dict[str, Any]:
+        """Counts new and changed labels, and computes the totals."""
+        progress = ScoringProgress(NAME, options.limit_s)
+        images = self.visit_labelled(
             datastore,
             progress,
             partial(self._count, options.again, datastore),
@@ -77,14 +73,14 @@ class AnnotationStats(Scoring[ScoringOptions]):
         )
         known = [_known(read_info(datastore, image_id)) for image_id in images]
         found = totals([item for item in known if item is not None], len(datastore.list_images()))
-        path = scores_of(datastore, engines.registry.folder) / STATS_FILE
+        path = scores_of(datastore, pool.registry.folder) / STATS_FILE
         write_atomically(path, json.dumps(found, allow_nan=False, indent=1).encode())
         return {**progress.summary(), **found}
 
     def _count(
         self, again: bool, datastore: Datastore, image_id: str, entry: LabelEntry
     ) -> dict[str, Any] | None:
-        """What an image's info is to say; None where it says so already."""
+        """New facts for the image's info; None if it is up to date."""
         info = read_info(datastore, image_id)
         state = stamp(entry.path)
         known = info.get(NAME)
@@ -108,16 +104,16 @@ class AnnotationStats(Scoring[ScoringOptions]):
         }
 
 
-def totals(annotations: Iterable[Annotation], images: int) -> dict[str, Any]:
-    """The sums, in plain JSON.
+def totals(annotations: Iterable[LabelStats], images: int) -> dict[str, Any]:
+    """Totals as plain JSON.
 
     Args:
-        annotations: of every labelled image.
-        images: in the datastore, with a label or without.
+        annotations: Statistics of every final label.
+        images: Number of images in the datastore, labelled or not.
     """
     listed = list(annotations)
     labels: dict[str, dict[str, int]] = {}
-    people: dict[str, list[Annotation]] = {}
+    people: dict[str, list[LabelStats]] = {}
     for item in listed:
         people.setdefault(item.annotator, []).append(item)
         for name, voxels in item.voxels.items():
@@ -134,15 +130,15 @@ def totals(annotations: Iterable[Annotation], images: int) -> dict[str, Any]:
 
 
 def seconds_worked(info: Mapping[str, Any], annotator: str, saved: int) -> int | None:
-    """From the moment that an image was handed out until its label was saved.
+    """Time from assignment of an image to its saved label.
 
     Args:
-        info: of the image: MONAI Label notes there whom a strategy gave it to, and when.
-        annotator: who saved the label.
-        saved: when, in seconds since 1970.
+        info: Image info; MONAI Label records there to whom a strategy assigned the image, and when.
+        annotator: Name of the annotator who saved the label.
+        saved: Time of saving in seconds since 1970.
 
     Returns:
-        None where nobody was given the image before, or somebody else, or too long ago.
+        Seconds; None if the image was not assigned, assigned to someone else, or too long ago.
     """
     given = info.get("strategy")
     moments = [
@@ -154,7 +150,7 @@ def seconds_worked(info: Mapping[str, Any], annotator: str, saved: int) -> int |
     return min(taken) if taken else None
 
 
-def _work(annotations: list[Annotation]) -> dict[str, Any]:
+def _work(annotations: list[LabelStats]) -> dict[str, Any]:
     times = [item.seconds for item in annotations if item.seconds is not None]
     return {
         "count": len(annotations),
@@ -163,11 +159,11 @@ def _work(annotations: list[Annotation]) -> dict[str, Any]:
     }
 
 
-def _known(info: Mapping[str, Any]) -> Annotation | None:
+def _known(info: Mapping[str, Any]) -> LabelStats | None:
     told = info.get(NAME)
     if not isinstance(told, dict):
         return None
-    return Annotation(told["voxels"], told["annotator"], told["saved"], told["seconds"])
+    return LabelStats(told["voxels"], told["annotator"], told["saved"], told["seconds"])
 
 
 def _whole(value: Any) -> int:

@@ -1,8 +1,8 @@
-"""Scorings in the background: MONAI Label's queue of processes, with manners.
+"""Scoring in the background: MONAI Label's process queue, used sparingly.
 
-MONAI Label runs one scoring process at a time and lets any number wait. It starts every method, each in a
-process of its own, whenever the server starts, a training ends or somebody asks for the next sample; each
-takes ten seconds of a core before it finds out that nothing has changed.
+MONAI Label runs one scoring process at a time and queues any number. It starts every method in a process of
+its own at server start, after a training, and at each next sample; each process takes ten seconds of a core
+before it finds that nothing has changed.
 """
 
 from __future__ import annotations
@@ -42,26 +42,28 @@ Task = dict[str, Any]
 
 
 def start(method: str, params: Mapping[str, Any], enqueue: bool = False) -> Task | None:
-    """Starts a scoring in a process of its own, that gives way from its first moment on.
+    """Starts a scoring process with low priority.
 
     Args:
-        method: its name.
-        params: its options.
-        enqueue: whether it may wait for the one that runs.
+        method: Name of the scoring method.
+        params: Options of the method.
+        enqueue: Whether it may wait for the running one.
 
     Returns:
-        The task as MONAI Label has it; None where one runs already and this one may not wait.
+        MONAI Label's task; None if a scoring runs already and this one may not wait.
     """
     options = {name: value for name, value in params.items() if name != "method"}
     task, _ = AsyncTask.run(_QUEUE, request={"method": method}, params=options, enqueue=enqueue)
     if task is not None:
-        threading.Thread(target=_calm, args=(task,), name="scoring priority", daemon=True).start()
+        threading.Thread(
+            target=_lower_priority_once_started, args=(task,), name="scoring priority", daemon=True
+        ).start()
     found: Task | None = task
     return found
 
 
 def drop_waiting() -> None:
-    """Forgets the scorings that wait for the end of the one that runs."""
+    """Removes the queued scorings."""
     queue = background_executors.get(_QUEUE)
     if queue is None:
         return
@@ -72,8 +74,8 @@ def drop_waiting() -> None:
             task.update(status=_STOPPED, end_ts=datetime.today().strftime(_TIME))
 
 
-def _calm(task: Task) -> None:
-    """Lowers the priority of a task's process as soon as there is one: importing takes it ten seconds."""
+def _lower_priority_once_started(task: Task) -> None:
+    """Lowers the priority of a task's process as early as possible: its imports take ten seconds."""
     while task["status"] == _WAITING:
         time.sleep(_POLL_S)
     process = processes(_QUEUE).get(task["id"])
@@ -82,20 +84,20 @@ def _calm(task: Task) -> None:
 
 
 class AutomaticScoring:
-    """Scores by itself what has changed: one process for all methods, and at most one that waits.
+    """Starts scoring after changes: one process for all methods, and at most one in the queue.
 
     Args:
-        state: what the scores depend on, as far as it can be told at once: another one after a change.
+        state: Computes a digest of everything that the scores depend on.
     """
 
     def __init__(self, state: Callable[[], str]):
         self._state = state
         self._scored: str | None = None
-        # Guards ``_scored``, and the queue between being looked at and being added to.
+        # Guards ``_scored``, and the queue between check and submission.
         self._lock = threading.Lock()
 
     def start(self) -> Task | None:
-        """Starts a scoring of everything; None where nothing has changed, or one waits that will see it."""
+        """Starts all methods; None if nothing has changed, or a queued scoring will see the change."""
         with self._lock:
             if any(task["status"] == _WAITING for task in tasks(_QUEUE)):
                 return None
@@ -103,16 +105,16 @@ class AutomaticScoring:
             if state == self._scored:
                 return None
             self._scored = state
-            logger.info("Scoring starts by itself")
+            logger.info("Automatic scoring starts")
             return start(ALL, {}, enqueue=True)
 
 
 def state_of(datastore: Datastore, versions: Versions) -> str:
-    """Another one when an image came or went, a label was saved, or other weights were published.
+    """Digest that changes with images, saved labels, and the weights in service.
 
     Args:
-        datastore: of the images.
-        versions: of the weights.
+        datastore: The app's datastore.
+        versions: Published weights.
     """
     images = sorted(datastore.list_images())
     labels = [
@@ -125,23 +127,23 @@ def state_of(datastore: Datastore, versions: Versions) -> str:
 
 
 def ask_server(path: str, params: Mapping[str, Any] | None, port: int) -> Any:
-    """Asks the server on this machine for something, from one of its processes; never raises.
+    """Sends a POST request to the server on this machine, from one of its worker processes; never raises.
 
-    What a process has done well must not fail because the server does not answer: it may speak TLS, with a
-    certificate for another name than this machine's own, or be reached at another address alone.
+    The result of a worker process must not depend on it: the server may use TLS with a certificate for
+    another name, or listen on another address only.
 
     Args:
-        path: of the request, such as ``/scoring/``.
-        params: of the request.
-        port: of the server.
+        path: Path of the request, such as ``/scoring/``.
+        params: JSON body.
+        port: Port of the server.
 
     Returns:
-        The JSON of the answer; None where there is none.
+        JSON of the response; None without a successful response.
     """
     for scheme in ("http", "https"):
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a certificate that is not checked, on this machine
+                warnings.simplefilter("ignore")  # about the unverified certificate of this machine
                 answer = requests.post(
                     f"{scheme}://127.0.0.1:{port}{path}",
                     json=dict(params or {}),
@@ -155,5 +157,5 @@ def ask_server(path: str, params: Mapping[str, Any] | None, port: int) -> Any:
         except (requests.RequestException, ValueError) as error:
             reason = str(error)
         logger.debug("POST %s by %s: %s", path, scheme, reason)
-    logger.warning("The server did not take POST %s: %s", path, reason)
+    logger.warning("The server did not accept POST %s: %s", path, reason)
     return None

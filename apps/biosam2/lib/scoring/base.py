@@ -1,95 +1,255 @@
-"""What the app's scoring methods share: options that are checked, and manners."""
+"""Base of the app's scoring methods: MONAI Label's interface, checked options, progress, visited labels."""
 
 from __future__ import annotations
 
+import logging
+import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.engine.predictor_pool import PredictorPool
-from lib.scoring.options import ScoringOptions, read_options
-from lib.scoring.process import give_way, is_own_process
+from lib.engine.runtime import resolve_device
+from lib.errors import BioSam2Error, EvaluationError
+from lib.scoring.entries import LabelEntry, labelled, write_info
+from lib.scoring.process import give_way, is_worker_process
 from lib.settings import Settings
 
-T = TypeVar("T", bound=ScoringOptions)
+logger = logging.getLogger(__name__)
 
-# A scoring looks at each slice once: what it keeps of one is for the boxes that are drawn around its objects.
+# Memory for embeddings in the scoring process: each slice is visited once, and its embedding is reused only
+# for the boxes around its objects.
 _EMBEDDINGS_MB = 128
+# Keys that MONAI Label and its clients add to the options.
+_NOT_OPTIONS = frozenset({"method", "client_id", "gpus", "multi_gpu", "model"})
+# Errors of a single image: unreadable, too large for the memory, or with non-finite network outputs.
+UNUSABLE = (BioSam2Error, ValueError, MemoryError, torch.OutOfMemoryError)
+
+Facts = Mapping[str, Any]
+
+
+class ScoringOptions(BaseModel):
+    """Options of every scoring method."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: str = Field("", description="cpu, cuda or cuda:N; empty for the app's device")
+    max_minutes: float = Field(0.0, ge=0, description="time after which no further image begins, 0: no limit")
+    again: bool = Field(False, description="whether to score unchanged images again")
+
+    @property
+    def limit_s(self) -> float:
+        """Time limit in seconds."""
+        return self.max_minutes * 60 if self.max_minutes else float("inf")
+
+
+T = TypeVar("T", bound=ScoringOptions)
 
 
 @runtime_checkable
 class SharedDatastore(Protocol):
-    """A datastore for whose lock other processes wait, such as the app's own folder."""
+    """A datastore whose lock other processes wait for, such as the app's own folder."""
 
     def write_by(self, thread: Executor) -> None:
-        """Has one thread do all that is done under the lock."""
+        """Runs everything under the lock in one thread."""
 
 
 class Scoring(ScoringMethod, Generic[T]):
     """A scoring method of the app.
 
     Args:
-        name: that clients call it.
-        description: for people.
-        settings: of the app.
-        engines: which weights are in service, and the folder of their scores.
-        kind: of its options.
+        name: Name in requests.
+        description: One line for viewers.
+        settings: App settings (``--conf``).
+        pool: Predictors in service and the folder of their scores.
+        kind: Type of the options.
     """
 
-    def __init__(
-        self, name: str, description: str, settings: Settings, engines: PredictorPool, kind: type[T]
-    ):
+    def __init__(self, name: str, description: str, settings: Settings, pool: PredictorPool, kind: type[T]):
         super().__init__(description)
         self.name = name
         self._settings = settings
-        self._engines = engines
+        self._pool = pool
         self._kind = kind
 
     def info(self) -> dict[str, Any]:
-        """What ``/info/`` shows, with the options and their defaults."""
+        """Description and default options for ``/info/``."""
         return {**super().info(), "config": self._kind().model_dump()}
 
     def options(self, request: Mapping[str, Any]) -> T:
-        """The options of a request.
-
-        Raises:
-            EvaluationError: naming what is wrong with them.
-            DeviceError: for a device that does not exist here.
-        """
-        return read_options(self._kind, request)
-
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Scores. MONAI Label calls it in a process of its own, which it kills to stop the scoring.
-
-        Whatever was scored before it was killed is kept, and the next call goes on from there.
+        """Options of a request.
 
         Args:
-            request: the options that the client changed.
-            datastore: whose images are scored.
+            request: Request from MONAI Label; of a list the first entry is used, as viewers show it.
+
+        Raises:
+            EvaluationError: Options are unknown or out of range; the message names all of them.
+            DeviceError: The device does not exist.
+        """
+        chosen = {
+            name: value[0] if isinstance(value, list) and value else value
+            for name, value in request.items()
+            if value is not None and name not in _NOT_OPTIONS and not isinstance(value, dict)
+        }
+        try:
+            options = self._kind.model_validate(chosen)
+        except ValidationError as error:
+            raise EvaluationError("; ".join(self._complaint(item) for item in error.errors())) from None
+        resolve_device(options.device)
+        return options
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """Scores the images. MONAI Label calls it in a process of its own and kills that to stop the scoring.
+
+        Scores made until then are kept; the next call continues with the remaining images.
+
+        Args:
+            request: Options that the client changed.
+            datastore: The app's datastore.
 
         Returns:
-            What was done, in plain JSON.
+            Summary as plain JSON.
         """
-        options, engines = self.options(request), self._engines
-        if is_own_process():
+        options, pool = self.options(request), self._pool
+        if is_worker_process():
             urgent = give_way(self._settings.threads)
             if isinstance(datastore, SharedDatastore):
                 datastore.write_by(urgent)
             kept = min(_EMBEDDINGS_MB, self._settings.embedding_cache_mb)
             settings = self._settings.model_copy(update={"embedding_cache_mb": kept})
-            engines = PredictorPool(settings, engines.registry.folder)
-        return self.score(options, datastore, engines)
+            pool = PredictorPool(settings, pool.registry.folder)
+        return self.score(options, datastore, pool)
 
     @abstractmethod
-    def score(self, options: T, datastore: Datastore, engines: PredictorPool) -> dict[str, Any]:
+    def score(self, options: T, datastore: Datastore, pool: PredictorPool) -> dict[str, Any]:
         """Scores the images of a datastore.
 
         Args:
-            options: of the request.
-            datastore: whose images are scored.
-            engines: those of the server, or leaner ones in a process of its own.
+            options: Options of the request.
+            datastore: The app's datastore.
+            pool: The server's predictors, or leaner ones in a scoring process.
         """
+
+    def visit_labelled(
+        self,
+        datastore: Datastore,
+        progress: ScoringProgress,
+        look: Callable[[str, LabelEntry], Facts | None],
+        summarize: Callable[[Facts], str],
+    ) -> list[str]:
+        """Writes new facts about each final label into its image's info.
+
+        Args:
+            datastore: The app's datastore.
+            progress: Progress of the run.
+            look: Computes the facts for one image; None if its info is up to date.
+            summarize: Formats the facts for the log.
+
+        Returns:
+            Ids of all labelled images, visited or not.
+        """
+        entries = dict(labelled(datastore))
+        for number, image_id in enumerate(progress.over(entries)):
+            try:
+                told = look(image_id, entries[image_id])
+            except UNUSABLE as error:
+                progress.failure(image_id, error)
+                continue
+            if told is None:
+                progress.unchanged += 1
+                continue
+            write_info(datastore, image_id, told)
+            progress.scored(image_id, summarize(told), len(entries) - number - 1)
+        return list(entries)
+
+    def _complaint(self, item: Any) -> str:
+        name = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            return f"Unknown option {name!r} (available: {', '.join(self._kind.model_fields)})"
+        return f"Option {name!r} is {item['input']!r}: {item['msg']}"
+
+
+@dataclass
+class ScoringProgress:
+    """Counts of one run of a scoring method, for the log and the result.
+
+    Attributes:
+        name: Name of the method.
+        limit_s: Time in seconds after which no further image begins.
+        done: Number of images scored in this run.
+        unchanged: Number of images with an up-to-date score.
+        failed: Reasons by image id.
+        left: Number of images left for the next call.
+    """
+
+    name: str
+    limit_s: float
+    done: int = 0
+    unchanged: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    left: int = 0
+    _started: float = field(default_factory=time.monotonic)
+
+    def over(self, images: Iterable[str], most: int = 0) -> Iterator[str]:
+        """Yields images until the time limit, or until enough are scored.
+
+        Args:
+            images: Image ids.
+            most: Maximum number of images scored, 0 for no limit.
+        """
+        listed = list(images)
+        for number, image in enumerate(listed):
+            if self.seconds > self.limit_s or (most and self.done >= most):
+                self.left = len(listed) - number
+                logger.info("%s: %d images left for the next call", self.name, self.left)
+                return
+            yield image
+
+    def scored(self, image: str, result: str, remaining: int) -> None:
+        """Counts and logs a scored image.
+
+        Args:
+            image: Image id.
+            result: Result as text.
+            remaining: Number of images that may follow.
+        """
+        self.done += 1
+        pace = self.seconds / self.done
+        logger.info(
+            "%s: %s: %s; %d scored, %.1f s each, at most %.0f min to go",
+            self.name,
+            image,
+            result,
+            self.done,
+            pace,
+            remaining * pace / 60,
+        )
+
+    def failure(self, image: str, error: Exception) -> None:
+        """Records an image that cannot be scored."""
+        self.failed[image] = str(error) or type(error).__name__
+        logger.warning("%s: %s skipped: %s", self.name, image, error)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.monotonic() - self._started
+
+    def summary(self) -> dict[str, Any]:
+        """The counts as plain JSON."""
+        found = {
+            "scored": self.done,
+            "unchanged": self.unchanged,
+            "failed": self.failed,
+            "left": self.left,
+            "seconds": round(self.seconds, 1),
+        }
+        logger.info("%s: %s", self.name, found)
+        return found

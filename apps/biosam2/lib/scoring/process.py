@@ -1,4 +1,4 @@
-"""The process that MONAI Label starts for a scoring: told from the server's, and made to give way to it."""
+"""MONAI Label's worker processes: how to recognise one, and its low scheduling priority."""
 
 from __future__ import annotations
 
@@ -13,45 +13,42 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-# The module that MONAI Label runs in a process of its own for each scoring.
-_RUNNER = "monailabel.interfaces.utils.app"
-# Of the cores, as many as leave the rest to clicks: they use as many as torch likes.
+# The module that MONAI Label runs in a process for each training, scoring and batch inference.
+_WORKER_MODULE = "monailabel.interfaces.utils.app"
+# Share of the cores used for scoring; clicks use as many as torch takes.
 _SHARE_OF_CORES = 4
-# While the process imports, and of its thread that writes: a tenth of a core that others want.
+# Nice value during imports and of the writing thread: about a tenth of a contended core.
 _NICENESS = 10
 
 
-def is_own_process() -> bool:
-    """Whether this process was started for one scoring, and is not the server."""
+def is_worker_process() -> bool:
+    """Whether MONAI Label started this process for one task; False in the server."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    return getattr(spec, "name", None) == _RUNNER
+    return getattr(spec, "name", None) == _WORKER_MODULE
 
 
 def give_way(threads: int) -> Executor:
-    """Gives this process the cores that nobody else wants, and few threads.
+    """Lowers the priority of this process to idle and limits its threads.
 
     Args:
-        threads: of the network, by ``--conf threads``; 0 for a quarter of the cores, at least one.
+        threads: Threads of the network (``--conf threads``); 0 for a quarter of the cores, at least one.
 
     Returns:
-        One thread that gives way less: for what others wait for. Linux has priorities for threads, which
-        each inherits from the one that starts it.
+        One thread with a higher priority, for work that other processes wait for. On Linux, priorities belong
+        to threads, and new threads inherit them.
     """
     lower_priority(os.getpid())
     urgent = ThreadPoolExecutor(1, thread_name_prefix="urgent")
     urgent.submit(threading.get_native_id).result()
-    _take_what_is_left()
+    _set_idle_priority()
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // _SHARE_OF_CORES))
     return urgent
 
 
 def lower_priority(pid: int) -> None:
-    """Makes a process give way to others of the usual priority; one that has ended is left alone.
+    """Lowers the priority of a process; nothing happens if it has ended.
 
-    On Linux, threads that it has already keep their priority, so the sooner the better.
-
-    Args:
-        pid: of the process.
+    On Linux, threads that exist already keep their priority, so call it early.
     """
     try:
         process = psutil.Process(pid)
@@ -60,15 +57,15 @@ def lower_priority(pid: int) -> None:
         else:
             process.nice(max(_NICENESS, process.nice()))
     except (OSError, psutil.Error) as error:
-        logger.info("The priority of process %d stays as it is: %s", pid, error)
+        logger.info("Priority of process %d not changed: %s", pid, error)
 
 
-def _take_what_is_left() -> None:
-    """The lowest priority there is, for this thread and those that it starts."""
+def _set_idle_priority() -> None:
+    """Sets the lowest priority for this thread and the threads that it starts."""
     try:
         if sys.platform == "linux":
-            # The lowest nice value still takes one share in seventy, in slices that a click has to wait for.
+            # Even the lowest nice value takes one share in seventy, in time slices that delay clicks.
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         psutil.Process().nice(psutil.IDLE_PRIORITY_CLASS if os.name == "nt" else 19)
     except (OSError, psutil.Error) as error:
-        logger.info("The priority of this process stays as it is: %s", error)
+        logger.info("Priority of this process not changed: %s", error)

@@ -1,42 +1,48 @@
-"""What people have labelled so far, as far as a scoring of other images can use it."""
+"""Labelled images as references for scoring: prompt sources, and the calibration of the predicted IoU."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
 from lib.engine.predictor import Predictor
 from lib.errors import BioSam2Error
+from lib.files import write_atomically
 from lib.images.reading import read_image
 from lib.labels.reading import read_labels
-from lib.scoring.fingerprints import image_path, labelled
-from lib.scoring.signals.calibration import Calibration, fit_calibration, load_calibration, save_calibration
-from lib.scoring.signals.grid import GridSource
-from lib.scoring.signals.labelled import accepted_pairs, labelled_slices
-from lib.scoring.signals.nearest_labelled import LabelledSlice, NearestLabelSource
-from lib.scoring.signals.prompt_sources import PromptSource
+from lib.metrics.calibration import IDENTITY, Calibration, fit_calibration
+from lib.scoring.entries import image_path, labelled
+from lib.scoring.signals.nearest_labelled import (
+    LabelledSlice,
+    NearestLabelSource,
+    accepted_pairs,
+    labelled_slices,
+)
+from lib.scoring.signals.prompt_sources import GridSource, PromptSource
+from lib.transforms.sampling import evenly_spaced
 
 logger = logging.getLogger(__name__)
 
-# Each is encoded once in a scoring and then compared with every slice; more images give fewer slices each.
+# Labelled slices, each encoded once and compared with every slice; with more images each gives fewer.
 MOST_SLICES = 48
 MOST_PER_IMAGE = 6
-# A calibration is fitted anew when there are so many times as many labelled images as it knows.
+CALIBRATION_FILE = "calibration.json"
+# Growth factor of the number of labelled images after which the calibration is fitted again.
 GROWTH = 1.5
 
 
 class References:
-    """The labelled images of a datastore. Those that are needed are opened when they are, and not before.
+    """The labelled images of a datastore, opened on demand.
 
     Args:
-        datastore: whose final labels are taken.
-        max_voxels: largest image that is opened.
+        datastore: The app's datastore.
+        max_voxels: Limit of voxels in an image.
     """
 
     def __init__(self, datastore: Datastore, max_voxels: int):
@@ -48,34 +54,34 @@ class References:
 
     @property
     def kind(self) -> str:
-        """Which sources there are, for telling scores apart.
+        """Identifies the prompt sources, since scores of different sources are not comparable.
 
-        A label in which nothing is drawn is none of them: images are opened until one has a slice to give.
+        Images are opened until one has a slice with an object: empty labels are no references.
         """
         grid = GridSource().name
         return f"{NearestLabelSource.name_for()}, {grid}" if any(self._by_image()) else grid
 
     def sources(self) -> list[PromptSource]:
-        """Of prompts for images that nobody has prompted, the one to ask first at the front."""
+        """Prompt sources for unlabelled images, preferred one first."""
         if self._sources is None:
             slices = self.slices()
             self._sources = [NearestLabelSource(slices), GridSource()] if slices else [GridSource()]
         return self._sources
 
     def slices(self) -> list[LabelledSlice]:
-        """Some labelled slices of some labelled images, spread evenly."""
+        """Evenly spaced labelled slices of evenly spaced labelled images."""
         return list(chain.from_iterable(self._by_image()))
 
     def calibration(
         self, predictor: Predictor, weights: str, folder: Path, give_way: Callable[[], None]
     ) -> Calibration:
-        """What the predicted IoU of the weights is worth, fitted anew where there are many more labels now.
+        """Calibration of the predicted IoU, fitted again after many new labels.
 
         Args:
-            predictor: of the weights in service.
-            weights: what tells them from others.
-            folder: of the scores, where the calibration is kept.
-            give_way: called between steps.
+            predictor: Predictor of the weights in service.
+            weights: Key of the weights (``weights_key``).
+            folder: Folder of the scores, which also holds the calibration.
+            give_way: Called between steps; returns once no interactive request runs.
         """
         known = load_calibration(folder, weights)
         count = len(self._entries)
@@ -88,7 +94,7 @@ class References:
         return fitted
 
     def _by_image(self) -> Iterator[list[LabelledSlice]]:
-        """The slices of one image after the other. Each is opened once, when its turn comes."""
+        """Slices image by image; each image is opened once, on demand."""
         for number, share in _shares(len(self._entries)):
             if number not in self._opened:
                 self._opened[number] = self._read(number, share)
@@ -100,13 +106,35 @@ class References:
             image = read_image(image_path(self._datastore, image_id), self._max_voxels)
             return labelled_slices(image, read_labels(entry.path, image, entry.label_info), share)
         except BioSam2Error as error:
-            logger.warning("The label of %s is no help: %s", image_id, error)
+            logger.warning("Label of %s not used as a reference: %s", image_id, error)
             return []
 
 
 def _shares(count: int) -> list[tuple[int, int]]:
-    """Which of so many images are opened, at even distances, and how many slices each gives."""
-    if not count:
-        return []
-    chosen = np.linspace(0, count - 1, min(count, MOST_SLICES)).round().astype(int).tolist()
+    """Indices of the images to open, evenly spaced, and the number of slices from each."""
+    chosen = evenly_spaced(count, MOST_SLICES)
     return [(number, max(1, min(MOST_PER_IMAGE, MOST_SLICES // len(chosen)))) for number in chosen]
+
+
+def save_calibration(folder: Path, weights: str, calibration: Calibration) -> None:
+    """Stores the calibration of some weights beside the scores.
+
+    Args:
+        folder: Folder of the scores.
+        weights: Key of the weights.
+        calibration: Calibration to store.
+    """
+    facts = {"weights": weights, **calibration.to_json()}
+    write_atomically(folder / CALIBRATION_FILE, json.dumps(facts, allow_nan=False, indent=1).encode())
+
+
+def load_calibration(folder: Path, weights: str) -> Calibration:
+    """Stored calibration of some weights; the identity if there is none."""
+    try:
+        facts = json.loads((folder / CALIBRATION_FILE).read_text(encoding="utf-8"))
+        return Calibration.from_json(facts) if facts["weights"] == weights else IDENTITY
+    except FileNotFoundError:
+        return IDENTITY
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("Calibration ignored, since it cannot be read: %s", error)
+        return IDENTITY

@@ -1,4 +1,4 @@
-"""The app's scoring methods by the names that clients call them, and all of them at once."""
+"""All scoring methods by name, and one that runs them together."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from monailabel.interfaces.datastore import Datastore
 
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import BioSam2Error
-from lib.scoring.agreement import DiceScoring, FullAgreement, NsdScoring
+from lib.scoring.agreement import DICE, NSD, AgreementScoring
 from lib.scoring.annotation_stats import AnnotationStats
-from lib.scoring.base import Scoring
-from lib.scoring.options import ScoringOptions
+from lib.scoring.base import Scoring, ScoringOptions
 from lib.scoring.uncertainty import UncertaintyScoring
 from lib.settings import Settings
 
@@ -22,40 +21,44 @@ logger = logging.getLogger(__name__)
 ALL = "biosam2_all"
 
 
-def all_methods(settings: Settings, engines: PredictorPool) -> dict[str, Scoring[Any]]:
-    """Every method by its name.
+def all_methods(settings: Settings, pool: PredictorPool) -> dict[str, Scoring[Any]]:
+    """Every scoring method by name.
 
     Args:
-        settings: of the app.
-        engines: which weights are in service, and the folder of their scores.
+        settings: App settings (``--conf``).
+        pool: Predictors in service and the folder of their scores.
     """
-    # What is quick, and what people wait for, comes first.
-    stats, uncertainty = AnnotationStats(settings, engines), UncertaintyScoring(settings, engines)
-    everything = AllScoring(settings, engines, [stats, FullAgreement(settings, engines), uncertainty])
-    dice, nsd = DiceScoring(settings, engines), NsdScoring(settings, engines)
+    stats, uncertainty = AnnotationStats(settings, pool), UncertaintyScoring(settings, pool)
+    what = "of the model's answer with the accepted label"
+    dice = AgreementScoring(DICE, f"Dice {what}", (DICE,), settings, pool)
+    nsd = AgreementScoring(NSD, f"Normalized surface Dice {what}", (NSD,), settings, pool)
+    # Both measures from one prediction for each image.
+    agreement = AgreementScoring("agreement", f"Dice and surface Dice {what}", (DICE, NSD), settings, pool)
+    # Fast methods first.
+    everything = AllScoring(settings, pool, [stats, agreement, uncertainty])
     methods: list[Scoring[Any]] = [stats, dice, nsd, uncertainty, everything]
     return {method.name: method for method in methods}
 
 
 class AllScoring(Scoring[ScoringOptions]):
-    """Every method, one after the other in one process: starting a process takes ten seconds.
+    """Runs several methods in one process: starting a process takes ten seconds.
 
     Args:
-        settings: of the app.
-        engines: which weights are in service.
-        methods: to run, in this order.
+        settings: App settings (``--conf``).
+        pool: Predictors in service.
+        methods: Methods in their order.
     """
 
-    def __init__(self, settings: Settings, engines: PredictorPool, methods: Sequence[Scoring[Any]]):
-        super().__init__(ALL, "Every scoring, one after the other", settings, engines, ScoringOptions)
+    def __init__(self, settings: Settings, pool: PredictorPool, methods: Sequence[Scoring[Any]]):
+        super().__init__(ALL, "All scoring methods, one after the other", settings, pool, ScoringOptions)
         self._methods = methods
 
-    def score(self, options: ScoringOptions, datastore: Datastore, engines: PredictorPool) -> dict[str, Any]:
-        """Runs the methods; one that fails stops no other."""
+    def score(self, options: ScoringOptions, datastore: Datastore, pool: PredictorPool) -> dict[str, Any]:
+        """Runs the methods; an error of one does not stop the others."""
         results: dict[str, Any] = {}
         for method in self._methods:
             try:
-                results[method.name] = method.score(method.options(options.model_dump()), datastore, engines)
+                results[method.name] = method.score(method.options(options.model_dump()), datastore, pool)
             except BioSam2Error as error:
                 results[method.name] = {"error": str(error)}
                 logger.error("%s: %s", method.name, error)

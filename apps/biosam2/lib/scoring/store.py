@@ -1,10 +1,10 @@
-"""Scores of images on disk: written by one process, read by any, and never the only copy of a person's work.
+"""Scores of images on disk, written by one process and read by any.
 
-    <model_dir>/scores/<datastore>/<image>.json         one image's score, its parts and what it was made from
-    <model_dir>/scores/<datastore>/<image>.<hash>.npy   its embedding; the JSON file names it
+    <model_dir>/scores/<datastore>/<image>.json         score of one image, its signals and inputs
+    <model_dir>/scores/<datastore>/<image>.<hash>.npy   embedding of the image; the JSON file names it
 
-Each file is whole or not there. The JSON file is written last, so a reader and a crash at any moment find the
-old score or the new one. Everything here can be deleted: the next scoring makes it again.
+Files are written atomically, the JSON file last: a reader, or a crash at any moment, finds the old or the new
+score. Everything here can be deleted; the next scoring computes it again.
 """
 
 from __future__ import annotations
@@ -29,35 +29,34 @@ from lib.files import write_atomically
 logger = logging.getLogger(__name__)
 
 SCORES_FOLDER = "scores"
-_FORMAT = 1  # of the files: another number makes them anew
-# Of an image's id that can be read in a file's name; the hash behind it tells two such names apart. The same
-# of a datastore's name.
+_FORMAT = 1  # another number invalidates all files
+# Readable characters of an id in a file name; the hash behind them makes it unique.
 _READABLE = 60
 _HASH = 16
-# Seconds after which nobody is between writing an embedding and naming it.
+# Time in seconds between writing an embedding and the JSON file that names it, at most.
 _GRACE_S = 60.0
 
 
 @dataclass(frozen=True, eq=False)
 class ImageScore:
-    """How sure the model is of one image, and what that was found from.
+    """Uncertainty score of one image with its inputs.
 
     Attributes:
-        score: 0 (sure) to 1 (unsure).
-        parts: each signal by name, 0 to 1; those that the image gave no answer for are left out.
-        slice_index: where the model is least sure: the slice to open.
+        score: Uncertainty, 0 (sure) to 1 (unsure).
+        parts: Signals by name, 0 to 1; signals without a value are left out.
+        slice_index: Slice with the highest uncertainty, suggested for opening.
         embedding: (C,) float32, mean-pooled and L2-normalised.
-        labels: classes that the model found, sorted.
-        weights: name of the weights, such as ``v0001`` or ``biosam2_mini``.
-        digest: of the image's content.
-        seconds: that it took.
-        settings: everything else that the signals depend on: weights' checksum, input size, prompts, counts.
-        stamp: of the image's file when it was scored; while it is the same, the file need not be opened.
-        calibration: name of the calibration that the score was made with; empty for none.
-        slices: score by slice, of those that were looked at and had an object.
+        labels: Classes found by the model, sorted.
+        weights: Name of the weights, such as ``v0001`` or ``biosam2_mini``.
+        digest: Digest of the image's content.
+        seconds: Computation time.
+        settings: All other inputs of the signals: weights' checksum, input size, prompts, counts.
+        stamp: Change stamp of the image file; while it is unchanged, the file need not be opened.
+        calibration: Name of the calibration; empty for none.
+        slices: Score by slice, for visited slices with an object.
 
     Raises:
-        ValueError: a number is not finite, or not from 0 to 1.
+        ValueError: A number is not finite, or outside 0 to 1.
     """
 
     score: float
@@ -77,33 +76,33 @@ class ImageScore:
         named = {"score": self.score, **self.parts, **{f"slice {k}": v for k, v in self.slices.items()}}
         wrong = {name: value for name, value in named.items() if not 0.0 <= value <= 1.0}
         if wrong:
-            raise ValueError(f"scores are numbers from 0 to 1; these are not: {wrong}")
+            raise ValueError(f"Scores must be numbers from 0 to 1, not {wrong}")
         vector = np.asarray(self.embedding, dtype=np.float32)
         if vector.ndim != 1 or not np.isfinite(vector).all() or not math.isfinite(self.seconds):
-            raise ValueError("an embedding is one row of finite numbers, and seconds are finite too")
+            raise ValueError("Embedding and seconds must be finite numbers, the embedding one-dimensional")
         object.__setattr__(self, "embedding", vector)
 
     def is_of(self, digest: str, settings: str) -> bool:
-        """Whether it was made from this content by the same weights and settings."""
+        """Whether the score has this content and these settings."""
         return (self.digest, self.settings) == (digest, settings)
 
 
 def scores_folder(model_dir: Path, studies: Path) -> Path:
-    """Where the scores of a datastore lie: another one may have other images by the same names.
+    """Folder of a datastore's scores; image ids are unique within one datastore only.
 
     Args:
-        model_dir: the folder of ``registry.yaml``.
-        studies: the folder of the datastore; of a DICOM store, the one that it keeps on this machine.
+        model_dir: Folder of ``registry.yaml``.
+        studies: Folder of the datastore; for a DICOM store its local cache.
     """
     path = studies.resolve()
     return model_dir / SCORES_FOLDER / _file_name(path.name, str(path))
 
 
 class ScoreStore:
-    """The scores of a datastore's images. Safe to use from several threads and processes.
+    """Scores of a datastore's images. Safe for several threads and processes.
 
     Args:
-        folder: of the scores, see ``scores_folder``. It is made with the first score.
+        folder: Folder of the scores (``scores_folder``), created with the first score.
     """
 
     def __init__(self, folder: Path):
@@ -111,7 +110,7 @@ class ScoreStore:
         self._kept: dict[str, tuple[tuple[int, int], ImageScore]] = {}
 
     def get(self, image_id: str) -> ImageScore | None:
-        """The score of an image; None where it has none, or one that cannot be read."""
+        """Score of an image; None if it has none, or an unreadable one."""
         path = self._path(image_id)
         try:
             stat = path.stat()
@@ -124,14 +123,14 @@ class ScoreStore:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("The score of %s cannot be read and is made again: %s", image_id, error)
+            logger.warning("Score of %s ignored, since it cannot be read: %s", image_id, error)
             return None
 
     def put(self, image_id: str, score: ImageScore) -> None:
-        """Keeps the score of an image, in place of the one before.
+        """Stores the score of an image.
 
         Raises:
-            OSError: where the disk is full.
+            OSError: The file cannot be written.
         """
         path = self._path(image_id)
         content = _npy(score.embedding)
@@ -143,7 +142,7 @@ class ScoreStore:
         self._sweep(path.stem, vector)
 
     def _sweep(self, stem: str, current: Path) -> None:
-        """Deletes an image's former embeddings, but those that another process may be about to name."""
+        """Deletes former embeddings, except recent ones that another process may be about to name."""
         for old in self.folder.glob(f"{stem}.*.npy"):
             with contextlib.suppress(FileNotFoundError):
                 if old != current and old.stat().st_mtime < time.time() - _GRACE_S:
@@ -156,13 +155,13 @@ class ScoreStore:
         try:
             return self._read_once(path)
         except FileNotFoundError:
-            # Its embedding was deleted after the JSON file was read: a new score has come in between.
+            # The embedding was deleted after the JSON file was read: a new score was stored meanwhile.
             return self._read_once(path)
 
     def _read_once(self, path: Path) -> ImageScore:
         facts: Any = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(facts, dict) or facts.pop("format") != _FORMAT:
-            raise ValueError("it was written by another version of the app")
+            raise ValueError("written by another version of the app")
         vector = np.load(path.with_name(Path(facts.pop("vector")).name), allow_pickle=False)
         del facts["id"]
         facts["labels"] = tuple(facts["labels"])
@@ -171,15 +170,15 @@ class ScoreStore:
 
 
 def _file_name(readable: str, whole: str) -> str:
-    """What can be read of a name, and a hash of the whole."""
-    # A record may name an image by half a surrogate pair, out of a file's name that is no UTF-8.
+    """Readable part of a name, and a hash of the whole name."""
+    # An id may contain lone surrogates, from a file name that is not UTF-8.
     content = whole.encode(errors="surrogatepass")
     start = re.sub(r"[^\w-]", "_", readable)[:_READABLE]
     return f"{start}-{hashlib.sha256(content).hexdigest()[:_HASH]}"
 
 
 def _facts(score: ImageScore) -> dict[str, Any]:
-    """The fields but the embedding, in types that JSON has."""
+    """All fields but the embedding, as plain JSON."""
     return {
         "score": float(score.score),
         "parts": {name: float(value) for name, value in score.parts.items()},

@@ -1,64 +1,77 @@
-"""``biosam2_uncertainty``: how sure the model is of each image."""
+"""Method ``biosam2_uncertainty``: how sure the model is of each image."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+import numpy as np
 from monailabel.interfaces.datastore import Datastore
+from pydantic import Field
 
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.reading import read_image
-from lib.scoring.base import Scoring
-from lib.scoring.downloads import downloaded, to_try
-from lib.scoring.fingerprints import image_path, is_here, label_entry, scores_of, stamp, weights_key
-from lib.scoring.image_info import write_info
-from lib.scoring.options import UncertaintyOptions
-from lib.scoring.progress import UNUSABLE, Progress
-from lib.scoring.references import References
+from lib.scoring.base import UNUSABLE, Scoring, ScoringOptions, ScoringProgress
+from lib.scoring.entries import image_path, is_here, label_entry, scores_of, stamp, weights_key, write_info
+from lib.scoring.references import References, load_calibration
 from lib.scoring.signals.aggregate import combine
-from lib.scoring.signals.calibration import load_calibration
-from lib.scoring.signals.labelled import image_frames
-from lib.scoring.signals.scorer import score_image
+from lib.scoring.signals.nearest_labelled import image_frames
+from lib.scoring.signals.scorer import ScorePlan, score_image
 from lib.scoring.store import ImageScore, ScoreStore
 from lib.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 NAME = "biosam2_uncertainty"
-# Of the signals and how they are combined: another number makes all scores anew.
+# Version of the signals and their combination: another number invalidates all scores.
 _VERSION = 1
 _DIGITS = 4
+# Images tried for each permitted download, so that an unreachable store is not asked for every image.
+TRIES = 5
+
+
+class UncertaintyOptions(ScoringOptions):
+    """Options of ``biosam2_uncertainty``."""
+
+    images: Literal["all", "unlabelled"] = Field(
+        "all", description="labelled images come last; their embeddings are used by the diversity strategy"
+    )
+    max_images: int = Field(0, ge=0, description="images scored in one call, 0: no limit")
+    downloads: int = Field(8, ge=0, description="images downloaded from a DICOM store, at most")
+    slices: int = Field(6, ge=1, le=64, description="slices visited in each image, at most")
+    jitters: int = Field(4, ge=0, le=16, description="jittered boxes around each object, below 2: none")
+    seconds_per_image: float = Field(60.0, gt=0, le=3600)
+
+    @property
+    def plan(self) -> ScorePlan:
+        """Effort spent on an image."""
+        return ScorePlan(self.slices, self.jitters, self.seconds_per_image)
 
 
 class UncertaintyScoring(Scoring[UncertaintyOptions]):
-    """Scores images that are new, that have changed, or that were scored with other weights or settings.
+    """Scores new and changed images, and all images after a change of weights or settings.
 
-    Images without a label come first. A score is kept as soon as it is made, so that a scoring which is
-    stopped, by its limits or by a kill, goes on at the next call.
+    Unlabelled images come first. Scores are stored one by one, so that a stopped or killed scoring continues
+    at the next call.
 
     Args:
-        settings: of the app.
-        engines: which weights are in service, and the folder of their scores.
+        settings: App settings (``--conf``).
+        pool: Predictors in service and the folder of their scores.
     """
 
-    def __init__(self, settings: Settings, engines: PredictorPool):
-        super().__init__(
-            NAME, "How sure the model is of each image, 0 (sure) to 1", settings, engines, UncertaintyOptions
-        )
+    def __init__(self, settings: Settings, pool: PredictorPool):
+        description = "Model uncertainty of each image, 0 (sure) to 1 (unsure)"
+        super().__init__(NAME, description, settings, pool, UncertaintyOptions)
 
-    def score(
-        self, options: UncertaintyOptions, datastore: Datastore, engines: PredictorPool
-    ) -> dict[str, Any]:
+    def score(self, options: UncertaintyOptions, datastore: Datastore, pool: PredictorPool) -> dict[str, Any]:
         """Scores the images of a datastore."""
-        progress = Progress(NAME, options.limit_s)
-        run = _Run(self._settings, engines, options, datastore)
-        images = _in_order(datastore, options)
-        away = [image_id for image_id in images if not is_here(datastore, image_id)]
-        for number, image_id in enumerate(progress.over(images, options.max_images)):
-            if image_id in away and downloaded(datastore, away) >= options.downloads:
+        progress = ScoringProgress(NAME, options.limit_s)
+        run = _Run(self._settings, pool, options, datastore)
+        queue = ImageQueue.of(datastore, options)
+        for number, image_id in enumerate(progress.over(queue.images, options.max_images)):
+            if image_id in queue.remote and queue.downloaded(datastore) >= options.downloads:
                 continue
             try:
                 score, is_new = run.score(image_id)
@@ -67,33 +80,66 @@ class UncertaintyScoring(Scoring[UncertaintyOptions]):
                 continue
             write_info(datastore, image_id, {NAME: facts(score)})
             if is_new:
-                progress.scored(image_id, f"{score.score:.3f}", len(images) - number - 1)
+                progress.scored(image_id, f"{score.score:.3f}", len(queue.images) - number - 1)
             else:
                 progress.unchanged += 1
-        for image_id, score in run.recalibrated(images):
+        for image_id, score in run.recalibrated(queue.images):
             write_info(datastore, image_id, {NAME: facts(score)})
         return {**progress.summary(), "weights": run.weights.name}
 
 
+@dataclass(frozen=True)
+class ImageQueue:
+    """Images to score in their order.
+
+    Attributes:
+        images: Ids: unlabelled local images, a sample of the remote ones, labelled local images.
+        remote: Ids of the remote images among them, which have to be downloaded.
+    """
+
+    images: list[str]
+    remote: frozenset[str]
+
+    @classmethod
+    def of(cls, datastore: Datastore, options: UncertaintyOptions) -> ImageQueue:
+        """Reads the queue from a datastore. Remote images are sampled at random.
+
+        Each call tries others, so that images that cannot be downloaded do not block the rest.
+        """
+        images = sorted(datastore.list_images())
+        local = [image_id for image_id in images if is_here(datastore, image_id)]
+        have_label = {image_id for image_id in local if label_entry(datastore, image_id) is not None}
+        remote = sorted(set(datastore.get_unlabeled_images()) - set(local))
+        np.random.default_rng().shuffle(remote)
+        remote = remote[: options.downloads * TRIES]
+        unlabelled = [image_id for image_id in local if image_id not in have_label]
+        labelled = [image_id for image_id in local if image_id in have_label and options.images == "all"]
+        return cls([*unlabelled, *remote, *labelled], frozenset(remote))
+
+    def downloaded(self, datastore: Datastore) -> int:
+        """Number of the remote images that are on this machine now."""
+        return sum(is_here(datastore, image_id) for image_id in self.remote)
+
+
 class _Run:
-    """One call: the weights, and what is known of the labels.
+    """One call: the weights in service and the labelled images.
 
     Args:
-        settings: of the app.
-        engines: whose weights score; they are loaded now.
-        options: of the request.
-        datastore: of the images.
+        settings: App settings (``--conf``).
+        pool: Predictors in service; the weights are loaded now.
+        options: Options of the request.
+        datastore: The app's datastore.
     """
 
     def __init__(
-        self, settings: Settings, engines: PredictorPool, options: UncertaintyOptions, datastore: Datastore
+        self, settings: Settings, pool: PredictorPool, options: UncertaintyOptions, datastore: Datastore
     ):
-        self._predictor, self.weights = engines.served(options.device)
+        self._predictor, self.weights = pool.served(options.device)
         self._max_voxels = settings.max_voxels
-        self._give_way = engines.priority.give_way
+        self._give_way = pool.priority.give_way
         self._options = options
         self._datastore = datastore
-        self._folder = scores_of(datastore, engines.registry.folder)
+        self._folder = scores_of(datastore, pool.registry.folder)
         self._store = ScoreStore(self._folder)
         self._references = References(datastore, settings.max_voxels)
         self._key = weights_key(self.weights, self._predictor)
@@ -102,7 +148,7 @@ class _Run:
         self._is_calibrated = False
 
     def score(self, image_id: str) -> tuple[ImageScore, bool]:
-        """The score of an image, and whether it was made now."""
+        """Score of an image, and whether it was computed now."""
         path = image_path(self._datastore, image_id)
         now = stamp(path)
         old = None if self._options.again else self._store.get(image_id)
@@ -110,7 +156,7 @@ class _Run:
             return old, False
         image = read_image(path, self._max_voxels)
         if old is not None and old.is_of(image.digest, self._kind):
-            # The file was written again with the same content.
+            # The file was written again with equal content.
             same = replace(old, stamp=now)
             self._store.put(image_id, same)
             return same, False
@@ -128,7 +174,7 @@ class _Run:
         return found, True
 
     def _calibrate(self) -> None:
-        """Once in a call, and only where something has to be scored anyway."""
+        """Fits the calibration once in a call, and only if an image has to be scored."""
         if not self._is_calibrated:
             self._calibration = self._references.calibration(
                 self._predictor, self._key, self._folder, self._give_way
@@ -136,7 +182,7 @@ class _Run:
             self._is_calibrated = True
 
     def recalibrated(self, images: Sequence[str]) -> Iterator[tuple[str, ImageScore]]:
-        """Combines those scores anew that were made before the calibration was; their parts stay."""
+        """Combines scores of a former calibration again; their signals stay."""
         for image_id in images:
             old = self._store.get(image_id)
             if old is None or old.settings != self._kind or old.calibration == self._calibration.name:
@@ -148,7 +194,7 @@ class _Run:
 
 
 def facts(score: ImageScore) -> Mapping[str, Any]:
-    """What an image's info says of its score."""
+    """Facts about a score for the image's info."""
     return {
         "score": round(score.score, _DIGITS),
         "parts": {name: round(value, _DIGITS) for name, value in score.parts.items()},
@@ -156,13 +202,3 @@ def facts(score: ImageScore) -> Mapping[str, Any]:
         "labels": list(score.labels),
         "weights": score.weights,
     }
-
-
-def _in_order(datastore: Datastore, options: UncertaintyOptions) -> list[str]:
-    """Images without a final label first, and few that have to be downloaded."""
-    images = sorted(datastore.list_images())
-    here = [image_id for image_id in images if is_here(datastore, image_id)]
-    have = {image_id for image_id in here if label_entry(datastore, image_id) is not None}
-    waiting = [image_id for image_id in here if image_id not in have]
-    scored = [image_id for image_id in here if image_id in have and options.images == "all"]
-    return [*waiting, *to_try(datastore, options.downloads), *scored]

@@ -1,7 +1,8 @@
-"""Looking at the intensities of a large array cheaply: a sample of them, and a complete check for NaN."""
+"""Samples of large arrays, evenly spaced indices, seeded random generators, and a check for NaN."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -53,3 +54,17 @@ def require_finite(array: NDArray) -> None:
             f"the image has {nan} NaN and {infinite} infinite values among {flat.size}: "
             "replace them by a number, for example the background's, and load it again"
         )
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most ``most`` of the indices 0 to ``count`` - 1, in ascending order: the middles of equal shares.
+
+    The ends, where objects of a volume are cut, are left out if there are more indices than are asked for.
+    """
+    wanted = min(count, most)
+    return [int((step + 0.5) * count / wanted) for step in range(wanted)]
+
+
+def seeded_rng(text: str) -> np.random.Generator:
+    """A random generator with the SHA-256 of a text as seed: equal on every machine and in every process."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))

@@ -1,7 +1,7 @@
 import pytest
 
+from lib.metrics.calibration import Calibration
 from lib.scoring.signals.aggregate import SIGNALS, WEIGHTS, combine, mean_parts
-from lib.scoring.signals.calibration import Calibration
 
 ALL = {"stability": 0.1, "predicted_iou": 0.2, "entropy": 0.5, "jitter": 0.3, "presence": 1.0}
 

@@ -1,10 +1,121 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
 from lib.engine.predictor import Outputs
 from lib.prompts.types import FramePrompts
-from lib.scoring.signals.object_signals import jitter_signal, native_mask, object_signals, piece_boxes
-from tests.unit.scoring.signals.test_boundary import ENTROPY_OF_2
+from lib.scoring.signals.object_signals import (
+    binary_entropy,
+    boundary_entropy,
+    disagreement,
+    doubt,
+    instability,
+    jitter_signal,
+    native_mask,
+    object_signals,
+    piece_boxes,
+    predicted_iou,
+)
+
+# -p log2 p - q log2 q for p = 1 / (1 + e^-2) = 0.880797 and q = 0.119203.
+ENTROPY_OF_2 = 0.880797 * 0.183119 + 0.119203 * 3.068510
+# And for p = 1 / (1 + e^-1) = 0.731059, q = 0.268941.
+ENTROPY_OF_1 = 0.731059 * 0.451941 + 0.268941 * 1.894636
+
+
+def halves(left: float, near_left: float, near_right: float, right: float) -> np.ndarray:
+    """Eight columns: the mask is the left half."""
+    row = [left] * 3 + [near_left] + [near_right] + [right] * 3
+    return np.tile(np.array(row, np.float32), (6, 1))
+
+
+def test_only_the_band_around_the_boundary_counts():
+    # The undecided outer columns, a logit of 0.001 and of -0.001, are not near it.
+    assert boundary_entropy(halves(0.001, 2, -1, -0.001), radius=1) == pytest.approx(
+        (ENTROPY_OF_2 + ENTROPY_OF_1) / 2, abs=1e-5
+    )
+
+
+def test_a_wider_band_takes_in_more():
+    # Two columns on either side: 2 and 0.001 within, -1 and -0.001 without.
+    assert boundary_entropy(halves(0.001, 2, -1, -0.001), radius=2) == pytest.approx(
+        (ENTROPY_OF_2 + 1 + ENTROPY_OF_1 + 1) / 4, abs=1e-5
+    )
+
+
+def test_the_band_grows_with_the_grid():
+    small = halves(9, 2, -2, -9)
+    assert boundary_entropy(small) == pytest.approx(ENTROPY_OF_2, abs=1e-5)
+    # 64 rows: two cells on either side.
+    large = np.repeat(np.repeat(halves(9, 2, -2, -9), 11, axis=0)[:64], 2, axis=1)
+    assert boundary_entropy(large) == pytest.approx(ENTROPY_OF_2, abs=1e-5)
+
+
+def test_the_edge_of_the_frame_is_no_boundary():
+    logits = np.full((5, 9), 3.0, np.float32)
+    logits[:, 8] = -3.0
+    assert boundary_entropy(logits, radius=1) == pytest.approx(float(binary_entropy(np.float32(3))), abs=1e-6)
+    logits[:, :7] = 0.01  # at the other edge, and undecided
+    assert boundary_entropy(logits, radius=1) == pytest.approx(float(binary_entropy(np.float32(3))), abs=1e-6)
+
+
+def test_a_mask_without_a_boundary_says_nothing():
+    for value in (-1024.0, -1.0, 0.0, 5.0):
+        assert boundary_entropy(np.full((6, 6), value, np.float32)) is None
+
+
+def test_entropy_is_one_bit_at_most_and_nothing_where_all_is_decided():
+    found = binary_entropy(np.array([0, 1024, -1024, 2, -2], np.float32))
+    np.testing.assert_allclose(found, [1, 0, 0, ENTROPY_OF_2, ENTROPY_OF_2], atol=1e-5)
+
+
+def test_doubt_of_a_probability():
+    assert [doubt(p) for p in (0.0, 0.25, 0.5, 0.9, 1.0)] == pytest.approx([0, 0.5, 1, 0.2, 0])
+
+
+def test_the_best_of_the_masks_counts_and_stays_within_0_and_1():
+    assert predicted_iou(np.array([0.2, 0.75, 0.5], np.float32)) == pytest.approx(0.75)
+    assert predicted_iou(np.array([1.2], np.float32)) == 1
+    assert predicted_iou(np.array([-0.2], np.float32)) == 0
+
+
+def test_instability_is_what_the_mask_loses_when_its_threshold_moves():
+    # One cell is above 1, three are above -1.
+    logits = np.array([[2.0, 0.5, -0.5, -2.0]], np.float32)
+    assert instability(logits) == pytest.approx(1 - 1 / 3)
+    # Two are above 0.4, two above -0.4.
+    assert instability(logits, offset=0.4) == 0
+
+
+def test_a_mask_that_is_nowhere_cannot_be_unstable():
+    assert instability(np.full((4, 4), -1024, np.float32)) is None
+
+
+def test_a_mask_that_is_nowhere_sure_is_as_unstable_as_can_be():
+    assert instability(np.full((4, 4), -0.5, np.float32)) == 1
+
+
+def row(*cells: int) -> np.ndarray:
+    mask = np.zeros((1, 4), bool)
+    mask[0, list(cells)] = True
+    return mask
+
+
+def test_disagreement_is_the_mean_over_all_pairs():
+    # IoU of the first two is 1/3; the third shares nothing with either.
+    assert disagreement([row(0, 1), row(1, 2), row(3)]) == pytest.approx((2 / 3 + 1 + 1) / 3)
+
+
+def test_masks_that_are_the_same_agree_and_so_do_empty_ones():
+    assert disagreement([row(0, 1)] * 4) == 0
+    assert disagreement([row(), row()]) == 0
+    assert disagreement([row(), row(2)]) == 1
+
+
+def test_one_answer_cannot_disagree():
+    assert disagreement([]) is None
+    assert disagreement([row(1)]) is None
 
 
 def outputs(logits, object_logit=0.0, ious=(0.7, 0.9)):
@@ -30,6 +141,13 @@ def test_where_no_mask_is_there_is_no_boundary_and_nothing_firm():
     assert found["presence"] == 0
 
 
+def test_doubt_is_greatest_where_the_object_is_as_likely_there_as_not():
+    # log 3 is a probability of 3/4: 1 - |2 * 3/4 - 1| = 1/2.
+    for logit, expected in ((0.0, 1.0), (np.log(3), 0.5), (-np.log(3), 0.5), (1024.0, 0.0), (-1024.0, 0.0)):
+        found = object_signals(outputs(np.zeros((6, 8)), object_logit=logit), 0)
+        assert found["presence"] == pytest.approx(expected)
+
+
 def test_a_source_may_know_better_whether_the_object_is_there():
     assert object_signals(outputs(np.full((6, 8), -1024.0)), 0, presence=0.9)["presence"] == pytest.approx(
         0.2
@@ -53,6 +171,29 @@ def test_a_plain_object_is_found_alike_from_every_box_and_a_faint_one_is_not(pre
     rng = np.random.default_rng(0)
     firm, loose = (jitter_signal(predictor, frames, 4, mask, 4, rng) for mask in (plain, nothing))
     assert 0 <= firm < loose <= 1
+
+
+def test_boxes_are_drawn_around_the_mask_as_by_several_hands(predictor, body, monkeypatch):
+    _, frames, _ = body
+    drawn = []
+
+    def look(frames, index, prompts):
+        drawn.extend(prompt.box for prompt in prompts)
+        return outputs(np.zeros((6, 8)))
+
+    monkeypatch.setattr(predictor, "outputs", look)
+    mask = np.zeros((90, 120), bool)
+    mask[20:60, 30:110] = True  # x 30 to 110, y 20 to 60
+    for _ in range(2):
+        jitter_signal(predictor, frames, 4, mask, 200, np.random.default_rng(0))
+    boxes, again = np.array(drawn[:200]), np.array(drawn[200:])
+    np.testing.assert_array_equal(boxes, again)
+    assert len(np.unique(boxes, axis=0)) == 200
+    np.testing.assert_allclose(boxes.mean(axis=0), [30, 20, 110, 60], atol=2)
+    # A tenth of the sides, which are 80 and 40 pixels.
+    np.testing.assert_allclose(boxes.std(axis=0)[[0, 1, 3]], [8, 4, 4], atol=1.2)
+    assert boxes.min() >= 0
+    assert boxes[:, 2].max() <= 120
 
 
 def test_no_boxes_are_drawn_around_nothing(predictor, body):

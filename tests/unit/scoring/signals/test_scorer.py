@@ -5,13 +5,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from lib.metrics.calibration import Calibration
 from lib.prompts.types import FramePrompts
 from lib.scoring.signals.aggregate import combine
-from lib.scoring.signals.calibration import Calibration
-from lib.scoring.signals.grid import GridSource
-from lib.scoring.signals.labelled import image_frames
-from lib.scoring.signals.nearest_labelled import NearestLabelSource
-from lib.scoring.signals.prompt_sources import Suggestion
+from lib.scoring.signals.nearest_labelled import NearestLabelSource, image_frames
+from lib.scoring.signals.prompt_sources import GridSource, Suggestion
 from lib.scoring.signals.scorer import ScorePlan, score_image, spread
 from tests.support.phantoms import rimmed
 from tests.unit.scoring.signals.conftest import open_phantom
@@ -41,19 +39,13 @@ BRIGHT = Suggestion("bright", box(27, 6, 53, 26), 0.9)
 ABSENT = Suggestion("dark", None, 0.25)
 
 
-@pytest.mark.parametrize(
-    ("count", "most", "expected"),
-    [
-        (1, 6, [0]),
-        (2, 6, [0, 1]),
-        (9, 1, [4]),
-        (9, 3, [4, 1, 7]),  # the middles of 0-2, 3-5 and 6-8
-        (100, 4, [37, 62, 12, 87]),  # 12.5, 37.5, 62.5, 87.5
-        (3, 6, [1, 0, 2]),
-    ],
-)
-def test_slices_are_spread_evenly_from_the_middle_outwards(count, most, expected):
-    assert spread(count, most) == expected
+def test_slices_are_spread_evenly_from_the_middle_outwards():
+    assert spread(1, 6) == [0]
+    assert spread(2, 6) == [0, 1]
+    assert spread(9, 1) == [4]
+    assert spread(9, 3) == [4, 1, 7]  # the middles of 0-2, 3-5 and 6-8
+    assert spread(100, 4) == [37, 62, 12, 87]  # 12.5, 37.5, 62.5, 87.5
+    assert spread(3, 6) == [1, 0, 2]
 
 
 def test_the_same_image_gets_the_same_score(predictor, body):

@@ -51,8 +51,8 @@ def test_all_of_them_are_one_process(client, started):
     [
         ("/scoring/other", {}, 404, "available: annotation_stats, dice, nsd, biosam2_uncertainty"),
         ("/scoring/biosam2_uncertainty", {"slices": 0}, 400, "slices is 0"),
-        ("/scoring/biosam2_uncertainty", {"speed": 1}, 400, "speed is no option"),
-        ("/scoring/dice", {"slices": 2}, 400, "slices is no option"),
+        ("/scoring/biosam2_uncertainty", {"speed": 1}, 400, "Unknown option 'speed'"),
+        ("/scoring/dice", {"slices": 2}, 400, "Unknown option 'slices'"),
         ("/scoring/dice", {"device": "cuda:9"}, 400, "cuda:9"),
         ("/scoring/dice", {"method": "nsd"}, 400, "the address 'dice'"),
         ("/scoring/", {"max_minutes": -1}, 400, "max_minutes"),

@@ -20,7 +20,7 @@ from lib.evaluation import models
 from lib.evaluation.active_learning.options import SimulationOptions
 from lib.metrics.overlap import dice
 from lib.scoring.signals.embedding import Vector, frame_vector, mean_vector
-from lib.scoring.signals.grid import GridSource
+from lib.scoring.signals.prompt_sources import GridSource
 from lib.scoring.signals.scorer import ScorePlan, score_image, spread
 from lib.settings import Settings
 from lib.trainers.frames import LabelledFrames

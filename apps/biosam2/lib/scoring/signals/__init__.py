@@ -1,1 +1,1 @@
-"""What the network's own outputs say about an image: signals, prompts without a person, scores."""
+"""Signals of model uncertainty, and the score of one image made of them."""

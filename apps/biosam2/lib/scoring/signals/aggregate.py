@@ -1,4 +1,4 @@
-"""From signals to one score."""
+"""Combination of signals into one score."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from types import MappingProxyType
 
 import numpy as np
 
-from lib.scoring.signals.calibration import IDENTITY, Calibration
+from lib.metrics.calibration import IDENTITY, Calibration
 
 ENTROPY, JITTER, PRESENCE, IOU, STABILITY = "entropy", "jitter", "presence", "predicted_iou", "stability"
 SIGNALS = (ENTROPY, JITTER, PRESENCE, IOU, STABILITY)
 
-# In proportion to the rank correlation with the true error of the bundled weights on CT, MR, nuclei and EM
-# (`python -m benchmarks.signals`), in coarse steps, for those are 14 images. Their occlusion head is nearly
-# always sure; where it is not, its doubt is the only sign that an object ends.
+# Proportional to the rank correlation with the true error of the bundled weights on CT, MR, nuclei and EM
+# (`python -m benchmarks.signals`), in coarse steps, since those are 14 images. Their occlusion head is nearly
+# always sure; if it is not, this is the only sign of the end of an object.
 WEIGHTS: Mapping[str, float] = MappingProxyType(
     {STABILITY: 0.3, IOU: 0.25, ENTROPY: 0.2, JITTER: 0.2, PRESENCE: 0.05}
 )
-# What a signal counts as that could not be told: neither sure nor unsure.
+# Value of a signal that could not be computed: neither sure nor unsure.
 UNKNOWN = 0.5
 
 
 def combine(parts: Mapping[str, float], calibration: Calibration = IDENTITY) -> float:
-    """The weighted mean of the signals: 0 (sure) to 1 (unsure).
+    """Weighted mean of the signals: 0 (sure) to 1 (unsure).
 
-    A signal that is missing counts as undecided, so that one alone never makes the whole score.
+    A missing signal counts as ``UNKNOWN``, so that a single signal never makes up the whole score.
 
     Args:
-        parts: signals by name, 0 to 1. That of the predicted IoU is as the network says it.
-        calibration: of the predicted IoU.
+        parts: Signals by name, 0 to 1; the predicted IoU uncalibrated.
+        calibration: Calibration of the predicted IoU.
     """
     told = dict(parts)
     if IOU in told:
@@ -39,7 +39,7 @@ def combine(parts: Mapping[str, float], calibration: Calibration = IDENTITY) -> 
 
 
 def mean_parts(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each signal over those that have it, in the order of ``SIGNALS``."""
+    """Mean of each signal over the mappings that contain it, in the order of ``SIGNALS``."""
     collected: dict[str, list[float]] = {}
     for parts in several:
         for name, value in parts.items():

@@ -1,8 +1,8 @@
-"""What is on the labelled slice that looks most like a frame, followed onto it through the memory."""
+"""Labelled slices, and prompts tracked from the labelled slice that is most similar to a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,31 +11,42 @@ from numpy.typing import NDArray
 from lib.engine.frames import FrameSequence, SingleFrame
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import Predictor
+from lib.images.medical_image import MedicalImage
+from lib.labels.label_map import LabelMap
+from lib.metrics.overlap import jaccard
+from lib.prompts.simulation import jittered_box
 from lib.prompts.types import FramePrompts
 from lib.scoring.signals.embedding import Vector, frame_vector
-from lib.scoring.signals.object_signals import piece_boxes
+from lib.scoring.signals.object_signals import native_mask, piece_boxes, predicted_iou
 from lib.scoring.signals.prompt_sources import Suggestion
+from lib.transforms.components import largest_component
+from lib.transforms.frames import FrameStack, frame_view
+from lib.transforms.sampling import evenly_spaced
 
 Mask = NDArray[np.bool_]
 
-# Classes that are looked for on one frame, each of which costs a step through the memory, and pieces of each
-# that are looked at: nuclei are many of one class.
+# Slice axis of scoring: the file's third axis, which viewers show and people label.
+AXIS = 2
+# Pixels below which a component is the tip of an object, or noise.
+LEAST_PIXELS = 12
+# Classes looked for on a frame, each at the cost of one memory step, and components of each class: nuclei
+# are many objects of one class.
 MOST_CLASSES = 3
 MOST_PIECES = 3
-# The network is told of a clip as long as it looks back, so that one frame's distance is what it always is.
+# Clip length stated to the network: its memory depth, so that the temporal position is a usual one.
 _CLIP = 16
 _LABELLED, _ASKED = 0, 1
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSlice:
-    """One slice that a person labelled; a ``FrameSequence`` of one frame.
+    """One slice with accepted masks; a ``FrameSequence`` of one frame.
 
     Attributes:
-        digest: of the content of the image that it is from.
-        index: of the slice in that image.
-        levels: uint8 (H, W, 3).
-        masks: class name to (H, W), none of them empty.
+        digest: Digest of the image's content.
+        index: Slice index in the image.
+        levels: (H, W, 3) uint8 levels.
+        masks: Class name to (H, W) mask, none of them empty.
     """
 
     digest: str
@@ -57,54 +68,110 @@ class LabelledSlice:
         return 1
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """The slice, uint8 (H, W, 3), whatever the index."""
+        """The slice, uint8 (H, W, 3), for every index."""
         return self.levels
 
     def key(self, index: int) -> Hashable:
-        """Tells it from the other slices of its image."""
+        """Identifies the slice among those of its image."""
         return ("labelled", self.index)
 
 
+def image_frames(image: MedicalImage) -> FrameStack:
+    """Frames of an image along the slice axis of scoring."""
+    return FrameStack(image.array, AXIS, image.window(), image.digest)
+
+
+def labelled_slices(image: MedicalImage, labels: LabelMap, most: int) -> list[LabelledSlice]:
+    """At most ``most`` slices, evenly spaced over those that contain objects; one mask for each class."""
+    frames = image_frames(image)
+    held = [index for index in range(len(frames)) if (frame_view(labels.array, AXIS, index) != 0).any()]
+    slices = []
+    for place in evenly_spaced(len(held), most):
+        masks = class_masks(frame_view(labels.array, AXIS, held[place]), labels.names)
+        if masks:
+            slices.append(LabelledSlice(image.digest, held[place], frames[held[place]], masks))
+    return slices
+
+
+def class_masks(values: NDArray, names: dict[int, str]) -> dict[str, Mask]:
+    """Masks (H, W) by class on one slice of a label map, without those below ``LEAST_PIXELS``.
+
+    Args:
+        values: (H, W) label values.
+        names: Label value to class name.
+    """
+    by_name: dict[str, list[int]] = {}
+    for value in np.unique(values[values != 0]).tolist():
+        by_name.setdefault(names.get(value, str(value)), []).append(value)
+    masks = {name: np.isin(values, own) for name, own in sorted(by_name.items())}
+    return {name: mask for name, mask in masks.items() if np.count_nonzero(mask) >= LEAST_PIXELS}
+
+
+def accepted_pairs(
+    predictor: Predictor, slices: Sequence[LabelledSlice], give_way: Callable[[], None] = lambda: None
+) -> tuple[list[float], list[float]]:
+    """Predicted and true IoU of the masks for jittered boxes around the largest component of each class.
+
+    Args:
+        predictor: Predictor of the weights in service.
+        slices: Labelled slices.
+        give_way: Called between steps; returns once no interactive request runs.
+
+    Returns:
+        Two lists of equal length, the arguments of ``lib.metrics.calibration.fit_calibration``.
+    """
+    predicted, true = [], []
+    for number, item in enumerate(slices):
+        for mask in item.masks.values():
+            give_way()
+            truth = largest_component(mask)
+            box = FramePrompts.of_box(jittered_box(truth, np.random.default_rng(number)))
+            outputs = predictor.outputs(item, 0, [box])
+            predicted.append(predicted_iou(outputs.ious[0]))
+            true.append(jaccard(native_mask(outputs.logits[0], item.height, item.width), truth))
+    return predicted, true
+
+
 @dataclass
-class _Known:
-    """What was made of a labelled slice so far."""
+class _SliceState:
+    """Embedding and memories of a labelled slice, computed on first use."""
 
     vector: Vector
     banks: dict[str, MemoryBank] = field(default_factory=dict)
 
 
 class NearestLabelSource:
-    """Mask prompts on the nearest labelled slice, whose objects are then tracked on the frame.
+    """Mask prompts on the most similar labelled slice, tracked onto the frame.
 
     Args:
-        slices: that people labelled; at least one with an object.
-        most: classes that are looked for, those of the largest objects.
+        slices: Labelled slices, at least one.
+        most: Maximum number of classes, those with the largest objects.
 
     Raises:
-        ValueError: there is no slice.
+        ValueError: There is no slice.
     """
 
     def __init__(self, slices: Sequence[LabelledSlice], most: int = MOST_CLASSES):
         if not slices:
-            raise ValueError("there is no labelled slice to start from; use the grid")
+            raise ValueError("NearestLabelSource needs at least one labelled slice; use GridSource")
         self._slices = list(slices)
         self._most = most
-        self._known: dict[int, _Known] = {}
+        self._states: dict[int, _SliceState] = {}
 
     @property
     def name(self) -> str:
-        """Without the slices: one label more does not make all scores anew."""
+        """Name without the slices: a further label does not invalidate all scores."""
         return self.name_for(self._most)
 
     @staticmethod
     def name_for(most: int = MOST_CLASSES) -> str:
-        """The name of a source that looks for so many classes, before there is one."""
+        """Name of a source for ``most`` classes."""
         return f"nearest {most}"
 
     def suggest(self, predictor: Predictor, frames: FrameSequence, index: int) -> list[Suggestion]:
-        """A box around each object of the nearest slice where it was found on the frame.
+        """Boxes around the objects of the nearest slice as found on the frame.
 
-        Slices of the image itself are not taken: what a person drew there would be found at once.
+        Slices of the same image are left out: their objects would be found at once.
         """
         number = self._nearest(predictor, frames, index)
         if number is None:
@@ -119,23 +186,23 @@ class NearestLabelSource:
 
     def _nearest(self, predictor: Predictor, frames: FrameSequence, index: int) -> int | None:
         vector = frame_vector(predictor.features(frames, index))
-        best, likeness = None, -np.inf
+        best, similarity = None, -np.inf
         for number, item in enumerate(self._slices):
             if item.digest == frames.digest:
                 continue
-            if number not in self._known:
-                self._known[number] = _Known(frame_vector(predictor.features(item, 0)))
-            if (alike := float(vector @ self._known[number].vector)) > likeness:
-                best, likeness = number, alike
+            if number not in self._states:
+                self._states[number] = _SliceState(frame_vector(predictor.features(item, 0)))
+            if (cosine := float(vector @ self._states[number].vector)) > similarity:
+                best, similarity = number, cosine
         return best
 
     def _banks(self, predictor: Predictor, number: int) -> dict[str, MemoryBank]:
-        known, item = self._known[number], self._slices[number]
-        if not known.banks:
+        state, item = self._states[number], self._slices[number]
+        if not state.banks:
             by_size = sorted(item.masks, key=lambda name: (-int(item.masks[name].sum()), name))
             for name in by_size[: self._most]:
                 bank = predictor.new_bank()
                 prompts = FramePrompts.of_mask(item.masks[name])
                 predictor.segment(SingleFrame(item, 0, _CLIP), _LABELLED, prompts, bank)
-                known.banks[name] = bank
-        return known.banks
+                state.banks[name] = bank
+        return state.banks

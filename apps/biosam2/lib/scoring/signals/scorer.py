@@ -1,37 +1,34 @@
-"""How sure the model is of one image: a few slices of it, what it finds there, and how firmly."""
+"""Uncertainty score of one image, from a few of its slices."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from lib.engine.frames import FrameSequence
 from lib.engine.predictor import Predictor
+from lib.metrics.calibration import IDENTITY, Calibration
 from lib.prompts.types import FramePrompts
 from lib.scoring.signals.aggregate import JITTER, PRESENCE, combine, mean_parts
-from lib.scoring.signals.calibration import IDENTITY, Calibration
-from lib.scoring.signals.confidence import doubt
 from lib.scoring.signals.embedding import Vector, frame_vector, mean_vector
-from lib.scoring.signals.object_signals import jitter_signal, native_mask, object_signals
+from lib.scoring.signals.object_signals import doubt, jitter_signal, native_mask, object_signals
 from lib.scoring.signals.prompt_sources import PromptSource, Suggestion
 from lib.scoring.store import ImageScore
+from lib.transforms.sampling import evenly_spaced, seeded_rng
 
-# A class counts as found from this probability on that it is there.
+# Probability of presence from which on a class counts as found.
 _FOUND = 0.5
 
 
 @dataclass(frozen=True)
 class ScorePlan:
-    """How closely an image is looked at.
+    """Effort spent on an image.
 
     Attributes:
-        slices: at most, at even distances.
-        jitters: boxes that are drawn around each object; below 2 there is no such signal.
-        seconds: after which no further slice is begun; the score depends on nothing else that varies.
+        slices: Maximum number of evenly spaced slices.
+        jitters: Jittered boxes around each object; below 2 the signal is left out.
+        seconds: Time after which no further slice is begun. Nothing else makes scores vary.
     """
 
     slices: int = 6
@@ -40,7 +37,7 @@ class ScorePlan:
 
     @property
     def name(self) -> str:
-        """Another one for scores that cannot be compared."""
+        """Differs for scores that cannot be compared."""
         return f"{self.slices} slices, {self.jitters} jitters"
 
 
@@ -52,38 +49,38 @@ def score_image(
     calibration: Calibration = IDENTITY,
     give_way: Callable[[], None] = lambda: None,
 ) -> ImageScore:
-    """Scores an image. The same image, weights and plan give the same score.
+    """Scores an image. Equal images, weights and plans give equal scores.
 
-    Signals are means over the objects of a slice, then over the slices; the score is their weighted mean
-    (``lib.scoring.signals.aggregate``). The slice to open is the one with the highest score among those that
-    have an object.
+    Signals are averaged over the objects of a slice, then over the slices; the score is their weighted mean
+    (``lib.scoring.signals.aggregate``). The suggested slice is the one with the highest score among those
+    with an object.
 
     Args:
-        predictor: of the weights in service.
-        frames: the image's frames.
-        sources: of prompts, at least one; each is asked where those before it found no object at all.
-        plan: how closely to look.
-        calibration: of the predicted IoU.
-        give_way: called between steps; returns when nobody else needs the device.
+        predictor: Predictor of the weights in service.
+        frames: Frames of the image.
+        sources: Prompt sources, at least one; each is used only if the earlier ones found no object.
+        plan: Effort spent on the image.
+        calibration: Calibration of the predicted IoU.
+        give_way: Called between steps; returns once no interactive request runs.
 
     Returns:
-        With the weights' name; ``settings`` and ``stamp`` are left to the caller.
+        The score without ``settings`` and ``stamp``, which the caller adds.
     """
     started = time.monotonic()
-    looking = _Looking(predictor, frames, plan, started + plan.seconds, give_way)
-    looks: list[_Look] = []
+    scorer = _ImageScorer(predictor, frames, plan, started + plan.seconds, give_way)
+    visited: list[_SliceSignals] = []
     for source in sources:
-        looks = looking.through(source)
-        if any(look.has_object for look in looks):
+        visited = scorer.visit(source)
+        if any(item.has_object for item in visited):
             break
-    parts = mean_parts(look.parts for look in looks)
-    slices = {look.index: combine(look.parts, calibration) for look in looks if look.has_object}
+    parts = mean_parts(item.parts for item in visited)
+    slices = {item.index: combine(item.parts, calibration) for item in visited if item.has_object}
     return ImageScore(
         score=combine(parts, calibration),
         parts=parts,
-        slice_index=max(slices, key=lambda index: slices[index]) if slices else looks[0].index,
-        embedding=mean_vector([look.vector for look in looks]),
-        labels=tuple(sorted(frozenset[str]().union(*(look.labels for look in looks)))),
+        slice_index=max(slices, key=lambda index: slices[index]) if slices else visited[0].index,
+        embedding=mean_vector([item.vector for item in visited]),
+        labels=tuple(sorted(frozenset[str]().union(*(item.labels for item in visited)))),
         weights=predictor.name,
         digest=frames.digest,
         seconds=time.monotonic() - started,
@@ -93,18 +90,13 @@ def score_image(
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most so many of the slices 0 to ``count`` - 1, at even distances, from the middle outwards.
-
-    Each stands in the middle of its equal share, so that the ends, where objects are cut, are not among them.
-    """
-    wanted = min(count, most)
-    places = {int((step + 0.5) * count / wanted) for step in range(wanted)}
-    return sorted(places, key=lambda place: (abs(2 * place + 1 - count), place))
+    """At most ``most`` evenly spaced slices of ``count``, from the middle outwards."""
+    return sorted(evenly_spaced(count, most), key=lambda place: (abs(2 * place + 1 - count), place))
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
-    """What one slice says."""
+class _SliceSignals:
+    """Signals of one slice, averaged over its objects."""
 
     index: int
     parts: dict[str, float]
@@ -114,8 +106,8 @@ class _Look:
 
 
 @dataclass(frozen=True)
-class _Looking:
-    """One image and how it is looked at."""
+class _ImageScorer:
+    """Computes the signals of one image's slices."""
 
     predictor: Predictor
     frames: FrameSequence
@@ -123,16 +115,16 @@ class _Looking:
     deadline: float
     give_way: Callable[[], None]
 
-    def through(self, source: PromptSource) -> list[_Look]:
-        """At some of its slices, one at least, until the deadline."""
-        looks: list[_Look] = []
+    def visit(self, source: PromptSource) -> list[_SliceSignals]:
+        """Signals of some slices, at least one, until the deadline."""
+        visited: list[_SliceSignals] = []
         for index in spread(len(self.frames), self.plan.slices):
-            if looks and time.monotonic() > self.deadline:
+            if visited and time.monotonic() > self.deadline:
                 break
-            looks.append(self._at(index, source))
-        return looks
+            visited.append(self._slice(index, source))
+        return visited
 
-    def _at(self, index: int, source: PromptSource) -> _Look:
+    def _slice(self, index: int, source: PromptSource) -> _SliceSignals:
         self.give_way()
         vector = frame_vector(self.predictor.features(self.frames, index))
         self.give_way()
@@ -145,10 +137,10 @@ class _Looking:
         ]
         objects = self._objects(index, found) if found else []
         labels = frozenset(item.label for item in found if _is_found(item))
-        return _Look(index, mean_parts([*objects, *absent]), bool(objects), labels, vector)
+        return _SliceSignals(index, mean_parts([*objects, *absent]), bool(objects), labels, vector)
 
     def _objects(self, index: int, found: Sequence[Suggestion]) -> list[dict[str, float]]:
-        """The signals of each object on a slice."""
+        """Signals of each object on a slice."""
         self.give_way()
         prompts: list[FramePrompts] = [item.prompts for item in found if item.prompts is not None]
         outputs = self.predictor.outputs(self.frames, index, prompts)
@@ -157,15 +149,11 @@ class _Looking:
             self.give_way()
             parts = object_signals(outputs, number, item.presence)
             mask = native_mask(outputs.logits[number], self.frames.height, self.frames.width)
-            rng = _seeded(f"{self.frames.digest} {index} {number}")
-            shaken = jitter_signal(self.predictor, self.frames, index, mask, self.plan.jitters, rng)
-            objects.append(parts if shaken is None else {**parts, JITTER: shaken})
+            rng = seeded_rng(f"{self.frames.digest} {index} {number}")
+            jitter = jitter_signal(self.predictor, self.frames, index, mask, self.plan.jitters, rng)
+            objects.append(parts if jitter is None else {**parts, JITTER: jitter})
         return objects
 
 
 def _is_found(item: Suggestion) -> bool:
     return bool(item.label) and (item.presence is None or item.presence >= _FOUND)
-
-
-def _seeded(text: str) -> np.random.Generator:
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))

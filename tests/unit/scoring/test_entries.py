@@ -4,9 +4,19 @@ import os
 from pathlib import Path
 
 import pytest
+from monailabel.interfaces.exception import ImageNotFoundException
 
 from lib.errors import ImageNotFoundError
-from lib.scoring.fingerprints import LabelEntry, image_path, label_entry, labelled, stamp, weights_key
+from lib.scoring.entries import (
+    LabelEntry,
+    image_path,
+    label_entry,
+    labelled,
+    read_info,
+    stamp,
+    weights_key,
+    write_info,
+)
 from tests.unit.scoring.conftest import LABEL_INFO, save_label
 
 
@@ -30,9 +40,9 @@ def test_a_folder_changes_with_its_files(tmp_path):
 
 
 def test_what_is_gone_is_named(tmp_path, datastore):
-    with pytest.raises(ImageNotFoundError, match="x is gone"):
+    with pytest.raises(ImageNotFoundError, match="x is missing"):
         stamp(tmp_path / "x")
-    with pytest.raises(ImageNotFoundError, match="x is not in the datastore"):
+    with pytest.raises(ImageNotFoundError, match="x is no longer in the datastore"):
         image_path(datastore, "x")
 
 
@@ -58,21 +68,15 @@ def test_labels_are_found_by_image_and_tag(datastore, tmp_path):
     assert label_entry(datastore, "case1") is None
 
 
-@pytest.mark.parametrize(
-    "info",
-    [
+def test_names_of_values_are_found_wherever_the_client_put_them():
+    for info in (
         {"label_info": LABEL_INFO},
         {"params": {"label_info": LABEL_INFO}},
         {"label_info": [*LABEL_INFO, "odd"], "params": "odd"},
-    ],
-)
-def test_names_of_values_are_found_wherever_the_client_put_them(info):
-    assert LabelEntry(Path("x"), info).label_info == LABEL_INFO
-
-
-@pytest.mark.parametrize("info", [{}, {"label_info": None}, {"params": {"label_info": []}}])
-def test_a_client_may_send_no_names(info):
-    assert LabelEntry(Path("x"), info).label_info == []
+    ):
+        assert LabelEntry(Path("x"), info).label_info == LABEL_INFO
+    for info in ({}, {"label_info": None}, {"params": {"label_info": []}}):
+        assert LabelEntry(Path("x"), info).label_info == []
 
 
 def test_the_key_of_weights_is_their_content_and_how_they_are_run(engines):
@@ -80,3 +84,35 @@ def test_the_key_of_weights_is_their_content_and_how_they_are_run(engines):
     assert key.startswith("biosam2_mini ")
     assert engines.weights().sha256[:16] in key
     assert key.endswith("at 256 px float32")
+
+
+def test_facts_are_written_once_and_beside_the_others(datastore, monkeypatch):
+    datastore.update_image_info("case0", {"strategy": {"random": {"ts": 1}}})
+    assert write_info(datastore, "case0", {"score": {"a": (1, 2)}})
+    assert read_info(datastore, "case0")["score"] == {"a": [1, 2]}
+    assert read_info(datastore, "case0")["strategy"] == {"random": {"ts": 1}}
+    assert not write_info(datastore, "case0", {"score": {"a": [1, 2]}})
+    assert write_info(datastore, "case0", {"score": {"a": [1, 3]}})
+
+
+def test_what_would_break_a_client_is_refused(datastore):
+    for value in (float("nan"), float("inf"), {"deep": [float("nan")]}):
+        with pytest.raises(ValueError, match="JSON"):
+            write_info(datastore, "case0", {"score": value})
+    assert "score" not in read_info(datastore, "case0")
+
+
+def test_an_image_that_has_gone_is_left_alone(datastore):
+    assert not write_info(datastore, "gone", {"score": 1})
+    assert read_info(datastore, "gone") == {}
+
+
+def test_a_datastore_that_keeps_no_infos_is_left_alone():
+    class Remote:
+        def get_image_info(self, image_id):
+            raise ImageNotFoundException(image_id)
+
+        def update_image_info(self, image_id, info):
+            raise NotImplementedError
+
+    assert not write_info(Remote(), "x", {"score": 1})

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
+import numpy as np
 import pytest
 
-from lib.scoring.signals.calibration import (
+from lib.metrics.calibration import (
     IDENTITY,
     Calibration,
+    expected_calibration_error,
     fit_calibration,
-    load_calibration,
-    save_calibration,
+    reliability_diagram,
 )
 
 
@@ -49,17 +50,35 @@ def test_what_is_no_pair_is_refused(predicted, true):
         fit_calibration(predicted, true)
 
 
-def test_it_is_kept_for_the_weights_that_it_was_fitted_on(tmp_path: Path):
-    fitted = Calibration((0.2, 0.8), (0.1, 0.6), 20)
-    save_calibration(tmp_path, "v0001", fitted)
-    assert load_calibration(tmp_path, "v0001") == fitted
-    assert load_calibration(tmp_path, "v0001").name == fitted.name
-    assert load_calibration(tmp_path, "v0002") == IDENTITY
-    assert (tmp_path / "calibration.json").is_file()
+def test_it_is_read_back_from_json():
+    fitted = Calibration((0.2, 0.8), (0.1, 0.6), 20, 3)
+    again = Calibration.from_json(json.loads(json.dumps(fitted.to_json())))
+    assert again == fitted
+    assert again.name == fitted.name
 
 
-def test_without_one_or_with_a_damaged_one_the_network_is_believed(tmp_path: Path):
-    assert load_calibration(tmp_path, "v0001") == IDENTITY
-    save_calibration(tmp_path, "v0001", IDENTITY)
-    (tmp_path / "calibration.json").write_text("{")
-    assert load_calibration(tmp_path, "v0001") == IDENTITY
+def test_a_reliability_diagram_has_the_mean_of_each_bin():
+    # Bins of a tenth: 0.82 and 0.88 share one, 0.1 stands alone, 1.0 belongs to the last.
+    diagram = reliability_diagram([0.82, 0.88, 0.1, 1.0], [0.5, 0.7, 0.3, 1.0])
+    assert [(item.predicted, item.true, item.count) for item in diagram] == [
+        (pytest.approx(0.1), pytest.approx(0.3), 1),
+        (pytest.approx(0.85), pytest.approx(0.6), 2),
+        (pytest.approx(1.0), pytest.approx(1.0), 1),
+    ]
+    assert reliability_diagram([], []) == []
+
+
+def test_the_expected_calibration_error_is_weighted_by_the_pairs():
+    # |0.1 - 0.3| once, |0.85 - 0.6| twice, 0 once.
+    error = expected_calibration_error([0.82, 0.88, 0.1, 1.0], [0.5, 0.7, 0.3, 1.0])
+    assert error == pytest.approx((0.2 + 2 * 0.25) / 4)
+    assert expected_calibration_error([], []) == 0
+
+
+def test_a_fitted_curve_lowers_the_error_of_a_network_that_flatters_itself():
+    rng = np.random.default_rng(0)
+    predicted = rng.uniform(0.5, 1, 200)
+    true = np.clip(predicted - 0.2 + rng.normal(0, 0.02, 200), 0, 1)
+    fitted = fit_calibration(predicted, true)
+    assert expected_calibration_error(predicted, true) == pytest.approx(0.2, abs=0.01)
+    assert expected_calibration_error([fitted(value) for value in predicted], true) < 0.01
