@@ -173,7 +173,7 @@ class Scoring(ScoringMethod, Generic[T]):
         name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             return f"Unknown option {name!r} (available: {', '.join(self._kind.model_fields)})"
-        return f"Option {name!r} is {item['input']!r}: {item['msg']}"
+        return f"{name} is {item['input']!r}: {item['msg']}"
 
 
 @dataclass
