@@ -24,13 +24,13 @@ from benchmarks.machine import machine
 from benchmarks.server import APP
 from benchmarks.tables import markdown_table, number
 from lib.engine.builder import build_network
+from lib.engine.embeddings import EmbeddingCache
 from lib.engine.network import Network
 from lib.engine.registry import BUNDLED, Registry
 from lib.engine.runtime import Runtime, resolve_device
-from lib.trainers.frames import prepare_frames
-from lib.trainers.labelled_image import Case
-from lib.trainers.learner import Learner
-from lib.trainers.options import TrainOptions
+from lib.trainers.config import TrainOptions
+from lib.trainers.frames import LabelledImage, prepare_frames
+from lib.trainers.optimizer import NetworkOptimizer
 from lib.trainers.sampler import Sampler
 
 WARM_UP = 3  # steps that choose kernels and fill pools
@@ -93,7 +93,7 @@ class NetworkClock:
             torch.cuda.synchronize(self._device)
 
 
-def write_phantom(folder: Path) -> Case:
+def write_phantom(folder: Path) -> LabelledImage:
     """A labelled volume of three bodies in noise."""
     rng = np.random.default_rng(0)
     image = rng.normal(100, 10, _SHAPE).astype(np.float32)
@@ -103,7 +103,7 @@ def write_phantom(folder: Path) -> Case:
         body = (grid[0] - x) ** 2 + (grid[1] - y) ** 2 < radius**2
         image[body] += 30 * value
         labels[body] = value
-    case = Case("phantom", folder / "phantom.nii.gz", folder / "label.nii.gz")
+    case = LabelledImage("phantom", folder / "phantom.nii.gz", folder / "label.nii.gz")
     nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), case.image)
     nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), case.label)
     return case
@@ -120,19 +120,17 @@ def measure(options: argparse.Namespace) -> dict[str, str]:
     train_options = TrainOptions(preset=options.preset, batch_size=options.batch)
     with tempfile.TemporaryDirectory() as folder:
         image = prepare_frames(write_phantom(Path(folder)), Path(folder) / "frames", 10**9)
-        sampler = Sampler(
-            [image], size, train_options.objects_per_frame, 0.05, options.preset == "decoder", 0
-        )
-        learner = Learner(network, train_options, sampler, runtime, 4 << 30)
+        sampler = Sampler([image], size, train_options)
+        optimizer = NetworkOptimizer(network, train_options, sampler, runtime, EmbeddingCache(4 << 30))
         for _ in range(WARM_UP):
-            learner.advance(0.0)
+            optimizer.advance(0.0)
         if runtime.type == "cuda":
             torch.cuda.reset_peak_memory_stats(runtime.device)
         clock = NetworkClock(runtime.device)
         started = time.perf_counter()
         with clock.running(network):
             for _ in range(options.steps):
-                learner.advance(0.0)
+                optimizer.advance(0.0)
         seconds = time.perf_counter() - started
     return {
         "weights": options.weights,

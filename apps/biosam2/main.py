@@ -17,6 +17,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning.strategy import all_strategies
 from lib.child_process import become_server, end_with_server
+from lib.dashboard.page import OVERVIEW_FILE, write_overview
 from lib.datastores.client import open_store
 from lib.datastores.local import open_folder
 from lib.engine.predictor_pool import PredictorPool
@@ -33,8 +34,8 @@ from lib.scoring.process import is_worker_process
 from lib.scoring.registry import all_methods
 from lib.scoring.store import ScoreStore
 from lib.settings import Settings
-from lib.trainers.automatic import AutoTrain
-from lib.trainers.task import FineTuneTask
+from lib.trainers.config import TrainingPlan
+from lib.trainers.task import AutoTrain, FineTuneTask
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class BioSam2App(MONAILabelApp):
         self._settings = settings
         self._engines = PredictorPool(settings, model_dir)
         images = ImageCache(settings.image_cache_mb << 20, max_voxels=settings.max_voxels)
-        self._fine_tuning = FineTuneTask(settings, self._engines)
+        self._fine_tuning = FineTuneTask(settings, self._engines, _write_overview)
         self._auto_train = AutoTrain(settings.auto_train, self._new_labels, self._start_training)
         self._auto_scoring = AutomaticScoring(lambda: state_of(self._datastore, self._engines.versions))
         self._services = Services(settings, self._engines, images, settings.labels)
@@ -178,3 +179,8 @@ class BioSam2App(MONAILabelApp):
     def _start_training(self) -> bool:
         """Starts the cheapest training in the background, unless one runs."""
         return self.async_training(TRAINER, {TRAINER: {"preset": "decoder"}}) is not None
+
+
+def _write_overview(studies: Path, plan: TrainingPlan) -> None:
+    """Writes the page about the datastore and the model after a training."""
+    write_overview(studies, plan.model_dir, plan.folder / OVERVIEW_FILE, plan.max_voxels)

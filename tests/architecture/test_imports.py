@@ -45,7 +45,6 @@ AGAINST_THE_ORDER = {
     ("infers/registry.py", "pathology"),
     ("pathology/interactive.py", "scoring"),
     ("pathology/automatic_segmentation.py", "scoring"),
-    ("trainers/task.py", "dashboard"),
 }
 TASKS = (
     "infers",

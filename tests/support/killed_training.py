@@ -20,9 +20,8 @@ from lib.engine.builder import described
 from lib.engine.model_versions import Versions
 from lib.engine.predictor_pool import PredictorPool
 from lib.settings import Settings
-from lib.trainers.config import TrainingPlan
-from lib.trainers.labelled_image import Case
-from lib.trainers.options import TrainOptions
+from lib.trainers.config import TrainingPlan, TrainOptions
+from lib.trainers.frames import LabelledImage
 from lib.trainers.training import train
 
 KILLS = 10
@@ -35,8 +34,9 @@ def plan_for(studies: Path, model_dir: Path) -> TrainingPlan:
     engines = PredictorPool(SETTINGS, model_dir)
     weights = described(engines.weights(), engines.registry, "cpu")
     labels = studies / "labels" / "final"
-    cases = tuple(
-        Case(path.name.split(".")[0], path, labels / path.name) for path in sorted(studies.glob("*.nii.gz"))
+    images = tuple(
+        LabelledImage(path.name.split(".")[0], path, labels / path.name)
+        for path in sorted(studies.glob("*.nii.gz"))
     )
     options = TrainOptions(
         preset="decoder",
@@ -52,7 +52,7 @@ def plan_for(studies: Path, model_dir: Path) -> TrainingPlan:
     )
     published = engines.versions.current()
     return TrainingPlan(
-        options, cases, weights, weights, published, model_dir, "cpu", "fp32", 10**6, 64, time.time()
+        options, images, weights, weights, published, model_dir, "cpu", "fp32", 10**6, 64, time.time()
     )
 
 

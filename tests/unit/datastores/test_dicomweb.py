@@ -13,7 +13,7 @@ from lib.errors import BusyError, ImageNotFoundError, LabelError
 from lib.images.reading import read_image
 from lib.labels import read_labels
 from lib.scoring.entries import label_entry
-from lib.trainers.datalist import labelled_cases
+from lib.trainers.task import labelled_cases
 from sample_study.dicom import write_multiframe_ultrasound, write_series
 from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE
 

@@ -23,7 +23,7 @@ from lib.scoring.references import load_calibration
 from lib.scoring.signals.aggregate import combine
 from lib.scoring.store import ScoreStore, scores_folder
 from lib.scoring.uncertainty import NAME, TRIES, UncertaintyScoring
-from lib.trainers.uploads import publish_upload
+from lib.trainers.publishing import publish_upload
 from tests.support.phantoms import rimmed
 from tests.support.studies import write_nifti
 from tests.unit.scoring.conftest import SETTINGS, save_empty_label, save_label

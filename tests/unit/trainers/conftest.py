@@ -13,10 +13,8 @@ from lib.engine.checkpoints import named_weights
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.registry import BUNDLED, Registry
 from lib.settings import Settings
-from lib.trainers.config import TrainingPlan
-from lib.trainers.frames import LabelledFrames, prepare_frames
-from lib.trainers.labelled_image import Case
-from lib.trainers.options import TrainOptions
+from lib.trainers.config import TrainingPlan, TrainOptions
+from lib.trainers.frames import LabelledFrames, LabelledImage, prepare_frames
 from tests.support.phantoms import rimmed
 from tests.support.server import copy_model_folder
 from tests.support.studies import write_nifti
@@ -46,27 +44,27 @@ SHAPE = (60, 48, 9)
 STARTED = 1_000_000_000.0  # 2001-09-09 01:46:40 UTC
 
 
-def write_case(folder: Path, name: str, seed: int) -> Case:
+def write_labelled_image(folder: Path, name: str, seed: int) -> LabelledImage:
     """A volume of two bodies with their labels, 1 and 2."""
     phantom = rimmed(seed)
     labels = sum(value * mask.astype(np.uint8) for value, mask in enumerate(phantom.objects.values(), 1))
     (folder / "labels" / "final").mkdir(parents=True, exist_ok=True)
-    case = Case(name, folder / f"{name}.nii.gz", folder / "labels" / "final" / f"{name}.nii.gz")
-    write_nifti(case.image, phantom.image, phantom.affine)
-    write_nifti(case.label, labels, phantom.affine)
-    return case
+    item = LabelledImage(name, folder / f"{name}.nii.gz", folder / "labels" / "final" / f"{name}.nii.gz")
+    write_nifti(item.image, phantom.image, phantom.affine)
+    write_nifti(item.label, labels, phantom.affine)
+    return item
 
 
 @pytest.fixture
-def cases(tmp_path: Path) -> list[Case]:
+def labelled(tmp_path: Path) -> list[LabelledImage]:
     """Three labelled volumes."""
-    return [write_case(tmp_path / "studies", f"case{seed}", seed) for seed in range(3)]
+    return [write_labelled_image(tmp_path / "studies", f"case{seed}", seed) for seed in range(3)]
 
 
 @pytest.fixture
-def images(cases: list[Case], tmp_path: Path) -> list[LabelledFrames]:
+def images(labelled: list[LabelledImage], tmp_path: Path) -> list[LabelledFrames]:
     """Their frames."""
-    return [prepare_frames(case, tmp_path / "frames", MAX_VOXELS) for case in cases]
+    return [prepare_frames(item, tmp_path / "frames", MAX_VOXELS) for item in labelled]
 
 
 @pytest.fixture
@@ -76,7 +74,7 @@ def model_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_plan(cases: list[Case], model_dir: Path):
+def make_plan(labelled: list[LabelledImage], model_dir: Path):
     """Makes a plan of the three volumes, small enough to be trained in seconds."""
 
     def make(**options: object) -> TrainingPlan:
@@ -87,7 +85,7 @@ def make_plan(cases: list[Case], model_dir: Path):
         small |= {"batch_size": 2, "val_objects": 4, "warmup_steps": 0, "device": "cpu"}
         return TrainingPlan(
             options=TrainOptions(**{**small, **options}),
-            cases=tuple(cases),
+            images=tuple(labelled),
             weights=weights,
             service=weights,
             published=None,

@@ -28,15 +28,15 @@ def test_a_case_never_changes_sides(tmp_path):
     assert split(NAMES, 0.9, record) == sides
 
 
-@pytest.mark.parametrize("names", [["a", "b"], ["p", "q"], ["x1", "x2"], ["1", "2"]])
-def test_two_images_are_one_of_each(tmp_path, names):
-    assert sorted(split(names, 0.2, tmp_path / "split.json").values()) == ["train", "val"]
+def test_two_images_are_one_of_each(tmp_path):
+    for names in (["a", "b"], ["p", "q"], ["x1", "x2"], ["1", "2"]):
+        assert sorted(split(names, 0.2, tmp_path / names[0]).values()) == ["train", "val"]
 
 
-@pytest.mark.parametrize("names", [[], ["only"], ["same", "same"]])
-def test_fewer_than_two_say_what_to_do(tmp_path, names):
-    with pytest.raises(TrainingError, match=r"at least 2.*Label more"):
-        split(names, 0.2, tmp_path / "split.json")
+def test_fewer_than_two_say_what_to_do(tmp_path):
+    for names in ([], ["only"], ["same", "same"]):
+        with pytest.raises(TrainingError, match=r"at least 2.*Label more"):
+            split(names, 0.2, tmp_path / "split.json")
     assert not (tmp_path / "split.json").exists()
 
 

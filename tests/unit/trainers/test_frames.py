@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 
 from lib.errors import LabelError
-from lib.trainers.frames import MARGIN, prepare_frames
-from lib.trainers.labelled_image import Case
+from lib.trainers.frames import MARGIN, LabelledImage, prepare_frames
 from tests.support.studies import write_picture
 from tests.unit.trainers.conftest import MAX_VOXELS, SHAPE
 
 
-def test_frames_and_masks_are_those_of_the_files(cases, images):
+def test_frames_and_masks_are_those_of_the_files(labelled, images):
     image = images[0]
-    labels = np.asarray(nib.load(cases[0].label).dataobj)
+    labels = np.asarray(nib.load(labelled[0].label).dataobj)
     first = max(0, int(np.flatnonzero(labels.any((0, 1)))[0]) - MARGIN)
     assert (image.height, image.width) == (SHAPE[1], SHAPE[0])
     assert image[2].shape == (SHAPE[1], SHAPE[0], 3)
@@ -44,10 +43,10 @@ def test_areas_names_and_spacing_are_known_without_reading_pixels(images):
 def test_frames_beside_the_object_are_kept_and_those_far_from_it_are_not(tmp_path):
     labels = np.zeros((20, 16, 30), np.uint8)
     labels[4:9, 8:14, 12:15] = 1
-    case = Case("long", tmp_path / "long.nii.gz", tmp_path / "label.nii.gz")
-    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=labels.shape), np.eye(4)), case.image)
-    nib.save(nib.Nifti1Image(labels, np.eye(4)), case.label)
-    image = prepare_frames(case, tmp_path / "frames", MAX_VOXELS)
+    item = LabelledImage("long", tmp_path / "long.nii.gz", tmp_path / "label.nii.gz")
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).normal(size=labels.shape), np.eye(4)), item.image)
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), item.label)
+    image = prepare_frames(item, tmp_path / "frames", MAX_VOXELS)
     assert len(image) == 3 + 2 * MARGIN
     assert [bool(areas) for areas in image.objects] == [False] * 2 + [True] * 3 + [False] * 2
 
@@ -55,43 +54,43 @@ def test_frames_beside_the_object_are_kept_and_those_far_from_it_are_not(tmp_pat
 def test_a_colour_picture_keeps_its_colours(tmp_path):
     pixels = np.zeros((30, 20, 1, 3), np.uint8)
     pixels[20:28, 3:9] = (200, 10, 60)
-    case = Case("slide", tmp_path / "slide.png", tmp_path / "label.png")
-    write_picture(case.image, pixels)
-    write_picture(case.label, (pixels[..., 0] > 0).astype(np.uint8))
-    image = prepare_frames(case, tmp_path / "frames", MAX_VOXELS)
+    item = LabelledImage("slide", tmp_path / "slide.png", tmp_path / "label.png")
+    write_picture(item.image, pixels)
+    write_picture(item.label, (pixels[..., 0] > 0).astype(np.uint8))
+    image = prepare_frames(item, tmp_path / "frames", MAX_VOXELS)
     assert len(image) == 1
     assert image[0][5, 22].tolist() == [200, 10, 60]
     assert image.mask(0, 1)[5, 22]
 
 
-def test_files_that_have_not_changed_are_not_laid_out_again(cases, tmp_path):
-    first = prepare_frames(cases[0], tmp_path / "frames", MAX_VOXELS)
+def test_files_that_have_not_changed_are_not_laid_out_again(labelled, tmp_path):
+    first = prepare_frames(labelled[0], tmp_path / "frames", MAX_VOXELS)
     written = (first.folder / "levels.npy").stat().st_mtime_ns
-    again = prepare_frames(cases[0], tmp_path / "frames", MAX_VOXELS)
+    again = prepare_frames(labelled[0], tmp_path / "frames", MAX_VOXELS)
     assert (again.digest, (again.folder / "levels.npy").stat().st_mtime_ns) == (first.digest, written)
     later = time.time() + 10
-    os.utime(cases[0].label, (later, later))
-    assert prepare_frames(cases[0], tmp_path / "frames", MAX_VOXELS).digest != first.digest
+    os.utime(labelled[0].label, (later, later))
+    assert prepare_frames(labelled[0], tmp_path / "frames", MAX_VOXELS).digest != first.digest
 
 
-def test_half_written_frames_are_written_again(cases, tmp_path):
-    image = prepare_frames(cases[0], tmp_path / "frames", MAX_VOXELS)
+def test_half_written_frames_are_written_again(labelled, tmp_path):
+    image = prepare_frames(labelled[0], tmp_path / "frames", MAX_VOXELS)
     (image.folder / "facts.json").unlink()
     (image.folder / "levels.npy").write_bytes(b"half")
-    again = prepare_frames(cases[0], tmp_path / "frames", MAX_VOXELS)
+    again = prepare_frames(labelled[0], tmp_path / "frames", MAX_VOXELS)
     assert again[0].shape == (SHAPE[1], SHAPE[0], 3)
 
 
-def test_a_label_that_does_not_fit_is_refused_by_name(cases, tmp_path):
-    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), np.eye(4)), cases[0].label)
+def test_a_label_that_does_not_fit_is_refused_by_name(labelled, tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), np.eye(4)), labelled[0].label)
     with pytest.raises(LabelError, match=r"case0"):
-        prepare_frames(cases[0], tmp_path / "frames", MAX_VOXELS)
+        prepare_frames(labelled[0], tmp_path / "frames", MAX_VOXELS)
     assert not list((tmp_path / "frames").glob("*/facts.json"))
 
 
-def test_names_of_the_client_are_kept(cases, tmp_path):
+def test_names_of_the_client_are_kept(labelled, tmp_path):
     info = ({"name": "liver", "idx": 1}, {"name": "spleen", "idx": 2})
-    case = Case(cases[0].id, cases[0].image, cases[0].label, info)
-    image = prepare_frames(case, tmp_path / "frames", MAX_VOXELS)
+    item = LabelledImage(labelled[0].id, labelled[0].image, labelled[0].label, info)
+    image = prepare_frames(item, tmp_path / "frames", MAX_VOXELS)
     assert image.names == {1: "liver", 2: "spleen"}
     assert json.loads((image.folder / "facts.json").read_text())["names"] == {"1": "liver", "2": "spleen"}

@@ -8,7 +8,7 @@ import sys
 from tests.support.server import APP, REPOSITORY
 
 
-def test_kill_9_at_ten_moments(cases, model_dir):
+def test_kill_9_at_ten_moments(labelled, model_dir):
     path = os.pathsep.join([str(APP), str(REPOSITORY)])
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.killed_training", str(model_dir.parent)],

@@ -1,5 +1,7 @@
 """Whole trainings on small volumes with the bundled network: what is published, kept, and gone on with."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import json
@@ -14,12 +16,12 @@ import torch
 from lib.engine.model_versions import Versions
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.registry import Registry
-from lib.errors import TrainingError
+from lib.errors import CheckpointError, TrainingError
 from lib.settings import Settings
 from lib.trainers.distributed import launch
 from lib.trainers.progress import read_stats
-from lib.trainers.training import Training, train
-from lib.trainers.uploads import publish_upload
+from lib.trainers.publishing import publish_upload
+from lib.trainers.training import Training, plain_errors, train
 
 # So small a gain that any is enough: what is tested is the way and not the learning.
 ANY = {"min_gain": 0.0}
@@ -53,7 +55,7 @@ def test_a_training_is_published_with_its_record_and_served(good):
 def test_the_report_is_one_page_with_pictures(good):
     train(good)
     page = (good.folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 4
     assert "Published" in page
     assert "http://" not in page
     assert "https://" not in page
@@ -70,13 +72,13 @@ def test_numbers_for_viewers_are_finite_and_complete(good):
 
 
 @pytest.mark.parametrize("harm", ["rate", "labels"])
-def test_a_training_that_makes_things_worse_is_not_published(make_plan, cases, harm):
+def test_a_training_that_makes_things_worse_is_not_published(make_plan, labelled, harm):
     if harm == "labels":
         rng = np.random.default_rng(0)
-        for case in cases:
-            label = nib.load(case.label)
+        for item in labelled:
+            label = nib.load(item.label)
             mixed = rng.permutation(np.asarray(label.dataobj).ravel()).reshape(label.shape)
-            nib.save(nib.Nifti1Image(mixed, label.affine), case.label)
+            nib.save(nib.Nifti1Image(mixed, label.affine), item.label)
     plan = make_plan(steps_per_epoch=4, learning_rate=1.0 if harm == "rate" else 1e-4)
     with contextlib.suppress(TrainingError):
         train(plan)
@@ -103,9 +105,9 @@ def test_the_next_training_starts_from_the_published_one(good, make_plan):
 def test_weights_that_a_person_put_in_service_meanwhile_stay(good, monkeypatch):
     original = Training._save
 
-    def save_and_upload(self, learner, fingerprint):
-        original(self, learner, fingerprint)
-        if self._course.epoch == 1:
+    def save_and_upload(self, optimizer, fingerprint):
+        original(self, optimizer, fingerprint)
+        if self._state.epoch == 1:
             with good.service.path.open("rb") as file:
                 publish_upload(file, good.service, Registry(good.model_dir), "cpu")
 
@@ -116,7 +118,7 @@ def test_weights_that_a_person_put_in_service_meanwhile_stay(good, monkeypatch):
     assert (stats["status"], stats["version"]) == ("kept", "v0001")
     assert "but v0001 came into service meanwhile" in stats["message"]
     assert "--conf rollback v0002" in stats["message"]
-    assert "Not published" in (good.folder / "report.html").read_text()
+    assert "Rejected" in (good.folder / "report.html").read_text()
     # It can be served all the same, and who goes back from it comes to what the person chose.
     versions.switch("v0002")
     assert (versions.read("v0002").before, versions.read("v0002").parent) == ("v0001", None)
@@ -132,8 +134,8 @@ def _wipe(label: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_spoil, _wipe])
-def test_a_label_that_cannot_be_used_is_left_out_by_name_and_the_rest_is_learned(make_plan, cases, change):
-    change(cases[0].label)
+def test_a_label_that_cannot_be_used_is_left_out_by_name_and_the_rest_is_learned(make_plan, labelled, change):
+    change(labelled[0].label)
     plan = make_plan()
     train(plan)
     stats = read_stats(plan.folder)
@@ -143,8 +145,8 @@ def test_a_label_that_cannot_be_used_is_left_out_by_name_and_the_rest_is_learned
     assert "case0" in left_out["reason"]
 
 
-def test_fewer_than_two_labelled_images_say_so(make_plan, cases):
-    plan = replace(make_plan(), cases=(cases[0],))
+def test_fewer_than_two_labelled_images_say_so(make_plan, labelled):
+    plan = replace(make_plan(), images=(labelled[0],))
     with pytest.raises(TrainingError, match="at least 2"):
         train(plan)
     stats = read_stats(plan.folder)
@@ -159,14 +161,14 @@ def test_a_training_that_was_cut_off_goes_on(make_plan, monkeypatch):
 
     def cut_off(self, learner, fingerprint):
         original(self, learner, fingerprint)
-        if self._course.epoch == 2:
+        if self._state.epoch == 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Training, "_save", cut_off)
     with pytest.raises(KeyboardInterrupt):
         train(plan)
     monkeypatch.undo()
-    assert torch.load(plan.state_path, weights_only=True)["course"]["epoch"] == 2
+    assert torch.load(plan.state_path, weights_only=True)["training"]["epoch"] == 2
     train(plan)
     stats = read_stats(plan.folder)
     assert stats["epoch"] == 3
@@ -178,7 +180,7 @@ def test_a_training_that_was_cut_off_goes_on(make_plan, monkeypatch):
 def test_the_state_of_another_training_is_not_taken_up(make_plan):
     plan = make_plan()
     plan.folder.mkdir(parents=True)
-    torch.save({"fingerprint": "another", "learner": {}, "course": {}}, plan.state_path)
+    torch.save({"fingerprint": "another", "optimizer": {}, "training": {}}, plan.state_path)
     train(plan)
     assert read_stats(plan.folder)["epoch"] == 1
     plan.state_path.write_bytes(b"damaged")
@@ -217,3 +219,32 @@ def test_two_processes_learn_together_and_one_publishes(good):
     launch(train, good, 2)
     assert read_stats(good.folder)["status"] == "published"
     assert Versions(good.model_dir).names() == ["v0001"]
+
+
+def test_what_goes_wrong_is_said_for_a_person(tmp_path):
+    for error, words in (
+        (TrainingError("as it is"), "as it is"),
+        (CheckpointError("the file is damaged"), "the file is damaged"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk is full.*nothing is lost"),
+        (MemoryError(), "Out of memory.*smaller image_size"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "Out of memory.*smaller image_size"),
+    ):
+        with pytest.raises(TrainingError, match=words), plain_errors(tmp_path / "frames"):
+            raise error
+
+
+def test_a_full_disk_gets_its_scratch_back_and_nothing_else(tmp_path):
+    scratch, kept = tmp_path / "frames", tmp_path / "weights.pt"
+    scratch.mkdir()
+    (scratch / "levels.npy").write_bytes(b"x")
+    kept.write_bytes(b"x")
+    with pytest.raises(TrainingError), plain_errors(scratch):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_defect_of_ours_stays_what_it_is(tmp_path):
+    with pytest.raises(ZeroDivisionError), plain_errors(tmp_path):
+        _ = 1 / 0
+    with pytest.raises(PermissionError), plain_errors(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")

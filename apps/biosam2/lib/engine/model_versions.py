@@ -69,6 +69,7 @@ class Version(BaseModel):
     metrics: dict[str, Any] = {}
     options: dict[str, Any] = {}
     data: list[dict[str, Any]] = []
+    calibration: dict[str, Any] = {}
 
     @model_validator(mode="before")
     @classmethod

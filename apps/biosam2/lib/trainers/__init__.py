@@ -1,1 +1,1 @@
-"""MONAI Label's train task and its routes: request, datastore, learning."""
+"""MONAI Label's train task: fine-tuning on the labels of the datastore."""

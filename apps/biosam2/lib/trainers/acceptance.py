@@ -1,4 +1,4 @@
-"""Whether what was learned takes the place of the weights in service."""
+"""Decision whether fine-tuned weights replace the weights in service."""
 
 from __future__ import annotations
 
@@ -7,48 +7,52 @@ from dataclasses import dataclass
 
 from lib.trainers.validation import CLICK, FAR, SCORED, Measurement
 
-# Dice that a kind of prompt may lose while the whole gains: less is the noise of few objects.
+# Tolerated loss in Dice of a single kind of prompt while the mean gains: within the noise of few objects.
 MOST_LOSS = 0.03
-# A click far from the object may overlap it with a Dice up to this, or up to this part of what a click on it
-# has: beyond, the prompts do not steer. What the weights in service do is allowed.
+# Dice tolerated for a click far from the object, absolute and relative to a click on the object: above them
+# the network ignores its prompts. What the weights in service reach is tolerated as well.
 MOST_FAR = 0.25
 MOST_FAR_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The decision and its reason, in words for a person."""
+class Acceptance:
+    """Decision on fine-tuned weights.
 
-    publish: bool
+    Attributes:
+        accepted: Whether they are better than the weights in service.
+        reason: Reason as text for users.
+    """
+
+    accepted: bool
     reason: str
 
 
-def judge(before: Measurement, after: Measurement, min_gain: float) -> Verdict:
-    """Compares new weights with those in service, on the same objects with the same prompts.
+def judge(before: Measurement, after: Measurement, min_gain: float) -> Acceptance:
+    """Compares fine-tuned weights with those in service, on the same objects and prompts.
 
     Args:
-        before: of the weights in service.
-        after: of the new ones.
-        min_gain: Dice that they must gain over all prompts.
+        before: Measurement of the weights in service.
+        after: Measurement of the fine-tuned weights.
+        min_gain: Required gain in mean Dice.
     """
-    gain = after.score - before.score
     summary = f"Dice {before.score:.3f} before, {after.score:.3f} after"
-    if gain < min_gain:
-        return Verdict(False, f"{summary}: less than the {min_gain:.3f} that is asked for")
+    if after.score - before.score < min_gain:
+        return Acceptance(False, f"{summary}: the gain is below min_gain {min_gain:.3f}")
     for kind in SCORED:
         lost = before.means.get(kind, 0.0) - after.means.get(kind, 0.0)
         if kind in before.means and lost > MOST_LOSS:
-            change = _change(kind, before.means, after.means)
-            return Verdict(False, f"{summary}, and yet it got worse at one thing: {change}")
+            return Acceptance(False, f"{summary}, but {_change(kind, before.means, after.means)}")
     far = after.means.get(FAR, 0.0)
     most = min(MOST_FAR, MOST_FAR_SHARE * after.means.get(CLICK, 1.0))
     if far > max(most, before.means.get(FAR, 0.0)):
-        return Verdict(
+        return Acceptance(
             False,
-            f"{summary}, but the prompts do not steer it: a click far away finds the object ({far:.2f})",
+            f"{summary}, but the prompts lost their effect: a click far from the object still segments it "
+            f"(Dice {far:.2f})",
         )
-    return Verdict(True, summary)
+    return Acceptance(True, summary)
 
 
 def _change(kind: str, before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    return f"{kind} {before[kind]:.3f} before, {after.get(kind, 0.0):.3f} after"
+    return f"{kind} Dice fell from {before[kind]:.3f} to {after.get(kind, 0.0):.3f}"

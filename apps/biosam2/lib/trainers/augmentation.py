@@ -1,4 +1,8 @@
-"""Other views of a frame: mirrored, lighter or darker, of more or less contrast; the truth goes with it."""
+"""Augmentation of frames: flips, contrast and brightness, the same for all masks of a frame.
+
+Augmentations are small hashable values: with a frozen encoder the embedding of each augmented frame is cached
+under its key, which random transforms of a library do not provide.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LEVELS = 255.0
-# Factors of contrast and exponents of brightness are drawn between these and their inverses.
+# Largest contrast factor and gamma; both are drawn between their inverse and this value.
 CONTRAST = 1.25
 GAMMA = 1.4
 
@@ -17,21 +21,21 @@ D = TypeVar("D", np.uint8, np.bool_)
 
 
 @dataclass(frozen=True)
-class View:
-    """How a frame is looked at; the default is as it is.
+class Augmentation:
+    """One augmentation; the default changes nothing.
 
     Attributes:
-        mirrored: along (y, x).
-        contrast: factor about the mean level.
-        gamma: exponent of the levels between 0 and 1.
+        flipped: Whether the frame is flipped along (y, x).
+        contrast: Factor of the levels' distance from their mean.
+        gamma: Exponent of the levels scaled to 0 to 1.
     """
 
-    mirrored: tuple[bool, bool] = (False, False)
+    flipped: tuple[bool, bool] = (False, False)
     contrast: float = 1.0
     gamma: float = 1.0
 
     def frame(self, levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A frame (H, W, 3) in this view."""
+        """Augments a frame (H, W, 3)."""
         seen = self.mask(levels)
         if self.contrast == 1.0 and self.gamma == 1.0:
             return seen
@@ -41,21 +45,21 @@ class View:
         return np.rint(table * _LEVELS).astype(np.uint8)[seen]
 
     def mask(self, array: NDArray[D]) -> NDArray[D]:
-        """A mask (H, W), or whatever begins with these axes, in this view."""
-        along = [axis for axis, mirrored in enumerate(self.mirrored) if mirrored]
+        """Flips a mask (H, W), or any array that begins with these axes."""
+        along = [axis for axis, flipped in enumerate(self.flipped) if flipped]
         return np.ascontiguousarray(np.flip(array, along)) if along else array
 
 
-def draw_view(rng: np.random.Generator, few: bool) -> View:
-    """A random view: each mirror image as often as the other.
+def draw_augmentation(rng: np.random.Generator, few: bool) -> Augmentation:
+    """Draws an augmentation; flips have probability 1/2.
 
     Args:
-        rng: source of the randomness.
-        few: whether there are but twelve of them, four mirror images in three shades. Where embeddings are
-            kept, those of all shades could not be.
+        rng: Random generator.
+        few: Whether to draw from twelve augmentations only, four flips with three gammas, so that the
+            embeddings of all of them can be cached.
     """
-    mirrored = (bool(rng.random() < 0.5), bool(rng.random() < 0.5))
+    flipped = (bool(rng.random() < 0.5), bool(rng.random() < 0.5))
     if few:
-        return View(mirrored, gamma=float(GAMMA ** rng.integers(-1, 2)))
+        return Augmentation(flipped, gamma=float(GAMMA ** rng.integers(-1, 2)))
     contrast, gamma = (float(limit ** rng.uniform(-1, 1)) for limit in (CONTRAST, GAMMA))
-    return View(mirrored, contrast, gamma)
+    return Augmentation(flipped, contrast, gamma)

@@ -1,20 +1,30 @@
-"""Everything that a training process needs to know, in a form that can be sent to one."""
+"""Configuration of a training: options of the request, and the complete plan for the training process."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.engine.checkpoints import Weights
+from lib.errors import TrainingError
 from lib.settings import Precision
-from lib.trainers.labelled_image import Case
-from lib.trainers.options import TrainOptions
+from lib.trainers.frames import LabelledImage
+
+Preset = Literal["paper", "decoder", "video"]
+Start = Literal["published", "base"]
+_PRESETS: tuple[Preset, ...] = get_args(Preset)
+_STARTS: tuple[Start, ...] = get_args(Start)
 
 TRAINING_FOLDER = "training"
-# Options that say how long, where and how it is judged, and not what is learned: a training that was cut off
-# goes on under others.
+# Keys that MONAI Label and its clients add to the options.
+_NOT_OPTIONS = frozenset({"model", "client_id", "local_rank", "gpus", "run_id", "name"})
+# Options without influence on the learned weights: an interrupted training resumes after a change of them.
 _NOT_IDENTITY = frozenset(
     {
         "max_epochs",
@@ -29,26 +39,136 @@ _NOT_IDENTITY = frozenset(
 )
 
 
+class TrainOptions(BaseModel):
+    """Options of one training. Viewers show each as a field: scalars, and lists of strings.
+
+    The recipe is that of BioSAM-2 (Yan et al. 2024, section 3.3) as far as it states values: AdamW at 1e-4,
+    batches of 8, Dice and cross-entropy weighted 1 and 1. It trains 200 epochs; the default here is 50 with
+    early stopping, since a network trained long on one target ignores its prompts (SAM-Med2D, issue 25).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Preset = Field(
+        "paper",
+        description="paper: image encoder and mask decoder; decoder: mask decoder only, for CPUs; "
+        "video: clips through the memory, which is trained as well",
+    )
+    start_from: Start = Field("published", description="weights in service, or the base they came from")
+    device: str = Field("", description="cpu, cuda or cuda:N; empty for the app's device")
+    image_size: int = Field(0, ge=0, le=2048, multiple_of=32, description="0: image size of the weights")
+    max_epochs: int = Field(50, ge=1, le=10_000)
+    max_minutes: float = Field(0.0, ge=0, description="0: no limit")
+    early_stop_patience: int = Field(10, ge=0, description="epochs without a better result, 0: no early stop")
+    batch_size: int = Field(8, ge=1, le=256, description="frames per step; clips for the video preset")
+    accumulation: int = Field(
+        1, ge=1, le=256, description="parts of a batch computed one after the other, to save memory"
+    )
+    objects_per_frame: int = Field(3, ge=1, le=16)
+    steps_per_epoch: int = Field(0, ge=0, description="0: all labelled frames once, at most 200 steps")
+    learning_rate: float = Field(1e-4, gt=0, le=10)
+    layer_decay: float = Field(
+        0.9, gt=0, le=1, description="factor of the learning rate for each encoder layer downwards"
+    )
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    warmup_steps: int = Field(50, ge=0)
+    dice_weight: float = Field(1.0, ge=0, description="alpha of equation 4")
+    bce_weight: float = Field(1.0, ge=0, description="beta of equation 4")
+    occlusion_weight: float = Field(1.0, ge=0)
+    iou_weight: float = Field(1.0, ge=0)
+    empty_frames: float = Field(0.05, ge=0, le=0.5, description="share of frames without the object")
+    clip_share: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="share of steps that track objects through the memory, so that propagation keeps up with "
+        "the decoder; ignored by the video preset, which uses clips only",
+    )
+    clip_frames: int = Field(4, ge=2, le=16, description="frames of a clip")
+    val_split: float = Field(0.2, gt=0, lt=1, description="share of held-out images")
+    val_objects: int = Field(48, ge=1, le=10_000, description="objects measured after each epoch")
+    min_gain: float = Field(0.005, ge=0, le=1, description="least gain in Dice over the weights in service")
+    seed: int = Field(0, ge=0)
+    multi_gpu: bool = Field(True, description="all GPUs, one process each")
+
+    @property
+    def limit_s(self) -> float:
+        """Time limit in seconds."""
+        return self.max_minutes * 60 if self.max_minutes else float("inf")
+
+    @property
+    def is_encoder_frozen(self) -> bool:
+        """Whether the preset leaves the image encoder unchanged, so that embeddings can be cached."""
+        return self.preset == "decoder"
+
+
+def viewer_config(devices: list[str], preset: Preset) -> dict[str, Any]:
+    """Options for viewers, which take the first entry of a list as its default.
+
+    Args:
+        devices: Names of the available devices, best first.
+        preset: Default preset for the device.
+    """
+    return {
+        **TrainOptions().model_dump(),
+        "preset": [preset, *(choice for choice in _PRESETS if choice != preset)],
+        "start_from": list(_STARTS),
+        "device": devices,
+    }
+
+
+def read_options(request: Mapping[str, Any], defaults: Mapping[str, Any]) -> TrainOptions:
+    """Options of a request; missing ones come from ``viewer_config``.
+
+    Viewers send changed options, or all of them; of a list the first entry is used.
+
+    Raises:
+        TrainingError: Options are unknown or out of range; the message names all of them.
+    """
+    merged = {**defaults, **{name: value for name, value in request.items() if not _is_foreign(name, value)}}
+    chosen = {
+        name: value[0] if isinstance(value, list) and value else value
+        for name, value in merged.items()
+        if value is not None
+    }
+    try:
+        return TrainOptions.model_validate(chosen)
+    except ValidationError as error:
+        raise TrainingError("; ".join(_complaint(item) for item in error.errors())) from None
+
+
+def _is_foreign(name: str, value: Any) -> bool:
+    """Whether an entry is not an option: MONAI Label also leaves the table of each trainer in a request."""
+    return name in _NOT_OPTIONS or (isinstance(value, dict) and name not in TrainOptions.model_fields)
+
+
+def _complaint(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"Unknown option {name!r} (available: {', '.join(TrainOptions.model_fields)})"
+    return f"{name} is {item['input']!r}: {item['msg']}"
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
-    """One training.
+    """Everything that a training process needs; can be pickled.
 
     Attributes:
-        options: what a person chose.
-        cases: the labelled images.
-        weights: what it starts from, with their configuration.
-        service: the weights in service, which it has to beat.
-        published: name of the version in service when it was planned; None for the base.
-        model_dir: the folder of the registry and the versions.
-        device: name of the device.
-        precision: of ``--conf precision``.
-        max_voxels: largest image that is opened.
-        embedding_cache_mb: memory for the embeddings that a frozen encoder makes, in MiB.
-        started: seconds since 1970, from before the labelled images were listed: what is saved later is new.
+        options: Options of the request.
+        images: Labelled images.
+        weights: Start weights with their configuration.
+        service: Weights in service, which the result has to beat.
+        published: Name of the version in service at planning; None for the base.
+        model_dir: Folder of the registry and the versions.
+        device: Device name.
+        precision: Number format (``--conf precision``).
+        max_voxels: Limit of voxels in an image.
+        embedding_cache_mb: Memory for cached embeddings in MiB.
+        started: Time before listing the images, in seconds since 1970; labels saved later are new.
     """
 
     options: TrainOptions
-    cases: tuple[Case, ...]
+    images: tuple[LabelledImage, ...]
     weights: Weights
     service: Weights
     published: str | None
@@ -61,29 +181,29 @@ class TrainingPlan:
 
     @property
     def folder(self) -> Path:
-        """Where a training keeps what it needs while it runs, and the report of the last one."""
+        """Folder of the files of a running training and of the report of the last one."""
         return self.model_dir / TRAINING_FOLDER
 
     @property
     def frames_folder(self) -> Path:
-        """The frames of the labelled images, laid out for reading."""
+        """Folder of the prepared frames."""
         return self.folder / "frames"
 
     @property
     def split_record(self) -> Path:
-        """The side of every image that ever took part."""
+        """File with the side of every image that ever took part."""
         return self.folder / "split.json"
 
     @property
     def state_path(self) -> Path:
-        """What a training that was cut off goes on from."""
+        """Checkpoint from which an interrupted training resumes."""
         return self.folder / "state.pt"
 
     def fingerprint(self, images: list[str]) -> str:
-        """Equal for trainings of which one can go on where the other was cut off.
+        """Equal for trainings that can resume each other's state.
 
         Args:
-            images: digests of the images that take part.
+            images: Digests of the labelled images.
         """
         options = self.options.model_dump(exclude=set(_NOT_IDENTITY))
         parts = [json.dumps(options, sort_keys=True), str(self.weights.sha256), *sorted(images)]

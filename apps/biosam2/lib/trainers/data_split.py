@@ -1,4 +1,4 @@
-"""Which images teach and which measure: decided once for each image, by its name alone."""
+"""Split of the labelled images into training and validation images, fixed once for each image."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ LEAST_IMAGES = 2  # one to learn from and one to measure on
 
 
 def split(images: Iterable[str], val_split: float, record: Path) -> dict[str, Side]:
-    """Assigns images to sides. Whoever was on a side before stays there, as long as the record lives.
+    """Assigns images to sides; an image keeps the side on record.
 
-    New images go where the hash of their id says. Where that would leave a side empty, the new image whose
-    hash is nearest to the border changes over.
+    A new image is assigned by the hash of its id. If a side would stay empty, the new image whose hash is
+    nearest to the threshold changes sides.
 
     Args:
-        images: ids.
-        val_split: share of images that measure.
-        record: file of the sides that were ever assigned; written again with the new ones.
+        images: Image ids.
+        val_split: Share of validation images.
+        record: File with all sides ever assigned; new ones are added.
 
     Raises:
-        TrainingError: there are fewer than two images, or all of them stand on one side since before.
+        TrainingError: There are fewer than two images, or all of them are on one side of the record.
     """
     names = sorted(set(images))
     if len(names) < LEAST_IMAGES:
         raise TrainingError(
-            f"{len(names)} labelled image(s) can be used and a training needs at least {LEAST_IMAGES}: one "
-            "to learn from and one to measure on. Label more images, submit them, and train again"
+            f"Training needs at least {LEAST_IMAGES} usable labelled images, not {len(names)}: one to learn "
+            "from and one to measure on. Label more images, submit them, and train again"
         )
     known = _read(record)
     sides: dict[str, Side] = {name: known.get(name, _side(name, val_split)) for name in names}
@@ -42,7 +42,7 @@ def split(images: Iterable[str], val_split: float, record: Path) -> dict[str, Si
             movable = [name for name in names if name not in known]
             if not movable:
                 raise TrainingError(
-                    f"all {len(names)} labelled images are on the {other} side since an earlier training; "
+                    f"All {len(names)} labelled images belong to the {other} side since an earlier training; "
                     "label one more image"
                 )
             nearest = min(movable, key=lambda name: abs(_share(name) - val_split))
@@ -56,7 +56,7 @@ def _side(name: str, val_split: float) -> Side:
 
 
 def _share(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
+    """Hash of a name as a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 

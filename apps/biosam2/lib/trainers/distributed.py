@@ -1,4 +1,4 @@
-"""One process for each GPU: started by us, or by torchrun; gradients are averaged between them."""
+"""Distributed training with one process for each GPU, started here or by torchrun; averaged gradients."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ import torch.multiprocessing
 
 from lib.child_process import end_with_server
 
-# The first process lays out images and measures while the others wait.
+# Time limit of collective calls: the first process reads images and validates while the others wait.
 PATIENCE = timedelta(hours=6)
 
 
 def processes(device: torch.device, multi_gpu: bool) -> int:
-    """How many processes a training on a device is made of, when torchrun does not decide it."""
+    """Number of processes to start for a training on a device; 1 under torchrun, which starts them."""
     if device.type != "cuda" or not multi_gpu or under_torchrun():
         return 1
     return max(1, torch.cuda.device_count())
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun has started this process as one of several."""
+    """Whether torchrun started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 def launch(work: Callable[[Any], None], argument: Any, count: int) -> None:
-    """Calls ``work(argument)`` in ``count`` processes that know of each other; in this one where it is one.
+    """Calls ``work(argument)`` in ``count`` processes of one group; a single one is this process.
 
     Args:
-        work: a function of a module.
-        argument: can be pickled.
-        count: of processes.
+        work: Function of a module.
+        argument: Argument that can be pickled.
+        count: Number of processes.
     """
     if under_torchrun():
         _join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://")
@@ -69,24 +69,24 @@ def _free_port() -> int:
 
 
 def rank() -> int:
-    """Number of this process; 0 is the one that measures, writes and reports."""
+    """Rank of this process; process 0 validates, writes and reports."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The device of this process, where the training runs on ``device`` and those after it."""
+    """Device of this process in a training that starts at ``device``."""
     if world() > 1 and device.type == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return device
 
 
 def from_first(value: Any) -> Any:
-    """What the first process says, in all of them; each waits for it here."""
+    """The value of the first process in all processes; each waits for it."""
     if world() == 1:
         return value
     box = [value]
@@ -95,7 +95,7 @@ def from_first(value: Any) -> Any:
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replaces the gradients by their means over the processes; one that is missing counts as zero."""
+    """Replaces the gradients by their means over the processes; a missing gradient counts as zero."""
     if world() == 1:
         return
     own = list(parameters)

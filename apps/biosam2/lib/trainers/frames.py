@@ -1,10 +1,10 @@
-"""A labelled image as frames on disk, read one by one: memory does not grow with the dataset."""
+"""Labelled images as frames on disk, read one by one: memory does not grow with the dataset."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,30 +18,45 @@ from lib.files import file_stamp, replacing, write_atomically
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
 from lib.labels.reading import read_labels
-from lib.trainers.labelled_image import Case
 from lib.transforms.frames import FrameStack, frame_view
 
-# The slices that viewers show and people label: those of the file's third axis.
+# Slice axis of training: the file's third axis, which viewers show and people label.
 AXIS = 2
-# Frames beside the labelled ones that are kept: there an object has ended.
+# Unlabelled frames kept on each side of the labelled ones, as examples of the end of an object.
 MARGIN = 2
-_FORMAT = 1  # of the files below: another number makes them anew
+_FORMAT = 1  # another number invalidates all prepared frames
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """Files of an image with a final label.
+
+    Attributes:
+        id: Image id in the datastore.
+        image: Image file, or folder of DICOM files.
+        label: Label file.
+        label_info: Names of the label values from the client, ``[{"name": ..., "idx": ...}]``.
+    """
+
+    id: str
+    image: Path
+    label: Path
+    label_info: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledFrames:
-    """The frames of one image that are labelled, and those beside them.
-
-    It is a ``Frames`` of the predictor, as every image is in service.
+    """Labelled frames of one image with their neighbours; a ``FrameSequence`` of the engine.
 
     Attributes:
-        id: of the image in the datastore.
-        digest: of image and label as they were read.
-        height: pixels of a frame along y.
-        width: pixels along x.
-        spacing: (mm along y, mm along x) of a pixel.
-        objects: for each frame, the label values on it and how many pixels each has.
-        names: label value to class name.
+        id: Image id in the datastore.
+        digest: Digest of the image and label files.
+        height: Pixels of a frame along y.
+        width: Pixels of a frame along x.
+        spacing: Pixel spacing in mm along (y, x).
+        objects: Pixel count by label value for each frame.
+        names: Label value to class name.
+        folder: Folder of the prepared frames.
     """
 
     id: str
@@ -62,15 +77,15 @@ class LabelledFrames:
         return levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)
 
     def key(self, index: int) -> Hashable:
-        """Equal for equal frames of one image."""
+        """Identifies a frame within its image."""
         return index
 
     def mask(self, index: int, value: int) -> NDArray[np.bool_]:
-        """Where an object is on a frame: (H, W)."""
+        """Mask (H, W) of a label value on a frame."""
         mask: NDArray[np.bool_] = np.asarray(self._labels[index] == value)
         return mask
 
-    # Mapped anew after pickling, and never before it is needed.
+    # Mapped on first use, also after unpickling.
     @cached_property
     def _levels(self) -> NDArray[np.uint8]:
         mapped: NDArray[np.uint8] = np.load(self.folder / "levels.npy", mmap_mode="r")
@@ -82,28 +97,28 @@ class LabelledFrames:
         return mapped
 
 
-def prepare_frames(case: Case, folder: Path, max_voxels: int) -> LabelledFrames:
-    """Opens an image with its label and lays its frames out on disk, or finds them there from before.
+def prepare_frames(labelled: LabelledImage, folder: Path, max_voxels: int) -> LabelledFrames:
+    """Writes the frames of a labelled image to disk, or reuses those of an earlier call.
 
     Args:
-        case: the image and its label.
-        folder: for the frames of all images.
-        max_voxels: largest image that is opened.
+        labelled: Image and label files.
+        folder: Folder of the frames of all images.
+        max_voxels: Limit of voxels in an image.
 
     Raises:
-        ImageError, LabelError: where the two cannot be used together.
-        OSError: where the disk is full.
+        ImageError, LabelError: Image and label cannot be used together.
+        OSError: A file cannot be written.
     """
-    key = _key(case)
+    key = _key(labelled)
     target = folder / key
     if not (target / "facts.json").is_file():
-        image = read_image(case.image, max_voxels)
-        labels = read_labels(case.label, image, list(case.label_info))
+        image = read_image(labelled.image, max_voxels)
+        labels = read_labels(labelled.label, image, list(labelled.label_info))
         if not labels.names:
-            raise LabelError(f"nothing is drawn in {case.label.name}: there is no object to learn from")
+            raise LabelError(f"Label {labelled.label.name} is empty: there is no object to learn from")
         _write(target, image, labels.array, labels.names)
     facts = json.loads((target / "facts.json").read_text())
-    return _from_facts(case.id, key, facts, target)
+    return _from_facts(labelled.id, key, facts, target)
 
 
 def _write(target: Path, image: MedicalImage, labels: NDArray, names: dict[int, str]) -> None:
@@ -122,12 +137,15 @@ def _write(target: Path, image: MedicalImage, labels: NDArray, names: dict[int, 
         "objects": [_areas(frame_view(labels, AXIS, t)) for t in kept],
         "names": {str(value): name for value, name in names.items()},
     }
-    # The last one written: with it the folder is complete.
+    # Written last: it marks the folder as complete.
     write_atomically(target / "facts.json", json.dumps(facts).encode())
 
 
 def _fill(path: Path, dtype: type[np.generic], kept: range, frame: Callable[[int], NDArray]) -> None:
-    """Writes frames (T, H, W[, 3]) to a file, one in memory at a time."""
+    """Writes frames (T, H, W[, 3]) to a .npy file, one in memory at a time.
+
+    Not through a memory map: on a full disk that ends the process by SIGBUS, and a write raises ENOSPC.
+    """
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
         "fortran_order": False,
@@ -139,9 +157,9 @@ def _fill(path: Path, dtype: type[np.generic], kept: range, frame: Callable[[int
             file.write(np.ascontiguousarray(frame(t), dtype=dtype).data)
 
 
-def _areas(marks: NDArray) -> dict[str, int]:
-    values, counts = np.unique(marks, return_counts=True)
-    return {str(value): int(count) for value, count in zip(values.tolist(), counts, strict=True) if value}
+def _areas(values: NDArray) -> dict[str, int]:
+    found, counts = np.unique(values, return_counts=True)
+    return {str(value): int(count) for value, count in zip(found.tolist(), counts, strict=True) if value}
 
 
 def _from_facts(name: str, key: str, facts: dict[str, Any], folder: Path) -> LabelledFrames:
@@ -158,9 +176,10 @@ def _from_facts(name: str, key: str, facts: dict[str, Any], folder: Path) -> Lab
     )
 
 
-def _key(case: Case) -> str:
-    """Another one whenever the image or the label was written again."""
-    parts = [str(_FORMAT), case.id, json.dumps(list(case.label_info), sort_keys=True, default=str)]
-    for path in (case.image, case.label):
+def _key(labelled: LabelledImage) -> str:
+    """Changes whenever the image or the label is written."""
+    info = json.dumps(list(labelled.label_info), sort_keys=True, default=str)
+    parts = [str(_FORMAT), labelled.id, info]
+    for path in (labelled.image, labelled.label):
         parts += [str(path), file_stamp(path)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]

@@ -1,25 +1,26 @@
-"""The losses of BioSAM-2 (Yan et al. 2024, equations 2 to 4), and those of the two heads beside the mask."""
+"""Losses of BioSAM-2 (Yan et al. 2024, equations 2 to 4), and of the IoU and occlusion heads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 
-# Below any loss that matters: keeps a frame of all zeros from dividing by zero.
+# Prevents a division by zero for an empty frame; below any relevant loss.
 _EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each loss counts.
+    """Weights of the losses in their sum.
 
     Attributes:
-        dice: alpha of equation 4.
-        bce: beta of equation 4.
-        occlusion: of the occlusion head's cross-entropy.
-        iou: of the IoU head's absolute error.
+        dice: Weight alpha of equation 4.
+        bce: Weight beta of equation 4.
+        occlusion: Weight of the occlusion head's cross-entropy.
+        iou: Weight of the IoU head's absolute error.
     """
 
     dice: float = 1.0
@@ -30,7 +31,7 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Losses:
-    """The parts of a loss, means over the objects they apply to, and their weighted sum ``total``."""
+    """Losses averaged over the objects that they apply to, and their weighted sum ``total``."""
 
     total: torch.Tensor
     dice: torch.Tensor
@@ -38,16 +39,26 @@ class Losses:
     occlusion: torch.Tensor
     iou: torch.Tensor
 
+    @classmethod
+    def mean(cls, losses: Sequence[Losses]) -> Losses:
+        """Unweighted mean over decodings, at least one."""
+        names = [part.name for part in fields(cls)]
+        return cls(*(torch.stack([getattr(loss, name) for loss in losses]).mean() for name in names))
+
+    def to_floats(self) -> dict[str, float]:
+        """The losses as numbers by name."""
+        return {part.name: float(getattr(self, part.name).detach()) for part in fields(self)}
+
 
 def dice_loss(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Equation 2: ``1 - 2 sum(p g) / (sum(p) + sum(g))``, plain, not squared.
+    """Equation 2: ``1 - 2 sum(p g) / (sum(p) + sum(g))``, without squares.
 
     Args:
         probabilities: (B, H, W) in [0, 1].
-        masks: (B, H, W) of zeros and ones.
+        masks: (B, H, W) zeros and ones.
 
     Returns:
-        (B,).
+        (B,) losses.
     """
     overlap = (probabilities * masks).sum((1, 2))
     total = probabilities.sum((1, 2)) + masks.sum((1, 2))
@@ -55,14 +66,14 @@ def dice_loss(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def bce_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Equation 3: the mean over the pixels of ``-(g log p + (1 - g) log(1 - p))``.
+    """Equation 3: mean over the pixels of ``-(g log p + (1 - g) log(1 - p))``.
 
     Args:
-        logits: (B, H, W); p is their sigmoid.
-        masks: (B, H, W) of zeros and ones.
+        logits: (B, H, W) logits of p.
+        masks: (B, H, W) zeros and ones.
 
     Returns:
-        (B,).
+        (B,) losses.
     """
     return F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2))
 
@@ -74,17 +85,17 @@ def segmentation_loss(
     object_logits: torch.Tensor,
     weights: LossWeights,
 ) -> Losses:
-    """Equation 4, ``alpha Dice + beta BCE``, for the objects that are there, and the two heads.
+    """Equation 4, ``alpha Dice + beta BCE``, for present objects, and the losses of the two heads.
 
-    An object that is absent (an empty mask) has no mask loss and no IoU loss: it teaches the occlusion head
-    alone, which is taught by every object.
+    An absent object (empty mask) contributes neither mask loss nor IoU loss; the occlusion loss covers all
+    objects.
 
     Args:
-        logits: (B, 1, h, w) of the masks, at any size; brought to that of the truth bilinearly.
-        masks: (B, H, W) bool, the truth.
+        logits: (B, 1, h, w) mask logits of any size, resized bilinearly to that of the masks.
+        masks: (B, H, W) bool true masks.
         ious: (B, 1) predicted IoU.
-        object_logits: (B, 1) of the occlusion head: above 0 for present.
-        weights: of the parts.
+        object_logits: (B, 1) logits of the occlusion head, positive for present.
+        weights: Weights of the losses.
     """
     full = F.interpolate(logits.float(), masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     truth = masks.float()
@@ -103,7 +114,7 @@ def segmentation_loss(
 
 
 def _iou(found: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """(B,) of (B, H, W) masks; 1 where both are empty."""
+    """(B,) IoU of (B, H, W) masks; 1 for two empty masks."""
     both = (found & masks).sum((1, 2)).float()
     either = (found | masks).sum((1, 2)).float()
     return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(either))

@@ -1,4 +1,4 @@
-"""What is seen of a training while it runs: the numbers that viewers show, a line in the log, TensorBoard."""
+"""Progress of a training: statistics for viewers, log lines, TensorBoard."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ EVENTS_FOLDER = "tensorboard"
 _TIME = "%Y-%m-%d %H:%M:%S"  # UTC
 
 Status = Literal["running", "published", "kept", "failed"]
-# Of a training that learns from the labels there were at its start, or has learned from them.
+# Status of trainings that learn or have learned from the labels at their start.
 _LEARNS = ("running", "published", "kept")
 
 
-class Progress:
-    """The progress of one training; made by its first process alone.
+class TrainingProgress:
+    """Reports the progress of one training, from its first process only.
 
     Args:
-        folder: of the training.
-        total_epochs: at most.
-        started: when it began, in seconds since 1970.
+        folder: Folder of the training.
+        total_epochs: Maximum number of epochs.
+        started: Start time in seconds since 1970.
     """
 
     def __init__(self, folder: Path, total_epochs: int, started: float):
@@ -43,9 +43,9 @@ class Progress:
         self._started = time.monotonic()
         self._stats: dict[str, Any] = {
             "status": "running",
-            "message": "opening the labelled images",
+            "message": "reading the labelled images",
             "start_time": datetime.fromtimestamp(started, timezone.utc).strftime(_TIME),
-            # What counts again where this one ends without having learned.
+            # Restored as start_time if this training ends without a result.
             "learned_before": _last_that_learns(folder),
             "pid": os.getpid(),
             "epoch": 0,
@@ -59,7 +59,7 @@ class Progress:
         self._write()
 
     def note(self, message: str, **facts: Any) -> None:
-        """Says what is going on, and adds facts to the numbers."""
+        """Sets the message, and adds facts to the statistics."""
         self._stats.update(facts, message=message)
         logger.info("Training: %s", message)
         self._write()
@@ -75,11 +75,11 @@ class Progress:
         """Reports an epoch.
 
         Args:
-            epoch: its number, from 1.
-            losses: means of its steps.
-            means: what was measured after it, by kind of prompt.
-            score: the mean Dice that counts.
-            seconds: that it took.
+            epoch: Number of the epoch, from 1.
+            losses: Mean losses of its steps.
+            means: Validation results by kind of prompt.
+            score: Mean Dice.
+            seconds: Duration.
         """
         best = max(score, self._stats["best_metric"])
         self._stats.update(
@@ -90,7 +90,7 @@ class Progress:
         self.note(
             f"epoch {epoch} of {self._stats['total_epochs']}: loss {losses.get('total', math.nan):.3f}, "
             f"Dice {score:.3f}, best {best:.3f}, before {before:.3f}; "
-            f"{seconds:.0f} s an epoch, at most {left * seconds / 60:.0f} min to go"
+            f"{seconds:.0f} s per epoch, at most {left * seconds / 60:.0f} min to go"
         )
         board = self._open_board()
         for group, values in (("loss", losses), ("validation", {**means, "score": score})):
@@ -114,35 +114,34 @@ class Progress:
         try:
             write_atomically(self._path, json.dumps(self._stats, allow_nan=False).encode())
         except OSError as error:
-            # The training itself may still end well: what it learned is written elsewhere.
-            logger.warning("The progress cannot be written: %s", error)
+            # The training can still succeed: its weights are written elsewhere.
+            logger.warning("Training statistics cannot be written: %s", error)
 
 
 def read_stats(folder: Path) -> dict[str, Any]:
-    """The numbers of the last training; one whose process has gone without a word was stopped.
+    """Statistics of the running or last training; its status is "stopped" if its process was killed.
 
     Args:
-        folder: of the training.
+        folder: Folder of the training.
 
     Returns:
-        An empty table where there never was one.
+        Status, message, epoch, total_epochs, Dice ``before`` and ``after``, and, at the end, ``published``
+        and ``reason``; empty without any training.
     """
     try:
         stats: dict[str, Any] = json.loads((folder / STATS_FILE).read_text())
     except (OSError, ValueError):
         return {}
     if stats["status"] == "running" and not _is_running(stats["pid"]):
-        stats.update(status="stopped", message="stopped; the next training goes on from its last epoch")
+        stats.update(status="stopped", message="stopped; the next training resumes after its last epoch")
     return stats
 
 
 def started_at(folder: Path) -> float:
-    """When the last training began that learns from its labels, or has learned, in seconds since 1970.
-
-    One that failed, or was cut off, has not. It is 0 where there never was one that has.
+    """Start of the last training that did not fail or stop, in seconds since 1970; 0 without any.
 
     Args:
-        folder: of the training.
+        folder: Folder of the training.
     """
     began = _last_that_learns(folder)
     return datetime.strptime(began, _TIME).replace(tzinfo=timezone.utc).timestamp() if began else 0.0
@@ -155,7 +154,7 @@ def _last_that_learns(folder: Path) -> str | None:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether a process runs; one that was killed and not yet cleared away does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -163,7 +162,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float]:
-    """Rounded for people, and without what JSON cannot hold."""
+    """Rounded values, without NaN and infinity, which JSON cannot hold."""
     return {name: round(value, 5) for name, value in values.items() if math.isfinite(value)}
 
 

@@ -1,4 +1,4 @@
-"""The end of a training: the new weights as they would be served are measured, and published if they won."""
+"""Publishing of weights as versions: fine-tuned ones after a comparison, and uploaded ones."""
 
 from __future__ import annotations
 
@@ -7,84 +7,98 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from lib.engine.builder import described, load_network
 from lib.engine.checkpoints import Weights, sha256_of
-from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE, Versions, save_weights
+from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE, Version, Versions, save_weights
 from lib.engine.network import Network
-from lib.trainers.acceptance import Verdict, judge
+from lib.engine.registry import DeviceType, Registry
+from lib.errors import CheckpointError
+from lib.metrics.calibration import Calibration, expected_calibration_error, fit_calibration
+from lib.trainers.acceptance import Acceptance, judge
 from lib.trainers.config import TrainingPlan
-from lib.trainers.progress import EVENTS_FOLDER, Progress
+from lib.trainers.progress import EVENTS_FOLDER, TrainingProgress
 from lib.trainers.report import REPORT_FILE, write_report
-from lib.trainers.training_state import Course
+from lib.trainers.training_state import TrainingResult
 from lib.trainers.validation import Measurement
 
 
 def publish(
-    plan: TrainingPlan,
+    result: TrainingResult,
     network: Network,
-    before: Measurement,
     measured: Callable[[Weights], Measurement],
-    course: Course,
-    data: list[dict[str, Any]],
-    progress: Progress,
+    progress: TrainingProgress,
 ) -> None:
-    """Writes the weights beside those in service, measures the file, and serves it if it is better.
+    """Writes the weights as a version, measures the file, and puts it in service if it is better.
 
-    Where others were put in service since the training began, it is a version that is not served: against
-    those it was not measured, and a person chose them.
+    If other weights came into service since the training began, the version is stored but not served: it was
+    not compared with them.
 
     Args:
-        plan: of the training.
-        network: with the best parameters.
-        before: measurement of the weights in service.
-        measured: measures a checkpoint on the same objects.
-        course: of the training.
-        data: what is recorded of each image.
-        progress: told the end.
+        result: Result of the training; its measurement after the training is made here.
+        network: Network with the best parameters.
+        measured: Measures a checkpoint on the validation targets.
+        progress: Progress of the training, which ends here.
     """
-    versions = Versions(plan.model_dir)
+    plan, versions = result.plan, Versions(result.plan.model_dir)
     with versions.new_folder() as folder:
         weights = _write(plan, network, folder)
-        after = measured(weights)
-        verdict, name = judge(before, after, plan.options.min_gain), plan.service.name
-        is_better = verdict.publish
+        result.after = measured(weights)
+        result.acceptance = judge(result.before, result.after, plan.options.min_gain)
+        result.calibration = fit_calibration(result.after.confidences, result.after.ious)
+        is_better, name = result.acceptance.accepted, plan.service.name
         with versions.unchanged():
             if (current := versions.current()) != plan.published:
                 name = current or plan.service.base
-                verdict = _overtaken(verdict, name)
-            write_report(folder / REPORT_FILE, plan, before, after, course, data, verdict)
+                result.acceptance = _overtaken(result.acceptance, name)
+            write_report(folder / REPORT_FILE, result)
             shutil.copy(folder / REPORT_FILE, plan.folder / REPORT_FILE)
             if is_better:
                 shutil.copytree(progress.events, folder / EVENTS_FOLDER, dirs_exist_ok=True)
-                record = _record(plan, weights, before, after, course, data, verdict)
-                version = versions.add(folder, {**record, "before": current})
-            if verdict.publish:
+                version = versions.add(folder, {**_record(result, weights), "before": current})
+            if result.acceptance.accepted:
                 versions.switch(version.name)
                 name = version.name
-    message = f"{name} {'is' if verdict.publish else 'stays'} in service: {verdict.reason}"
-    if is_better and not verdict.publish:
-        message += f"; train again, or start the server with --conf rollback {version.name}"
-    facts = {"after": {"dice": after.score, **after.means}, "best_metric": after.score}
-    progress.end("published" if verdict.publish else "kept", message, version=name, **facts)
+    _report_end(result, name, version.name if is_better else None, progress)
 
 
-def _overtaken(verdict: Verdict, name: str) -> Verdict:
-    """What becomes of a verdict where other weights, of this name, were put in service meanwhile."""
-    if not verdict.publish:
-        return verdict
-    reason = f"{verdict.reason}, but {name} came into service meanwhile, which it was not measured against"
-    return Verdict(False, reason)
+def _report_end(
+    result: TrainingResult, serving: str, version: str | None, progress: TrainingProgress
+) -> None:
+    accepted, reason = result.acceptance.accepted, result.acceptance.reason
+    if accepted:
+        message = f"Published: {serving} is in service; {reason}"
+    else:
+        message = f"Rejected: {serving} stays in service; {reason}"
+    if version is not None and not accepted:
+        message += f"; train again, or start the server with --conf rollback {version}"
+    facts = {"after": result.after.summary, "best_metric": result.after.score}
+    progress.end(
+        "published" if accepted else "kept",
+        message,
+        published=accepted,
+        reason=reason,
+        version=serving,
+        **facts,
+    )
+
+
+def _overtaken(acceptance: Acceptance, name: str) -> Acceptance:
+    """Withdraws an acceptance, since other weights came into service meanwhile."""
+    if not acceptance.accepted:
+        return acceptance
+    reason = f"{acceptance.reason}, but {name} came into service meanwhile and was not compared"
+    return Acceptance(False, reason)
 
 
 def _write(plan: TrainingPlan, network: Network, folder: Path) -> Weights:
-    """The checkpoint of a version to be."""
-    assert plan.weights.config is not None
-    shutil.copy(plan.weights.config, folder / CONFIG_FILE)
+    """Writes the checkpoint of a future version."""
+    _copy_config(plan.weights, folder)
     save_weights(folder / WEIGHTS_FILE, network.state_dict())
     return replace(
         plan.weights,
-        name="the new weights",
+        name="the fine-tuned weights",
         path=folder / WEIGHTS_FILE,
         config=folder / CONFIG_FILE,
         image_size=int(network.image_size),
@@ -94,32 +108,74 @@ def _write(plan: TrainingPlan, network: Network, folder: Path) -> Weights:
     )
 
 
-def _record(
-    plan: TrainingPlan,
-    weights: Weights,
-    before: Measurement,
-    after: Measurement,
-    course: Course,
-    data: list[dict[str, Any]],
-    verdict: Verdict,
-) -> dict[str, Any]:
-    """What is known of a version to be; not what it comes after, which is known when it is added."""
+def _copy_config(weights: Weights, folder: Path) -> None:
+    if weights.config is None:
+        raise CheckpointError(f"{weights.name} has no network configuration")
+    shutil.copy(weights.config, folder / CONFIG_FILE)
+
+
+def _record(result: TrainingResult, weights: Weights) -> dict[str, Any]:
+    """Record of a future version, without its predecessor."""
+    plan, state, after = result.plan, result.state, result.after
+    calibration: Calibration = result.calibration
     return {
         "base": plan.weights.base,
         "parent": plan.weights.version,
         "image_size": weights.image_size,
         "rendered_prompts": weights.rendered_prompts,
         "sha256": weights.sha256,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": _now(),
         "metrics": {
-            "verdict": verdict.reason,
-            "before": {"dice": before.score, **before.means},
-            "after": {"dice": after.score, **after.means},
-            "epochs": course.epoch,
-            "best_epoch": course.best_epoch,
-            "blend": course.blend,
-            "seconds": round(course.seconds, 1),
+            "verdict": result.acceptance.reason,
+            "before": result.before.summary,
+            "after": after.summary,
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
+            "blend": state.learned_share,
+            "seconds": round(state.seconds, 1),
+            "calibration_error": round(expected_calibration_error(after.confidences, after.ious), 4),
         },
+        "calibration": calibration.to_json(),
         "options": plan.options.model_dump(),
-        "data": data,
+        "data": result.data,
     }
+
+
+def publish_upload(source: BinaryIO, service: Weights, registry: Registry, device: DeviceType) -> Version:
+    """Puts an uploaded checkpoint in service as a new version; the former one stays available.
+
+    Args:
+        source: Checkpoint file.
+        service: Weights in service; the checkpoint must fit their network.
+        registry: Registry of the model folder.
+        device: Device type of the server.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read, holds more than tensors, or fits another network.
+    """
+    versions = Versions(registry.folder)
+    with versions.new_folder() as folder:
+        path = folder / WEIGHTS_FILE
+        with path.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        known = described(service, registry, device)
+        _copy_config(known, folder)
+        weights = replace(known, name="the uploaded file", path=path, sha256=None)
+        network = load_network(weights, registry, device)
+        record = {
+            "base": known.base,
+            "parent": known.version,
+            "image_size": int(network.image_size),
+            "rendered_prompts": known.rendered_prompts,
+            "sha256": sha256_of(path),
+            "created": _now(),
+            "metrics": {"verdict": "uploaded, not measured"},
+        }
+        with versions.unchanged():
+            version = versions.add(folder, {**record, "before": versions.current()})
+            versions.switch(version.name)
+        return version
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

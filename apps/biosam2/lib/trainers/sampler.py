@@ -1,8 +1,9 @@
-"""What one step learns from: frames, and on each some objects with prompts."""
+"""Batches for training: frames or clips, objects on them, and simulated prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,15 +12,88 @@ import torch
 from numpy.typing import NDArray
 
 from lib.engine.preprocessing import network_image, network_mask
+from lib.prompts.simulation import correction_click, jittered_box, random_clicks
 from lib.prompts.types import FramePrompts
-from lib.trainers.augmentation import View, draw_view
+from lib.trainers import distributed
+from lib.trainers.augmentation import Augmentation, draw_augmentation
+from lib.trainers.config import TrainOptions
 from lib.trainers.frames import LabelledFrames
-from lib.trainers.prompt_sampling import Kind, draw_kind, draw_prompts
 
 Mask = NDArray[np.bool_]
 
-# Pixels of the network's input below which a piece of an object is labelling noise: nobody clicks on it.
+# Pixels at the network's input size below which an object is labelling noise: nobody clicks on it.
 SMALLEST = 12
+
+
+@dataclass(frozen=True)
+class PromptKind:
+    """A kind of simulated prompt.
+
+    Attributes:
+        name: Name in logs and reports.
+        clicks: Positive clicks, all drawn at once from the mask (BioSAM-2, equation 1).
+        box: Whether there is a box, jittered as by hand.
+        share: Probability of this kind.
+    """
+
+    name: str
+    clicks: int
+    box: bool
+    share: float
+
+
+# BioSAM-2 evaluates 1, 3 and 5 clicks and boxes. A single click is the most common prompt, and the weakest.
+KINDS = (
+    PromptKind("1 click", 1, False, 0.4),
+    PromptKind("3 clicks", 3, False, 0.15),
+    PromptKind("5 clicks", 5, False, 0.1),
+    PromptKind("box", 0, True, 0.25),
+    PromptKind("box and click", 1, True, 0.1),
+)
+
+
+def draw_kind(rng: np.random.Generator) -> PromptKind:
+    """Draws a kind of prompt with the probabilities of ``KINDS``."""
+    return KINDS[int(rng.choice(len(KINDS), p=[kind.share for kind in KINDS]))]
+
+
+def draw_prompts(kind: PromptKind, mask: Mask, rng: np.random.Generator) -> FramePrompts:
+    """Draws prompts for the object of a mask (H, W); anywhere on the frame for an empty mask."""
+    if not mask.any():
+        mask = _random_rectangle(mask.shape, rng)
+    points = random_clicks(mask, kind.clicks, rng) if kind.clicks else np.zeros((0, 2), np.float32)
+    return FramePrompts(
+        points=points,
+        labels=np.ones(len(points), dtype=np.int32),
+        box=jittered_box(mask, rng) if kind.box else None,
+    )
+
+
+def correct(prompts: FramePrompts, truth: Mask, found: Mask, rng: np.random.Generator) -> FramePrompts:
+    """Adds one click in the middle of the largest error, or at a random place without any error.
+
+    All former prompts stay, as viewers send them again with each click.
+    """
+    click = correction_click(truth, found, rng)
+    if click is None:
+        (x, y), positive = random_clicks(truth, 1, rng)[0] if truth.any() else (0.0, 0.0), bool(truth.any())
+    else:
+        x, y, positive = click
+    return FramePrompts(
+        points=np.concatenate([prompts.points, [[x, y]]]),
+        labels=np.concatenate([prompts.labels, [int(positive)]]),
+        box=prompts.box,
+    )
+
+
+def _random_rectangle(shape: tuple[int, ...], rng: np.random.Generator) -> Mask:
+    """A rectangle with sides of a tenth to a third of the frame's, anywhere on the frame."""
+    height, width = shape
+    mask = np.zeros(shape, dtype=bool)
+    sides = [max(1, int(side * rng.uniform(0.1, 0.33))) for side in (height, width)]
+    top, left = (int(rng.integers(0, side - part + 1)) for side, part in zip(shape, sides, strict=True))
+    mask[top : top + sides[0], left : left + sides[1]] = True
+    return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,64 +101,64 @@ class Sample:
     """One object on one frame, or on the frames of a clip.
 
     Attributes:
-        row: which of the step's frames, or clips, it is on.
-        masks: the truth on each of its frames, native (H, W); one for a single frame.
-        prompts: on the first of them.
-        kind: of the prompts.
+        clip: Index of the batch's clip.
+        masks: True mask (H, W) on each frame of the clip, native size.
+        prompts: Prompts on the first frame.
+        kind: Kind of the prompts.
     """
 
-    row: int
+    clip: int
     masks: tuple[Mask, ...]
     prompts: FramePrompts
-    kind: Kind
+    kind: PromptKind
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
-    """One frame of a step, or one clip.
+class TrainingClip:
+    """Augmented frames of one image; a single frame is a clip of length one.
 
     Attributes:
-        image: whose frames they are.
-        indices: of the frames; one for a single frame.
-        view: in which they are seen.
+        image: Labelled frames of the image.
+        indices: Frame indices.
+        augmentation: Augmentation of all frames.
     """
 
     image: LabelledFrames
     indices: tuple[int, ...]
-    view: View
+    augmentation: Augmentation
 
     def frame(self, place: int) -> NDArray[np.uint8]:
-        """The frame at a place of the row: uint8 (H, W, 3)."""
-        return self.view.frame(self.image[self.indices[place]])
+        """Augmented frame at a place of the clip: uint8 (H, W, 3)."""
+        return self.augmentation.frame(self.image[self.indices[place]])
 
     def mask(self, place: int, value: int) -> Mask:
-        """Where an object is on it: (H, W)."""
-        return self.view.mask(self.image.mask(self.indices[place], value))
+        """Augmented mask (H, W) of a label value."""
+        return self.augmentation.mask(self.image.mask(self.indices[place], value))
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A step's frames and what is looked for on them.
+    """Input of one step.
 
     Attributes:
-        rows: frames or clips, all of as many frames.
-        samples: objects on them.
-        image_size: side of the network's input.
+        clips: Clips of equal length.
+        samples: Objects on them.
+        image_size: Side of the network's input in pixels.
     """
 
-    rows: tuple[Row, ...]
+    clips: tuple[TrainingClip, ...]
     samples: tuple[Sample, ...]
     image_size: int
 
     @cached_property
     def images(self) -> torch.Tensor:
-        """Every frame of every row, row by row, at the network's size: (R * T, 3, S, S) in [0, 1]."""
-        frames = [row.frame(place) for row in self.rows for place in range(len(row.indices))]
+        """All frames, clip by clip, at the network's size: (R * T, 3, S, S) in [0, 1]."""
+        frames = [clip.frame(place) for clip in self.clips for place in range(self.length)]
         return _pinned(torch.cat([network_image(frame, self.image_size) for frame in frames]))
 
     @cached_property
     def masks(self) -> torch.Tensor:
-        """The truth of every sample on each of its frames at the network's size: (N, T, S, S) bool."""
+        """True masks of all samples at the network's size: (N, T, S, S) bool."""
         return _pinned(
             torch.stack(
                 [
@@ -95,24 +169,24 @@ class Batch:
         )
 
     @property
-    def is_of_clips(self) -> bool:
-        """Whether a row has several frames."""
-        return len(self.rows[0].indices) > 1
+    def length(self) -> int:
+        """Number of frames in each clip."""
+        return len(self.clips[0].indices)
 
     def parts(self, count: int) -> list[Batch]:
-        """The batch in at most ``count`` parts of whole rows; parts without an object are left out."""
+        """The batch in at most ``count`` parts of whole clips; parts without a sample are left out."""
         parts = []
-        for rows in np.array_split(np.arange(len(self.rows)), count):
-            place = {int(row): new for new, row in enumerate(rows)}
+        for clips in np.array_split(np.arange(len(self.clips)), count):
+            place = {int(clip): new for new, clip in enumerate(clips)}
             samples = tuple(
-                replace(sample, row=place[sample.row]) for sample in self.samples if sample.row in place
+                replace(sample, clip=place[sample.clip]) for sample in self.samples if sample.clip in place
             )
             if samples:
-                parts.append(Batch(tuple(self.rows[row] for row in rows), samples, self.image_size))
+                parts.append(Batch(tuple(self.clips[clip] for clip in clips), samples, self.image_size))
         return parts
 
     def groups(self) -> list[list[int]]:
-        """Numbers of samples whose prompts are of one shape, and so are decoded together."""
+        """Indices of the samples with equal kinds of prompts, which are decoded together."""
         by_kind: dict[str, list[int]] = {}
         for number, sample in enumerate(self.samples):
             by_kind.setdefault(sample.kind.name, []).append(number)
@@ -120,36 +194,22 @@ class Batch:
 
 
 class Sampler:
-    """Draws batches. Every one depends on the seed and its number alone, so that a training can be resumed.
+    """Draws batches. A batch depends on seed and number only, so that a training can be resumed.
 
     Args:
-        images: the labelled images to learn from.
-        image_size: side of the network's input, below which small objects vanish.
-        objects_per_frame: at most.
-        empty_share: of objects that are looked for where they are not.
-        few_views: whether frames are seen in few views: embeddings of many could not be kept.
-        seed: of everything that is drawn.
+        images: Training images.
+        image_size: Side of the network's input in pixels; smaller objects vanish below it.
+        options: Options of the training.
     """
 
-    def __init__(
-        self,
-        images: Sequence[LabelledFrames],
-        image_size: int,
-        objects_per_frame: int,
-        empty_share: float,
-        few_views: bool,
-        seed: int,
-    ):
+    def __init__(self, images: Sequence[LabelledFrames], image_size: int, options: TrainOptions):
         self._images = images
         self._size = image_size
-        self._objects = objects_per_frame
-        self._empty = empty_share
-        self._few_views = few_views
-        self._seed = seed
+        self._options = options
 
     @cached_property
     def labelled(self) -> list[tuple[int, int]]:
-        """(image, frame) of every frame with an object on it."""
+        """(image, frame) indices of all frames with a visible object."""
         return [
             (number, index)
             for number, image in enumerate(self._images)
@@ -159,65 +219,116 @@ class Sampler:
 
     @cached_property
     def labelled_in_volumes(self) -> list[tuple[int, int]]:
-        """Those of ``labelled`` that have frames beside them."""
+        """Entries of ``labelled`` from images with several frames."""
         return [(number, index) for number, index in self.labelled if len(self._images[number]) > 1]
 
-    def batch(self, number: int, rows: int, frames_per_row: int = 1) -> Batch:
-        """Batch ``number`` of a training: each epoch visits the labelled frames in another order.
+    def draw(self, number: int) -> Batch:
+        """Batch ``number`` of a training: single frames, or clips with about as many frames in total."""
+        options = self._options
+        # One draw for all processes: all take clips in the same steps.
+        step = number // distributed.world()
+        drawn = np.random.default_rng([options.seed, 3, step]).random()
+        share = 1.0 if options.preset == "video" else options.clip_share
+        if not self.labelled_in_volumes or drawn >= share:
+            return self.batch(number, options.batch_size)
+        clips = options.batch_size if options.preset == "video" else options.batch_size // options.clip_frames
+        return self.batch(number, max(1, clips), options.clip_frames)
+
+    def batch(self, number: int, clips: int, length: int = 1) -> Batch:
+        """A batch of given shape; each epoch visits the labelled frames in another order.
 
         Args:
-            number: of the step.
-            rows: frames, or clips.
-            frames_per_row: 1 for single frames; of a clip otherwise, and then only volumes take part.
+            number: Number of the batch.
+            clips: Number of clips.
+            length: Frames in each clip; above 1 only images with several frames take part.
         """
-        rng = np.random.default_rng([self._seed, number])
-        labelled = self.labelled if frames_per_row == 1 else self.labelled_in_volumes
-        chosen: list[Row] = []
+        rng = np.random.default_rng([self._options.seed, number])
+        labelled = self.labelled if length == 1 else self.labelled_in_volumes
+        chosen: list[TrainingClip] = []
         samples: list[Sample] = []
         kinds = (draw_kind(rng), draw_kind(rng))
-        for number_of_row, place in enumerate(self._places(labelled, number, rows)):
-            image = self._images[place[0]]
-            indices = _clip_from(image, place[1], frames_per_row, rng)
-            row = Row(image, indices, draw_view(rng, self._few_views))
-            chosen.append(row)
-            samples += self._samples(number_of_row, row, kinds[number_of_row % 2], rng)
+        for place, (image_number, index) in enumerate(self._places(labelled, number, clips)):
+            image = self._images[image_number]
+            indices = _clip_from(image, index, length, rng)
+            clip = TrainingClip(image, indices, draw_augmentation(rng, self._options.is_encoder_frozen))
+            chosen.append(clip)
+            samples += self._samples(place, clip, kinds[place % 2], rng)
         return Batch(tuple(chosen), tuple(samples), self._size)
 
-    def _places(self, labelled: Sequence[tuple[int, int]], number: int, rows: int) -> list[tuple[int, int]]:
-        """Walks through a shuffled list of the frames, shuffled anew at its end."""
+    def _places(self, labelled: Sequence[tuple[int, int]], number: int, clips: int) -> list[tuple[int, int]]:
+        """Walks through a shuffled list of the frames, shuffled again after each pass."""
         count = len(labelled)
         places = []
-        for position in range(number * rows, (number + 1) * rows):
-            order = np.random.default_rng([self._seed, 1, position // count]).permutation(count)
+        for position in range(number * clips, (number + 1) * clips):
+            order = np.random.default_rng([self._options.seed, 1, position // count]).permutation(count)
             places.append(labelled[order[position % count]])
         return places
 
-    def _samples(self, number: int, row: Row, kind: Kind, rng: np.random.Generator) -> list[Sample]:
-        image, first = row.image, row.indices[0]
-        values = rng.permutation(visible_objects(image, first, self._size))[: self._objects].tolist()
+    def _samples(
+        self, place: int, clip: TrainingClip, kind: PromptKind, rng: np.random.Generator
+    ) -> list[Sample]:
+        image, first = clip.image, clip.indices[0]
+        values = rng.permutation(visible_objects(image, first, self._size))
+        values = values[: self._options.objects_per_frame].tolist()
         absent = sorted(set(image.names) - set(image.objects[first]))
-        if len(row.indices) == 1 and absent and rng.random() < self._empty * len(values):
+        if len(clip.indices) == 1 and absent and rng.random() < self._options.empty_frames * len(values):
             values[-1] = int(rng.choice(absent))
         samples = []
         for value in values:
-            masks = tuple(row.mask(place, value) for place in range(len(row.indices)))
-            samples.append(Sample(number, masks, draw_prompts(kind, masks[0], rng), kind))
+            masks = tuple(clip.mask(index, value) for index in range(len(clip.indices)))
+            samples.append(Sample(place, masks, draw_prompts(kind, masks[0], rng), kind))
         return samples
 
 
-def _clip_from(image: LabelledFrames, index: int, count: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """A frame and those after it in one of the two directions; the last one stands still at the end."""
+class PrefetchedBatches:
+    """Batches in order, the next one prepared in a background thread.
+
+    A thread, since batches read memory-mapped files and release the interpreter: worker processes of a
+    ``DataLoader`` would import torch for ten seconds each.
+
+    Args:
+        sampler: Draws the batches.
+        with_images: Whether frames are needed; with cached embeddings they are not.
+    """
+
+    def __init__(self, sampler: Sampler, with_images: bool):
+        self._sampler = sampler
+        self._with_images = with_images
+        self._worker = ThreadPoolExecutor(1, "batches")
+        self._ahead: tuple[int, Future[Batch]] | None = None
+
+    def next(self, number: int) -> Batch:
+        """Batch ``number``; the next one of this process is prepared meanwhile."""
+        if self._ahead is not None and self._ahead[0] == number:
+            batch = self._ahead[1].result()
+        else:
+            batch = self._make(number)
+        after = number + distributed.world()
+        self._ahead = after, self._worker.submit(self._make, after)
+        return batch
+
+    def _make(self, number: int) -> Batch:
+        batch = self._sampler.draw(number)
+        # Computed here, in the background thread, and cached.
+        _ = batch.masks
+        if self._with_images:
+            _ = batch.images
+        return batch
+
+
+def _clip_from(image: LabelledFrames, index: int, length: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """A frame and the following ones in a random direction; the last frame is repeated at the end."""
     step = 1 if rng.random() < 0.5 else -1
-    return tuple(int(np.clip(index + step * t, 0, len(image) - 1)) for t in range(count))
+    return tuple(int(np.clip(index + step * t, 0, len(image) - 1)) for t in range(length))
 
 
 def visible_objects(image: LabelledFrames, index: int, image_size: int) -> list[int]:
-    """The label values on a frame that are large enough to be seen by a network of this input size."""
+    """Label values on a frame with at least ``SMALLEST`` pixels at the network's input size."""
     scale = image_size**2 / (image.height * image.width)
     least = SMALLEST / min(scale, 1.0)
     return [value for value, area in sorted(image.objects[index].items()) if area >= least]
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
-    """In memory that a GPU copies from while others compute, where there is a GPU."""
+    """The tensor in pinned memory if there is a GPU, for asynchronous copies."""
     return tensor.pin_memory() if torch.cuda.is_available() else tensor

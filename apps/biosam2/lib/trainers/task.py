@@ -1,134 +1,145 @@
-"""The train task ``biosam2``: what a client presses Train for."""
+"""MONAI Label's train task ``biosam2``, and automatic training after new labels."""
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.async_tasks.utils import background_executors, tasks
 
-from lib.dashboard.page import OVERVIEW_FILE, write_overview
 from lib.engine.builder import described
 from lib.engine.checkpoints import Weights, named_weights
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.registry import DeviceType
 from lib.engine.runtime import available_devices, resolve_device
+from lib.errors import BioSam2Error
+from lib.images.file_formats import split_ending
+from lib.labels.names import listed_label_info
 from lib.settings import Settings
-from lib.trainers.automatic import labels_since
-from lib.trainers.config import TRAINING_FOLDER, TrainingPlan
-from lib.trainers.datalist import labelled_cases
+from lib.trainers.config import TRAINING_FOLDER, TrainingPlan, TrainOptions, read_options, viewer_config
 from lib.trainers.distributed import launch, processes
-from lib.trainers.options import TrainOptions, read_options, viewer_config
+from lib.trainers.frames import LabelledImage
 from lib.trainers.progress import read_stats, started_at
 from lib.trainers.training import train
 
 logger = logging.getLogger(__name__)
 
-# MONAI Label tells its own training process by this key. The process gives way to the server's: a click
-# must not wait for a training.
-_OWN_PROCESS = "local_rank"
+# Key that MONAI Label adds to the request in its training process, whose priority is lowered: clicks must not
+# wait for a training.
+_WORKER_KEY = "local_rank"
 _NICENESS = 10
+# MONAI Label's queue of trainings: a pool of one thread, and its tasks.
+_QUEUE = "train"
+_SUBMITTED, _STOPPED, _ERROR = "SUBMITTED", "STOPPED", "ERROR"
 
 
 class FineTuneTask(TrainTask):
     """Fine-tunes the weights in service on the datastore's final labels, as BioSAM-2 does.
 
     Args:
-        settings: of the app.
-        engines: which weights are in service, and the folder of their versions.
+        settings: App settings (``--conf``).
+        pool: Predictors in service and the folder of their versions.
+        after_training: Called with the datastore's folder and the plan after a successful training, for
+            reports about the datastore; an exception is logged and ignored.
     """
 
-    def __init__(self, settings: Settings, engines: PredictorPool):
+    def __init__(
+        self,
+        settings: Settings,
+        pool: PredictorPool,
+        after_training: Callable[[Path, TrainingPlan], None] = lambda folder, plan: None,
+    ):
         super().__init__("Fine-tune on the labels of the datastore (BioSAM-2)")
         self._settings = settings
-        self._engines = engines
+        self._pool = pool
+        self._after_training = after_training
 
     def config(self) -> dict[str, Any]:
-        """The options as viewers show them."""
+        """Options for viewers."""
         first = str(resolve_device(self._settings.device))
         devices = [first, *(name for name in available_devices() if name != first)]
-        # The image encoder takes a GPU; on a CPU its embeddings are kept and the decoder learns in minutes.
+        # Training the image encoder takes a GPU; on a CPU the decoder trains in minutes on cached embeddings.
         return viewer_config(devices, "decoder" if first == "cpu" else "paper")
 
     def stats(self) -> dict[str, Any]:
-        """The numbers of the last training, or of the one that runs."""
+        """Statistics of the running or last training (``read_stats``)."""
         return read_stats(self._folder)
 
     def new_labels(self, datastore: Datastore, moment: float) -> int:
-        """How many images have a final label that no training has learned from, and from after a moment.
+        """Number of images with a final label that no training has used, saved at a moment or later.
 
         Args:
-            datastore: of the images.
-            moment: seconds since 1970.
+            datastore: The app's datastore.
+            moment: Time in seconds since 1970.
         """
         return labels_since(datastore, max(moment, started_at(self._folder)))
 
     def options(self, request: Mapping[str, Any]) -> TrainOptions:
-        """The options of a request.
+        """Options of a request.
 
         Raises:
-            TrainingError: naming what is wrong with them.
-            DeviceError: for a device that does not exist here.
+            TrainingError: Options are unknown or out of range.
+            DeviceError: The device does not exist.
         """
         options = read_options(request, self.config())
         resolve_device(options.device)
         return options
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Trains. MONAI Label calls it in a process of its own, which it kills to stop the training.
+        """Trains. MONAI Label calls it in a process of its own and kills that to stop the training.
 
         Args:
-            request: the options that the client changed.
-            datastore: whose final labels are learned from.
+            request: Options that the client changed.
+            datastore: Source of the final labels.
 
         Returns:
-            The numbers of the training.
+            Statistics of the training.
 
         Raises:
-            TrainingError: with a reason; the weights in service stay what they were.
+            TrainingError: The training failed; the weights in service are unchanged.
         """
         options = self.options(request)
         device = resolve_device(options.device)
-        if _OWN_PROCESS in request:
+        if _WORKER_KEY in request:
             psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else _NICENESS)
             torch.set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) // 2))
         plan = self._plan(options, datastore, "cuda" if device.type == "cuda" else "cpu")
         launch(train, plan, processes(device, options.multi_gpu))
-        self._write_overview(datastore, plan)
+        self._report(datastore, plan)
         return self.stats()
 
     @property
     def _folder(self) -> Path:
-        """Of the last training, or of the one that runs."""
-        return self._engines.registry.folder / TRAINING_FOLDER
+        """Folder of the running or last training."""
+        return self._pool.registry.folder / TRAINING_FOLDER
 
-    def _write_overview(self, datastore: Datastore, plan: TrainingPlan) -> None:
-        """The page about the datastore and its model; a training that ended well stays one without it."""
+    def _report(self, datastore: Datastore, plan: TrainingPlan) -> None:
+        """Calls ``after_training``; the new weights are in service already, whatever happens here."""
         folder = getattr(datastore, "_datastore_path", None)
         if folder is None:
             return
         try:
-            output = plan.folder / OVERVIEW_FILE
-            write_overview(Path(folder), plan.model_dir, output, plan.max_voxels)
+            self._after_training(Path(folder), plan)
         except Exception as error:
-            # It opens what every client wrote of every image, and the new weights are in service already.
-            logger.warning("The overview cannot be written: %s", error, exc_info=True)
+            logger.warning("No report after the training: %s", error, exc_info=True)
 
     def _plan(self, options: TrainOptions, datastore: Datastore, device: DeviceType) -> TrainingPlan:
-        registry, started = self._engines.registry, time.time()
-        # Before the weights: what is published between the two is then found out at the end.
-        published = self._engines.versions.current()
-        service = described(self._engines.weights(options.device), registry, device)
+        registry, started = self._pool.registry, time.time()
+        # Read before the weights: a version published in between is then detected at the end.
+        published = self._pool.versions.current()
+        service = described(self._pool.weights(options.device), registry, device)
         return TrainingPlan(
             options=options,
-            cases=tuple(labelled_cases(datastore)),
+            images=tuple(labelled_images(datastore)),
             weights=self._start(service, options, device),
             service=service,
             published=published,
@@ -141,9 +152,99 @@ class FineTuneTask(TrainTask):
         )
 
     def _start(self, service: Weights, options: TrainOptions, device: DeviceType) -> Weights:
-        """The weights to start from."""
+        """Weights to start from."""
         if options.start_from == "published" or service.version is None:
             return service
-        registry = self._engines.registry
+        registry = self._pool.registry
         base = named_weights(service.base, self._settings, registry, device, "the base of fine-tuning")
         return described(base, registry, device)
+
+
+def labelled_images(datastore: Datastore) -> list[LabelledImage]:
+    """Images with a final label, by id."""
+    images = []
+    for item in datastore.datalist():
+        image, label = Path(item["image"]), Path(item["label"])
+        name = split_ending(label.name)[0]
+        info = datastore.get_label_info(name, DefaultLabelTag.FINAL) or {}
+        images.append(LabelledImage(name, image, label, listed_label_info(info)))
+    return sorted(images, key=lambda labelled: labelled.id)
+
+
+def labels_since(datastore: Datastore, moment: float) -> int:
+    """Number of images with a final label saved at a moment or later; labels store full seconds.
+
+    Args:
+        datastore: The app's datastore.
+        moment: Time in seconds since 1970.
+    """
+    saved = (
+        (datastore.get_label_info(label, DefaultLabelTag.FINAL) or {}).get("ts")
+        for image in datastore.list_images()
+        if (label := datastore.get_label_by_image_id(image, DefaultLabelTag.FINAL))
+    )
+    # Clients can write any value; one that is no time counts as old.
+    return sum((ts if isinstance(ts, (int, float)) else 0) >= moment for ts in saved)
+
+
+class AutoTrain:
+    """Starts a training after enough new labels, which no training has used.
+
+    Labels are counted by their time of saving, so that the count survives a restart.
+
+    Args:
+        after: Number of new labels that starts a training, on as many images; 0 for never.
+        new_labels: Counts labels saved after the start of the last successful training and after a moment
+            in seconds since 1970.
+        start: Starts a training; returns False if one runs already.
+    """
+
+    def __init__(self, after: int, new_labels: Callable[[float], int], start: Callable[[], bool]):
+        self._after = after
+        self._new_labels = new_labels
+        self._start = start
+        # A training reports its start after ten seconds of imports; and a failed one is not repeated with
+        # the same labels while the server runs.
+        self._started = 0.0
+        # Whether a check is queued behind the running training.
+        self._is_queued = False
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Starts a training after enough new labels; while one runs, checks again at its end.
+
+        If the labels cannot be counted now, the next call counts them.
+        """
+        if not self._after:
+            return
+        try:
+            self._look()
+        except BioSam2Error as error:
+            logger.warning("Automatic training skipped: %s", error)
+
+    def _look(self) -> None:
+        with self._lock:
+            new = self._new_labels(self._started)
+            if new < self._after:
+                return
+            if not _is_submitted() and self._start():
+                logger.info("Automatic training starts after %d new labels", new)
+                self._started = time.time()
+            elif not self._is_queued:
+                self._is_queued = True
+                background_executors[_QUEUE].submit(self._look_after, tasks(_QUEUE)[-1])
+
+    def _look_after(self, training: dict[str, Any]) -> None:
+        """Runs in MONAI Label's queue after the running training; after a stopped one nothing starts."""
+        with self._lock:
+            self._is_queued = False
+        if training["status"] == _SUBMITTED:
+            # MONAI Label could not start its process, and would never report that.
+            training["status"] = _ERROR
+        if tasks(_QUEUE)[-1]["status"] != _STOPPED:
+            self.look()
+
+
+def _is_submitted() -> bool:
+    """Whether a training is about to start: MONAI Label counts it as running once it has a process."""
+    return any(task["status"] == _SUBMITTED for task in tasks(_QUEUE)[-1:])

@@ -1,11 +1,16 @@
-"""One training from its first label to its last word. Every process of it runs this."""
+"""One fine-tuning job; every distributed process executes it."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import shutil
 import time
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,268 +30,287 @@ from lib.trainers import distributed
 from lib.trainers.acceptance import judge
 from lib.trainers.config import TrainingPlan
 from lib.trainers.data_split import Side, split
-from lib.trainers.errors import plain_errors
 from lib.trainers.frames import LabelledFrames, prepare_frames
-from lib.trainers.learner import Learner
-from lib.trainers.parameters import prepare, trained_parameters
-from lib.trainers.progress import Progress
+from lib.trainers.optimizer import NetworkOptimizer, copy_parameters, interpolate_weights
+from lib.trainers.progress import TrainingProgress
 from lib.trainers.publishing import publish
 from lib.trainers.sampler import Sampler
-from lib.trainers.training_state import Course
-from lib.trainers.validation import Measurement, Target, choose_targets, measure
-from lib.trainers.weight_interpolation import blend
+from lib.trainers.training_state import TrainingResult, TrainingState
+from lib.trainers.validation import Measurement, ValidationTarget, choose_targets, measure
 
 logger = logging.getLogger(__name__)
 
-# An epoch of a large dataset ends here, so that people see numbers.
+# Maximum number of steps in an epoch, so that large datasets report progress.
 LONGEST_EPOCH = 200
 _MIB = 1 << 20
 
 
 def train(plan: TrainingPlan) -> None:
-    """Trains, measures and publishes.
+    """Trains, validates and publishes.
 
     Raises:
-        TrainingError: with a reason that a person can act on. What was served is served still.
+        TrainingError: The training failed; the weights in service are unchanged.
     """
     progress = None
     if distributed.rank() == 0:
-        progress = Progress(plan.folder, plan.options.max_epochs, plan.started)
+        progress = TrainingProgress(plan.folder, plan.options.max_epochs, plan.started)
     try:
         with plain_errors(plan.frames_folder):
             Training(plan, progress).run()
     except Exception as error:
         if progress is not None:
             reason = str(error) if isinstance(error, TrainingError) else f"{type(error).__name__}: {error}"
-            progress.end("failed", reason)
+            progress.end("failed", reason, published=False, reason=reason)
         raise
+
+
+@contextlib.contextmanager
+def plain_errors(scratch: Path) -> Iterator[None]:
+    """Converts expected errors to ``TrainingError`` with a reason that users can act on.
+
+    Args:
+        scratch: Folder that can be made again; deleted if the disk is full.
+    """
+    try:
+        yield
+    except TrainingError:
+        raise
+    except BioSam2Error as error:
+        raise TrainingError(str(error)) from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise TrainingError(
+                "The disk is full: nothing was published and nothing is lost; free space and train again"
+            ) from error
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise TrainingError(
+            "Out of memory: choose a smaller image_size or batch_size, preset decoder, or another device"
+        ) from error
 
 
 class Training:
     """One training in one process.
 
     Args:
-        plan: of the training.
-        progress: of the first process; None in the others.
+        plan: Plan of the training.
+        progress: Progress in the first process; None in the others.
     """
 
-    def __init__(self, plan: TrainingPlan, progress: Progress | None):
+    def __init__(self, plan: TrainingPlan, progress: TrainingProgress | None):
         self._plan = plan
         self._options = plan.options
         self._progress = progress
         self._runtime = Runtime(distributed.own_device(resolve_device(plan.device)), plan.precision)
         self._registry = Registry(plan.model_dir)
-        self._courtesy = InteractivePriority(plan.model_dir)
-        self._course = Course()
+        self._priority = InteractivePriority(plan.model_dir)
+        self._state = TrainingState()
         self._before = Measurement({})
-        frozen = plan.options.preset == "decoder"
-        self._embeddings = EmbeddingCache(plan.embedding_cache_mb * _MIB) if frozen else None
+        self._targets: list[ValidationTarget] = []
+        # Embeddings of the validation frames, kept over the epochs while the encoder is frozen.
+        self._embeddings = self._new_cache() if plan.options.is_encoder_frozen else None
 
     def run(self) -> None:
-        """From the labels to the verdict."""
-        images, sides, left_out = distributed.from_first(self._open_images() if self._progress else None)
-        learning = [image for image in images if sides[image.id] == "train"]
+        """Runs the training from the labels to the decision."""
+        images, sides, left_out = distributed.from_first(
+            self._open_images(self._progress) if self._progress else None
+        )
         network = self._load(replace(self._plan.weights, single_mask=True, meta_settings=False))
         size = int(network.image_size)
-        sampler = Sampler(
-            learning,
-            size,
-            self._options.objects_per_frame,
-            self._options.empty_frames,
-            self._options.preset == "decoder",
-            self._options.seed,
-        )
-        targets = choose_targets(
-            [image for image in images if sides[image.id] == "val"], size, self._options.val_objects
-        )
-        _require(sampler, targets)
-        self._before = self._measure_before(targets)
-        learner = Learner(
-            network, self._options, sampler, self._runtime, self._plan.embedding_cache_mb * _MIB
-        )
-        start = {name: value.detach().cpu().clone() for name, value in trained_parameters(network)}
+        sampler = Sampler([image for image in images if sides[image.id] == "train"], size, self._options)
+        held_out = [image for image in images if sides[image.id] == "val"]
+        self._targets = choose_targets(held_out, size, self._options.val_objects)
+        _require(sampler, self._targets)
+        self._before = self._measure_before()
+        optimizer = NetworkOptimizer(network, self._options, sampler, self._runtime, self._new_cache())
+        start = copy_parameters(network)
         fingerprint = self._plan.fingerprint([image.digest for image in images])
-        self._resume(learner, fingerprint)
-        self._learn(learner, sampler, targets, fingerprint)
+        self._resume(optimizer, fingerprint)
+        self._learn(optimizer, sampler, fingerprint)
         if self._progress is not None:
-            self._course.blend = blend(
-                network, start, self._course.best or start, lambda mixed: self._worth(mixed, targets)
-            )
-            publish(
-                self._plan,
-                network,
-                self._before,
-                lambda weights: self._measure(self._load(weights), targets, "the new weights"),
-                self._course,
-                self._facts(images, sides, left_out),
-                self._progress,
-            )
-            self._tidy()
+            self._finish(network, start, _image_records(images, sides, left_out), self._progress)
 
-    def _open_images(self) -> tuple[list[LabelledFrames], dict[str, Side], list[dict[str, str]]]:
-        """The images that can be used, their sides, and those that cannot be used with the reason."""
-        assert self._progress is not None
+    def _finish(
+        self,
+        network: Network,
+        start: dict[str, torch.Tensor],
+        data: list[dict[str, Any]],
+        progress: TrainingProgress,
+    ) -> None:
+        """Interpolates, validates and publishes the best weights; the files of the training are removed."""
+        state = self._state
+        state.learned_share = interpolate_weights(network, start, state.best or start, self._rank)
+        publish(
+            TrainingResult(self._plan, state, data, self._before),
+            network,
+            lambda weights: self._measure(self._load(weights), "the fine-tuned weights"),
+            progress,
+        )
+        self._plan.state_path.unlink(missing_ok=True)
+        shutil.rmtree(self._plan.frames_folder, ignore_errors=True)
+
+    def _open_images(
+        self, progress: TrainingProgress
+    ) -> tuple[list[LabelledFrames], dict[str, Side], list[dict[str, str]]]:
+        """Usable images, their sides, and unusable images with the reason."""
         images, left_out = [], []
-        for case in tqdm(self._plan.cases, desc="Opening labelled images", disable=None):
+        for labelled in tqdm(self._plan.images, desc="Reading labelled images", disable=None):
             try:
-                images.append(prepare_frames(case, self._plan.frames_folder, self._plan.max_voxels))
+                images.append(prepare_frames(labelled, self._plan.frames_folder, self._plan.max_voxels))
             except BioSam2Error as error:
-                logger.warning("Left out of the training: %s: %s", case.id, error)
-                left_out.append({"image": case.id, "reason": str(error)})
+                logger.warning("Image %s left out of the training: %s", labelled.id, error)
+                left_out.append({"image": labelled.id, "reason": str(error)})
         sides = split((image.id for image in images), self._options.val_split, self._plan.split_record)
         counts = {side: list(sides.values()).count(side) for side in ("train", "val")}
-        self._progress.note(
+        progress.note(
             f"learning from {counts['train']} images, measuring on {counts['val']}, {len(left_out)} left out",
             images=counts,
             left_out=left_out,
         )
         return images, sides, left_out
 
+    def _new_cache(self) -> EmbeddingCache:
+        return EmbeddingCache(self._plan.embedding_cache_mb * _MIB)
+
     def _load(self, weights: Weights) -> Network:
         if self._options.image_size:
             weights = replace(weights, image_size=self._options.image_size)
         return load_network(weights, self._registry, self._runtime.type)
 
-    def _measure_before(self, targets: list[Target]) -> Measurement:
+    def _measure_before(self) -> Measurement:
         if self._progress is None:
             return Measurement({})
         network = load_network(self._plan.service, self._registry, self._runtime.type)
-        before = self._measure(network, targets, "the weights in service")
+        before = self._measure(network, "the weights in service")
         self._progress.note(
-            f"in service is {self._plan.service.name}, with a Dice of {before.score:.3f} on "
-            f"{len(targets)} held-out objects",
-            before={"dice": before.score, **before.means},
+            f"{self._plan.service.name} is in service, with Dice {before.score:.3f} on "
+            f"{len(self._targets)} held-out objects",
+            before=before.summary,
         )
         return before
 
-    def _measure(
-        self, network: Network, targets: list[Target], what: str, kept: EmbeddingCache | None = None
-    ) -> Measurement:
-        """Measures a network as it is in service; with kept embeddings where its encoder is frozen."""
+    def _measure(self, network: Network, what: str, kept: EmbeddingCache | None = None) -> Measurement:
+        """Validates a network; kept embeddings must come from the same frozen encoder."""
         version = what if kept is None else "frozen encoder"
-        embeddings = kept if kept is not None else EmbeddingCache(self._plan.embedding_cache_mb * _MIB)
+        embeddings = kept if kept is not None else self._new_cache()
         predictor = Predictor(network, self._runtime, embeddings, "validation", version)
-        steps = tqdm(measure(predictor, targets), desc=f"Measuring {what}", disable=None)
-        *_, last = steps
-        assert last is not None
-        return last
+        *_, last = tqdm(measure(predictor, self._targets), desc=f"Measuring {what}", disable=None)
+        return last or Measurement({})
 
-    def _learn(self, learner: Learner, sampler: Sampler, targets: list[Target], fingerprint: str) -> None:
-        """Epochs, until they are done, no better any more, or out of time."""
-        options, course = self._options, self._course
-        steps = options.steps_per_epoch or min(
-            LONGEST_EPOCH, -(-len(sampler.labelled) // (options.batch_size * distributed.world()))
-        )
+    def _learn(self, optimizer: NetworkOptimizer, sampler: Sampler, fingerprint: str) -> None:
+        """Trains until the epochs or the time are over, or early stopping."""
+        options = self._options
+        all_frames = -(-len(sampler.labelled) // (options.batch_size * distributed.world()))
+        steps = options.steps_per_epoch or min(LONGEST_EPOCH, all_frames)
         while not distributed.from_first(self._is_over()):
             started = time.monotonic()
-            sums: dict[str, float] = {}
-            for done in range(1, steps + 1):
-                self._courtesy.give_way()
-                # One clock for all processes: by their own they would learn at different rates.
-                share = distributed.from_first(self._share_done(done / steps, started))
-                losses = learner.advance(share)
-                sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
-                if share >= 1.0:
-                    break
-            course.epoch += 1
+            losses = self._epoch(optimizer, steps, started)
+            self._state.epoch += 1
             if self._progress is not None:
-                self._after_epoch(
-                    learner, targets, {name: value / done for name, value in sums.items()}, started
-                )
-                self._save(learner, fingerprint)
+                self._after_epoch(optimizer, losses, started, self._progress)
+                self._save(optimizer, fingerprint)
+
+    def _epoch(self, optimizer: NetworkOptimizer, steps: int, started: float) -> dict[str, float]:
+        """Makes the steps of an epoch; mean losses by name."""
+        sums: dict[str, float] = defaultdict(float)
+        for done in range(1, steps + 1):
+            self._priority.give_way()
+            # One clock for all processes, so that all use the same learning rate.
+            share = distributed.from_first(self._completed(done / steps, started))
+            for name, value in optimizer.advance(share).items():
+                sums[name] += value
+            if share >= 1.0:
+                break
+        return {name: value / done for name, value in sums.items()}
 
     def _after_epoch(
-        self, learner: Learner, targets: list[Target], losses: dict[str, float], started: float
+        self,
+        optimizer: NetworkOptimizer,
+        losses: dict[str, float],
+        started: float,
+        progress: TrainingProgress,
     ) -> None:
-        course, network = self._course, learner.network
-        with learner.average.in_place():
-            network.eval()
-            measurement = self._measure(network, targets, f"epoch {course.epoch}", self._embeddings)
-            prepare(network, self._options.preset)
-        would_be_published, score = self._judged(measurement)
-        if (would_be_published, score) > (course.best_is_publishable, course.best_score):
-            course.best = {name: value.cpu().clone() for name, value in learner.average.values.items()}
-            course.best_score, course.best_epoch = score, course.epoch
-            course.best_is_publishable = would_be_published
+        state = self._state
+        measurement = self._measure(optimizer.averaged_network, f"epoch {state.epoch}", self._embeddings)
+        rank = acceptable, score = self._rank_of(measurement)
+        if rank > (state.best_is_acceptable, state.best_score):
+            state.best = copy_parameters(optimizer.averaged_network)
+            state.best_is_acceptable, state.best_score, state.best_epoch = acceptable, score, state.epoch
         seconds = time.monotonic() - started
-        course.seconds += seconds
-        course.history.append(
-            {"epoch": course.epoch, "loss": losses, "means": measurement.means, "score": score}
+        state.seconds += seconds
+        state.history.append(
+            {"epoch": state.epoch, "loss": losses, "means": measurement.means, "score": score}
         )
-        assert self._progress is not None
-        self._progress.epoch(course.epoch, losses, measurement.means, score, seconds)
+        progress.epoch(state.epoch, losses, measurement.means, score, seconds)
 
-    def _worth(self, network: Network, targets: list[Target]) -> tuple[bool, float]:
+    def _rank(self, network: Network) -> tuple[bool, float]:
         network.eval()
-        return self._judged(self._measure(network, targets, "a blend", self._embeddings))
+        return self._rank_of(self._measure(network, "interpolated weights", self._embeddings))
 
-    def _judged(self, measurement: Measurement) -> tuple[bool, float]:
-        """Whether weights would be published, and their score: weights that would not are worth less."""
-        return judge(self._before, measurement, self._options.min_gain).publish, measurement.score
+    def _rank_of(self, measurement: Measurement) -> tuple[bool, float]:
+        """Whether weights would be published, and their score: acceptable weights rank above all others."""
+        return judge(self._before, measurement, self._options.min_gain).accepted, measurement.score
 
     def _is_over(self) -> bool:
-        options, course = self._options, self._course
-        stale = course.epoch - course.best_epoch
+        options, state = self._options, self._state
+        stale = state.epoch - state.best_epoch
         return (
-            course.epoch >= options.max_epochs
-            or course.seconds >= options.limit_s
+            state.epoch >= options.max_epochs
+            or state.seconds >= options.limit_s
             or bool(options.early_stop_patience and stale >= options.early_stop_patience)
         )
 
-    def _share_done(self, of_epoch: float, started: float) -> float:
-        """How much of the training is done, 0 to 1, by epochs or by time, whichever ends first."""
-        by_epochs = (self._course.epoch + of_epoch) / self._options.max_epochs
-        by_time = (self._course.seconds + time.monotonic() - started) / self._options.limit_s
+    def _completed(self, of_epoch: float, started: float) -> float:
+        """Completed share of the training, 0 to 1, by epochs or by time, whichever is larger."""
+        by_epochs = (self._state.epoch + of_epoch) / self._options.max_epochs
+        by_time = (self._state.seconds + time.monotonic() - started) / self._options.limit_s
         return min(1.0, max(by_epochs, by_time))
 
-    def _save(self, learner: Learner, fingerprint: str) -> None:
-        state = {"fingerprint": fingerprint, "learner": learner.state(), "course": asdict(self._course)}
+    def _save(self, optimizer: NetworkOptimizer, fingerprint: str) -> None:
+        saved = {"fingerprint": fingerprint, "optimizer": optimizer.state(), "training": asdict(self._state)}
         try:
-            save_tensors(self._plan.state_path, state)
+            save_tensors(self._plan.state_path, saved)
         except OSError as error:
-            logger.warning("The state of the training cannot be saved, it goes on: %s", error)
+            logger.warning("Training state not saved, training continues: %s", error)
 
-    def _resume(self, learner: Learner, fingerprint: str) -> None:
-        """Goes on where an equal training was cut off."""
+    def _resume(self, optimizer: NetworkOptimizer, fingerprint: str) -> None:
+        """Continues an interrupted training with an equal fingerprint."""
         try:
-            state = torch.load(self._plan.state_path, map_location="cpu", weights_only=True)
+            saved = torch.load(self._plan.state_path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return
         except Exception as error:
-            logger.warning("The state of the last training cannot be read, starting anew: %s", error)
+            logger.warning("State of the last training ignored, since it cannot be read: %s", error)
             return
-        if state.get("fingerprint") != fingerprint:
+        if saved.get("fingerprint") != fingerprint or "training" not in saved:
             return
-        learner.restore(state["learner"])
-        self._course = Course(**state["course"])
+        optimizer.restore(saved["optimizer"])
+        self._state = TrainingState(**saved["training"])
         if self._progress is not None:
-            self._progress.note(f"going on after epoch {self._course.epoch}")
-
-    def _facts(
-        self, images: list[LabelledFrames], sides: dict[str, Side], left_out: list[dict[str, str]]
-    ) -> list[dict[str, Any]]:
-        """What the version's record says of each image."""
-        used = [
-            {
-                "image": image.id,
-                "side": sides[image.id],
-                "frames": len(image),
-                "labels": sorted(set(image.names.values())),
-            }
-            for image in images
-        ]
-        return used + [{**item, "side": "left out"} for item in left_out]
-
-    def _tidy(self) -> None:
-        """A training that has ended needs neither its state nor its frames any more."""
-        self._plan.state_path.unlink(missing_ok=True)
-        shutil.rmtree(self._plan.frames_folder, ignore_errors=True)
+            self._progress.note(f"resuming after epoch {self._state.epoch}")
 
 
-def _require(sampler: Sampler, targets: list[Target]) -> None:
+def _image_records(
+    images: list[LabelledFrames], sides: dict[str, Side], left_out: list[dict[str, str]]
+) -> list[dict[str, Any]]:
+    """Entries of the version's record, one for each image."""
+    used = [
+        {
+            "image": image.id,
+            "side": sides[image.id],
+            "frames": len(image),
+            "labels": sorted(set(image.names.values())),
+        }
+        for image in images
+    ]
+    return used + [{**item, "side": "left out"} for item in left_out]
+
+
+def _require(sampler: Sampler, targets: list[ValidationTarget]) -> None:
     if not sampler.labelled or not targets:
         side = "learn from" if not sampler.labelled else "measure on"
         raise TrainingError(
-            f"no labelled object is large enough to {side}: label larger objects, or choose a larger "
+            f"No labelled object is large enough to {side}: label larger objects, or choose a larger "
             "image_size"
         )

@@ -1,9 +1,9 @@
-"""Measuring weights on held-out images: the same objects and prompts for all, as they are in service."""
+"""Validation of weights on held-out images, with equal objects and prompts, as in service."""
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,32 +14,39 @@ from scipy import ndimage
 
 from lib.engine.predictor import Predictor
 from lib.engine.propagation import propagate
-from lib.metrics.overlap import dice
+from lib.metrics.overlap import dice, jaccard
 from lib.metrics.surface import normalized_surface_dice
 from lib.prompts.simulation import jittered_box, random_clicks
 from lib.prompts.types import FramePrompts
 from lib.trainers.frames import LabelledFrames
 from lib.trainers.sampler import visible_objects
+from lib.transforms.sampling import evenly_spaced, seeded_rng
 
 Mask = NDArray[np.bool_]
 
-# Prompts that count for the decision; the mean of their Dice is the score.
+# Kinds of prompts whose mean Dice is the score.
 CLICK, CLICKS, BOX, TRACKED = "1 click", "3 clicks", "box", "tracked"
 SCORED = (CLICK, CLICKS, BOX, TRACKED)
 FAR = "far click"
 NSD = "NSD, 1 click"
-# What a surface may be off by and still be right, in mm (in pixels for pictures).
+# Tolerance of the surface Dice in mm (pixels for pictures).
 TOLERANCE_MM = 2.0
-# Objects that are followed, and frames to either side: enough to see whether the memory still works.
+# Tracked objects, and frames tracked in each direction: enough to notice a damaged memory.
 TRACKED_OBJECTS = 8
 TRACKED_FRAMES = 3
-# A click at least this share of the frame's diagonal from an object must not find it.
+# Least distance of a far click from the object, as a share of the frame's diagonal.
 FAR_SHARE = 0.15
 
 
 @dataclass(frozen=True)
-class Target:
-    """One object on one held-out frame, with the prompts that every network gets for it."""
+class ValidationTarget:
+    """One object on one held-out frame, with its prompts.
+
+    Attributes:
+        image: Labelled frames of the image.
+        frame: Frame index.
+        value: Label value of the object.
+    """
 
     image: LabelledFrames
     frame: int
@@ -47,23 +54,23 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The object's class."""
+        """Class name."""
         return self.image.names[self.value]
 
     @property
     def place(self) -> str:
-        """Where it is, for people."""
+        """Image and frame as text."""
         return f"{self.image.id}, frame {self.frame}"
 
     @property
     def truth(self) -> Mask:
-        """(H, W)."""
+        """True mask (H, W)."""
         return self.image.mask(self.frame, self.value)
 
     @cached_property
     def prompts(self) -> dict[str, FramePrompts]:
-        """By kind."""
-        truth, rng = self.truth, _seeded(f"{self.image.id} {self.frame} {self.value}")
+        """Prompts by kind, equal for all networks."""
+        truth, rng = self.truth, seeded_rng(f"{self.image.id} {self.frame} {self.value}")
         prompts = {
             CLICK: _clicks(random_clicks(truth, 1, rng)),
             CLICKS: _clicks(random_clicks(truth, 3, rng)),
@@ -75,75 +82,105 @@ class Target:
 
 @dataclass
 class Measurement:
-    """What weights are worth.
+    """Result of a validation.
 
     Attributes:
-        means: by kind of prompt, mean Dice or NSD, 0 to 1; kinds that no target had are left out.
-        masks: of the first kind of prompt, by target, for pictures.
+        means: Mean Dice or NSD by kind of prompt, 0 to 1; kinds without any target are left out.
+        masks: Masks of a single click by target, for the report.
+        confidences: Predicted IoU times probability of presence, 0 to 1, of each mask from prompts on the
+            object.
+        ious: True IoU of the same masks.
     """
 
     means: dict[str, float]
-    masks: dict[Target, Mask] = field(default_factory=dict)
+    masks: dict[ValidationTarget, Mask] = field(default_factory=dict)
+    confidences: list[float] = field(default_factory=list)
+    ious: list[float] = field(default_factory=list)
 
     @property
     def score(self) -> float:
-        """The mean Dice over the prompts that count."""
+        """Mean Dice over the kinds in ``SCORED``."""
         values = [self.means[kind] for kind in SCORED if kind in self.means]
         return float(np.mean(values)) if values else 0.0
 
+    @property
+    def summary(self) -> dict[str, float]:
+        """Score and means for records and statistics."""
+        return {"dice": self.score, **self.means}
 
-def choose_targets(images: Sequence[LabelledFrames], image_size: int, most: int) -> list[Target]:
-    """Objects to measure on: spread evenly over images, classes and frames, always the same ones.
+
+def choose_targets(images: Sequence[LabelledFrames], image_size: int, most: int) -> list[ValidationTarget]:
+    """Chooses objects, evenly spaced over images, classes and frames; deterministic.
 
     Args:
-        images: held out.
-        image_size: side of the network's input.
-        most: how many.
+        images: Held-out images.
+        image_size: Side of the network's input in pixels.
+        most: Maximum number of objects.
     """
-    piles: list[list[Target]] = []
+    piles: list[list[ValidationTarget]] = []
     for image in images:
-        by_value: dict[int, list[Target]] = {}
+        by_value: dict[int, list[ValidationTarget]] = defaultdict(list)
         for frame in range(len(image)):
             for value in visible_objects(image, frame, image_size):
-                by_value.setdefault(value, []).append(Target(image, frame, value))
+                by_value[value].append(ValidationTarget(image, frame, value))
         piles += by_value.values()
     share = max(1, most // max(1, len(piles)))
-    chosen = [target for pile in piles for target in _evenly(pile, share)]
-    chosen = chosen if len(chosen) <= most else _evenly(chosen, most)
+    chosen = _evenly([target for pile in piles for target in _evenly(pile, share)], most)
     return sorted(chosen, key=lambda target: (target.image.id, target.frame, target.value))
 
 
-def measure(predictor: Predictor, targets: Sequence[Target]) -> Iterator[Measurement | None]:
-    """Measures a network.
+def measure(predictor: Predictor, targets: Sequence[ValidationTarget]) -> Iterator[Measurement | None]:
+    """Validates a network.
 
     Args:
-        predictor: of the network.
-        targets: of ``choose_targets``.
+        predictor: Predictor of the network.
+        targets: Objects from ``choose_targets``.
 
     Yields:
-        None after each target, so that the caller can show progress, and the measurement at the end.
+        None after each target, for progress bars, and the measurement at the end.
     """
-    scores: dict[str, list[float]] = {}
-    masks: dict[Target, Mask] = {}
+    found = _Results()
     for target in targets:
-        for kind, prompts in target.prompts.items():
-            found = predictor.segment(target.image, target.frame, prompts).mask
-            scores.setdefault(kind, []).append(dice(found, target.truth))
-            if kind == CLICK:
-                masks[target] = found
-                nsd = normalized_surface_dice(found, target.truth, target.image.spacing, TOLERANCE_MM)
-                scores.setdefault(NSD, []).append(nsd)
+        found.add(predictor, target)
         yield None
     for target in _evenly([target for target in targets if len(target.image) > 1], TRACKED_OBJECTS):
         tracked = _tracked(predictor, target)
         if tracked is not None:
-            scores.setdefault(TRACKED, []).append(tracked)
+            found.scores[TRACKED].append(tracked)
         yield None
-    yield Measurement({kind: float(np.mean(values)) for kind, values in scores.items()}, masks)
+    yield found.measurement()
 
 
-def _tracked(predictor: Predictor, target: Target) -> float | None:
-    """Dice over the frames beside the target's, from a box there; None where it is on none of them."""
+class _Results:
+    """Collects the results of single targets."""
+
+    def __init__(self) -> None:
+        self.scores: dict[str, list[float]] = defaultdict(list)
+        self._masks: dict[ValidationTarget, Mask] = {}
+        self._confidences: list[float] = []
+        self._ious: list[float] = []
+
+    def add(self, predictor: Predictor, target: ValidationTarget) -> None:
+        """Segments a target with each of its prompts."""
+        truth = target.truth
+        for kind, prompts in target.prompts.items():
+            found = predictor.segment(target.image, target.frame, prompts)
+            self.scores[kind].append(dice(found.mask, truth))
+            if kind != FAR:
+                self._confidences.append(min(max(found.score * found.presence, 0.0), 1.0))
+                self._ious.append(jaccard(found.mask, truth))
+            if kind == CLICK:
+                self._masks[target] = found.mask
+                nsd = normalized_surface_dice(found.mask, truth, target.image.spacing, TOLERANCE_MM)
+                self.scores[NSD].append(nsd)
+
+    def measurement(self) -> Measurement:
+        means = {kind: float(np.mean(values)) for kind, values in self.scores.items()}
+        return Measurement(means, self._masks, self._confidences, self._ious)
+
+
+def _tracked(predictor: Predictor, target: ValidationTarget) -> float | None:
+    """Dice over the neighbouring frames, tracked from a box; None if the object is on none of them."""
     image, middle = target.image, target.frame
     bounds = max(0, middle - TRACKED_FRAMES), min(len(image), middle + TRACKED_FRAMES + 1)
     beside = [index for index in range(*bounds) if index != middle]
@@ -163,7 +200,7 @@ def _clicks(points: NDArray) -> FramePrompts:
 
 
 def _far_click(truth: Mask) -> tuple[int, int] | None:
-    """(x, y) of the pixel that is farthest from the object; None where nothing is far from it."""
+    """(x, y) of the pixel farthest from the object; None if no pixel is far enough."""
     distance = ndimage.distance_transform_edt(~truth)
     y, x = np.unravel_index(int(np.argmax(distance)), truth.shape)
     if distance[y, x] < FAR_SHARE * math.hypot(*truth.shape):
@@ -171,13 +208,5 @@ def _far_click(truth: Mask) -> tuple[int, int] | None:
     return int(x), int(y)
 
 
-def _evenly(pile: Sequence[Target], most: int) -> list[Target]:
-    """At most so many, at even distances."""
-    if len(pile) <= most:
-        return list(pile)
-    places = np.linspace(0, len(pile) - 1, most).round().astype(int)
-    return [pile[place] for place in places.tolist()]
-
-
-def _seeded(text: str) -> np.random.Generator:
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
+def _evenly(targets: Sequence[ValidationTarget], most: int) -> list[ValidationTarget]:
+    return [targets[place] for place in evenly_spaced(len(targets), most)]

@@ -10,7 +10,7 @@ from lib.engine.network import Network
 from lib.evaluation.active_learning.learner import SimulatedLearner, measure, score
 from lib.evaluation.active_learning.options import SimulationOptions
 from lib.evaluation.active_learning.units import SimulationData, open_data
-from lib.trainers.validation import Target, choose_targets
+from lib.trainers.validation import ValidationTarget, choose_targets
 from tests.support.server import APP
 
 SIZE = 64
@@ -32,12 +32,12 @@ def learner() -> SimulatedLearner:
 
 
 @pytest.fixture
-def targets(parts: SimulationData) -> list[Target]:
+def targets(parts: SimulationData) -> list[ValidationTarget]:
     return choose_targets(parts.test, SIZE, 9)
 
 
 def test_it_learns_and_begins_anew_each_time(
-    learner: SimulatedLearner, parts: SimulationData, targets: list[Target]
+    learner: SimulatedLearner, parts: SimulationData, targets: list[ValidationTarget]
 ) -> None:
     before = measure(learner.untrained(), targets)
     striped = measure(learner.learn(parts.pool[1:], 0), targets)
@@ -52,7 +52,10 @@ def test_it_learns_and_begins_anew_each_time(
 
 
 def test_a_frame_is_encoded_once_for_all_rounds_and_seeds(
-    learner: SimulatedLearner, parts: SimulationData, targets: list[Target], monkeypatch: pytest.MonkeyPatch
+    learner: SimulatedLearner,
+    parts: SimulationData,
+    targets: list[ValidationTarget],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def round_of(seed: int) -> None:
         predictor = learner.learn(parts.pool[1:], seed)

@@ -12,7 +12,6 @@ from lib.activelearning.candidate import Candidate
 from lib.engine.builder import described, load_network
 from lib.engine.checkpoints import named_weights, sha256_of
 from lib.engine.embeddings import EmbeddingCache
-from lib.engine.network import Network
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
@@ -23,12 +22,11 @@ from lib.scoring.signals.embedding import Vector, frame_vector, mean_vector
 from lib.scoring.signals.prompt_sources import GridSource
 from lib.scoring.signals.scorer import ScorePlan, score_image, spread
 from lib.settings import Settings
+from lib.trainers.config import Preset, TrainOptions
 from lib.trainers.frames import LabelledFrames
-from lib.trainers.learner import Learner
-from lib.trainers.options import Preset, TrainOptions
-from lib.trainers.parameters import prepare, trained_parameters
+from lib.trainers.optimizer import NetworkOptimizer, prepare, trained_parameters
 from lib.trainers.sampler import Sampler
-from lib.trainers.validation import BOX, CLICK, CLICKS, Target
+from lib.trainers.validation import BOX, CLICK, CLICKS, ValidationTarget
 
 # Kinds of prompts whose mean Dice is the result, as in a training's validation; propagation takes too long.
 MEASURED = (CLICK, CLICKS, BOX)
@@ -90,14 +88,12 @@ class SimulatedLearner:
         """
         self._reset()
         options = self._train_options(seed)
-        sampler = Sampler(
-            units, self.image_size, options.objects_per_frame, options.empty_frames, True, options.seed
-        )
-        learner = _CachedLearner(self._network, options, sampler, self._runtime, self._training)
+        sampler = Sampler(units, self.image_size, options)
+        optimizer = NetworkOptimizer(self._network, options, sampler, self._runtime, self._training)
         steps = self._options.steps
         for step in range(1, steps + 1):
-            learner.advance(step / steps)
-        self._network.load_state_dict(learner.average.values, strict=False)
+            optimizer.advance(step / steps)
+        self._network.load_state_dict(optimizer.averaged_parameters(), strict=False)
         return self._predictor()
 
     def vector(self, unit: LabelledFrames) -> Vector:
@@ -131,21 +127,6 @@ class SimulatedLearner:
         return Predictor(self._network, self._runtime, self._inference, self.weights, self.sha256)
 
 
-class _CachedLearner(Learner):
-    """A learner with embeddings that outlive it."""
-
-    def __init__(
-        self,
-        network: Network,
-        options: TrainOptions,
-        sampler: Sampler,
-        runtime: Runtime,
-        embeddings: EmbeddingCache,
-    ):
-        super().__init__(network, options, sampler, runtime, embedding_budget=0)
-        self._teacher = replace(self._teacher, embeddings=embeddings)
-
-
 @dataclass(frozen=True)
 class PromptDice:
     """Mean Dice over the test objects.
@@ -159,7 +140,7 @@ class PromptDice:
     by_prompt: dict[str, float]
 
 
-def measure(predictor: Predictor, targets: Sequence[Target]) -> PromptDice:
+def measure(predictor: Predictor, targets: Sequence[ValidationTarget]) -> PromptDice:
     """Dice of a network on the test objects, with one click, three clicks and a box each."""
     means = {}
     for kind in MEASURED:

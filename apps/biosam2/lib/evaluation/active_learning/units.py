@@ -17,8 +17,7 @@ from lib.errors import BioSam2Error, EvaluationError
 from lib.evaluation.active_learning.options import Unit
 from lib.evaluation.datastore import LABELS, stem
 from lib.settings import Settings
-from lib.trainers.frames import LabelledFrames, prepare_frames
-from lib.trainers.labelled_image import Case
+from lib.trainers.frames import LabelledFrames, LabelledImage, prepare_frames
 from lib.trainers.sampler import visible_objects
 
 logger = logging.getLogger(__name__)
@@ -123,10 +122,10 @@ def _open_images(data: Path, frames: Path) -> tuple[list[LabelledFrames], dict[s
     return found, left_out
 
 
-def _cases(data: Path) -> list[Case]:
+def _cases(data: Path) -> list[LabelledImage]:
     images = {stem(path): path for path in sorted(data.iterdir()) if path.is_file()}
     labels = sorted((path for path in (data / LABELS).glob("[!.]*") if path.is_file()), key=stem)
-    return [Case(stem(path), images[stem(path)], path) for path in labels if stem(path) in images]
+    return [LabelledImage(stem(path), images[stem(path)], path) for path in labels if stem(path) in images]
 
 
 def _units(image: LabelledFrames, unit: Unit) -> list[LabelledFrames]:

@@ -14,9 +14,9 @@ from lib.engine.predictor_pool import PredictorPool
 from lib.errors import CheckpointError
 from lib.server.access import Admin, AnyUser
 from lib.server.json_input import JSON_BODY, JsonBody
-from lib.trainers.options import TrainOptions
+from lib.trainers.config import TrainOptions
+from lib.trainers.publishing import publish_upload
 from lib.trainers.task import FineTuneTask
-from lib.trainers.uploads import publish_upload
 
 # What viewers send beside the options.
 _OF_VIEWERS = frozenset({"model", "client_id", "name"})
