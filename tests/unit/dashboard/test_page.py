@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from lib.dashboard.__main__ import main
-from lib.dashboard.history import labels_over_time, learning_curve
+from lib.dashboard.history import labels_over_time, learning_curve, read_records
 from lib.dashboard.page import write_overview
-from lib.dashboard.records import read_records
 from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE, Versions
 from lib.scoring.store import ImageScore, ScoreStore, scores_folder
 from tests.support.studies import write_nifti
@@ -75,10 +74,10 @@ def test_an_empty_folder_gives_a_page_that_says_so(tmp_path):
     write_overview(tmp_path, tmp_path / "model", tmp_path / "report.html", 1000)
     page = (tmp_path / "report.html").read_text()
     for sentence in (
-        "Nothing was labelled yet",
-        "No training was published",
+        "No labels yet",
+        "No published training yet",
         "run scoring",
-        "was scored yet",
+        "No score of an unlabelled image yet",
     ):
         assert sentence in page
 
@@ -141,6 +140,6 @@ def test_the_learning_curve_begins_at_what_was_there_before(model_dir):
     versions = Versions(model_dir)
     series = learning_curve([versions.read(name) for name in versions.names()])
     assert series == {
-        "all that count": [(0.0, 0.5), (2.0, 0.6), (5.0, 0.7)],
+        "mean": [(0.0, 0.5), (2.0, 0.6), (5.0, 0.7)],
         "box": [(0.0, 0.8), (2.0, 0.9), (5.0, 0.9)],
     }

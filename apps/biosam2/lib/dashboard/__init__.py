@@ -1,1 +1,1 @@
-"""How the labelling goes: one page about a datastore and the versions of its model."""
+"""Dashboard: one page about the labels of a datastore and the versions of its model."""

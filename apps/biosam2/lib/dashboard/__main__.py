@@ -1,4 +1,4 @@
-"""``python -m lib.dashboard --studies FOLDER``: write the page about a datastore and its model."""
+"""``python -m lib.dashboard --studies FOLDER``: writes the page about a datastore and its model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if not options.studies.is_dir():
-        parser.error(
-            f"there is no folder {options.studies}; name the folder that the server was started with"
-        )
+        parser.error(f"Folder {options.studies} does not exist; use the server's --studies folder")
     write_overview(options.studies, options.model_dir, options.output, Settings().max_voxels)
     logger.info("Written: %s", options.output)
 

@@ -1,23 +1,99 @@
-"""Series over time: labels, and what each version of the model was worth."""
+"""Labels and versions over time: the record of MONAI Label's folder, read only, and series for figures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
 
-from lib.dashboard.records import ImageRecord
 from lib.engine.model_versions import Version
+from lib.labels.annotators import annotator_of
 from lib.trainers.validation import SCORED
 
 _HOUR_S = 3600.0
-# The kinds of prompt whose course is shown.
+# Kinds of prompts in the learning curve.
 SHOWN = ("dice", *SCORED)
+RECORD_FILE = "datastore_v2.json"
+FINAL = "final"
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a datastore.
+
+    Attributes:
+        id: Image id.
+        path: Image file.
+        labelled_at: Time of saving of the final label in seconds since 1970; None without a label.
+        annotator: Name of the annotator; empty if unknown.
+        scores: Numbers from scoring about the image and its final label, by name.
+    """
+
+    id: str
+    path: Path
+    labelled_at: float | None
+    annotator: str
+    scores: Mapping[str, float]
+
+
+def read_records(folder: Path) -> list[ImageRecord]:
+    """Images of a datastore, by id; empty if the folder has no record yet.
+
+    Entries that do not have MONAI Label's structure are left out; the result is for display only.
+    """
+    try:
+        objects = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["objects"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    if not isinstance(objects, dict):
+        return []
+    return [_record(folder, name, item) for name, item in sorted(objects.items()) if isinstance(item, dict)]
+
+
+def _record(folder: Path, name: str, item: Mapping[str, Any]) -> ImageRecord:
+    image = _table(item.get("image"))
+    label = _table(_table(item.get("labels")).get(FINAL))
+    info = _table(label.get("info"))
+    return ImageRecord(
+        id=name,
+        path=folder / f"{name}{image.get('ext', '')}",
+        labelled_at=(_number(info.get("ts")) or 0.0) if label else None,
+        annotator=annotator_of(info),
+        scores={**_numbers(_table(image.get("info"))), **_numbers(info)},
+    )
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _numbers(info: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of an info; those of nested tables as ``table.name``."""
+    found = {}
+    for name, value in info.items():
+        if isinstance(value, Mapping):
+            found.update({f"{name}.{inner}": number for inner, number in _numbers(value).items()})
+        elif (number := _number(value)) is not None:
+            found[name] = number
+    return found
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    with contextlib.suppress(OverflowError):
+        return float(value)
+    return None
 
 
 def labels_over_time(records: Sequence[ImageRecord]) -> dict[str, list[tuple[float, float]]]:
-    """Labelled images by hours since the first, for all together and for each annotator.
+    """Number of labelled images by hours since the first label, in total and by annotator.
 
-    A line's name ends with its count, ``all (3)``: an annotator may be called anything, also *all*.
+    Names end with the count, ``all (3)``, so that an annotator named *all* is no clash.
     """
     times = sorted((record.labelled_at, record.annotator) for record in records if record.labelled_at)
     if not times:
@@ -36,9 +112,9 @@ def labels_over_time(records: Sequence[ImageRecord]) -> dict[str, list[tuple[flo
 
 
 def learning_curve(versions: Sequence[Version]) -> dict[str, list[tuple[float, float]]]:
-    """Dice on held-out images over the images that were learned from, by kind of prompt.
+    """Dice on held-out images over the number of training images, by kind of prompt.
 
-    The weights that the first version had to beat stand at 0 images.
+    The point at 0 images is the Dice before the first training.
     """
     measured = [version for version in versions if "after" in version.metrics]
     if not measured:
@@ -49,14 +125,14 @@ def learning_curve(versions: Sequence[Version]) -> dict[str, list[tuple[float, f
         points = [(0.0, float(before))] if before is not None else []
         for version in measured:
             if (value := version.metrics["after"].get(kind)) is not None:
-                points.append((float(_learned_from(version)), float(value)))
+                points.append((float(_training_images(version)), float(value)))
         if points:
-            series["all that count" if kind == "dice" else kind] = sorted(points)
+            series["mean" if kind == "dice" else kind] = sorted(points)
     return series
 
 
 def version_rows(versions: Sequence[Version], current: str | None) -> list[list[str | int | float | None]]:
-    """A row for each version, newest first: name, when, from what, images, Dice before and after."""
+    """Table rows, newest version first: name, time, parent, training images, Dice before and after."""
     rows: list[list[str | int | float | None]] = []
     for version in reversed(versions):
         before, after = (version.metrics.get(when, {}).get("dice") for when in ("before", "after"))
@@ -65,7 +141,7 @@ def version_rows(versions: Sequence[Version], current: str | None) -> list[list[
                 f"{version.name} (in service)" if version.name == current else version.name,
                 _day(version.created),
                 version.parent or version.base,
-                _learned_from(version) or None,
+                _training_images(version) or None,
                 None if before is None else f"{before:.3f}",
                 None if after is None else f"{after:.3f}",
             ]
@@ -73,7 +149,7 @@ def version_rows(versions: Sequence[Version], current: str | None) -> list[list[
     return rows
 
 
-def _learned_from(version: Version) -> int:
+def _training_images(version: Version) -> int:
     return sum(item.get("side") == "train" for item in version.data)
 
 

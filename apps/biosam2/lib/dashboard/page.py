@@ -1,4 +1,4 @@
-"""The page: labels over time, what the model is worth, and which images it is least sure of."""
+"""The page: labels over time, learning curve, corrections, and the images with the highest uncertainty."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.dashboard.history import labels_over_time, learning_curve, version_rows
-from lib.dashboard.records import ImageRecord, read_records
+from lib.dashboard.history import ImageRecord, labels_over_time, learning_curve, read_records, version_rows
 from lib.engine.model_versions import Versions
 from lib.errors import BioSam2Error
 from lib.images.reading import read_image
@@ -21,28 +20,28 @@ from lib.transforms.frames import FrameStack
 logger = logging.getLogger(__name__)
 
 OVERVIEW_FILE = "overview.html"
-UNSURE_SHOWN = 12  # images with a thumbnail: two rows of six
+UNSURE_SHOWN = 12  # number of thumbnails, in two rows of six
 _COLUMNS = 6
 _TILE = 150  # pixels
 _AXIS = 2
-# What scoring calls the overlap of the model's answer with what people accepted.
+# Key of the score for the agreement of the model with accepted labels.
 DICE = "dice"
 
 
 def write_overview(studies: Path, model_dir: Path, output: Path, max_voxels: int) -> None:
-    """Writes one page that needs no other file.
+    """Writes the dashboard as one self-contained HTML page.
 
     Args:
-        studies: folder of the datastore.
-        model_dir: of the registry, the versions and the scores.
-        output: the page.
-        max_voxels: largest image that is opened for a thumbnail.
+        studies: Folder of the datastore.
+        model_dir: Folder of the registry, the versions and the scores.
+        output: HTML file.
+        max_voxels: Limit of voxels in an image with a thumbnail.
 
     Raises:
-        OSError: the page cannot be written.
+        OSError: The page cannot be written.
     """
     records = read_records(studies)
-    page = Page("How the labelling goes")
+    page = Page("Labelling progress")
     _add_numbers(page, records, model_dir)
     _add_labels(page, records)
     _add_model(page, model_dir)
@@ -58,8 +57,8 @@ def _add_numbers(page: Page, records: Sequence[ImageRecord], model_dir: Path) ->
         ("Images", len(records)),
         ("Labelled", len(labelled)),
         ("Annotators", len({record.annotator for record in labelled if record.annotator})),
-        ("Versions of the model", len(versions.names())),
-        ("In service", versions.current() or "the weights before any training"),
+        ("Model versions", len(versions.names())),
+        ("In service", versions.current() or "base weights"),
     ]
     page.key_values(pairs)
 
@@ -71,7 +70,7 @@ def _add_labels(page: Page, records: Sequence[ImageRecord]) -> None:
             curves(series, "hours since the first label", "labelled images"), "Labelled images over time"
         )
     else:
-        page.paragraph("Nothing was labelled yet.")
+        page.paragraph("No labels yet.")
 
 
 def _add_model(page: Page, model_dir: Path) -> None:
@@ -82,28 +81,26 @@ def _add_model(page: Page, model_dir: Path) -> None:
         try:
             versions.append(store.read(name))
         except BioSam2Error as error:
-            logger.warning("Left out of the overview: %s", error)
+            logger.warning("Left out of the dashboard: %s", error)
     if not versions:
-        page.paragraph("No training was published yet.")
+        page.paragraph("No published training yet.")
         return
     if series := learning_curve(versions):
-        figure = curves(series, "images learned from", "Dice on held-out images", y_limits=(0, 1))
-        page.picture(figure, "Dice over the images that were learned from")
+        figure = curves(series, "training images", "Dice on held-out images", y_limits=(0, 1))
+        page.picture(figure, "Dice over the number of training images")
     page.table(
-        ["Version", "When", "From", "Images", "Dice before", "Dice after"],
+        ["Version", "Created", "Parent", "Images", "Dice before", "Dice after"],
         version_rows(versions, store.current()),
     )
 
 
 def _add_corrections(page: Page, records: Sequence[ImageRecord]) -> None:
-    page.heading("Model and people")
+    page.heading("Corrections")
     scored = [(record.scores[DICE], record.id) for record in records if DICE in record.scores]
     if not scored:
-        page.paragraph("The model's answers were not compared with the accepted labels yet: run scoring.")
+        page.paragraph("No comparison of the model with accepted labels yet: run scoring.")
         return
-    page.paragraph(
-        "Dice of the model's answer with the label that a person accepted: 1 is nothing corrected."
-    )
+    page.paragraph("Dice of the model's answer with the accepted label; 1 means that nothing was corrected.")
     page.picture(
         box_plot({"accepted labels": [value for value, _ in scored]}, "Dice", limits=(0, 1)),
         "Spread of the Dice between the model and accepted labels",
@@ -113,25 +110,25 @@ def _add_corrections(page: Page, records: Sequence[ImageRecord]) -> None:
 
 
 def _add_unsure(page: Page, records: Sequence[ImageRecord], store: ScoreStore, max_voxels: int) -> None:
-    page.heading("Where the model is least sure")
-    waiting = [record for record in records if record.labelled_at is None]
-    scored = [(score, record) for record in waiting if (score := store.get(record.id)) is not None]
+    page.heading("Highest uncertainty")
+    unlabelled = [record for record in records if record.labelled_at is None]
+    scored = [(score, record) for record in unlabelled if (score := store.get(record.id)) is not None]
     if not scored:
-        page.paragraph("No image without a label was scored yet.")
+        page.paragraph("No score of an unlabelled image yet: run scoring.")
         return
     scored.sort(key=lambda pair: pair[0].score, reverse=True)
     tiles = [_thumbnail(record, score, max_voxels) for score, record in scored[:UNSURE_SHOWN]]
     shown = [tile for tile in tiles if tile is not None]
     if shown:
         rows = [shown[start : start + _COLUMNS] for start in range(0, len(shown), _COLUMNS)]
-        page.picture(png_bytes(contact_sheet(rows)), "The images that the model is least sure of")
+        page.picture(png_bytes(contact_sheet(rows)), "Unlabelled images with the highest uncertainty")
     page.table(
         ["Image", "Uncertainty", "Slice", "Found"],
         [
             [record.id, f"{score.score:.3f}", score.slice_index, ", ".join(score.labels)]
             for score, record in scored
         ],
-        "Least sure first",
+        "Highest uncertainty first",
     )
 
 
