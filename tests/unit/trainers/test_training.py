@@ -44,6 +44,9 @@ def test_a_training_is_published_with_its_record_and_served(good):
     assert record.metrics["after"]["dice"] >= record.metrics["before"]["dice"] + 0.005
     assert {item["side"] for item in record.data} == {"train", "val"}
     assert record.options["preset"] == "decoder"
+    # Confidences of the validation targets, three prompts each on at most four objects.
+    assert set(record.calibration) == {"pairs", "images", "predicted", "true"}
+    assert 0 <= record.metrics["calibration_error"] <= 1
     folder = versions.folder("v0001")
     assert {"weights.pt", "network.yaml", "version.json", "report.html"} <= {p.name for p in folder.iterdir()}
     assert list((folder / "tensorboard").glob("events.*"))
@@ -57,6 +60,7 @@ def test_the_report_is_one_page_with_pictures(good):
     page = (good.folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
     assert "Published" in page
+    assert "Reliability diagram" in page
     assert "http://" not in page
     assert "https://" not in page
 
@@ -69,6 +73,8 @@ def test_numbers_for_viewers_are_finite_and_complete(good):
     assert 0 < stats["best_metric"] <= 1
     assert stats["total_time"].count(":") == 2
     assert stats["before"]["dice"] < stats["after"]["dice"]
+    assert stats["published"] is True
+    assert stats["reason"].startswith("Dice 0.")
 
 
 @pytest.mark.parametrize("harm", ["rate", "labels"])

@@ -61,12 +61,15 @@ def test_who_knows_the_truth_gets_one_and_is_not_misled_by_a_far_click(images, t
     assert measurement.score == 1.0
     assert measurement.means[FAR] == 0.0
     assert set(measurement.masks) == set(targets)
+    # Three prompts on each object; what is said and what is true agree.
+    assert measurement.confidences == measurement.ious == [1.0] * (3 * len(targets))
 
 
 def test_who_says_nothing_gets_zero(images, targets):
     measurement = result(Knowing(images, np.zeros_like), targets)
     assert measurement.score == 0.0
     assert measurement.means[FAR] == 0.0
+    assert measurement.ious == [0.0] * (3 * len(targets))
 
 
 def test_who_always_says_everything_is_found_out_by_the_far_click(images, targets):
