@@ -168,6 +168,10 @@ def test_4_the_next_click_is_better_without_a_restart(annotator: Annotator, own_
     assert stats["status"] == "published", stats
     assert stats["best_metric"] > stats["before"]["dice"]
     assert (stats["epoch"], stats["total_epochs"]) == (3, 3)
+    # What a client that polls the training sees: the same numbers, the decision and its reason.
+    assert task["stats"] == stats
+    assert stats["published"] is True
+    assert f"{stats['after']['dice']:.3f} after" in stats["reason"]
     after, name = annotator.click()
     assert name == "v0001"
     assert after > before + 0.05

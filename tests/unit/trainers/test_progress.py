@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lib.trainers.progress import TrainingProgress, read_stats, started_at
+from lib.trainers.progress import TrainingProgress, read_stats, started_at, stats_since
 from tests.unit.trainers.conftest import STARTED
 
 
@@ -45,6 +45,13 @@ def test_what_viewers_show_while_it_runs(tmp_path):
     assert "before 0.500" in stats["message"]
     progress.end("published", "v0001 is in service", version="v0001")
     assert read_stats(tmp_path)["total_time"] == "00:00:00"
+
+
+def test_numbers_of_an_older_training_are_not_those_of_a_new_task(tmp_path):
+    assert stats_since(tmp_path, STARTED) == {}
+    TrainingProgress(tmp_path, 20, STARTED)
+    assert stats_since(tmp_path, STARTED)["total_epochs"] == 20
+    assert stats_since(tmp_path, STARTED + 1) == {}
 
 
 def test_the_best_stays_when_an_epoch_is_worse(tmp_path):

@@ -118,6 +118,17 @@ class TrainingProgress:
             logger.warning("Training statistics cannot be written: %s", error)
 
 
+def stats_since(folder: Path, moment: float) -> dict[str, Any]:
+    """``read_stats`` of a training that started at a moment or later; empty if the last one is older.
+
+    Args:
+        folder: Folder of the training.
+        moment: Time in full seconds since 1970.
+    """
+    stats = read_stats(folder)
+    return stats if _seconds(stats.get("start_time")) >= moment else {}
+
+
 def read_stats(folder: Path) -> dict[str, Any]:
     """Statistics of the running or last training; its status is "stopped" if its process was killed.
 
@@ -143,14 +154,20 @@ def started_at(folder: Path) -> float:
     Args:
         folder: Folder of the training.
     """
-    began = _last_that_learns(folder)
-    return datetime.strptime(began, _TIME).replace(tzinfo=timezone.utc).timestamp() if began else 0.0
+    return _seconds(_last_that_learns(folder))
 
 
 def _last_that_learns(folder: Path) -> str | None:
     stats = read_stats(folder)
     began: str | None = stats.get("start_time" if stats.get("status") in _LEARNS else "learned_before")
     return began
+
+
+def _seconds(time_text: str | None) -> float:
+    """Seconds since 1970 of a time in the statistics; 0 for None."""
+    if time_text is None:
+        return 0.0
+    return datetime.strptime(time_text, _TIME).replace(tzinfo=timezone.utc).timestamp()
 
 
 def _is_running(pid: int) -> bool:

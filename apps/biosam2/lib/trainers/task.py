@@ -28,7 +28,7 @@ from lib.settings import Settings
 from lib.trainers.config import TRAINING_FOLDER, TrainingPlan, TrainOptions, read_options, viewer_config
 from lib.trainers.distributed import launch, processes
 from lib.trainers.frames import LabelledImage
-from lib.trainers.progress import read_stats, started_at
+from lib.trainers.progress import read_stats, started_at, stats_since
 from lib.trainers.training import train
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,10 @@ class FineTuneTask(TrainTask):
     def stats(self) -> dict[str, Any]:
         """Statistics of the running or last training (``read_stats``)."""
         return read_stats(self._folder)
+
+    def stats_since(self, moment: float) -> dict[str, Any]:
+        """Statistics of a training that started at a moment or later; empty if the last one is older."""
+        return stats_since(self._folder, moment)
 
     def new_labels(self, datastore: Datastore, moment: float) -> int:
         """Number of images with a final label that no training has used, saved at a moment or later.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any, NoReturn
 
@@ -18,6 +19,8 @@ from lib.trainers.config import TrainOptions
 from lib.trainers.publishing import publish_upload
 from lib.trainers.task import FineTuneTask
 
+# Local time format of MONAI Label's tasks.
+_TASK_TIME = "%Y-%m-%d %H:%M:%S"
 # What viewers send beside the options.
 _OF_VIEWERS = frozenset({"model", "client_id", "name"})
 
@@ -69,12 +72,23 @@ class TrainingRoutes:
         return task
 
     def status(self, user: AnyUser, all: bool = False, check_if_running: bool = False) -> Any:
-        """The last training, or all of them; 404 where there is none."""
-        return monailabel_train.status(all, check_if_running)
+        """The last training with its statistics (epoch, Dice before and after, reason), or all trainings.
+
+        404 without any training.
+        """
+        found = monailabel_train.status(all, check_if_running)
+        return found if all else {**found, "stats": self._stats_of(found)}
 
     def stop(self, user: Admin) -> Any:
         """Stops the running training."""
         return monailabel_train.stop()
+
+    def _stats_of(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Statistics of a training task; empty until its process has reported its start."""
+        trainer, started = self._trainers.get(task["request"].get("model", "")), task.get("start_ts")
+        if trainer is None or not started:
+            return {}
+        return trainer.stats_since(datetime.strptime(started, _TASK_TIME).timestamp())
 
     def _require_trainer(self, name: str) -> None:
         if name not in self._trainers:
