@@ -104,6 +104,7 @@ def stamp(path: Path) -> str:
     except OSError as error:
         raise ImageNotFoundError(f"{path.name} is missing: {error}") from error
 
+
 def weights_key(weights: Weights, predictor: Predictor) -> str:
     """Identifies weights by content, input size and precision."""
     content = weights.sha256[:16] if weights.sha256 else stamp(weights.path)
