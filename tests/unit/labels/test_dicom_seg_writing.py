@@ -1,4 +1,4 @@
-"""Segmentations that the server writes, read by highdicom, by pydicom, and by their positions in space."""
+"""DICOM segmentations that are written: the headers of their series, and what other readers find."""
 
 import highdicom as hd
 import nibabel as nib
@@ -6,11 +6,14 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from lib.errors import LabelError
 from lib.images.reading import read_image
 from lib.labels import read_labels
-from lib.labels.dicom_seg_writing import write_dicom_seg
+from lib.labels.dicom_seg_writing import source_headers, write_dicom_seg
 from lib.labels.segments import describe_segments
 from sample_study.dicom import write_multiframe_ultrasound, write_series
 from tests.unit.conftest import many_frames
@@ -222,3 +225,136 @@ def test_real_slices_and_the_label_that_somebody_drew_on_them(tmp_path, data):
     found = read_labels(tmp_path / "label.dcm", image)
     assert found.names == truth.names == {1: "Liver"}
     np.testing.assert_array_equal(found.array, truth.array)
+
+
+@pytest.fixture
+def series(tmp_path):
+    affine, _ = GRIDS["oblique"]
+    made = write_series(tmp_path / "a", np.zeros((8, 6, 5), np.int16), affine, instances="descending")
+    return made, read_image(tmp_path / "a", MANY)
+
+
+def test_each_header_knows_its_slice_in_any_order(series):
+    made, image = series
+    shuffled = [made.files[k] for k in (3, 0, 4, 1, 2)]
+    sources = source_headers(shuffled, image)
+    assert (sources.slices, sources.is_placed) == ([3, 0, 4, 1, 2], True)
+    assert {header.SpacingBetweenSlices for header in sources.headers} == {1.5}
+
+
+def test_another_series_is_refused(series, tmp_path):
+    made, image = series
+    affine = GRIDS["oblique"][0].copy()
+    affine[:3, 3] += 5
+    other = write_series(tmp_path / "b", np.zeros((8, 6, 5), np.int16), affine)
+    with pytest.raises(LabelError, match="lies elsewhere than the DICOM series"):
+        source_headers(other.files, image)
+    larger = write_series(tmp_path / "c", np.zeros((9, 6, 5), np.int16), affine)
+    with pytest.raises(LabelError, match="slices of different sizes"):
+        source_headers(larger.files, image)
+    with pytest.raises(LabelError, match="lies elsewhere"):
+        source_headers([*made.files[:4], made.files[0]], image)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_tilted_gantry_is_saved_slice_by_slice(series, tmp_path, many):
+    made, _ = series
+    for number, file in enumerate(made.files):
+        dataset = pydicom.dcmread(file)
+        x, y, z = dataset.ImagePositionPatient
+        along = np.array(dataset.ImageOrientationPatient[3:], dtype=float) * 0.6 * number
+        dataset.ImagePositionPatient = [x + along[0], y + along[1], z + along[2]]
+        dataset.save_as(file)
+    files = [many_frames(made.files, tmp_path / "many.dcm")] if many else made.files
+    image = read_image(files[0] if many else tmp_path / "a", MANY)
+    for used in ([0, 1, 2, 3, 4], [0, 3], [2]):
+        labels = np.zeros(image.shape, np.uint8)
+        labels[2:5, 1:4, used] = 1
+        dataset = written(tmp_path, labels, image, files, {1: "liver"})
+        for group in dataset.PerFrameFunctionalGroupsSequence:
+            x, y, z = (float(value) for value in group.PlanePositionSequence[0].ImagePositionPatient)
+            found = np.linalg.inv(image.affine) @ [-x, -y, z, 1]
+            assert min(np.abs(found - [0, 0, k, 1]).max() for k in used) < 1e-3
+        np.testing.assert_array_equal(read_labels(tmp_path / "label.dcm", image).array, labels)
+
+
+PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+
+
+@pytest.mark.parametrize("absent", [PLACE[:1], PLACE[1:2], PLACE[2:], PLACE])
+def test_a_series_without_a_place_is_saved_on_the_grid_that_it_was_opened_on(tmp_path, caplog, absent):
+    series, _ = opened(tmp_path, *GRIDS["LPS"])
+    for file in series.files:
+        dataset = pydicom.dcmread(file)
+        for name in absent:
+            delattr(dataset, name)
+        dataset.save_as(file)
+    image = read_image(tmp_path / "series", MANY)
+    labels = np.zeros(image.shape, np.uint8)
+    labels[3:9, 4:7, 1:4], labels[20:22, 3, 4] = 1, 2
+    for files in (series.files, series.files[::-1]):
+        dataset = written(tmp_path, labels, image, files)
+        assert absent[0] in caplog.text
+        np.testing.assert_array_equal(read_labels(tmp_path / "label.dcm", image).array, labels)
+        # Each frame refers to the file whose pixels it was drawn on.
+        uids = {pydicom.dcmread(file).SOPInstanceUID: file for file in files}
+        for group in dataset.PerFrameFunctionalGroupsSequence:
+            source = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+            number = int(pydicom.dcmread(uids[source]).InstanceNumber)
+            assert labels[:, :, number - 1].any()
+
+
+def test_stills_of_one_series(tmp_path, ultrasound):
+    for number in range(4):
+        path = ultrasound(tmp_path / f"{number}.dcm", np.full((1, 20, 30, 3), 40 * number, np.uint8))
+        dataset = pydicom.dcmread(path)
+        del dataset.NumberOfFrames
+        dataset.SeriesInstanceUID, dataset.StudyInstanceUID = "1.2.3", "1.2"
+        dataset.InstanceNumber = number + 1
+        dataset.save_as(path)
+    image = read_image(tmp_path, MANY)
+    assert image.shape == (30, 20, 4)
+    labels = np.zeros(image.shape, np.uint8)
+    labels[3:9, 4:7, 1], labels[20, 3, 3] = 1, 2
+    (tmp_path / "out").mkdir()
+    dataset = written(tmp_path / "out", labels, image, sorted(tmp_path.glob("*.dcm")))
+    assert dataset.pixel_array.shape[0] == 2
+    np.testing.assert_array_equal(read_labels(tmp_path / "out" / "label.dcm", image).array, labels)
+
+
+DATES = {
+    ("StudyDate", "20200000"): "",
+    ("StudyDate", "2020-01-01"): "20200101",
+    ("StudyDate", "unknown"): "",
+    ("PatientBirthDate", "19500000"): "",
+    ("PatientBirthDate", "0"): "",
+    ("StudyTime", "12:00:00"): "120000",
+    ("StudyTime", "noon"): "",
+    ("StudyTime", "250000"): "",
+    ("StudyDate", "20200229"): "20200229",
+    ("StudyTime", "115959.5"): "115959.5",
+}
+
+
+def test_dates_as_anonymizers_leave_them(tmp_path, caplog):
+    series, image = opened(tmp_path, *GRIDS["LPS"])
+    labels, _ = drawn(image.affine, image.shape)
+    for (name, text), kept in DATES.items():
+        for file in series.files:
+            dataset = pydicom.dcmread(file)
+            raw = RawDataElement(Tag(name), dictionary_VR(name), len(text), text.encode(), 0, False, True)
+            dataset._dict[Tag(name)] = raw
+            dataset.save_as(file)
+        dataset = written(tmp_path, labels, image, series.files)
+        assert str(dataset.get(name) or "") == kept, (name, text)
+        assert (repr(text) in caplog.text) == (kept != text)
+        np.testing.assert_array_equal(read_labels(tmp_path / "label.dcm", image).array, labels)
+
+
+def test_frames_of_a_loop_have_no_place(tmp_path):
+    made = write_multiframe_ultrasound(tmp_path / "a", np.zeros((4, 6, 8), np.uint8))
+    sources = source_headers(made.files, read_image(made.files[0], MANY))
+    assert (sources.slices, sources.is_placed) == ([0, 1, 2, 3], False)
+    other = write_multiframe_ultrasound(tmp_path / "b", np.zeros((3, 6, 8), np.uint8))
+    with pytest.raises(LabelError, match="4 slices and the DICOM file 3 frames"):
+        source_headers(other.files, read_image(made.files[0], MANY))

@@ -1,8 +1,12 @@
-"""Class names of values."""
+"""Names of values, by everything that datastores and files say; and who drew them."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
-from lib.labels.names import listed_label_info, name_values
+from lib.labels.names import annotator_of, listed_label_info, name_values
 
 
 def info(*entries):
@@ -71,3 +75,26 @@ def test_the_files_own_names_say_which_of_the_datastores_names_is_which():
 )
 def test_the_list_of_classes_is_found_wherever_it_was_kept(kept, expected):
     assert listed_label_info(kept) == expected
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({}, ""),
+        ({"client_id": "ann", "user": "admin"}, "ann"),
+        ({"params": {"client_id": "ann"}, "user": "admin"}, "ann"),
+        # Where people sign in, what their viewer says does not count.
+        ({"client_id": "laptop 3", "user": "ann"}, "ann"),
+        # Who reviewed a label did not draw it.
+        ({"client_id": "laptop 3", "user": "ben", "saved_by": "ann"}, "ann"),
+        # Nobody entered a name.
+        ({"client_id": "user-xyz", "user": "admin"}, ""),
+        ({"client_id": "user-xyz", "user": "ann"}, "ann"),
+        ({"client_id": None, "params": None}, ""),
+        ({"client_id": 7, "params": "odd"}, "7"),
+    ],
+)
+def test_the_annotator_is_who_signed_in_else_who_the_client_named(
+    info: dict[str, Any], expected: str
+) -> None:
+    assert annotator_of(info) == expected

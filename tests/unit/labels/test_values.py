@@ -1,10 +1,10 @@
-"""Numbers of a label file as labels."""
+"""Values of labels: whole, in the smallest type; and the order in which overlapping objects are painted."""
 
 import numpy as np
 import pytest
 
 from lib.errors import LabelError
-from lib.labels.values import as_labels, present_values
+from lib.labels.values import as_labels, paint_order, present_values
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,8 @@ def test_what_is_no_label_is_refused(array, message):
 
 def test_as_many_values_as_16_bits_hold():
     assert present_values(np.arange(65536)) == list(range(1, 65536))
+
+
+def test_the_smaller_one_and_then_the_later_one_is_on_top():
+    assert paint_order([3, 50, 3, 7]) == [1, 3, 0, 2]
+    assert paint_order([]) == []

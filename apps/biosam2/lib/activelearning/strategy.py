@@ -18,7 +18,7 @@ from lib.activelearning.patches import next_patch
 from lib.activelearning.pool import Pool, read_candidates, read_pool, was_labelled_here
 from lib.activelearning.registry import SELECTORS
 from lib.errors import ImageNotFoundError
-from lib.labels.annotators import UNNAMED_CLIENT
+from lib.labels.names import UNNAMED_CLIENT
 from lib.scoring.store import ScoreStore
 
 logger = logging.getLogger(__name__)

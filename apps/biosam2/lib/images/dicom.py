@@ -104,9 +104,12 @@ def _slices(headers: Sequence[DicomHeader]) -> list[Frame]:
 def _read(headers: Sequence[DicomHeader]) -> Voxels:
     found = _read_slices(headers) if len(headers) > 1 else _read_file(headers[0])
     affine = found.affine.copy()
-    step = slice_step(_slices(headers))
-    if step is not None:
-        affine[:3, 2] = LPS_IDENTITY[:3, :3] @ step
+    if (step := slice_step(_slices(headers))) is not None:
+        across = LPS_IDENTITY[:3, :3] @ step
+        # Without an orientation ITK's own is taken, and of the positions their distance alone.
+        normal = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
+        is_turned = len(headers[0].frames[0].orientation) == 6
+        affine[:3, 2] = across if is_turned else normal * np.linalg.norm(across)
     is_colour = found.array.ndim == 4
     window = None if is_colour else common_window(headers)
     return Voxels(found.array, affine, modality=headers[0].modality, dicom_window=window)

@@ -61,17 +61,18 @@ def slice_step(frames: Sequence[Frame]) -> NDArray[np.float64] | None:
         frames: Slices of one stack, in their order.
 
     Returns:
-        (3,); of a tilted gantry it is not along the normal. None where positions or directions are missing.
+        (3,); of a tilted gantry it is not along the normal. None where positions are missing or the same.
     """
-    if len(frames) < 2 or not all(frame.is_placed for frame in frames):
+    if len(frames) < 2 or not all(len(frame.position) == 3 for frame in frames):
         return None
-    return (np.array(frames[-1].position) - np.array(frames[0].position)) / (len(frames) - 1)
+    apart = np.array(frames[-1].position) - np.array(frames[0].position)
+    return apart / (len(frames) - 1) if apart.any() else None
 
 
 def is_tilted(frames: Sequence[Frame], spacing: Sequence[float]) -> bool:
     """Whether slices are shifted against each other, so that formats of right angles cannot hold them."""
     step = slice_step(frames)
-    if step is None:
+    if step is None or not frames[0].is_placed:
         return False
     normal = _normal(frames[0])
     shift = np.linalg.norm(step - normal * (step @ normal)) * (len(frames) - 1)

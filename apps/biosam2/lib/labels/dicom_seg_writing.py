@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -14,14 +17,20 @@ import pydicom
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
 from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
+from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import DA, DT, TM
 
 from lib.errors import LabelError
+from lib.images.dicom import series_files
+from lib.images.dicom_stack import OFF_PLACE
 from lib.images.dicom_tags import utc_offset
-from lib.images.medical_image import MedicalImage
-from lib.labels.seg_sources import Sources, source_headers
+from lib.images.medical_image import LPS_IDENTITY, MedicalImage
 from lib.labels.segments import Segment
+from lib.transforms.orientation import spacing
+
+logger = logging.getLogger(__name__)
 
 MANUFACTURER = "BioSAM-2"
 MODEL = "biosam2"
@@ -33,6 +42,206 @@ _UTF_8 = "ISO_IR 192"
 _FAMILY = Code("123109", "DCM", "Artificial Intelligence")
 # Behind whatever the scanner made.
 SERIES_NUMBER = 300
+# Decimals that DICOM and NIfTI cut off, in voxels.
+_ROUNDING = 0.05
+# What every file of the standard has, if empty, and files of the world may not.
+_TYPE_2 = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+)
+_SEXES = ("M", "F", "O", "")
+
+
+_DATES = {"DA": DA, "TM": TM, "DT": DT}
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """A series from which a segmentation is derived.
+
+    Attributes:
+        headers: One for each slice, or the one of a file of many frames.
+        slices: Slice of the image for each header, or for each frame.
+        is_placed: Whether the slices lie anywhere in space; the frames of a loop do not.
+    """
+
+    headers: list[pydicom.Dataset]
+    slices: list[int]
+    is_placed: bool
+
+
+def source_headers(files: Sequence[Path], image: MedicalImage) -> Sources:
+    """Reads the headers of a series, and finds the image's slice for each.
+
+    Args:
+        files: Files of the series, in any order.
+        image: The series as it was opened.
+
+    Raises:
+        LabelError: Files and image are not the same series.
+    """
+    headers = [_tidy(pydicom.dcmread(file, stop_before_pixels=True), file) for file in files]
+    if any((int(one.Columns), int(one.Rows)) != image.shape[:2] for one in headers):
+        raise LabelError("its image and the DICOM series have slices of different sizes")
+    if len(headers) == 1 and "NumberOfFrames" in headers[0]:
+        return _frames(headers[0], image)
+    if len(headers) != image.shape[2]:
+        raise LabelError(f"its image has {image.shape[2]} slices and the DICOM series {len(headers)}")
+    if len(headers) == 1 and "ImagePositionPatient" not in headers[0]:
+        # A radiograph or an ultrasound picture: a frame of reference without a position helps nobody.
+        headers[0].pop("FrameOfReferenceUID", None)
+        return Sources(headers, [0], is_placed=True)
+    if all(header.get(name) for header in headers for name in _PLACE[:2]):
+        slices = _slices([one.ImagePositionPatient for one in headers], image)
+    else:
+        order = {file.name: k for k, file in enumerate(series_files(files[0].parent))}
+        slices = [order[file.name] for file in files]
+    _place(headers, slices, image)
+    return Sources(headers, slices, is_placed=True)
+
+
+def _tidy(header: pydicom.Dataset, file: Path) -> pydicom.Dataset:
+    """Fills in what the standard asks for and highdicom insists on."""
+    for name in _TYPE_2:
+        if header.get(name) is None:
+            setattr(header, name, "")
+    if header.PatientSex not in _SEXES:
+        header.PatientSex = ""
+    if header.get("LossyImageCompression") == "01" and not (
+        header.get("LossyImageCompressionRatio") and header.get("LossyImageCompressionMethod")
+    ):
+        del header.LossyImageCompression
+    for element in header:
+        if element.VR in _DATES and (valid := _valid_date(element.value, element.VR)) != element.value:
+            logger.warning(
+                "%s: %s is %r and becomes %r in the segmentation",
+                file.name,
+                element.keyword or element.tag,
+                str(element.value),
+                valid,
+            )
+            element.value = valid
+    return header
+
+
+def _valid_date(value: Any, representation: str) -> Any:
+    """Date or time as DICOM spells it; empty where it is none, as anonymizers leave them."""
+    if not value or isinstance(value, MultiValue):
+        return value
+    for text in (str(value), re.sub(r"[^0-9.]", "", str(value))):
+        try:
+            _DATES[representation](text)
+        except (ValueError, TypeError, OverflowError):
+            continue
+        return value if text == str(value) else text
+    return ""
+
+
+def _place(headers: Sequence[pydicom.Dataset], slices: Sequence[int], image: MedicalImage) -> None:
+    """Completes where the slices lie: one frame of reference, and the grid on which the series was opened."""
+    own = next((one.FrameOfReferenceUID for one in headers if one.get("FrameOfReferenceUID")), generate_uid())
+    absent = [name for name in _PLACE if not all(header.get(name) for header in headers)]
+    if absent:
+        logger.warning(
+            "Series %s has no %s: its segmentation gets the grid on which it was opened",
+            headers[0].get("SeriesInstanceUID"),
+            " and no ".join(absent),
+        )
+    step = round(_step(image), 6)
+    for header, k in zip(headers, slices, strict=True):
+        header.FrameOfReferenceUID = own
+        for name, values in zip(_PLACE, _grid(image, k), strict=True):
+            if absent:
+                setattr(header, name, values)
+        if not header.get("SliceThickness"):
+            header.SliceThickness = step
+        header.SpacingBetweenSlices = step
+
+
+def _grid(image: MedicalImage, k: int) -> tuple[list[float], list[float], list[float]]:
+    """Position, orientation and pixel spacing of slice k, as DICOM has them."""
+    lps: NDArray[np.float64] = LPS_IDENTITY @ image.affine
+    sides = spacing(lps)
+    axes = lps[:3, :3] / sides
+    position, orientation = (lps @ [0, 0, k, 1])[:3], [*axes[:, 0], *axes[:, 1]]
+    return (
+        [round(float(value), 6) for value in position],
+        [round(float(value), 9) for value in orientation],
+        [round(sides[1], 9), round(sides[0], 9)],
+    )
+
+
+def _step(image: MedicalImage) -> float:
+    """Millimetres between slices along their normal, which is shorter than the third axis of a tilted one."""
+    axes = image.affine[:3, :3] / spacing(image.affine)
+    return float(abs(np.cross(axes[:, 0], axes[:, 1]) @ image.affine[:3, 2]))
+
+
+def _slices(positions: Sequence[Sequence[float]], image: MedicalImage) -> list[int]:
+    """The image's slice whose first voxel lies at each position in LPS."""
+    lps = np.column_stack([np.array(positions, dtype=float), np.ones(len(positions))])
+    voxels = (np.linalg.inv(LPS_IDENTITY @ image.affine) @ lps.T).T[:, :3]
+    slices = np.empty(len(voxels), int)
+    slices[np.argsort(voxels[:, 2])] = np.arange(len(voxels))
+    apart = np.abs(voxels - np.column_stack([np.zeros((len(slices), 2)), slices]))
+    # As even as the series had to be to be opened.
+    if len(slices) != image.shape[2] or apart.max() > OFF_PLACE + _ROUNDING:
+        raise LabelError("its image lies elsewhere than the DICOM series: it is of another series")
+    return [int(k) for k in slices]
+
+
+def _frames(header: pydicom.Dataset, image: MedicalImage) -> Sources:
+    """A file of many frames: each with its place, or in the order of time."""
+    count = int(header.NumberOfFrames)
+    if count != image.shape[2]:
+        raise LabelError(f"its image has {image.shape[2]} slices and the DICOM file {count} frames")
+    groups = list(header.get("PerFrameFunctionalGroupsSequence") or [])
+    positions = [
+        group.PlanePositionSequence[0].ImagePositionPatient
+        for group in groups
+        if group.get("PlanePositionSequence")
+    ]
+    is_placed = len(positions) == count and bool(header.get("FrameOfReferenceUID"))
+    slices = _slices(positions, image) if is_placed else list(range(count))
+    _group(header, image, slices)
+    if not is_placed:
+        header.FrameOfReferenceUID = generate_uid()
+    return Sources([header], slices, is_placed)
+
+
+def _group(header: pydicom.Dataset, image: MedicalImage, slices: Sequence[int]) -> None:
+    """Writes the frames' places as functional groups, the one form in which highdicom reads them.
+
+    A loop of frames has none: it gets those of its pixels' grid, which are taken out again.
+    """
+    shared, orientation = pydicom.Dataset(), pydicom.Dataset()
+    orientation.ImageOrientationPatient = _grid(image, 0)[1]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [_measures(image)], [orientation]
+    header.SharedFunctionalGroupsSequence = [shared]
+    items = []
+    for k in slices:
+        position, item = pydicom.Dataset(), pydicom.Dataset()
+        position.ImagePositionPatient = _grid(image, k)[0]
+        item.PlanePositionSequence = [position]
+        items.append(item)
+    header.PerFrameFunctionalGroupsSequence = items
+
+
+def _measures(image: MedicalImage) -> pydicom.Dataset:
+    """Pixel measures of the image's voxels."""
+    measures = pydicom.Dataset()
+    measures.PixelSpacing = _grid(image, 0)[2]
+    measures.SliceThickness = measures.SpacingBetweenSlices = round(_step(image), 9)
+    return measures
 
 
 def write_dicom_seg(

@@ -1,10 +1,13 @@
-"""Labels on the grid of the image that they belong to."""
+"""Labels: as they lie in a file, and on the grid of the image that they belong to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 from numpy.typing import NDArray
+
+from lib.images.medical_image import MedicalImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,3 +23,30 @@ class LabelMap:
 
     array: NDArray
     names: dict[int, str]
+
+
+# Voxels of a label file that are opened whatever the size of its image, which may be cut out of a larger one:
+# 512 x 512 x 1024.
+_ROOM = 1 << 28
+
+
+@dataclass(frozen=True, eq=False)
+class LabelFile:
+    """Labels as they lie in their file.
+
+    Attributes:
+        array: (I, J, K) of any number type, 0 for background.
+        affine: (4, 4), voxel index to RAS millimetres; None where the file says nothing of its geometry.
+        names: class names that the file itself gives to its values; empty where it gives none.
+        has_instances: whether the file tells objects of one class apart, each with its value.
+    """
+
+    array: NDArray
+    affine: NDArray[np.float64] | None
+    names: dict[int, str] = field(default_factory=dict)
+    has_instances: bool = False
+
+
+def most_voxels(image: MedicalImage) -> int:
+    """Voxels that a label file of an image may have: 3D Slicer can draw on a finer grid than the image's."""
+    return max(_ROOM, 8 * image.shape[0] * image.shape[1] * image.shape[2])

@@ -15,9 +15,8 @@ from skimage import draw
 
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
-from lib.labels.label_file import LabelFile
-from lib.labels.overlaps import paint_order
-from lib.labels.values import MOST_OBJECTS
+from lib.labels.label_map import LabelFile
+from lib.labels.values import MOST_OBJECTS, paint_order
 
 logger = logging.getLogger(__name__)
 

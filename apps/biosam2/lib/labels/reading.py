@@ -15,16 +15,13 @@ from lib.images.medical_image import MedicalImage
 from lib.images.reading import is_dicom, reason
 from lib.labels.dicom_seg import read_dicom_seg
 from lib.labels.grid import on_image_grid
-from lib.labels.instances import split_instances
-from lib.labels.label_file import LabelFile
-from lib.labels.label_map import LabelMap
-from lib.labels.metaimage import read_metaimage_label
+from lib.labels.label_map import LabelFile, LabelMap
 from lib.labels.names import name_values
-from lib.labels.nifti import read_nifti_label
 from lib.labels.nrrd import read_nrrd_label
-from lib.labels.picture import read_picture_label
+from lib.labels.picture import read_picture_label, split_instances
 from lib.labels.polygons import read_polygon_label
 from lib.labels.values import as_labels, present_values
+from lib.labels.volumes import read_metaimage_label, read_nifti_label
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
-"""Numbers of a label file as labels: whole, not negative, and in the smallest type that holds them."""
+"""Numbers of a label file as labels: whole, not negative, in the smallest type that holds them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,3 +108,18 @@ def _whole(chunk: NDArray) -> NDArray:
             f"it has values as far from 0 as {float(np.abs(rounded).max()):.4g}: number its labels from 1"
         )
     return rounded.astype(np.int64)
+
+
+def paint_order(sizes: Sequence[float]) -> list[int]:
+    """Order in which objects are painted over each other: the largest first, equal ones as in the file.
+
+    So a voxel in two objects is the smaller one's: a lesion stays whole in its organ whichever of the two was
+    drawn first. Of two objects of one size it is the later one's.
+
+    Args:
+        sizes: voxels, or area, of each object in the order of the file.
+
+    Returns:
+        Indices of all objects.
+    """
+    return sorted(range(len(sizes)), key=lambda index: -sizes[index])

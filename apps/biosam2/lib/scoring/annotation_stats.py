@@ -17,7 +17,7 @@ from monailabel.interfaces.datastore import Datastore
 from lib.engine.predictor_pool import PredictorPool
 from lib.files import write_atomically
 from lib.images.reading import read_image
-from lib.labels.annotators import annotator_of
+from lib.labels.names import annotator_of
 from lib.labels.reading import read_labels
 from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress
 from lib.scoring.entries import LabelEntry, image_path, read_info, scores_of, stamp

@@ -1,4 +1,4 @@
-"""Labels in NIfTI files."""
+"""Labels in NIfTI and MetaImage files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from lib.errors import LabelError
+from lib.images.itk import read_itk
 from lib.images.medical_image import MedicalImage, regular_affine
 from lib.images.nifti import read_nifti, read_nifti_header, states_geometry
-from lib.labels.label_file import LabelFile, most_voxels
+from lib.labels.label_map import LabelFile, most_voxels
 
 
 def read_nifti_label(path: Path, image: MedicalImage) -> LabelFile:
@@ -36,3 +37,16 @@ def _has_sform_of(image: MedicalImage, header: Any) -> bool:
         return False
     sforms = [one.get_sform(coded=True)[0] for one in (header, read_nifti_header(image.path))]
     return all(sform is not None for sform in sforms) and np.allclose(*sforms)
+
+
+def read_metaimage_label(path: Path, image: MedicalImage) -> LabelFile:
+    """Reads a MetaImage label.
+
+    Raises:
+        LabelError: for colours.
+        ImageError: for more than three axes, or several channels.
+    """
+    voxels = read_itk(path, most_voxels(image))
+    if voxels.array.ndim != 3:
+        raise LabelError("its voxels are colours: save one number for each voxel, 0 for background")
+    return LabelFile(voxels.array, regular_affine(voxels.affine))
