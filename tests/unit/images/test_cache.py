@@ -57,6 +57,21 @@ def test_a_file_that_changed_is_read_again_and_the_old_one_is_gone(save, reading
     assert cache.nbytes == BYTES
 
 
+def test_a_file_replaced_by_one_of_its_size_and_time_is_read_again(save, readings):
+    cache, path = ImageCache(10 * BYTES, 10**6), save("a.nii", 1)
+    assert (cache.get(path).array == 1).all()
+    stat, other = path.stat(), save("b.nii", 2)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(path)
+    assert (cache.get(path).array == 2).all()
+    # Written in place, and its time set back, as rsync --inplace does.
+    content = save("c.nii", 3).read_bytes()
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (cache.get(path).array == 3).all()
+    assert len(readings) == 3
+
+
 def test_a_slice_added_to_a_series_is_seen(tmp_path, ct_slice):
     cache = ImageCache(10**6, 10**6)
     ct_slice(tmp_path / "a.dcm", np.zeros((3, 4)), 0)

@@ -4,10 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
+from skimage import draw
 
 from lib.errors import LabelError
 from lib.labels import polygons, read_labels
+from lib.labels.polygons import fill_polygon
 
 
 @pytest.fixture
@@ -189,3 +193,31 @@ def test_what_monai_label_itself_writes(picture, tmp_path):
     assert count == 2
     assert found.names == {1: "Epithelial", 2: "Epithelial"}
     assert found.array[3, 11, 0] == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.floats(-8, 48), st.floats(-8, 40)), min_size=3, max_size=14))
+def test_a_polygon_is_filled_as_scikit_image_fills_it(corners):
+    outline = np.round(np.array(corners), 3) + 0.00017  # no corner or edge on a pixel's centre
+    found, truth = np.zeros((40, 33), np.uint16, order="F"), np.zeros((40, 33), np.uint16)
+    fill_polygon(found, outline, 7)
+    x, y = draw.polygon(outline[:, 0], outline[:, 1], truth.shape)
+    truth[x, y] = 7
+    # Both round where an edge passes a centre by less than a millionth.
+    assert np.count_nonzero(found != truth) <= 1
+
+
+def test_thousands_of_corners_are_filled_exactly():
+    angle = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
+    circle = np.stack([500 + 400.3 * np.cos(angle), 480 + 400.3 * np.sin(angle)], axis=1)
+    found = np.zeros((1000, 960), np.uint8, order="F")
+    fill_polygon(found, circle, 1)
+    x, y = np.indices(found.shape)
+    assert np.count_nonzero(found != ((x - 500) ** 2 + (y - 480) ** 2 <= 400.3**2)) < 20
+
+
+def test_outlines_that_take_minutes_are_refused(picture, save, monkeypatch):
+    monkeypatch.setattr(polygons, "_MOST_CROSSINGS", 50)
+    zigzag = [(1 + index % 2, 1 + 20 * (index % 2)) for index in range(40)]
+    with pytest.raises(LabelError, match=r"its outlines cross \d+ rows of pixels and 50 are the limit"):
+        read_labels(save(("cell", "Polygon", zigzag)), picture(40, 30))

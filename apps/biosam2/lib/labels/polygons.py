@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage import draw
 
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
@@ -22,6 +21,12 @@ logger = logging.getLogger(__name__)
 
 # Types that enclose nothing, of QuPath and of ASAP.
 _WITHOUT_AREA = {"line", "polyline", "points", "point", "pointset", "dot", "measurement", "none"}
+# Crossings of rows and edges that are sorted together: some tens of milliseconds.
+_PORTION = 1 << 18
+# Crossings of one file: some ten seconds. QuPath's wand makes some thousand per object.
+_MOST_CROSSINGS = 1 << 25
+# Pixels by which a centre may lie beside an edge and count as on it: rounding of a crossing.
+_ON_EDGE = 1e-9
 # Corners of the polygon that stands for an ellipse: less than a pixel off for radii up to 800 pixels.
 _ELLIPSE_CORNERS = 64
 
@@ -62,11 +67,11 @@ def read_polygon_label(path: Path, image: MedicalImage) -> LabelFile:
             "part of the image each"
         )
     offset = _offset(root, polygons, image)
+    outlines = [polygon.corners + offset - 0.5 for polygon in polygons]
+    _require_little_work(outlines, image.shape[1])
     out = np.zeros(image.shape, dtype=np.uint16, order="F")
     for index in paint_order([polygon.area for polygon in polygons]):
-        corners = polygons[index].corners + offset - 0.5
-        x, y = draw.polygon(corners[:, 0], corners[:, 1], image.shape[:2])
-        out[x, y, 0] = index + 1
+        fill_polygon(out[:, :, 0], outlines[index], index + 1)
     if not out.any():
         raise LabelError(
             f"none of its polygons is on the image of {image.shape[0]} x {image.shape[1]} pixels: it is the "
@@ -74,6 +79,74 @@ def read_polygon_label(path: Path, image: MedicalImage) -> LabelFile:
         )
     names = {value: polygon.name for value, polygon in enumerate(polygons, 1) if polygon.name}
     return LabelFile(out, None, names, has_instances=True)
+
+
+def fill_polygon(out: NDArray, corners: NDArray[np.float64], value: int) -> None:
+    """Sets the pixels whose centres lie in or on a polygon, by the even-odd rule.
+
+    A scanline fill in short steps, so that other threads run meanwhile: 2,000 corners on 4096 x 4096 pixels
+    take 0.1 s, where scikit-image takes 105 s in one step.
+
+    Args:
+        out: (I, J), changed in place.
+        corners: (n, 2), (x, y) in pixels, where the centre of pixel (0, 0) is at (0, 0).
+        value: Value to set.
+    """
+    start, end = corners, np.roll(corners, -1, axis=0)
+    first, last = _crossed_rows(corners, out.shape[1])
+    # Edges in portions whose crossings fit into memory; all crossings of a row must be sorted together.
+    crossed = np.bincount(np.minimum(first, out.shape[1]), minlength=out.shape[1] + 1).astype(int)
+    crossed -= np.bincount(last, minlength=out.shape[1] + 1)
+    portions = np.cumsum(np.cumsum(crossed)) // _PORTION
+    for portion in np.unique(portions[first.min() : last.max()]):
+        rows = np.flatnonzero(portions[: last.max()] == portion)
+        _fill_rows(out, start, end, np.maximum(first, rows[0]), np.minimum(last, rows[-1] + 1), value)
+
+
+def _crossed_rows(corners: NDArray[np.float64], count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Half-open range of rows, from 0 to ``count``, that each edge crosses: a corner counts once."""
+    ends = np.sort(np.stack([corners[:, 1], np.roll(corners[:, 1], -1)]), axis=0)
+    first, last = np.clip(np.ceil(ends), 0, count).astype(int)
+    return first, last
+
+
+def _fill_rows(
+    out: NDArray,
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    first: NDArray[np.intp],
+    last: NDArray[np.intp],
+    value: int,
+) -> None:
+    """Sorts where edges cross rows, and fills between each two crossings of a row."""
+    counts = np.maximum(last - first, 0)
+    edges = np.repeat(np.arange(len(start)), counts)
+    rows = np.arange(len(edges)) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    (x, y), (other_x, other_y) = start[edges].T, end[edges].T
+    crossing = x + (rows - y) * ((other_x - x) / (other_y - y))
+    order = np.lexsort((crossing, rows))
+    limits = np.clip(crossing[order], -1, out.shape[0])
+    left = np.maximum(np.ceil(limits[::2] - _ON_EDGE), 0).astype(int)
+    right = np.floor(limits[1::2] + _ON_EDGE).astype(int) + 1
+    for row, low, high in zip(rows[order][::2].tolist(), left.tolist(), right.tolist(), strict=True):
+        out[low:high, row] = value
+
+
+def _require_little_work(outlines: Sequence[NDArray[np.float64]], rows: int) -> None:
+    """Refuses outlines whose edges cross so many rows that filling them takes minutes.
+
+    Raises:
+        LabelError: With the number of crossings and the limit.
+    """
+    crossings = 0
+    for corners in outlines:
+        first, last = _crossed_rows(corners, rows)
+        crossings += int((last - first).sum())
+    if crossings > _MOST_CROSSINGS:
+        raise LabelError(
+            f"its outlines cross {crossings} rows of pixels and {_MOST_CROSSINGS} are the limit: draw fewer "
+            "corners, or save it in parts"
+        )
 
 
 def require_polygons(path: Path) -> None:
