@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.engine.model_versions import Version
-from lib.labels.annotators import annotator_of
+from lib.labels.names import annotator_of
 from lib.trainers.validation import SCORED
 
 _HOUR_S = 3600.0
