@@ -25,9 +25,10 @@ from lib.errors import BioSam2Error, SettingsError
 from lib.files import use_own_temporary_folder
 from lib.images.cache import ImageCache
 from lib.infers import inference
-from lib.infers.registry import all_tasks, slide_tasks
+from lib.infers.registry import all_tasks
 from lib.infers.task import Services
-from lib.pathology.task import answer_slide
+from lib.pathology.task import NAME as PATHOLOGY
+from lib.pathology.task import answer_slide, slide_tasks
 from lib.scoring.background import AutomaticScoring, ask_server, start, state_of
 from lib.scoring.entries import scores_of
 from lib.scoring.process import is_worker_process
@@ -93,8 +94,8 @@ class BioSam2App(MONAILabelApp):
         return open_store(self.studies, self._settings.max_voxels)
 
     def init_infers(self) -> dict[str, InferTask]:
-        """The tasks of ``lib/infers``."""
-        return all_tasks(self._services)
+        """The tasks of ``lib/infers``, and the one for slides."""
+        return {**all_tasks(self._services), PATHOLOGY: self._slide_tasks[PATHOLOGY]}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One: viewers show the numbers of the first trainer alone."""

@@ -96,6 +96,13 @@ class Settings(BaseModel):
         0, "0 or more", "slices that a propagation goes to either side, 0 for no limit"
     )
 
+    slide_mpp: Annotated[float | None, Field(gt=0), BeforeValidator(_none_if_empty)] = _option(
+        None, "above 0", "micrometres per pixel of slides and pictures that do not say it"
+    )
+    slide_channels: _Names = _option(
+        (), "names or numbers separated by commas", "channels of fluorescence slides that are shown"
+    )
+
     strategy: Annotated[StrategyName, BeforeValidator(_lower)] = _option(
         "random",
         "one of " + ", ".join(STRATEGIES),

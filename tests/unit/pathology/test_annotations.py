@@ -3,10 +3,14 @@
 import json
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
-from shapely.geometry import box
+from shapely import contains_xy, unary_union
+from shapely.geometry import Polygon, box, shape
+from skimage import draw
 
-from lib.pathology.annotations import Annotation, Annotations, as_json, write_asap, write_dsa
+from lib.pathology.annotations import SlideAnswer, SlideObject, as_geojson, as_json, write_asap, write_dsa
+from lib.pathology.outlines import with_slits
 
 RING = box(10, 20, 30.123, 40).difference(box(15, 25, 20, 30))
 
@@ -14,12 +18,12 @@ RING = box(10, 20, 30.123, 40).difference(box(15, 25, 20, 30))
 @pytest.fixture
 def found():
     objects = [
-        Annotation("nucleus", box(1.5, 2.25, 7, 9), 0.87654),
-        Annotation('a<b>&"c"', RING, 0.5),
-        Annotation("nucleus", box(50, 60, 70, 80), 0.9),
+        SlideObject("nucleus", box(1.5, 2.25, 7, 9), 0.87654),
+        SlideObject('a<b>&"c"', RING, 0.5),
+        SlideObject("nucleus", box(50, 60, 70, 80), 0.9),
     ]
     labels = ("stroma", "nucleus")
-    return Annotations(objects, labels, "biosam2_pathology", "for <people>", (0, 10), (300, 200))
+    return SlideAnswer(objects, labels, "biosam2_pathology", "for <people>", (0, 10), (300, 200))
 
 
 def corners(ring):
@@ -52,9 +56,40 @@ def test_asap_lists_corners_in_order_once_each(found):
     first = [(float(p.attrib["X"]), float(p.attrib["Y"])) for p in points[0]]
     assert len(first) == 4
     assert corners(first) == {(1.5, 2.25), (7, 2.25), (7, 9), (1.5, 9)}
-    # A hundredth of a pixel; and the outer outline of an object with a hole.
-    assert max(float(p.attrib["X"]) for p in points[1]) == 30.12
-    assert len(points[1]) == 4
+    assert max(float(p.attrib["X"]) for p in points[1]) == 30.12  # a hundredth of a pixel
+
+
+def test_asap_carries_holes_and_scores(found):
+    path = write_asap(found)
+    annotations = list(ElementTree.parse(path).getroot().iter("Annotation"))
+    path.unlink()
+    corners = [(float(p.attrib["X"]), float(p.attrib["Y"])) for p in annotations[1].iter("Coordinate")]
+    x, y = np.array(corners).T
+    area = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+    assert area == pytest.approx(RING.area, rel=1e-3)
+    drawn = draw.polygon2mask((50, 50), np.stack([y, x], axis=1) - 0.5)
+    assert not drawn[27, 17]
+    assert drawn[22, 12]
+    assert [item.attrib["Score"] for item in annotations] == ["0.8765", "0.5", "0.9"]
+
+
+def test_several_holes_keep_the_area():
+    holes = [box(5, 5, 15, 15), box(30, 30, 60, 40), box(70, 5, 80, 90)]
+    area = box(0, 0, 100, 100).difference(unary_union(holes))
+    ring = Polygon(with_slits(area))
+    assert ring.area == pytest.approx(area.area)
+    y, x = np.mgrid[:100, :100] + 0.5
+    drawn = draw.polygon2mask((100, 100), np.array(with_slits(area))[:, ::-1] - 0.5)
+    assert (drawn == contains_xy(area, x, y)).mean() > 0.99
+
+
+def test_geojson_has_rings_classes_and_scores(found):
+    answer = json.loads(json.dumps(as_geojson(found)))
+    first, second, _ = answer["features"]
+    assert first["properties"]["classification"]["name"] == "nucleus"
+    assert first["properties"]["measurements"] == {"score": 0.8765}
+    assert shape(second["geometry"]).area == pytest.approx(RING.area, rel=1e-3)
+    assert len(second["geometry"]["coordinates"]) == 2
 
 
 def test_dsa_has_closed_lines_with_group_and_colour(found):
@@ -86,13 +121,13 @@ def test_json_has_the_form_of_monai_label_s_own(found):
 
 
 def test_a_class_keeps_its_colour_whatever_else_was_found(found):
-    alone = Annotations(found.objects[:1], found.labels, "m", "", (0, 0), (1, 1))
+    alone = SlideAnswer(found.objects[:1], found.labels, "m", "", (0, 0), (1, 1))
     assert alone.colours["nucleus"] == found.colours["nucleus"]
     assert set(alone.colours) == {"nucleus"}
 
 
 def test_no_object_is_a_file_without_annotations():
-    empty = Annotations([], ("nucleus",), "m", "", (0, 0), (1, 1))
+    empty = SlideAnswer([], ("nucleus",), "m", "", (0, 0), (1, 1))
     asap, dsa = write_asap(empty), write_dsa(empty, {})
     assert list(ElementTree.parse(asap).getroot().iter("Annotation")) == []
     assert json.loads(dsa.read_text())["elements"] == []

@@ -1,57 +1,106 @@
-"""All objects of a rectangle: each once, whole across tiles, and nothing that is no object."""
+"""Every nucleus of a region: each once, whole, and nothing that is no nucleus."""
 
+import numpy as np
 import pytest
 
-from lib.pathology.automatic_segmentation import everything
-from lib.pathology.interactive import Viewer
-from tests.support.slides import Cell, iou
-from tests.unit.pathology.test_interactive import Eye, slide
+from lib.engine.cancellation import Cancellation
+from lib.errors import Cancelled, ImageTooLargeError
+from lib.pathology.automatic_segmentation import FIELD_SIDE, segment_nuclei
+from lib.pathology.interactive import SlidePredictor
+from lib.pathology.nuclei import propose_nuclei, stain_map
+from tests.support.slides import GLASS, Cell, iou, paint, scatter
+from tests.unit.pathology.test_interactive import DarkObjects, dark_cells, slide
+from tests.unit.pathology.test_slide import Endless, picture
 
-# Tiles begin at multiples of 144 and are 192 wide: this is where four of them meet.
-CORNER = 432
+
+def segmented(on, *regions, network=None, scale=1.0):
+    return segment_nuclei(SlidePredictor(on, network or DarkObjects(), scale), list(regions))
 
 
 def found_in(region, *cells):
-    return everything(Viewer(slide(*cells), Eye(), 1.0), [region])
+    return segmented(slide(*cells), region)
 
 
-@pytest.mark.parametrize("place", [(CORNER, CORNER), (CORNER + 48, 400), (500, CORNER + 24), (520, 520)])
-def test_a_nucleus_is_found_once_wherever_tiles_meet(place):
-    cell = Cell(*place, 14, 11, 0)
-    (item,) = found_in((420, 380, 150, 160), cell)
-    assert iou(item.area, cell.outline) > 0.93
-    assert item.score == pytest.approx(0.9)
+def require_each_once(found, cells, least=0.85):
+    assert len(found) == len(cells)
+    assert all(max(iou(item.area, cell.outline) for item in found) > least for cell in cells)
 
 
-def test_neighbours_are_two():
-    cells = [Cell(470, 440, 10, 12, 0), Cell(492, 440, 9, 12, 0)]
-    found = found_in((430, 400, 120, 100), *cells)
+def test_nuclei_of_a_region_are_found_once_wherever_patches_meet():
+    cells = scatter(700, 500, 60, seed=5, gap=4)
+    found = segmented(picture(dark_cells(cells, 700, 500)), (0, 0, 700, 500))
+    require_each_once(found, cells, least=0.85)
+    assert all(item.score > 0.5 for item in found)
+
+
+def test_a_nucleus_on_the_border_of_two_parts_is_found_once_and_whole():
+    # Parts of a region, and rectangles side by side, meet at x = 600.
+    cell = Cell(600.5, 300, 14, 11, 0)
+    found = segmented(slide(cell, Cell(300, 300, 13, 12, 0)), (200, 200, 400, 200), (600, 200, 200, 200))
+    require_each_once(found, [cell, Cell(300, 300, 13, 12, 0)])
+
+
+def test_touching_neighbours_are_two():
+    cells = [Cell(470, 440, 12, 14, 0), Cell(496, 440, 12, 14, 0)]
+    found = found_in((400, 380, 200, 120), *cells)
     assert len(found) == 2
-    assert all(max(iou(item.area, cell.outline) for item in found) > 0.9 for cell in cells)
+    assert found[0].area.intersection(found[1].area).area < 1e-6
 
 
-def test_an_object_longer_than_a_tile_has_no_seam():
-    band = Cell(550, 500, 190, 12, 0)
-    (item,) = found_in((420, 440, 260, 120), band)
-    assert iou(item.area, band.outline) > 0.93
-
-
-def test_an_object_that_ends_outside_the_rectangle_is_whole():
-    # Its middle is in the rectangle, and its right end on no tile of it.
-    cell = Cell(560, 500, 90, 12, 0)
-    (item,) = found_in((440, 480, 130, 40), cell)
-    assert iou(item.area, cell.outline) > 0.93
-
-
-def test_what_lies_in_another_place_is_not_asked_for():
+def test_an_object_elsewhere_is_not_included():
     assert found_in((420, 400, 60, 60), Cell(500, 430, 12, 12, 0)) == []
 
 
-def test_what_fills_its_tiles_is_the_ground():
-    assert found_in((200, 500, 100, 100), Cell(600, 600, 350, 350, 0)) == []
+def test_glass_is_not_segmented():
+    network = DarkObjects()
+    assert segmented(slide(), (300, 300, 500, 500), network=network) == []
+    assert network.asked == []
+    glass = np.full((300, 300, 3), GLASS, np.uint8)
+    assert segmented(picture(glass), (0, 0, 300, 300), network=network) == []
 
 
-def test_blank_tiles_are_not_looked_at():
-    eye = Eye()
-    assert everything(Viewer(slide(), eye, 1.0), [(300, 300, 500, 500)]) == []
-    assert eye.asked == []
+@pytest.mark.parametrize("mpp", [0.25, 0.5])
+def test_the_work_depends_on_micrometres_and_not_on_pixels(mpp):
+    step = round(mpp / 0.25)
+    cells = scatter(512, 384, 20, seed=8)
+    pixels = dark_cells(cells, 512, 384)[::step, ::step]
+    network = DarkObjects()
+    on = picture(np.ascontiguousarray(pixels))
+    on.mpp = mpp
+    found = segmented(on, (0, 0, on.width, on.height), network=network, scale=0.25 / mpp)
+    smaller = [Cell(c.x / step, c.y / step, c.a / step, c.b / step, c.angle) for c in cells]
+    require_each_once(found, smaller, least=0.7)
+    sides = {asked.width * mpp for asked, _ in network.asked}
+    assert max(sides) < 100
+
+
+def test_too_large_a_region_is_refused_before_anything_is_read():
+    with pytest.raises(ImageTooLargeError, match="the limit of the automatic segmentation is 67"):
+        segmented(Endless(100_000, 80_000), (0, 0, 100_000, 80_000))
+
+
+def test_a_cancelled_request_stops():
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with cancellation.applied(), pytest.raises(Cancelled):
+        found_in((0, 0, FIELD_SIDE, FIELD_SIDE), Cell(500, 430, 12, 12, 0))
+
+
+def test_stain_is_bright_whatever_the_microscopy():
+    cells = [Cell(60, 60, 15, 12, 0.3), Cell(140, 90, 14, 14, 0)]
+    stained = paint(200, 160, cells, seed=2)
+    grey = stained.mean(axis=2).astype(np.uint8)[..., None].repeat(3, axis=2)
+    fluorescent = 255 - grey
+    fluorescent = (fluorescent.astype(float) - fluorescent.min()).astype(np.uint8)
+    for pixels, is_dark in ((stained, False), (grey, False), (fluorescent // 2, True)):
+        stain, is_fluorescent = stain_map(pixels)
+        assert is_fluorescent == is_dark
+        inside, outside = stain[52:68, 52:68].mean(), stain[100:150, 20:100].mean()
+        assert inside > 0.7 > 0.5 > outside
+
+
+def test_proposals_have_the_size_of_the_nuclei():
+    cells = scatter(400, 400, 30, seed=1)
+    proposals = propose_nuclei(paint(400, 400, cells, seed=1))
+    assert proposals.labels.max() == len(proposals.centres) == len(proposals.boxes) == len(cells)
+    assert proposals.radius == pytest.approx(np.mean([(c.a * c.b) ** 0.5 for c in cells]), rel=0.25)

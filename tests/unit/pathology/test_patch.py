@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from shapely.geometry import box
 
-from lib.pathology.patch import Patch, Window, read_patch, window_around
+from lib.pathology.patch import Patch, TileRectangle, read_patch, rectangle_around
 from tests.unit.pathology.test_slide import picture
 
 
@@ -14,9 +14,9 @@ def slide():
 
 
 def test_clicks_near_each_other_meet_the_same_patch(slide):
-    first = window_around(slide, 400, 300, 192, 1.0)
-    assert window_around(slide, 407, 293, 192, 1.0) == first
-    assert first != window_around(slide, 500, 300, 192, 1.0)
+    first = rectangle_around(slide, 400, 300, 192, 1.0)
+    assert rectangle_around(slide, 407, 293, 192, 1.0) == first
+    assert first != rectangle_around(slide, 500, 300, 192, 1.0)
     assert read_patch(slide, first).digest == read_patch(slide, first).digest
 
 
@@ -24,19 +24,19 @@ def test_clicks_near_each_other_meet_the_same_patch(slide):
 def test_a_click_is_well_inside_its_patch(slide, scale):
     rng = np.random.default_rng(2)
     for x, y in rng.uniform((200, 200), (700, 400), (50, 2)):
-        window = window_around(slide, x, y, 192, scale)
-        assert window.width == window.height == 192 * scale
-        assert min(x - window.x, window.x + window.width - x) >= 192 * scale * 3 / 8 - 1
+        rectangle = rectangle_around(slide, x, y, 192, scale)
+        assert rectangle.width == rectangle.height == 192 * scale
+        assert min(x - rectangle.x, rectangle.x + rectangle.width - x) >= 192 * scale * 3 / 8 - 1
 
 
 def test_at_the_border_a_patch_stays_on_the_slide(slide):
-    assert window_around(slide, 0, 0, 192, 1.0) == Window(0, 0, 192, 192, 1.0)
-    assert window_around(slide, 899, 599, 192, 1.0) == Window(708, 408, 192, 192, 1.0)
-    assert window_around(slide, 450, 300, 400, 2.0) == Window(0, 0, 800, 600, 2.0)
+    assert rectangle_around(slide, 0, 0, 192, 1.0) == TileRectangle(0, 0, 192, 192, 1.0)
+    assert rectangle_around(slide, 899, 599, 192, 1.0) == TileRectangle(708, 408, 192, 192, 1.0)
+    assert rectangle_around(slide, 450, 300, 400, 2.0) == TileRectangle(0, 0, 800, 600, 2.0)
 
 
 def test_points_go_in_and_outlines_come_back(slide):
-    patch = read_patch(slide, Window(100, 60, 200, 120, 2.0))
+    patch = read_patch(slide, TileRectangle(100, 60, 200, 120, 2.0))
     assert (patch.width, patch.height) == (100, 60)
     # The pixel (110, 80) lies ten to eleven right of the corner: the left half of the patch's sixth.
     assert patch.inside([[110, 80]]).tolist() == [[4.75, 9.75]]
@@ -55,17 +55,17 @@ def test_points_go_in_and_outlines_come_back(slide):
     ],
 )
 def test_what_ends_at_the_patch_s_border_is_cut(area, cut):
-    patch = Patch(Window(100, 60, 192, 100, 1.0), np.zeros((100, 192, 3), np.uint8), (900, 600))
+    patch = Patch(TileRectangle(100, 60, 192, 100, 1.0), np.zeros((100, 192, 3), np.uint8), (900, 600))
     assert patch.cuts(box(*area), 2) == cut
 
 
 def test_what_ends_at_the_slide_s_border_is_whole():
-    patch = Patch(Window(0, 0, 192, 192, 1.0), np.zeros((192, 192, 3), np.uint8), (192, 192))
+    patch = Patch(TileRectangle(0, 0, 192, 192, 1.0), np.zeros((192, 192, 3), np.uint8), (192, 192))
     assert not patch.cuts(box(0, 0, 192, 192), 2)
 
 
 def test_a_patch_has_one_frame():
-    patch = Patch(Window(0, 0, 8, 6, 1.0), np.zeros((6, 8, 3), np.uint8), (8, 6))
+    patch = Patch(TileRectangle(0, 0, 8, 6, 1.0), np.zeros((6, 8, 3), np.uint8), (8, 6))
     assert len(patch) == 1
     assert patch[0].shape == (6, 8, 3)
     with pytest.raises(IndexError):

@@ -1,17 +1,20 @@
 """What a request for a slide means: rectangles, levels, classes, modes."""
 
 import pytest
+from shapely.geometry import Point
 
 from lib.errors import PromptError
-from lib.pathology.request import BOX_SIDE, DEFAULT_LABEL, points_of, read_request
+from lib.pathology.request import DEFAULT_LABEL, points_of, read_request
 from tests.unit.pathology.test_slide import Endless
 
+# Side of the largest rectangle around one object, at 40-fold magnification.
+BOX_SIDE = 256
 SLIDE = Endless(10_000, 8_000, (1.0, 4.0, 16.0))
 CLICK = [[700, 800]]
 
 
-def read(labels=(), **request):
-    return read_request({"mode": "each", **request}, SLIDE, labels)
+def read(labels=(), slide=SLIDE, **request):
+    return read_request({"mode": "each", **request}, slide, labels)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,35 @@ def test_tiles_are_regions_and_the_rectangle_is_not():
 
 def test_a_level_is_how_closely_the_network_looks():
     assert [read(level=level).scale for level in (None, 0, 1, 2)] == [1, 1, 4, 16]
+
+
+@pytest.mark.parametrize(("mpp", "scale", "side"), [(0.25, 1, 256), (0.5, 0.5, 128), (0.125, 2, 512)])
+def test_patches_and_rectangles_are_measured_in_micrometres(mpp, scale, side):
+    slide = Endless(10_000, 8_000, (1.0, 4.0), mpp)
+    assert read(slide=slide).scale == scale
+    assert read(slide=slide, level=1).scale == 4 * scale
+    assert read(slide=slide, location=[10, 10], size=[side, side]).objects
+    assert not read(slide=slide, location=[10, 10], size=[side + 1, side]).objects
+
+
+def test_several_rectangles_are_several_objects():
+    boxes = [[0, 0, 30, 30], [50, 50, 90, 80], [200, 10, 260, 80]]
+    asked = read(boxes=boxes, label="b")
+    assert [list(item.boxes[0].in_plane(2)) for item in asked.objects] == boxes
+    assert {item.label for item in asked.objects} == {"b"}
+    tiles = [{"location": box[:2], "size": [box[2] - box[0], box[3] - box[1]]} for box in boxes]
+    assert read(mode="box", wsi_tiles=tiles).objects == read(mode="box", boxes=boxes).objects
+    assert len(read(mode="box", wsi_tiles=tiles).objects) == 3
+
+
+def test_each_region_may_have_a_class_of_its_own():
+    tiles = [
+        {"location": [0, 0], "size": [512, 512], "label": "tumour"},
+        {"location": [512, 0], "size": [512, 512]},
+    ]
+    asked = read(("a", "b"), wsi_tiles=tiles)
+    assert asked.label_at(Point(100, 100)) == "tumour"
+    assert asked.label_at(Point(600, 100)) == "a"
 
 
 def test_the_class_is_the_one_named_else_the_first_else_ours():
@@ -87,7 +119,7 @@ def test_points_are_told_apart():
         ({"size": [5, 5], "location": [10_000, 4]}, "outside the slide, which has 10000 x 8000"),
         ({"min_poly_area": "small"}, "min_poly_area"),
         ({"wsi_tiles": [{"location": [1, 1]}] * 10_001}, "at most 10000"),
-        ({"boxes": [[0, 0, 9, 9], [5, 5, 30, 30]]}, "two boxes"),
+        ({"wsi_tiles": [{"location": [1, 1], "size": [5, 5], "label": 3}]}, "label is 3"),
         ({"annotations": {"nuclick points": {"points": 5}}}, "nuclick points"),
     ],
 )

@@ -16,7 +16,7 @@ from lib.pathology.task import SlideTask, answer_slide
 from lib.settings import Settings
 from tests.support.girder import ITEM, girder
 from tests.support.slides import Cell, iou, write_slide
-from tests.unit.pathology.test_interactive import Eye
+from tests.unit.pathology.test_interactive import DarkObjects
 
 CELL = Cell(300, 200, 14, 11, 0)
 CLICK = {"model": "biosam2_pathology", "foreground": [CELL.click], "output": "json"}
@@ -24,9 +24,9 @@ CLICK = {"model": "biosam2_pathology", "foreground": [CELL.click], "output": "js
 
 @pytest.fixture
 def tasks():
-    eye = Eye()
-    eye.name = "the eye"
-    engines = SimpleNamespace(get=lambda device: eye)
+    network = DarkObjects()
+    network.name = "stand-in"
+    engines = SimpleNamespace(get=lambda device: network)
     services = Services(Settings(device="cpu"), engines, ImageCache(1 << 20, 1 << 20), ("nucleus",))
     return {"biosam2_pathology": SlideTask(services), "biosam2_box": SlideTask(services, "box")}
 
@@ -82,12 +82,12 @@ def test_the_archive_s_points_are_clicks(tasks, archive):
 
 
 def test_what_the_archive_refuses_is_not_found(tasks, archive):
-    with pytest.raises(ImageNotFoundError, match="'gone' cannot be had from the datastore"):
+    with pytest.raises(ImageNotFoundError, match="'gone' cannot be loaded from the datastore"):
         answer_slide(tasks, {**CLICK, "image": "gone", "location": [0, 0], "size": [9, 9]}, archive)
 
 
 def test_another_model_is_named_with_those_that_can(tasks):
-    with pytest.raises(PromptError, match="choose one of biosam2_pathology, biosam2_box"):
+    with pytest.raises(PromptError, match="available: biosam2_pathology, biosam2_box"):
         answer_slide(tasks, {**CLICK, "model": "sam_3d", "image": "slide"}, SimpleNamespace())
 
 

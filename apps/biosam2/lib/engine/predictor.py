@@ -52,6 +52,11 @@ class Outputs:
     ious: NDArray[np.float32]
     object_logits: NDArray[np.float32]
 
+    @property
+    def predicted_ious(self) -> NDArray[np.float32]:
+        """(B,) predicted IoU of the chosen masks, 0 to 1."""
+        return np.clip(self.ious.max(axis=1), 0.0, 1.0)
+
 
 class Predictor:
     """A network on a device, with its embeddings.

@@ -8,7 +8,6 @@ from lib.engine.frame_tracker import FrameTracker
 from lib.infers.interactive_2d import SliceTask
 from lib.infers.interactive_3d import VideoTask, VolumeTask
 from lib.infers.task import Services
-from lib.pathology.task import SlideTask
 
 
 def all_tasks(services: Services) -> dict[str, InferTask]:
@@ -34,20 +33,6 @@ def all_tasks(services: Services) -> dict[str, InferTask]:
         "biosam2_propagate": volume("A whole volume, from prompts on any of its slices"),
         "biosam2_multi": VolumeTask(services, InferType.DEEPEDIT, 3, "multi", numbered, multi),
         "biosam2_video": VideoTask(services, InferType.DEEPGROW, 3, "volume", [], video),
-        "biosam2_pathology": SlideTask(services),
         "sam_2d": point("biosam2_point under the name of MONAI Label's own task"),
         "sam_3d": volume("biosam2_propagate under the name of MONAI Label's own task"),
-    }
-
-
-def slide_tasks(services: Services) -> dict[str, SlideTask]:
-    """What answers on a slide for the models of pictures, by their names.
-
-    QuPath and the Digital Slide Archive let people choose among all models that the server shows.
-    """
-    return {
-        "biosam2_pathology": SlideTask(services),
-        "biosam2_point": SlideTask(services, "one"),
-        "biosam2_box": SlideTask(services, "box"),
-        "sam_2d": SlideTask(services, "one"),
     }

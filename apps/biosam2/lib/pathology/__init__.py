@@ -1,1 +1,1 @@
-"""Slides: regions of them, and outlines on them, in pixels of level 0."""
+"""Whole slides: reading of regions, interactive and automatic segmentation, outlines as polygons."""

@@ -1,4 +1,4 @@
-"""Objects on a slide, and the two kinds of file in which viewers read them."""
+"""Outlines as files: ASAP XML (QuPath's extension), Digital Slide Archive, GeoJSON, and plain JSON."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from xml.etree import ElementTree
 from shapely.geometry import LinearRing, Polygon
 
 from lib.palette import STAIN_COLOURS
+from lib.pathology.outlines import with_slits
 
-# A hundredth of a pixel: no screen shows more.
+# Decimals of a coordinate: a hundredth of a pixel, finer than any screen shows.
 DIGITS = 2
 
 
 @dataclass(frozen=True)
-class Annotation:
+class SlideObject:
     """One object.
 
     Attributes:
-        label: name of its class.
-        area: its outline in pixels of level 0, where the first pixel reaches from 0 to 1; it may have holes.
-        score: predicted IoU with the truth, 0 to 1.
+        label: Name of its class.
+        area: Outline in level-0 pixels, where the first pixel reaches from 0 to 1; it may have holes.
+        score: Predicted IoU with the truth, or estimated quality, 0 to 1.
     """
 
     label: str
@@ -35,19 +36,19 @@ class Annotation:
 
 
 @dataclass(frozen=True)
-class Annotations:
+class SlideAnswer:
     """The answer to one request.
 
     Attributes:
-        objects: in the order in which they were asked for.
-        labels: every class that may occur, in the order of the app's list; it decides the colours.
-        model: name of the task.
-        description: for people.
-        location: [x, y] of the region that was asked for.
-        size: [width, height] of it.
+        objects: Objects in the order of the prompts.
+        labels: Names of all classes in the order of the app's list, which decides the colours.
+        model: Name of the task.
+        description: Description of the task.
+        location: [x, y] of the requested region.
+        size: [width, height] of the requested region.
     """
 
-    objects: Sequence[Annotation]
+    objects: Sequence[SlideObject]
     labels: Sequence[str]
     model: str
     description: str
@@ -56,7 +57,7 @@ class Annotations:
 
     @property
     def name(self) -> str:
-        """What viewers call the set."""
+        """Name of the annotation in viewers."""
         return f"{self.model} at {[*self.location, *self.size]}"
 
     @property
@@ -71,22 +72,24 @@ class Annotations:
         }
 
 
-def write_asap(found: Annotations) -> Path:
-    """Writes ASAP XML to a new temporary file, which is the caller's to delete; QuPath's extension reads it.
+def write_asap(answer: SlideAnswer) -> Path:
+    """Writes ASAP XML to a new temporary file that the caller deletes.
 
-    The format has no holes: of an object with some, the outer outline is written.
+    The format has one ring per object: a hole is joined to the outer ring by a slit without width, so that
+    the area is right in every program. Each annotation has its score as an additional attribute.
     """
     root = ElementTree.Element("ASAP_Annotations")
-    attributes = {"Name": found.name, "Description": found.description, "Model": found.model}
-    region = zip("XYWH", map(str, (*found.location, *found.size)), strict=True)
+    attributes = {"Name": answer.name, "Description": answer.description, "Model": answer.model}
+    region = zip("XYWH", map(str, (*answer.location, *answer.size)), strict=True)
     listed = ElementTree.SubElement(root, "Annotations", {**attributes, **dict(region)})
-    colours = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in found.colours.items()}
-    for item in found.objects:
+    colours = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in answer.colours.items()}
+    for item in answer.objects:
         attributes = {"Name": item.label, "Type": "Polygon", "PartOfGroup": item.label}
-        element = ElementTree.SubElement(listed, "Annotation", attributes | {"Color": colours[item.label]})
+        attributes |= {"Color": colours[item.label], "Score": str(round(item.score, 4))}
+        element = ElementTree.SubElement(listed, "Annotation", attributes)
         corners = ElementTree.SubElement(element, "Coordinates")
-        for order, (x, y) in enumerate(_ring(item.area.exterior)):
-            place = {"Order": str(order), "X": str(x), "Y": str(y)}
+        for order, (x, y) in enumerate(with_slits(item.area)):
+            place = {"Order": str(order), "X": str(round(x, DIGITS)), "Y": str(round(y, DIGITS))}
             ElementTree.SubElement(corners, "Coordinate", place)
     groups = ElementTree.SubElement(root, "AnnotationGroups")
     for name, colour in colours.items():
@@ -96,50 +99,66 @@ def write_asap(found: Annotations) -> Path:
     return _temporary(".xml", '<?xml version="1.0"?>\n' + ElementTree.tostring(root, encoding="unicode"))
 
 
-def write_dsa(found: Annotations, facts: Mapping[str, Any]) -> Path:
-    """Writes an annotation of the Digital Slide Archive to a new temporary file, which is the caller's.
+def write_dsa(answer: SlideAnswer, facts: Mapping[str, Any]) -> Path:
+    """Writes an annotation of the Digital Slide Archive to a new temporary file that the caller deletes.
 
     Args:
-        found: the objects.
-        facts: goes into the annotation's description, as JSON.
+        answer: Objects.
+        facts: Further values for the annotation's description.
     """
-    colours = {name: "rgb({},{},{})".format(*colour) for name, colour in found.colours.items()}
-    elements = [_dsa_element(item, colours[item.label]) for item in found.objects]
+    colours = {name: "rgb({},{},{})".format(*colour) for name, colour in answer.colours.items()}
+    elements = [_dsa_element(item, colours[item.label]) for item in answer.objects]
     description = {
-        "model": found.model,
-        "desc": found.description,
-        "location": list(found.location),
-        "size": list(found.size),
+        "model": answer.model,
+        "desc": answer.description,
+        "location": list(answer.location),
+        "size": list(answer.size),
         "count": len(elements),
         **facts,
     }
-    document = {"name": found.name, "elements": elements, "description": json.dumps(description)}
+    document = {"name": answer.name, "elements": elements, "description": json.dumps(description)}
     return _temporary(".json", json.dumps(document))
 
 
-def as_json(found: Annotations, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The same as plain values, in the form of MONAI Label's own JSON answers, with a score per object."""
+def as_geojson(answer: SlideAnswer) -> dict[str, Any]:
+    """The objects as a GeoJSON FeatureCollection with QuPath's properties; QuPath imports it as it is."""
+    features = []
+    for item in answer.objects:
+        classification = {"name": item.label, "color": list(answer.colours[item.label])}
+        properties = {
+            "objectType": "annotation",
+            "classification": classification,
+            "measurements": {"score": round(item.score, 4)},
+        }
+        rings = [_closed(ring) for ring in (item.area.exterior, *item.area.interiors)]
+        geometry = {"type": "Polygon", "coordinates": rings}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    return {"type": "FeatureCollection", "features": features}
+
+
+def as_json(answer: SlideAnswer, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The objects in the form of MONAI Label's own JSON answers, with a score per object."""
     elements = [
         {
             "label": item.label,
             "contours": [_ring(ring) for ring in (item.area.exterior, *item.area.interiors)],
             "score": round(item.score, 4),
         }
-        for item in found.objects
+        for item in answer.objects
     ]
-    region = {"location": list(found.location), "size": list(found.size)}
-    colours = {name: list(colour) for name, colour in found.colours.items()}
+    region = {"location": list(answer.location), "size": list(answer.size)}
+    colours = {name: list(colour) for name, colour in answer.colours.items()}
     return {
-        "name": found.name,
-        "description": found.description,
-        "model": found.model,
+        "name": answer.name,
+        "description": answer.description,
+        "model": answer.model,
         **region,
         "annotations": [{"annotation": {**region, "elements": elements, "labels": colours}}],
         **facts,
     }
 
 
-def _dsa_element(item: Annotation, colour: str) -> dict[str, Any]:
+def _dsa_element(item: SlideObject, colour: str) -> dict[str, Any]:
     element: dict[str, Any] = {
         "group": item.label,
         "type": "polyline",
@@ -148,6 +167,7 @@ def _dsa_element(item: Annotation, colour: str) -> dict[str, Any]:
         "closed": True,
         "points": [[x, y, 0] for x, y in _ring(item.area.exterior)],
         "label": {"value": item.label},
+        "user": {"score": round(item.score, 4)},
     }
     if item.area.interiors:
         element["holes"] = [[[x, y, 0] for x, y in _ring(ring)] for ring in item.area.interiors]
@@ -155,8 +175,12 @@ def _dsa_element(item: Annotation, colour: str) -> dict[str, Any]:
 
 
 def _ring(ring: LinearRing) -> list[list[float]]:
-    """Corners [x, y], the last one not the first again."""
-    return [[round(x, DIGITS), round(y, DIGITS)] for x, y in list(ring.coords)[:-1]]
+    """Corners [x, y]; the first one is not repeated at the end."""
+    return _closed(ring)[:-1]
+
+
+def _closed(ring: LinearRing) -> list[list[float]]:
+    return [[round(x, DIGITS), round(y, DIGITS)] for x, y in ring.coords]
 
 
 def _temporary(suffix: str, text: str) -> Path:

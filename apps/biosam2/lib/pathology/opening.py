@@ -1,11 +1,11 @@
-"""Opening a slide: through OpenSlide where it is a pyramid, as a picture where it is none."""
+"""Opening a slide: OpenSlide for pyramids, tifffile for TIFFs that it cannot show, else as a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from openslide import OpenSlide, OpenSlideError, OpenSlideUnsupportedFormatError
 from PIL import Image
@@ -13,38 +13,48 @@ from PIL import Image
 from lib.errors import ImageError, ImageNotFoundError
 from lib.images.cache import ImageCache
 from lib.images.reading import SLIDE_SUFFIXES, reason
-from lib.pathology.slide import Picture, Slide
+from lib.pathology.slide import Picture, Slide, plausible_mpp
+from lib.pathology.tiff import TiffFacts, TiffSlide, damaged, inspect_tiff
 
-__all__ = ["SLIDE_SUFFIXES", "TIFF_SUFFIXES", "Pyramid", "open_slide"]
+__all__ = ["SLIDE_SUFFIXES", "TIFF_SUFFIXES", "Pyramid", "is_slide_file", "open_slide"]
 
 TIFF_SUFFIXES = (".tif", ".tiff")
+_DICOM_SUFFIX = ".dcm"
+# Micrometres per pixel of a scan with an objective of power 1: 40-fold scans have 0.25.
+_MPP_AT_POWER_1 = 10.0
 
 
-def open_slide(path: Path | str, images: ImageCache) -> Slide:
-    """Opens a slide or a picture; of a slide no pixel is read yet.
+def is_slide_file(path: Path) -> bool:
+    """Whether a file is opened region by region, judged by its name."""
+    return path.suffix.lower() in SLIDE_SUFFIXES + TIFF_SUFFIXES
+
+
+def open_slide(path: Path | str, images: ImageCache, channels: Sequence[str] = ()) -> Slide:
+    """Opens a slide or a picture; of a slide only one tile of the coarsest level is read.
 
     Args:
-        path: of the file; OpenSlide's formats, tiled TIFF among them, and pictures (PNG, JPEG, plain TIFF).
-        images: opens the pictures, within its limit of voxels.
+        path: OpenSlide's formats, tiled TIFF, OME-TIFF, a DICOM whole slide, or a picture (PNG, JPEG, TIFF).
+        images: Cache that opens pictures, within its limit of voxels.
+        channels: Names or numbers (from 0) of the channels of a fluorescence slide to show; empty for the
+            nuclear one.
 
     Raises:
-        ImageNotFoundError: there is no such file.
-        ImageError: the file is damaged, cut off, a volume, or of another kind.
-        ImageTooLargeError: it is a picture, not a pyramid, with too many pixels.
+        ImageNotFoundError: The file does not exist.
+        ImageError: The file is damaged, cut off, a volume, or has an unsupported format.
+        ImageTooLargeError: The file is a picture, not a pyramid, with too many pixels.
+        PromptError: A channel does not exist.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ImageNotFoundError(f"there is no slide {path.name!r}: choose one that the datastore lists")
     suffix = path.suffix.lower()
-    if suffix in SLIDE_SUFFIXES or (suffix in TIFF_SUFFIXES and _has_8_bits(path)):
-        try:
-            return Pyramid(path)
-        except OpenSlideUnsupportedFormatError as error:
-            if suffix in SLIDE_SUFFIXES:
-                _has_8_bits(path)  # where it was cut off, that is said
-                raise _damaged(path, "OpenSlide does not know what it is") from error
-        except OpenSlideError as error:
-            raise _damaged(path, reason(error, path)) from error
+    if not path.is_file():
+        raise ImageNotFoundError(f"Unknown slide {path.name!r}: choose one that the datastore lists")
+    if suffix in TIFF_SUFFIXES:
+        facts = inspect_tiff(path)
+        slide = _open_tiff(path, facts, channels)
+        if slide is not None:
+            return slide
+    elif suffix in SLIDE_SUFFIXES or (suffix == _DICOM_SUFFIX and OpenSlide.detect_format(path)):
+        return _open_scan(path, channels)
     image = images.get(path)
     if image.shape[2] != 1:
         raise ImageError(
@@ -54,57 +64,79 @@ def open_slide(path: Path | str, images: ImageCache) -> Slide:
 
 
 class Pyramid(Slide):
-    """A file that OpenSlide opens.
+    """A slide that OpenSlide reads, in the coordinates that QuPath and large_image use.
+
+    Both count from ``openslide.bounds-x`` and ``bounds-y`` where a scanner (MIRAX, Leica, Ventana) gives
+    them, and show nothing outside the bounds.
 
     Args:
-        path: of the file.
+        path: File.
 
     Raises:
-        OpenSlideError: it cannot be opened.
+        OpenSlideError: The file cannot be opened, or its coarsest level cannot be decoded.
     """
 
     def __init__(self, path: Path):
         self._path = path
         self._file = OpenSlide(path)
-        width, height = self._file.dimensions
-        super().__init__(width, height, tuple(self._file.level_downsamples))
+        facts = self._file.properties
+        self._corner = int(facts.get("openslide.bounds-x", 0)), int(facts.get("openslide.bounds-y", 0))
+        rest = (side - start for side, start in zip(self._file.dimensions, self._corner, strict=True))
+        names = ("openslide.bounds-width", "openslide.bounds-height")
+        width, height = (int(facts.get(name, side)) for name, side in zip(names, rest, strict=True))
+        super().__init__(width, height, tuple(self._file.level_downsamples), _micrometres(facts))
+        # Tiles of an unsupported compression fail only when one of them is read.
+        self._file.read_region(self._corner, self._file.level_count - 1, (1, 1))
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
     def _read(self, x: int, y: int, level: int, columns: int, rows: int) -> NDArray[np.uint8]:
+        left, top = self._corner
         try:
-            pixels = self._file.read_region((x, y), level, (columns, rows))
+            pixels = self._file.read_region((left + x, top + y), level, (columns, rows))
         except OpenSlideError as error:
-            raise _damaged(self._path, reason(error, self._path)) from error
+            raise damaged(self._path, reason(error, self._path)) from error
         # What was never scanned is transparent; on glass it would be white.
         white = Image.new("RGBA", pixels.size, "white")
         return np.asarray(Image.alpha_composite(white, pixels).convert("RGB"))
 
 
-def _has_8_bits(path: Path) -> bool:
-    """Whether a TIFF holds levels; of deeper greys OpenSlide would show the upper 8 bits, which are dark.
+def _open_tiff(path: Path, facts: TiffFacts, channels: Sequence[str]) -> Slide | None:
+    """The TIFF as a slide; None for a plain picture.
 
-    Raises:
-        ImageError: it was cut off, and libraries would show the rest as black.
+    OpenSlide would show the upper 8 bits of deeper greys, which are dark, and the first of several channels.
     """
-    size = path.stat().st_size
+    if facts.bits == 8 and facts.channels == 1 and not facts.is_webp:
+        try:
+            return Pyramid(path)
+        except OpenSlideUnsupportedFormatError:
+            pass
+        except OpenSlideError as error:
+            raise damaged(path, reason(error, path)) from error
+    return TiffSlide(path, channels) if facts.is_tiled or facts.channels > 1 else None
+
+
+def _open_scan(path: Path, channels: Sequence[str]) -> Slide:
     try:
-        with tifffile.TiffFile(path) as file:
-            first, pages = file.pages.first, len(file.pages)
-            parts = zip(first.dataoffsets, first.databytecounts, strict=True)
-            # The last page says where the next one begins, or 0.
-            file.filehandle.seek(file.pages.next_page_offset)
-            pointer = file.filehandle.read(file.tiff.offsetsize)
-            bits = first.bitspersample
-            is_cut = any(pointer) or max((start + count for start, count in parts), default=0) > size
-    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, OSError) as error:
-        raise _damaged(path, reason(error, path)) from error
-    if is_cut:
-        raise _damaged(path, f"it is cut off after {size} bytes, in page {pages}")
-    return bits == 8
+        return Pyramid(path)
+    except OpenSlideUnsupportedFormatError as error:
+        inspect_tiff(path)  # says so where the file is cut off
+        raise damaged(path, "OpenSlide does not support its format") from error
+    except OpenSlideError as error:
+        why = reason(error, path)
+        if path.suffix.lower() != ".svs" or not inspect_tiff(path).is_webp:
+            raise damaged(path, why) from error
+    return TiffSlide(path, channels)
 
 
-def _damaged(path: Path, why: str) -> ImageError:
-    return ImageError(f"{path.name} cannot be read as a slide: {why}; copy or export it again")
+def _micrometres(facts: Mapping[str, str]) -> float | None:
+    """Micrometres per pixel: as measured, else as the objective's power promises."""
+    sizes = [facts.get(f"openslide.mpp-{axis}") for axis in "xy"]
+    if (measured := plausible_mpp(*sizes)) is not None:
+        return measured
+    try:
+        return plausible_mpp(_MPP_AT_POWER_1 / float(facts["openslide.objective-power"]))
+    except (KeyError, ValueError, ZeroDivisionError):
+        return None

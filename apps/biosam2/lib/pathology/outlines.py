@@ -1,4 +1,4 @@
-"""From the network's logits to outlines."""
+"""Conversion of mask logits to polygons."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from shapely.geometry import LinearRing, MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 from skimage.measure import find_contours
 
-# How far a corner may be moved for the sake of fewer corners, in pixels of the patch: not to be seen.
+# Largest shift of an outline by leaving out corners, in patch pixels: invisible.
 TOLERANCE = 0.2
-# Half the width of what is too thin to be a part of an object: the mask grid's cells are 3 pixels wide.
+# Half the width of spikes that are removed, in patch pixels: a cell of the mask grid is 3 pixels wide.
 SPIKE = 1.0
 
 
 def outline(logits: NDArray[np.float32], width: float, height: float) -> MultiPolygon:
-    """The area where a map is above 0, with its holes.
+    """The area where mask logits are above 0, with its holes.
 
     Args:
-        logits: (h, w) of an object, on the mask grid of a patch.
-        width: of the patch, in pixels.
-        height: of the patch.
+        logits: float32 (h, w), mask grid of a patch.
+        width: Width of the patch in pixels.
+        height: Height of the patch in pixels.
 
     Returns:
-        In pixels of the patch, where the first one reaches from 0 to 1. It runs between the cells of the map,
-        where that crosses 0. Valid, and empty where nothing is above 0.
+        Valid area in patch pixels, where the first pixel reaches from 0 to 1; outlines run between grid
+        cells, at the zero crossing. Empty where no logit is above 0.
     """
     # Outside the map its border goes on with the sign turned, so outlines that end there close on its edge.
     framed = np.pad(logits, 1, mode="edge")
@@ -40,15 +40,15 @@ def outline(logits: NDArray[np.float32], width: float, height: float) -> MultiPo
 
 
 def tidy(area: Polygon, least_area: float, scale: float) -> Polygon:
-    """A polygon without spikes and small holes, and with fewer corners.
+    """Removes spikes, small holes and superfluous corners of a polygon.
 
     Args:
-        area: one object.
-        least_area: smaller holes are filled, in square pixels.
-        scale: pixels of ``area`` for each one that the network saw.
+        area: Outline of one object.
+        least_area: Area in square pixels below which holes are filled.
+        scale: Pixels of ``area`` per patch pixel.
 
     Returns:
-        Valid; empty where nothing is left.
+        A valid polygon, empty where nothing is left.
     """
     whole = Polygon(area.exterior, [hole for hole in area.interiors if Polygon(hole).area >= least_area])
     opened = whole.buffer(-SPIKE * scale, quad_segs=4).buffer(SPIKE * scale, quad_segs=4)
@@ -56,8 +56,27 @@ def tidy(area: Polygon, least_area: float, scale: float) -> Polygon:
     return max(pieces, key=lambda piece: piece.area, default=Polygon())
 
 
+def with_slits(area: Polygon) -> list[tuple[float, float]]:
+    """Corners of one ring that encloses an area with its holes, (x, y); the first is not repeated at the end.
+
+    Each hole is joined to the ring by a slit between their nearest corners, and runs in the other direction:
+    the area is right by the shoelace formula, and by the even-odd and the non-zero rule.
+    """
+    oriented = area.normalize()
+    ring = np.asarray(oriented.exterior.coords)[:-1]
+    for hole in oriented.interiors:
+        corners = np.asarray(hole.coords)[:-1]
+        if hole.is_ccw == oriented.exterior.is_ccw:
+            corners = corners[::-1]
+        distances = np.hypot(*(ring[:, None] - corners[None]).transpose(2, 0, 1))
+        at, first = np.unravel_index(int(np.argmin(distances)), distances.shape)
+        loop = np.roll(corners, -int(first), axis=0)
+        ring = np.concatenate([ring[: at + 1], loop, loop[:1], ring[at:]])
+    return [(float(x), float(y)) for x, y in ring]
+
+
 def as_areas(shape: BaseGeometry) -> MultiPolygon:
-    """The polygons of any shape; its lines and points, which have no area, are left out."""
+    """The polygons of any geometry, without its lines and points."""
     parts = getattr(shape, "geoms", [shape])
     found: list[Polygon] = []
     for part in parts:

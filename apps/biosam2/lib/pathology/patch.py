@@ -1,4 +1,4 @@
-"""What the network looks at: a patch of a slide, at a resolution at which its objects are of a good size."""
+"""Patches: rectangles of a slide at the resolution at which the network segments their objects."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from shapely.geometry.base import BaseGeometry
 
 from lib.pathology.slide import Slide
 
-# Places of patches are multiples of a part of their side, so that a second click nearby meets the same patch
-# and its embedding. A click then lies at least three eighths of the side from the patch's border.
+# Patches begin at multiples of a quarter of their side, so that a second click nearby uses the same patch and
+# its embedding. A click then lies at least three eighths of the side from the patch's border.
 PLACES = 4
 
 
 @dataclass(frozen=True)
-class Window:
-    """A rectangle of a slide, and how closely it is looked at.
+class TileRectangle:
+    """A rectangle of a slide and its resolution.
 
     Attributes:
-        x: left edge, in pixels of level 0.
-        y: upper edge.
-        width: in pixels of level 0.
-        height: in pixels of level 0.
-        scale: pixels of level 0 for each pixel that the network sees, along one side.
+        x: Left edge in level-0 pixels.
+        y: Upper edge in level-0 pixels.
+        width: Width in level-0 pixels.
+        height: Height in level-0 pixels.
+        scale: Level-0 pixels per pixel of the patch along one axis; below 1 the patch has fewer pixels, and
+        the
+            network enlarges them.
     """
 
     x: int
@@ -41,15 +43,15 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """The pixels of a window; it stands for an image of one frame in the engine.
+    """The pixels of a rectangle; for the engine an image of one frame.
 
     Attributes:
-        window: its place.
+        rectangle: Position and resolution.
         pixels: uint8 (H, W, 3).
-        slide_size: (width, height) of the slide, in pixels of level 0.
+        slide_size: (width, height) of the slide in level-0 pixels.
     """
 
-    window: Window
+    rectangle: TileRectangle
     pixels: NDArray[np.uint8]
     slide_size: tuple[int, int]
 
@@ -67,61 +69,62 @@ class Patch:
         return 1
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """The pixels; there is one frame, 0.
+        """Pixels of frame 0, the only one.
 
         Raises:
-            IndexError: for any other.
+            IndexError: ``index`` is not 0.
         """
         if index != 0:
             raise IndexError(f"a patch has one frame, 0, and no frame {index}")
         return self.pixels
 
     def key(self, index: int) -> Hashable:
-        """Of the frame: nothing but the content matters."""
+        """Cache key of a frame: only its index."""
         return index
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of size and pixels: the same patch has the same one, from whatever file."""
+        """Hex SHA-256 of size and pixels, the same for equal patches of different files."""
         digest = hashlib.sha256(f"patch {self.pixels.shape}".encode())
         digest.update(np.ascontiguousarray(self.pixels).data)
         return digest.hexdigest()
 
     @property
     def steps(self) -> NDArray[np.float64]:
-        """Pixels of level 0 for each of the patch, (2,) along x and y: the scale, but for rounding."""
-        window = self.window
-        return np.array([window.width / self.width, window.height / self.height])
+        """Level-0 pixels per pixel of the patch, (2,) along x and y."""
+        rectangle = self.rectangle
+        return np.array([rectangle.width / self.width, rectangle.height / self.height])
 
     def inside(self, points: ArrayLike) -> NDArray[np.float32]:
-        """Points (N, 2) on the slide, each naming a pixel of level 0 by its index, as points on the patch."""
-        corner = np.array([self.window.x, self.window.y], float)
+        """Converts points (N, 2) from level-0 pixel indices to pixel indices of the patch."""
+        corner = np.array([self.rectangle.x, self.rectangle.y], float)
         places = np.asarray(points, dtype=float).reshape(-1, 2) + 0.5
         return np.asarray((places - corner) / self.steps - 0.5, dtype=np.float32)
 
     def box_inside(self, corners: ArrayLike) -> NDArray[np.float32]:
-        """A box x0, y0, x1, y1 (4,) of edges on the slide as one on the patch."""
-        corner = np.array([self.window.x, self.window.y], float)
+        """Converts a box of edges x0, y0, x1, y1 (4,) from the slide to the patch."""
+        corner = np.array([self.rectangle.x, self.rectangle.y], float)
         places = np.asarray(corners, dtype=float).reshape(2, 2)
         return np.asarray((places - corner) / self.steps, dtype=np.float32).ravel()
 
     def to_slide(self, area: BaseGeometry) -> BaseGeometry:
-        """An area on the patch as one on the slide."""
+        """Converts an area from the patch to the slide."""
         step_x, step_y = self.steps
-        return affine_transform(area, [step_x, 0, 0, step_y, self.window.x, self.window.y])
+        return affine_transform(area, [step_x, 0, 0, step_y, self.rectangle.x, self.rectangle.y])
 
     @property
     def area(self) -> Polygon:
-        """Its place on the slide."""
-        window = self.window
-        return box(window.x, window.y, window.x + window.width, window.y + window.height)
+        """The rectangle as a polygon on the slide."""
+        rectangle = self.rectangle
+        x, y = rectangle.x, rectangle.y
+        return box(x, y, x + rectangle.width, y + rectangle.height)
 
     def cuts(self, area: BaseGeometry, margin: float) -> bool:
-        """Whether an area of the slide comes near an edge of the patch that is not the slide's own.
+        """Whether an area reaches an edge of the patch that is not the slide's own edge.
 
         Args:
-            area: on the slide.
-            margin: what counts as near, in pixels of the patch.
+            area: Area on the slide.
+            margin: Distance in patch pixels below which it counts as reaching the edge.
         """
         if area.is_empty:
             return False
@@ -136,27 +139,28 @@ class Patch:
         )
 
 
-def read_patch(slide: Slide, window: Window) -> Patch:
-    """Reads a window of a slide.
+def read_patch(slide: Slide, rectangle: TileRectangle) -> Patch:
+    """Reads a rectangle of a slide.
 
     Raises:
-        ImageError: the slide is damaged, or has no level to read so large a window from.
+        ImageTooLargeError: The slide has no level coarse enough for so large a rectangle.
+        ImageError: The slide is damaged.
     """
-    pixels = slide.read(window.x, window.y, window.width, window.height, window.scale)
-    return Patch(window, pixels, (slide.width, slide.height))
+    area = (rectangle.x, rectangle.y, rectangle.width, rectangle.height)
+    return Patch(rectangle, slide.read(*area, rectangle.scale), (slide.width, slide.height))
 
 
-def window_around(slide: Slide, x: float, y: float, side: int, scale: float) -> Window:
-    """The window whose middle is near a place, moved so that it lies on the slide.
+def rectangle_around(slide: Slide, x: float, y: float, side: int, scale: float) -> TileRectangle:
+    """The square whose centre is near a point, moved so that it lies on the slide.
 
     Args:
-        slide: of which it is a part; where it is smaller than the window, so is the window.
-        x: of the place, in pixels of level 0.
-        y: of the place.
-        side: of the patch, in its own pixels.
-        scale: pixels of level 0 for each of those.
+        slide: Slide; where it is smaller than the square, so is the result.
+        x: Column of the point in level-0 pixels.
+        y: Row of the point in level-0 pixels.
+        side: Side of the patch in its own pixels.
+        scale: Level-0 pixels per pixel of the patch.
     """
-    length = round(side * scale)
+    length = max(1, round(side * scale))
     step = max(1, length // PLACES)
     corner = []
     sizes = []
@@ -165,4 +169,4 @@ def window_around(slide: Slide, x: float, y: float, side: int, scale: float) -> 
         start = max(0, min(start, size - length))
         corner.append(start)
         sizes.append(min(length, size - start))
-    return Window(corner[0], corner[1], sizes[0], sizes[1], scale)
+    return TileRectangle(corner[0], corner[1], sizes[0], sizes[1], scale)

@@ -1,6 +1,6 @@
-"""What a client wants of a slide: QuPath's and the Digital Slide Archive's requests, checked.
+"""Requests of QuPath and the Digital Slide Archive, checked.
 
-All coordinates are pixels of level 0, whatever ``level`` says: it is how closely the network looks.
+All coordinates are level-0 pixels, whatever ``level`` is: it only decides the resolution of the patches.
 """
 
 from __future__ import annotations
@@ -11,35 +11,39 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from shapely.geometry import Point, box
 
 from lib.errors import PromptError
-from lib.pathology.slide import Slide
-from lib.pathology.tiles import Region
+from lib.pathology.automatic_segmentation import Region
+from lib.pathology.slide import MPP_RANGE, Slide
 from lib.prompts.parsing import parse_prompts
 from lib.prompts.parsing.objects import checked_name
 from lib.prompts.parsing.values import number, sequence, shown, vector, whole
 from lib.prompts.types import ObjectPrompts
 
-# What clicks and a rectangle mean.
+# Meaning of clicks and rectangles.
 Mode = Literal["each", "one", "box"]
 MODES: dict[str, str] = {
     "each": "One object for each click; without clicks one in a small rectangle, all in a large one",
     "one": "One object from all clicks, without clicks the one in the rectangle",
-    "box": "One object in the rectangle; clicks refine it",
+    "box": "One object in each rectangle; clicks refine it",
 }
-# In the mode ``each``, a rectangle without a click of up to this many pixels a side is drawn around one
-# object; a larger one is a region to find all objects in.
-BOX_SIDE = 256
-# The class of an object where neither --conf labels nor the request names one.
+# Largest side in micrometres of a rectangle without a click that is drawn around one object, in the mode
+# ``each``; a larger one is a region in which all objects are segmented.
+BOX_UM = 64.0
+# Micrometres per patch pixel at level 0: a patch of 192 pixels shows 48 micrometres. Slides without a known
+# pixel size count as scanned at this one, 40-fold.
+PATCH_MPP = 0.25
+# Class of an object where neither --conf labels nor the request names one.
 DEFAULT_LABEL = "Nuclei"
-# Below it nobody sees an outline: the remains of one, or a click on nothing.
+# Default of min_poly_area in square pixels.
 LEAST_AREA = 30.0
-# Rectangles of one request, which the Digital Slide Archive sends where it has found tissue.
+# Largest number of rectangles of one request; the Digital Slide Archive sends one per tile with tissue.
 MOST_REGIONS = 10_000
-# What the Digital Slide Archive calls the points that were clicked on a slide.
+# Name of the points that were clicked on a slide in the Digital Slide Archive.
 DSA_POINTS = "nuclick points"
 
-# The request's keys that are prompts; labels with points are more of them.
+# Keys of the request that are prompts; labels with points are further ones.
 _BOXES = ("box", "boxes", "roi")
 _PROMPTS = ("foreground", "background", "points", "point_labels", *_BOXES)
 
@@ -49,19 +53,19 @@ class SlideRequest:
     """One request, checked against its slide.
 
     Attributes:
-        mode: what clicks and a rectangle mean.
-        objects: what points and boxes ask for, one entry per class; none where all objects are wanted.
-        regions: rectangles, each with an area and on the slide; the whole slide where none was sent.
-        scale: pixels of level 0 for each pixel of the level that is looked at.
-        label: class of what no prompt names.
-        least_area: in square pixels of level 0; smaller objects and holes are left out.
+        mode: Meaning of clicks and rectangles.
+        objects: Points and boxes, one entry per class or box; empty where all objects are wanted.
+        regions: Rectangles on the slide; the whole slide where the request has none.
+        region_labels: Class of the objects in each region.
+        scale: Level-0 pixels per patch pixel.
+        least_area: Area in square level-0 pixels below which objects and holes are left out.
     """
 
     mode: Mode
     objects: tuple[ObjectPrompts, ...]
     regions: tuple[Region, ...]
+    region_labels: tuple[str, ...]
     scale: float
-    label: str
     least_area: float
 
     @property
@@ -71,80 +75,137 @@ class SlideRequest:
         x1, y1 = (max(region[axis] + region[axis + 2] for region in self.regions) for axis in (0, 1))
         return x0, y0, x1 - x0, y1 - y0
 
+    def label_at(self, place: Point) -> str:
+        """Class of an object whose centre is at a place: that of the first region with it."""
+        found = (
+            label
+            for (x, y, width, height), label in zip(self.regions, self.region_labels, strict=True)
+            if box(x, y, x + width, y + height).covers(place)
+        )
+        return next(found, self.region_labels[0])
+
 
 def read_request(request: Mapping[str, Any], slide: Slide, labels: Sequence[str]) -> SlideRequest:
     """Checks a request.
 
     Args:
-        request: ``location`` and ``size`` or ``wsi_tiles`` (-1 or 0 for the whole slide), ``level``,
-            ``min_poly_area``, ``mode``, ``label``, and prompts as everywhere: ``foreground`` and
+        request: ``location`` and ``size`` or ``wsi_tiles``, each with an optional ``label`` (-1 or 0 for the
+            whole slide), ``level``, ``min_poly_area``, ``mode``, ``label``, and prompts: ``foreground``,
             ``background``, lists for each label, ``boxes``.
-        slide: that it is about.
-        labels: the app's; the first one is the class of an object where the request names none.
+        slide: Slide of the request.
+        labels: The app's labels; the first one is the default class.
 
     Raises:
-        PromptError: a value is not allowed, or lies outside the slide.
+        PromptError: A value is not allowed, or lies outside the slide.
     """
     mode = request.get("mode")
     if mode not in MODES:
-        raise PromptError(f"mode is {shown(mode)}; it must be one of {', '.join(MODES)}")
+        raise PromptError(f"Unknown mode {shown(mode)} (available: {', '.join(MODES)})")
     names = tuple(labels) or (DEFAULT_LABEL,)
-    label = request.get("label") or names[0]
-    if not isinstance(label, str):
-        raise PromptError(f"label is {shown(label)}; expected the name of a class")
-    checked_name(label)
-    regions = _tiles(request.get("wsi_tiles"), slide)
-    if not regions and (region := _region(request, slide)) is not None:
-        regions = [region]
-    whole_slide = [(0, 0, slide.width, slide.height)]
-    asked = _prompts(request, names, regions or whole_slide)
-    if len(regions) == 1 and _is_box(regions[0], mode, asked):
-        x, y, width, height = regions[0]
-        asked["boxes"] = [[x, y, x + width, y + height]]
+    label = _label(request.get("label") or names[0])
+    tiles = _tiles(request.get("wsi_tiles"), slide, label)
+    if not tiles and (region := _region(request, slide)) is not None:
+        tiles = [(region, label)]
+    shown_regions = tiles or [((0, 0, slide.width, slide.height), label)]
+    regions = tuple(region for region, _ in shown_regions)
+    asked = _prompts(request, names, regions)
+    if not any(key in asked for key in _BOXES) and (tiles and _are_boxes(tiles, mode, asked, slide)):
+        asked["boxes"] = [[x, y, x + width, y + height] for (x, y, width, height), _ in tiles]
     if not asked and mode != "each":
-        raise PromptError("there is no click and no rectangle: click on an object, or draw one around it")
+        raise PromptError(
+            "The request has no click and no rectangle: click on an object, or draw a rectangle"
+        )
     area = request.get("min_poly_area")
     return SlideRequest(
         mode=cast(Mode, mode),
         objects=_objects({**asked, "label": label}, slide, names) if asked else (),
-        regions=tuple(regions or whole_slide),
-        scale=slide.downsamples[_level(request.get("level"), slide)],
-        label=label,
+        regions=regions,
+        region_labels=tuple(name for _, name in shown_regions),
+        scale=patch_scale(slide) * slide.downsamples[_level(request.get("level"), slide)],
         least_area=LEAST_AREA if area is None else max(0.0, number(area, "min_poly_area")),
     )
 
 
+def patch_scale(slide: Slide) -> float:
+    """Level-0 pixels per patch pixel at which nuclei have the size that the network expects."""
+    return PATCH_MPP / slide.mpp if slide.mpp else 1.0
+
+
+def requested_mpp(request: Mapping[str, Any]) -> float | None:
+    """Micrometres per pixel that the request gives (``mpp``).
+
+    Raises:
+        PromptError: It is not a number in the range of slides.
+    """
+    if request.get("mpp") is None:
+        return None
+    value, (low, high) = number(request["mpp"], "mpp"), MPP_RANGE
+    if not low <= value <= high:
+        raise PromptError(f"mpp is {value:g}; it must be {low:g} to {high:g} micrometres per pixel")
+    return float(value)
+
+
+def requested_channels(request: Mapping[str, Any]) -> list[str]:
+    """Names or numbers of the channels that the request wants to be shown (``channels``).
+
+    Raises:
+        PromptError: They are no list of names and numbers.
+    """
+    asked = sequence(request.get("channels"), "channels", "a list of names or numbers from 0")
+    if not all(isinstance(name, str | int) for name in asked):
+        raise PromptError(f"channels is {shown(asked)}; expected a list of names or numbers from 0")
+    return [str(name) for name in asked]
+
+
 def points_of(item: ObjectPrompts, positive: bool) -> NDArray[np.float64]:
-    """An object's positive or negative points, (N, 2), in pixels of level 0."""
+    """An object's positive or negative points, (N, 2), in level-0 pixels."""
     found = [point.ijk[:2] for point in item.points if point.positive == positive]
     return np.array(found, dtype=float).reshape(-1, 2)
 
 
+def _label(value: Any) -> str:
+    if not isinstance(value, str):
+        raise PromptError(f"label is {shown(value)}; expected the name of a class")
+    checked_name(value)
+    return value
+
+
 def _prompts(request: Mapping[str, Any], names: Sequence[str], regions: Sequence[Region]) -> dict[str, Any]:
-    """The request's prompts that say something; without any, the points of the Digital Slide Archive."""
+    """The request's prompts that are not empty; without any, the points of the Digital Slide Archive."""
     asked = {key: request[key] for key in (*_PROMPTS, *names) if request.get(key) not in (None, [], {})}
     if not asked and (points := _dsa_points(request, regions)):
         asked["foreground"] = points
     return asked
 
 
-def _is_box(region: Region, mode: str, asked: Mapping[str, Any]) -> bool:
-    """Whether a rectangle is drawn around an object: where a request has a box of its own it is not."""
-    if any(key in asked for key in _BOXES):
-        return False
+def _are_boxes(
+    tiles: Sequence[tuple[Region, str]], mode: str, asked: Mapping[str, Any], slide: Slide
+) -> bool:
+    """Whether rectangles are drawn around one object each."""
     if mode == "box":
         return True
-    return set(asked) <= {"background"} and (mode == "one" or max(region[2:]) <= BOX_SIDE)
+    limit = BOX_UM / (slide.mpp or PATCH_MPP)
+    is_small = len(tiles) == 1 and max(tiles[0][0][2:]) <= limit
+    return set(asked) <= {"background"} and (mode == "one" or is_small)
 
 
 def _objects(asked: Mapping[str, Any], slide: Slide, names: tuple[str, ...]) -> tuple[ObjectPrompts, ...]:
+    """Prompts by object: one per class, and one per box where there are several."""
+    boxes = asked.get("boxes")
+    several = boxes if isinstance(boxes, list) and len(boxes) > 1 else [None]
+    if len(several) > MOST_REGIONS:
+        raise PromptError(f"The request has {len(several)} boxes; at most {MOST_REGIONS} are allowed at once")
     shape = (slide.width, slide.height, 1)
-    prompts = parse_prompts(asked, shape=shape, affine=None, is_2d=True, mode="multi", labels=names)
-    return prompts.objects
+    found: list[ObjectPrompts] = []
+    for item in several:
+        one = dict(asked) if item is None else {**asked, "boxes": [item]}
+        prompts = parse_prompts(one, shape=shape, affine=None, is_2d=True, mode="multi", labels=names)
+        found.extend(prompts.objects)
+    return tuple(found)
 
 
 def _dsa_points(request: Mapping[str, Any], regions: Sequence[Region]) -> list[list[float]]:
-    """The slide's own points in the Digital Slide Archive, those in the regions."""
+    """The slide's own points in the Digital Slide Archive that lie in the regions."""
     found = request.get("annotations")
     points = found.get(DSA_POINTS, {}) if isinstance(found, Mapping) else {}
     listed = points.get("points") if isinstance(points, Mapping) else None
@@ -170,7 +231,7 @@ def _level(value: Any, slide: Slide) -> int:
     return int(level)
 
 
-def _tiles(value: Any, slide: Slide) -> list[Region]:
+def _tiles(value: Any, slide: Slide, label: str) -> list[tuple[Region, str]]:
     tiles = sequence(value, "wsi_tiles", "a list of tiles, each with location and size")
     if len(tiles) > MOST_REGIONS:
         raise PromptError(f"wsi_tiles has {len(tiles)} tiles; at most {MOST_REGIONS} are allowed at once")
@@ -180,12 +241,12 @@ def _tiles(value: Any, slide: Slide) -> list[Region]:
             raise PromptError(f"wsi_tiles[{index}] is {shown(tile)}; expected location and size")
         if (region := _region(tile, slide, f"wsi_tiles[{index}].")) is None:
             raise PromptError(f"wsi_tiles[{index}] has no size")
-        regions.append(region)
+        regions.append((region, _label(tile.get("label") or label)))
     return regions
 
 
 def _region(request: Mapping[str, Any], slide: Slide, name: str = "") -> Region | None:
-    """The rectangle, cut off at the slide's borders; None for the whole slide."""
+    """The rectangle, clipped to the slide; None for the whole slide."""
     location = _pair(request.get("location"), f"{name}location")
     size = _pair(request.get("size"), f"{name}size")
     if all(side <= 0 for side in size) and all(place <= 0 for place in location):
@@ -197,7 +258,7 @@ def _region(request: Mapping[str, Any], slide: Slide, name: str = "") -> Region 
     bottom = min(slide.height, location[1] + size[1])
     if left >= right or top >= bottom:
         raise PromptError(
-            f"the rectangle at {list(location)} of size {list(size)} is outside the slide, which has "
+            f"The rectangle at {list(location)} of size {list(size)} is outside the slide, which has "
             f"{slide.width} x {slide.height} pixels"
         )
     return left, top, right - left, bottom - top

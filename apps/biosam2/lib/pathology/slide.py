@@ -1,7 +1,7 @@
-"""A slide, of which only regions are ever read.
+"""Access to regions of a slide.
 
-Coordinates are pixels of level 0, the largest of a slide's resolutions, from its upper left corner: x to the
-right, y down, and the first pixel reaches from 0 to 1.
+Coordinates are pixels of level 0, the largest of a slide's resolutions, from the upper left corner that
+viewers show: x to the right, y down, and the first pixel reaches from 0 to 1.
 """
 
 from __future__ import annotations
@@ -17,23 +17,29 @@ from lib.errors import ImageTooLargeError
 from lib.images.medical_image import MedicalImage
 from lib.transforms.frames import frame_view
 
-# Pixels that are read at once, of whatever level: 4096 x 4096, 64 MiB with their colours.
+# Largest number of pixels that are read at once, of whatever level: 4096 x 4096 take 64 MiB as RGBA.
 MOST_PIXELS = 1 << 24
+# Pixel sizes outside this range (micrometres) are defaults of software, such as 72 dpi, and not measured.
+MPP_RANGE = (0.05, 20.0)
 
 
 class Slide(ABC):
-    """Something with regions. A context manager: leaving it closes the file.
+    """Base class of slides; a context manager that closes the file.
 
     Args:
-        width: of level 0, in pixels.
-        height: of level 0, in pixels.
-        downsamples: how many pixels of level 0 go into one of each level, along one side; the first is 1.
+        width: Width of level 0 in pixels.
+        height: Height of level 0 in pixels.
+        downsamples: Level-0 pixels per pixel of each level along one axis; the first is 1.
+        mpp: Micrometres per level-0 pixel; None where the file does not say it.
     """
 
-    def __init__(self, width: int, height: int, downsamples: tuple[float, ...] = (1.0,)):
+    def __init__(
+        self, width: int, height: int, downsamples: tuple[float, ...] = (1.0,), mpp: float | None = None
+    ):
         self.width = width
         self.height = height
         self.downsamples = downsamples
+        self.mpp = mpp
 
     def __enter__(self) -> Slide:
         return self
@@ -43,27 +49,28 @@ class Slide(ABC):
     ) -> None:
         self.close()
 
-    def close(self) -> None:  # noqa: B027 - what is in memory has nothing to close
-        """Closes the file; nothing can be read afterwards."""
+    def close(self) -> None:  # noqa: B027 - a slide in memory has nothing to close
+        """Closes the file; reading afterwards is an error."""
 
     def read(self, x: int, y: int, width: int, height: int, scale: float = 1.0) -> NDArray[np.uint8]:
-        """A region as it looks at some resolution.
+        """Reads a region at a resolution.
 
         Args:
-            x: left edge.
-            y: upper edge.
-            width: of the region, at least 1.
-            height: of the region, at least 1.
-            scale: pixels of level 0 for each pixel of the answer along one side, at least 1.
+            x: Left edge.
+            y: Upper edge.
+            width: Width of the region, at least 1.
+            height: Height of the region, at least 1.
+            scale: Level-0 pixels per pixel of the result along one axis; below 1 counts as 1.
 
         Returns:
             uint8 (h, w, 3), RGB, of ``width / scale`` by ``height / scale`` pixels, rounded, at least one by
             one; white outside the slide.
 
         Raises:
-            ImageTooLargeError: the slide has no level small enough to read the region from.
-            ImageError: the file is damaged.
+            ImageTooLargeError: The slide has no level coarse enough for so large a region.
+            ImageError: The file is damaged.
         """
+        scale = max(scale, 1.0)
         level = max(
             (number for number, step in enumerate(self.downsamples) if step <= scale + 1e-3), default=0
         )
@@ -71,8 +78,8 @@ class Slide(ABC):
         columns, rows = (max(1, round(side / step)) for side in (width, height))
         if columns * rows > MOST_PIXELS:
             raise ImageTooLargeError(
-                f"a region of {width} x {height} pixels takes {columns * rows} pixels of level {level} to "
-                f"see, and {MOST_PIXELS} are the limit: draw a smaller one, or save it with more levels"
+                f"A region of {width} x {height} pixels takes {columns * rows} pixels of level {level}, and "
+                f"the limit is {MOST_PIXELS}: draw a smaller one, or save the slide with more levels"
             )
         pixels = self._read(x, y, level, columns, rows)
         wanted = max(1, round(width / scale)), max(1, round(height / scale))
@@ -81,18 +88,28 @@ class Slide(ABC):
         resized = Image.fromarray(pixels).resize(wanted, Image.Resampling.BOX)
         return np.asarray(resized)
 
+    def overview(self, side: int) -> NDArray[np.uint8]:
+        """The whole slide as uint8 (h, w, 3), its longer side of about ``side`` pixels.
+
+        Raises:
+            ImageTooLargeError: The slide has no coarse level.
+            ImageError: The file is damaged.
+        """
+        scale = max(1.0, max(self.width, self.height) / side)
+        return self.read(0, 0, self.width, self.height, scale)
+
     @abstractmethod
     def _read(self, x: int, y: int, level: int, columns: int, rows: int) -> NDArray[np.uint8]:
-        """uint8 (rows, columns, 3) of a level, from (x, y) of level 0 on; white outside the slide."""
+        """uint8 (rows, columns, 3) of a level, from level-0 position (x, y) on; white outside the slide."""
 
 
 class Picture(Slide):
-    """A picture that is in memory already, or a region of a slide that another server has cut out.
+    """A picture in memory, or a region that another server has cut out of a slide.
 
     Args:
-        image: 2-D.
-        x: column of the slide that the picture's first one is.
-        y: row of the slide that the picture's first one is.
+        image: 2-D image.
+        x: Column of the slide at which the picture begins.
+        y: Row of the slide at which the picture begins.
     """
 
     def __init__(self, image: MedicalImage, x: int = 0, y: int = 0):
@@ -111,3 +128,13 @@ class Picture(Slide):
             target = out[top : top + part.shape[0], left : left + part.shape[1]]
             target[...] = levels if levels.ndim == 3 else levels[..., None]
         return out
+
+
+def plausible_mpp(*values: float | str | None) -> float | None:
+    """Mean of pixel sizes in micrometres; None unless all are numbers in ``MPP_RANGE``."""
+    try:
+        sizes = [float(value) for value in values]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    low, high = MPP_RANGE
+    return float(np.mean(sizes)) if sizes and all(low <= size <= high for size in sizes) else None

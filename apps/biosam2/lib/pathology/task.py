@@ -1,4 +1,4 @@
-"""``biosam2_pathology``, and the other models of pictures on slides: polygons back."""
+"""MONAI Label task ``biosam2_pathology``: polygons on slides, and the same for the models of pictures."""
 
 from __future__ import annotations
 
@@ -15,21 +15,32 @@ from lib.engine.predictor import Predictor
 from lib.errors import ImageNotFoundError, PromptError
 from lib.images.medical_image import LPS_IDENTITY, Voxels, make_image
 from lib.infers.task import Services, Stopwatch, devices
-from lib.pathology.annotations import Annotation, Annotations, as_json, write_asap, write_dsa
-from lib.pathology.automatic_segmentation import everything
-from lib.pathology.interactive import Outline, Viewer
+from lib.pathology.annotations import SlideAnswer, SlideObject, as_geojson, as_json, write_asap, write_dsa
+from lib.pathology.automatic_segmentation import segment_nuclei
+from lib.pathology.interactive import Outline, SlidePredictor
 from lib.pathology.opening import open_slide
 from lib.pathology.outlines import tidy
-from lib.pathology.request import DEFAULT_LABEL, MODES, Mode, SlideRequest, points_of, read_request
+from lib.pathology.request import (
+    DEFAULT_LABEL,
+    MODES,
+    Mode,
+    SlideRequest,
+    points_of,
+    read_request,
+    requested_channels,
+    requested_mpp,
+)
 from lib.pathology.slide import Picture, Slide
+
+NAME = "biosam2_pathology"
 
 
 class SlideTask(InferTask):
-    """Objects on a slide as polygons, in pixels of level 0.
+    """Segments objects on a slide as polygons in level-0 pixels.
 
     Args:
-        services: what the app shares among its tasks.
-        mode: what clicks and a rectangle mean, unless a request has a ``mode``.
+        services: Parts that the app's tasks share.
+        mode: Meaning of clicks and rectangles unless a request has a ``mode``.
     """
 
     def __init__(self, services: Services, mode: Mode = "each"):
@@ -44,26 +55,26 @@ class SlideTask(InferTask):
         self._mode = mode
 
     def is_valid(self) -> bool:
-        """Always: weights are looked for when a request needs them."""
+        """Always true: weights are loaded by the first request."""
         return True
 
     def info(self) -> dict[str, Any]:
-        """What ``/info/`` shows. QuPath's tool for clicks lists the models with ``nuclick``."""
+        """Entry of ``/info/``. QuPath's tool for clicks lists the models with ``nuclick``."""
         return {**super().info(), "nuclick": self._mode == "each", "pathology": True}
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """Answers a request.
 
         Args:
-            request: ``image``, a path or pixels uint8 (H, W, 3) of the region at ``location``; ``output``,
-                ``asap`` (also where it is missing), ``dsa`` or ``json``; the rest as in
+            request: ``image``, a path or pixels uint8 (H, W, 3) of the region at ``location``; ``output``:
+                ``asap`` (default), ``dsa``, ``geojson`` or ``json``; ``mpp``, ``channels``; the rest as in
                 ``lib.pathology.request``.
 
         Returns:
-            The path of the answer's file, None for JSON, and the answer as JSON.
+            Path of the answer's file, None for JSON and GeoJSON, and the answer as JSON.
 
         Raises:
-            BioSam2Error: With a reason, for whatever is wrong with the request.
+            BioSam2Error: The request is invalid, with the reason.
         """
         watch = Stopwatch()
         device = request.get("device") or self.config()["device"][0]
@@ -76,27 +87,33 @@ class SlideTask(InferTask):
         return self._answer(request, asked, found, predictor.name, watch)
 
     def _open(self, request: Mapping[str, Any]) -> Slide:
-        image = request["image"]
+        image, settings = request["image"], self._services.settings
+        slide: Slide
         if isinstance(image, np.ndarray):
             voxels = Voxels(image.swapaxes(0, 1)[:, :, None], LPS_IDENTITY, is_2d=True)
             x, y = (max(0, int(place)) for place in request.get("location") or (0, 0))
-            return Picture(make_image(voxels, Path("region"), "raster"), x, y)
-        return open_slide(image, self._services.images)
+            slide = Picture(make_image(voxels, Path("region"), "raster"), x, y)
+        else:
+            channels = requested_channels(request) or settings.slide_channels
+            slide = open_slide(image, self._services.images, channels)
+        slide.mpp = requested_mpp(request) or slide.mpp or settings.slide_mpp
+        return slide
 
     @staticmethod
     def _find(asked: SlideRequest, slide: Slide, predictor: Predictor) -> list[tuple[str, Outline]]:
-        """Class and outline of every object, also of those that were not found."""
-        viewer = Viewer(slide, predictor, asked.scale)
+        """Class and outline of every object; empty outlines for those that were not found."""
+        on_slide = SlidePredictor(slide, predictor, asked.scale)
         if not asked.objects:
-            return [(asked.label, answer) for answer in everything(viewer, asked.regions)]
+            answers = segment_nuclei(on_slide, asked.regions)
+            return [(asked.label_at(answer.area.representative_point()), answer) for answer in answers]
         found: list[tuple[str, Outline]] = []
         for item in asked.objects:
             positives, negatives = points_of(item, True), points_of(item, False)
             if asked.mode == "each" and not item.boxes:
-                found += [(item.label, answer) for answer in viewer.each(positives, negatives)]
+                found += [(item.label, answer) for answer in on_slide.each(positives, negatives)]
             else:
                 box = item.boxes[0].in_plane(2) if item.boxes else None
-                found.append((item.label, viewer.one(positives, negatives, box)))
+                found.append((item.label, on_slide.one(positives, negatives, box)))
         return found
 
     def _answer(
@@ -108,48 +125,61 @@ class SlideTask(InferTask):
         watch: Stopwatch,
     ) -> tuple[str | None, dict[str, Any]]:
         tidied = [
-            Annotation(label, tidy(item.area, asked.least_area, asked.scale), item.score)
+            SlideObject(label, tidy(item.area, asked.least_area, asked.scale), item.score)
             for label, item in found
         ]
         objects = [item for item in tidied if item.area.area >= max(asked.least_area, 1.0)]
         x, y, width, height = asked.bounds
-        name = str(request.get("model") or "biosam2_pathology")
+        name = str(request.get("model") or NAME)
         labels = list(self._services.labels) or [DEFAULT_LABEL]
-        annotations = Annotations(objects, labels, name, self.description, (x, y), (width, height))
+        answer = SlideAnswer(objects, labels, name, self.description, (x, y), (width, height))
         watch.lap("post")
         facts = {"latencies": watch.latencies, "weights": weights, "not_found": len(found) - len(objects)}
-        # MONAI Label's routes for slides always say which, its route for images never does.
+        # MONAI Label's routes for slides always name the output, its route for images never does.
         output = request.get("output", "asap")
-        answer = as_json(annotations, facts)
         if output == "asap":
-            return str(write_asap(annotations)), answer
+            return str(write_asap(answer)), as_json(answer, facts)
         if output == "dsa":
-            return str(write_dsa(annotations, facts)), answer
-        return None, answer
+            return str(write_dsa(answer, facts)), as_json(answer, facts)
+        return None, as_geojson(answer) if output == "geojson" else as_json(answer, facts)
+
+
+def slide_tasks(services: Services) -> dict[str, SlideTask]:
+    """The tasks that answer on slides, by the names of the app's models.
+
+    QuPath and the Digital Slide Archive let people choose among all models that the server shows.
+    """
+    return {
+        NAME: SlideTask(services),
+        "biosam2_point": SlideTask(services, "one"),
+        "biosam2_box": SlideTask(services, "box"),
+        "sam_2d": SlideTask(services, "one"),
+    }
 
 
 def answer_slide(
     tasks: Mapping[str, SlideTask], request: Mapping[str, Any], datastore: Datastore
 ) -> dict[str, Any]:
-    """What MONAI Label's ``infer_wsi`` is asked for, from one of these tasks.
+    """Answers MONAI Label's ``infer_wsi`` with one of these tasks.
 
-    MONAI Label's own splits a slide into tiles that meet at seams, on devices chosen by chance.
+    MONAI Label's own implementation splits a slide into tiles that meet at seams, on randomly chosen devices.
 
     Args:
-        tasks: by the names of the app's models.
-        request: ``model``, ``image`` (an id of the datastore or a path), ``output``, and what the task reads.
-        datastore: of the app; one of the Digital Slide Archive is asked for the region alone.
+        tasks: Tasks by the names of the app's models.
+        request: ``model``, ``image`` (an id of the datastore or a path), ``output``, and the task's own keys.
+        datastore: The app's datastore; a Digital Slide Archive sends only the region.
 
     Returns:
         ``file``, a path or None, and ``params``.
 
     Raises:
-        BioSam2Error: With a reason.
+        BioSam2Error: The request is invalid, with the reason.
     """
     task = tasks.get(request["model"])
     if task is None:
-        known = ", ".join(tasks)
-        raise PromptError(f"{request['model']!r} does not answer on slides; choose one of {known}")
+        raise PromptError(
+            f"Model {request['model']!r} does not segment slides (available: {', '.join(tasks)})"
+        )
     asked = _with_image(request, datastore)
     path, params = task(asked)
     return {"file": path, "params": params}
@@ -169,6 +199,6 @@ def _with_image(request: Mapping[str, Any], datastore: Datastore) -> dict[str, A
             asked["annotations"] = datastore.get_annotations_by_image_id(name)
         return {**asked, "image": datastore.get_image(name, asked)}
     except OSError as error:
-        # What an archive refuses over HTTP is one too.
+        # An archive's refusal over HTTP is an OSError as well.
         why = str(error).split("\n")[0]
-        raise ImageNotFoundError(f"the image {name!r} cannot be had from the datastore: {why}") from error
+        raise ImageNotFoundError(f"The image {name!r} cannot be loaded from the datastore: {why}") from error
