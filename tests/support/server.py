@@ -58,6 +58,7 @@ class Server:
         workdir: for its home, its temporary files and its log.
         conf: the ``--conf`` options.
         tls: key and certificate; it speaks HTTPS where they are given.
+        env: further environment variables.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class Server:
         workdir: Path,
         conf: Mapping[str, str],
         tls: tuple[Path, Path] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.studies = studies
         self.workdir = workdir
         self.conf = dict(conf)
         self.port = free_port()
         self.tls = tls
+        self.env = dict(env or {})
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self._log_file: IO[bytes] | None = None
@@ -93,7 +96,7 @@ class Server:
         Raises:
             RuntimeError: the process ended, or did not answer in time; with the end of its log.
         """
-        env = environment(self.workdir)
+        env = {**environment(self.workdir), **self.env}
         command = shutil.which("monailabel", path=env["PATH"])
         if command is None:
             raise RuntimeError(f"no monailabel beside {sys.executable}: install the requirements")
@@ -126,7 +129,7 @@ class Server:
                 )
             try:
                 trusted = str(self.tls[1]) if self.tls else True
-                if requests.get(f"{self.url}/info/", timeout=START_LIMIT_S, verify=trusted).ok:
+                if requests.get(f"{self.url}/health", timeout=START_LIMIT_S, verify=trusted).ok:
                     return
             except requests.ConnectionError:
                 pass

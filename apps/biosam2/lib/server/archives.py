@@ -27,7 +27,7 @@ class _Budget:
     """Bytes and files that may still be unpacked."""
 
     bytes_left: int
-    files_left: int = MAX_FILES
+    files_left: int
 
     def take_file(self) -> None:
         self.files_left -= 1
@@ -73,7 +73,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int) -> None:
         ImageTooLargeError: More bytes or files than allowed.
     """
     limit = min(max_bytes, max(ALWAYS_ALLOWED, archive.stat().st_size * MAX_RATIO))
-    budget = _Budget(limit)
+    budget = _Budget(limit, MAX_FILES)
     try:
         if zipfile.is_zipfile(archive):
             _unpack_zip(archive, folder, budget)
@@ -120,6 +120,7 @@ def _unpack_tar(archive: Path, folder: Path, budget: _Budget) -> None:
     with tarfile.open(archive, "r|*", tarinfo=_ShortHeaders) as opened:
         for member in opened:
             budget.take_file()
+            target = _inside(folder, member.name)
             safe = tarfile.data_filter(member, str(folder))
             if safe.isdir():
                 continue
@@ -127,7 +128,7 @@ def _unpack_tar(archive: Path, folder: Path, budget: _Budget) -> None:
             if source is None:
                 raise ImageError(f"the archive's member {member.name[:100]!r} is not a plain file")
             with source:
-                budget.copy(source, _inside(folder, safe.name))
+                budget.copy(source, target)
 
 
 def _inside(folder: Path, name: str) -> Path:
