@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.support import studies
 from tests.support.client import Client
@@ -80,7 +81,8 @@ def slides(scratch: Server) -> dict[str, list[Cell]]:
     """Slides in the datastore of ``scratch``, where the server has found them: their cells by id."""
     cells = write_study(scratch.studies)
     give_up = time.monotonic() + START_LIMIT_S
-    while not all(Client(scratch.url).has_image(image) for image in [*cells, "no_slide"]):
+    listing = f"{scratch.url}/datastore/?output=all"
+    while not {*cells, "no_slide"} <= set(requests.get(listing, timeout=60).json()["objects"]):
         assert time.monotonic() < give_up, "the server does not see the slides"
         time.sleep(0.2)
     return cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
-from shapely.geometry import Polygon
+from shapely.geometry import Polygon, shape
 
 from lib.images.cache import ImageCache
 from lib.pathology.opening import open_slide
@@ -68,7 +69,8 @@ def test_qupath_finds_the_model_and_the_slides(client: Client) -> None:
     assert (model["nuclick"], model["pathology"]) == (True, True)
     assert model["labels"] == ["lesion", "organ"]
     assert all(client.has_image(name) for name in ("slide", "aperio", "small", "stained"))
-    assert not client.has_image("elsewhere")
+    # Of these QuPath sends the pixels.
+    assert not any(client.has_image(name) for name in ("elsewhere", "cut_off", "cut_off_aperio", "no_slide"))
 
 
 @pytest.mark.parametrize("image", ["slide", "aperio", "stained"])
@@ -180,6 +182,64 @@ def test_the_route_for_images_answers_for_slides_too(
     else:
         found = Answer(200, answer.headers, answer.file.content)
         assert iou(_outlines(found)[0][1], cell.outline) > GOOD
+
+
+def test_two_clicks_on_one_nucleus_are_one_outline(client: Client, slides: dict[str, list[Cell]]) -> None:
+    cell = slides["slide"][0]
+    x, y = cell.click
+    request = _request(*_around(cell), [[x - 5, y - 2], [x + 4, y + 3]])
+    ((_, outline),) = _outlines(client.slide("biosam2_pathology", "slide", request))
+    assert iou(outline, cell.outline) > GOOD
+
+
+def test_several_rectangles_are_several_objects(client: Client, slides: dict[str, list[Cell]]) -> None:
+    cells = slides["slide"][:3]
+    boxes = [[round(value) for value in cell.outline.buffer(3).bounds] for cell in cells]
+    request = _request([0, 0], [640, 480], [], boxes=boxes)
+    found = _outlines(client.slide("biosam2_box", "slide", request))
+    assert len(found) == 3
+    assert all(iou(outline, cell.outline) > GOOD for (_, outline), cell in zip(found, cells, strict=True))
+
+
+def test_half_the_magnification_shows_half_the_pixels(client: Client, slides: dict[str, list[Cell]]) -> None:
+    cells = slides["aperio_20x"]
+    clicks = [cell.click for cell in cells]
+    found = _outlines(client.slide("biosam2_pathology", "aperio_20x", _request([0, 0], [320, 240], clicks)))
+    assert len(found) == len(cells)
+    ious = [iou(outline, cell.outline) for (_, outline), cell in zip(found, cells, strict=True)]
+    assert np.mean(ious) > 0.75
+    assert max(outline.area for _, outline in found) < 2 * max(cell.outline.area for cell in cells)
+
+
+def test_a_scan_with_bounds_has_qupath_s_coordinates(client: Client, slides: dict[str, list[Cell]]) -> None:
+    cell = slides["leica"][0]
+    request = _request(*_around(cell), [cell.click])
+    ((_, outline),) = _outlines(client.slide("biosam2_pathology", "leica", request))
+    assert iou(outline, cell.outline) > GOOD
+
+
+def test_a_space_in_the_name_is_sent_encoded(client: Client, slides: dict[str, list[Cell]]) -> None:
+    cell = slides["My Slide"][0]
+    assert client.has_image("My%20Slide")
+    request = _request(*_around(cell), [cell.click])
+    for name in ("My%20Slide", "My Slide"):
+        ((_, outline),) = _outlines(client.slide("biosam2_pathology", name, request))
+        assert iou(outline, cell.outline) > GOOD
+    patch = {"image": "My%20Slide", "patch_size": [64, 64], "image_size": [640, 480]}
+    answer = requests.post(f"{client.url}/activelearning/random", json=patch, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["id"] == "My Slide"
+
+
+def test_geojson_is_an_answer_too(client: Client, slides: dict[str, list[Cell]]) -> None:
+    cell = slides["slide"][0]
+    request = _request(*_around(cell), [cell.click])
+    answer = client.slide("biosam2_pathology", "slide", request, "geojson")
+    assert answer.status == 200, answer.body
+    (feature,) = json.loads(answer.body)["features"]
+    assert iou(shape(feature["geometry"]), cell.outline) > GOOD
+    assert feature["properties"]["classification"]["name"] == "lesion"
+    assert 0.5 < feature["properties"]["measurements"]["score"] <= 1
 
 
 def test_what_is_smaller_than_asked_for_is_left_out(client: Client, slides: dict[str, list[Cell]]) -> None:

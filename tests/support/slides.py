@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +12,18 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage, generate_uid
 from scipy import ndimage
 from shapely.geometry import Point, Polygon
 from shapely.geometry.base import BaseGeometry
 
 TILE = 256
+# TIFF's number of the compression.
+WEBP = 50001
 # How a file says that an Aperio scanner made it.
 APERIO = "Aperio Image Library v11.2.1\n|AppMag = 40|MPP = 0.25"
+APERIO_20X = "Aperio Image Library v11.2.1\n|AppMag = 20|MPP = 0.5"
 # Stains as a microscope's camera sees them: glass, eosin, haematoxylin.
 GLASS, GROUND, NUCLEUS = (244, 242, 245), (233, 178, 208), (92, 62, 142)
 # Half axes of a nucleus in pixels, as at 40-fold magnification.
@@ -127,6 +133,108 @@ def _halved(pixels: NDArray, step: int) -> NDArray:
     return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
 
 
+def write_leica(path: Path, pixels: NDArray, x: int, y: int, nm: int = 250) -> Path:
+    """Writes a Leica scan, whose main image begins at (x, y) of the glass; OpenSlide gives it bounds."""
+    height, width = pixels.shape[:2]
+    glass = (width + 2 * x) * nm, (height + 2 * y) * nm
+    images = [
+        ("macro", (200, 150), glass, (0, 0)),
+        ("main", (width, height), (width * nm, height * nm), (x, y)),
+    ]
+    parts = []
+    for number, (name, size, view, offset) in enumerate(images):
+        parts.append(
+            f'<image name="{name}" uuid="{name}"><creationDate>2020-01-01T00:00:00Z</creationDate>'
+            f'<device model="Leica SCN400" version="1.4"/><pixels sizeX="{size[0]}" sizeY="{size[1]}">'
+            f'<dimension sizeX="{size[0]}" sizeY="{size[1]}" r="0" ifd="{number}"/></pixels>'
+            f'<view sizeX="{view[0]}" sizeY="{view[1]}" '
+            f'offsetX="{offset[0] * nm}" offsetY="{offset[1] * nm}" '
+            'spacingZ="0"/><scanSettings><objectiveSettings><objective>40</objective></objectiveSettings>'
+            "<illuminationSettings><numericalAperture>0.75</numericalAperture><illuminationSource>brightfield"
+            "</illuminationSource></illuminationSettings></scanSettings></image>"
+        )
+    description = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01" uuid="u">'
+        f'<collection name="c" uuid="u" sizeX="{glass[0]}" sizeY="{glass[1]}"><barcode>MTIz</barcode>'
+        f"{''.join(parts)}</collection></scn>"
+    )
+    page = {"tile": (TILE, TILE), "photometric": "rgb", "compression": "zlib", "metadata": None}
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        file.write(np.full((150, 200, 3), 230, np.uint8), description=description, **page)
+        file.write(pixels, **page)
+    return path
+
+
+def write_webp(path: Path, pixels: NDArray) -> Path:
+    """Writes (H, W, 3) as a tiled TIFF with lossless WebP tiles, which OpenSlide cannot decode."""
+    height, width = pixels.shape[:2]
+    tiles = []
+    for y in range(0, height, TILE):
+        for x in range(0, width, TILE):
+            tile = np.zeros((TILE, TILE, 3), np.uint8)
+            part = pixels[y : y + TILE, x : x + TILE]
+            tile[: part.shape[0], : part.shape[1]] = part
+            content = io.BytesIO()
+            Image.fromarray(tile).save(content, "webp", lossless=True)
+            tiles.append(content.getvalue())
+    with tifffile.TiffWriter(path) as file:
+        file.write(
+            iter(tiles),
+            shape=pixels.shape,
+            dtype=np.uint8,
+            tile=(TILE, TILE),
+            photometric="rgb",
+            compression="adobe_deflate",  # the writer wants a library for WebP, and the tiles are there
+            metadata=None,
+        )
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["Compression"].overwrite(WEBP)
+    return path
+
+
+def write_dicom_slide(path: Path, pixels: NDArray, mpp: float = 0.25) -> Path:
+    """Writes (H, W, 3) as a DICOM whole slide of one level in one file."""
+    height, width = pixels.shape[:2]
+    size = 128
+    padded = np.full((-(-height // size) * size, -(-width // size) * size, 3), 255, np.uint8)
+    padded[:height, :width] = pixels
+    tiles = [
+        padded[y : y + size, x : x + size]
+        for y in range(0, padded.shape[0], size)
+        for x in range(0, padded.shape[1], size)
+    ]
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = VLWholeSlideMicroscopyImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    data.StudyInstanceUID, data.SeriesInstanceUID = generate_uid(), generate_uid()
+    data.FrameOfReferenceUID = generate_uid()
+    data.Modality, data.PatientID, data.SeriesNumber, data.InstanceNumber = "SM", "1", 1, 1
+    data.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    data.Rows = data.Columns = size
+    data.NumberOfFrames, data.SamplesPerPixel, data.PlanarConfiguration = len(tiles), 3, 0
+    data.PhotometricInterpretation = "RGB"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
+    data.TotalPixelMatrixColumns, data.TotalPixelMatrixRows = width, height
+    data.DimensionOrganizationType = "TILED_FULL"
+    data.TotalPixelMatrixFocalPlanes = data.NumberOfOpticalPaths = 1
+    measures = Dataset()
+    measures.PixelSpacing = [mpp / 1000, mpp / 1000]
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [measures]
+    data.SharedFunctionalGroupsSequence = [shared]
+    path_ = Dataset()
+    path_.ObjectiveLensPower, path_.OpticalPathIdentifier = 40, "1"
+    data.OpticalPathSequence = [path_]
+    data.PixelData = b"".join(np.ascontiguousarray(tile).tobytes() for tile in tiles)
+    data.is_little_endian, data.is_implicit_VR = True, False
+    data.save_as(path, write_like_original=False)
+    return path
+
+
 def write_study(folder: Path) -> dict[str, list[Cell]]:
     """Writes slides, good and bad ones, into a datastore's folder.
 
@@ -137,6 +245,9 @@ def write_study(folder: Path) -> dict[str, list[Cell]]:
     pixels = paint(640, 480, cells, seed=3)
     whole = write_slide(folder / "slide.tif", pixels).read_bytes()
     write_slide(folder / "aperio.svs", pixels, description=APERIO)
+    write_slide(folder / "My Slide.svs", pixels, description=APERIO)
+    write_slide(folder / "aperio_20x.svs", _halved(pixels, 2), levels=2, description=APERIO_20X)
+    write_leica(folder / "leica.scn", pixels, x=100, y=60)
     Image.fromarray(pixels[:360, :600]).save(folder / "stained.png")
     # Its right part is glass.
     few = [cell for cell in cells if cell.x < 250 and cell.y < 260]
@@ -144,7 +255,9 @@ def write_study(folder: Path) -> dict[str, list[Cell]]:
     (folder / "cut_off.tif").write_bytes(whole[: len(whole) // 2])
     (folder / "cut_off_aperio.svs").write_bytes((folder / "aperio.svs").read_bytes()[: len(whole) // 2])
     (folder / "no_slide.svs").write_bytes(b"no slide " * 1000)
-    return {"slide": cells, "aperio": cells, "stained": cells[:1], "small": few}
+    halved = [Cell(cell.x / 2, cell.y / 2, cell.a / 2, cell.b / 2, cell.angle) for cell in cells]
+    scans = dict.fromkeys(("slide", "aperio", "My Slide", "leica"), cells)
+    return {**scans, "aperio_20x": halved, "stained": cells[:1], "small": few}
 
 
 def iou(one: BaseGeometry, other: BaseGeometry) -> float:

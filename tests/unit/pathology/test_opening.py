@@ -5,10 +5,18 @@ import pytest
 import tifffile
 from PIL import Image
 
-from lib.errors import ImageError, ImageNotFoundError, ImageTooLargeError
+from lib.errors import ImageError, ImageNotFoundError, ImageTooLargeError, PromptError
 from lib.images.cache import ImageCache
 from lib.pathology.opening import Pyramid, open_slide
-from tests.support.slides import APERIO, Cell, paint, write_slide
+from tests.support.slides import (
+    APERIO,
+    Cell,
+    paint,
+    write_dicom_slide,
+    write_leica,
+    write_slide,
+    write_webp,
+)
 
 WIDTH, HEIGHT = 700, 520
 
@@ -60,6 +68,82 @@ def test_greys_of_16_bits_are_windowed(tmp_path, images):
         row = slide.read(0, 100, 512, 1)[0, :, 0]
     assert row[10] < 20
     assert row[500] > 235
+
+
+def test_a_scan_with_bounds_has_the_viewers_coordinates(tmp_path, pixels, images):
+    with open_slide(write_leica(tmp_path / "a.scn", pixels, x=300, y=200), images) as slide:
+        assert (slide.width, slide.height) == (WIDTH, HEIGHT)
+        assert slide.mpp == pytest.approx(0.25)
+        for x, y in ((0, 0), (480, 90), (WIDTH - 40, HEIGHT - 20)):
+            assert np.array_equal(slide.read(x, y, 40, 20), pixels[y : y + 20, x : x + 40])
+        assert (slide.read(-5, 10, 5, 5) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("description", "mpp"),
+    [
+        (APERIO, 0.25),
+        ("Aperio Image Library v11.2.1\n|AppMag = 20|MPP = 0.499", 0.499),
+        ("Aperio Image Library v11.2.1\n|AppMag = 20", 0.5),
+        ("Aperio Image Library v11.2.1\n|AppMag = 40|MPP = 352.8", 0.25),
+        ("Aperio Image Library v11.2.1\n|AppMag = much", None),
+    ],
+)
+def test_the_pixel_size_is_measured_else_of_the_objective(tmp_path, pixels, images, description, mpp):
+    with open_slide(write_slide(tmp_path / "a.svs", pixels, description=description), images) as slide:
+        assert slide.mpp == (mpp and pytest.approx(mpp))
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.svs"])
+def test_webp_tiles_are_decoded(tmp_path, pixels, images, name):
+    with open_slide(write_webp(tmp_path / name, pixels), images) as slide:
+        assert (slide.width, slide.height) == (WIDTH, HEIGHT)
+        assert np.array_equal(slide.read(200, 240, 120, 40), pixels[240:280, 200:320])
+        outside = slide.read(WIDTH - 3, HEIGHT - 2, 10, 10)
+    assert np.array_equal(outside[:2, :3], pixels[-2:, -3:])
+    assert (outside[2:] == 255).all()
+
+
+def test_a_dicom_whole_slide_is_a_slide(tmp_path, pixels, images):
+    with open_slide(write_dicom_slide(tmp_path / "a.dcm", pixels, mpp=0.5), images) as slide:
+        assert (slide.width, slide.height) == (WIDTH, HEIGHT)
+        assert slide.mpp == pytest.approx(0.5)
+        assert np.array_equal(slide.read(480, 90, 40, 20), pixels[90:110, 480:520])
+
+
+def write_channels(path, planes, levels=1, **options):
+    """An OME-TIFF of 16 bits, (C, H, W), with a pyramid."""
+    names = ["CD3", "DAPI", "CD20"][: len(planes)]
+    metadata = {"axes": "CYX", "Channel": {"Name": names}, "PhysicalSizeX": 0.325, "PhysicalSizeY": 0.325}
+    with tifffile.TiffWriter(path, ome=True) as file:
+        page = {"photometric": "minisblack", "compression": "zlib", **options}
+        file.write(planes, subifds=levels - 1, metadata=metadata, **page)
+        for level in range(1, levels):
+            step = 2**level
+            file.write(np.ascontiguousarray(planes[:, ::step, ::step]), subfiletype=1, **page)
+    return path
+
+
+@pytest.mark.parametrize("options", [{"tile": (256, 256)}, {"rowsperstrip": 64}])
+def test_channels_of_fluorescence_are_chosen(tmp_path, images, options):
+    planes = np.random.default_rng(0).integers(100, 200, (3, 520, 700)).astype(np.uint16)
+    for channel, (x, y) in enumerate([(100, 100), (400, 300), (600, 100)]):
+        planes[channel, y : y + 60, x : x + 60] = 3000 * (channel + 1)
+    path = write_channels(tmp_path / "a.ome.tif", planes, levels=2, **options)
+
+    def bright(channels, x, y):
+        with open_slide(path, images, channels) as slide:
+            assert (slide.width, slide.height, slide.mpp) == (700, 520, pytest.approx(0.325))
+            assert slide.downsamples == pytest.approx((1, 2))
+            return (slide.read(x + 20, y + 20, 8, 8).mean(axis=(0, 1)) > 200).tolist()
+
+    assert bright((), 400, 300) == [True] * 3  # the nuclear stain by its name
+    assert bright((), 100, 100) == [False] * 3
+    assert bright(["CD3"], 100, 100) == bright(["0"], 100, 100) == [True] * 3
+    assert bright(["CD20", "DAPI"], 600, 100) == [True, False, False]
+    assert bright(["CD20", "DAPI"], 400, 300) == [False, True, False]
+    with pytest.raises(PromptError, match=r"'CD4' .*available: 0 CD3, 1 DAPI, 2 CD20"):
+        open_slide(path, images, ["CD4"])
 
 
 def test_a_picture_that_is_no_pyramid_has_a_limit(tmp_path, images):

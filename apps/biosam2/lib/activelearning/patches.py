@@ -1,4 +1,4 @@
-"""The next patch of a picture, as QuPath asks for it."""
+"""The next patch of a picture or a slide, for QuPath."""
 
 from __future__ import annotations
 
@@ -6,30 +6,44 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lib.errors import PromptError
 
 
-def next_patch(request: Mapping[str, Any], rng: np.random.Generator) -> list[int] | None:
-    """A place of the patch's size, drawn by chance: ``[x, y, width, height]`` in pixels.
+def next_patch(
+    request: Mapping[str, Any], rng: np.random.Generator, tissue: NDArray[np.bool_] | None = None
+) -> list[int] | None:
+    """Chooses a random position of a patch: ``[x, y, width, height]`` in pixels.
 
     Args:
-        request: with ``patch_size`` and ``image_size``, each ``[width, height]``.
-        rng: draws it.
+        request: ``patch_size`` and ``image_size``, each ``[width, height]``.
+        rng: Random generator.
+        tissue: bool (h, w), tissue on an overview of the image; the patch's centre lies on it. None for
+            anywhere.
 
     Returns:
-        The patch, no larger than the image; None where one of the two is missing or zero.
+        The patch, no larger than the image; None where one of the two sizes is missing or zero.
 
     Raises:
-        PromptError: one of them is no pair of whole numbers.
+        PromptError: A size is no pair of whole numbers.
     """
     patch, image = (_size(request, name) for name in ("patch_size", "image_size"))
     if not all(patch) or not all(image):
         return None
     width, height = (min(of_patch, of_image) for of_patch, of_image in zip(patch, image, strict=True))
-    x = int(rng.integers(image[0] - width + 1))
-    y = int(rng.integers(image[1] - height + 1))
-    return [x, y, width, height]
+    if tissue is None:
+        x, y = (int(rng.integers(image[axis] - side + 1)) for axis, side in enumerate((width, height)))
+        return [x, y, width, height]
+    rows, columns = np.nonzero(tissue)
+    chosen = int(rng.integers(len(rows)))
+    x, y = (
+        round((index[chosen] + rng.random()) / size * image[axis] - side / 2)
+        for axis, (index, size, side) in enumerate(
+            zip((columns, rows), tissue.shape[::-1], (width, height), strict=True)
+        )
+    )
+    return [min(max(0, x), image[0] - width), min(max(0, y), image[1] - height), width, height]
 
 
 def _size(request: Mapping[str, Any], name: str) -> tuple[int, int]:

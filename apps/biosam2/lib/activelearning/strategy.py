@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
@@ -19,6 +21,7 @@ from lib.activelearning.pool import Pool, read_candidates, read_pool, was_labell
 from lib.activelearning.registry import SELECTORS
 from lib.errors import ImageNotFoundError
 from lib.labels.names import UNNAMED_CLIENT
+from lib.pathology.tissue import tissue_of
 from lib.scoring.store import ScoreStore
 
 logger = logging.getLogger(__name__)
@@ -157,10 +160,13 @@ class NextImage(Strategy):
     def _named(
         self, annotator: Annotator, request: Mapping[str, Any], pool: Pool, datastore: Datastore
     ) -> dict[str, Any]:
-        image = str(request["image"])
-        if image not in (*pool.unlabelled, *pool.labelled):
+        known, image = (*pool.unlabelled, *pool.labelled), str(request["image"])
+        # QuPath sends the name of "My Slide" as "My%20Slide".
+        image = image if image in known else unquote(image)
+        if image not in known:
             raise ImageNotFoundError(f"Unknown image {image!r}; /datastore/ lists the ids")
-        patch = next_patch(request, self._rng())
+        tissue = tissue_of(Path(datastore.get_image_uri(image))) if request.get("patch_size") else None
+        patch = next_patch(request, self._rng(), tissue)
         if image in pool.unlabelled and not self._leases.open(annotator, image):
             logger.warning("Image %s is open in two viewers: it was requested by name", image)
         return {**_answer(self._unranked(image, _NAMED, datastore)), **({"bbox": patch} if patch else {})}

@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
@@ -151,6 +152,10 @@ class LocalFolder(LocalDatastore):
                 "this server's studies are read-only: nothing was saved; images can be viewed and segmented"
             )
 
+    def get_image_uri(self, image_id: str) -> str:
+        """The file of an image, empty where there is none; an id may be percent-encoded."""
+        return str(super().get_image_uri(self._listed_id(image_id)))
+
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         """The file of a label, as MONAI Label wants it: empty where there is none."""
         data = self._datastore.label(label_id, _plain(label_tag))
@@ -210,6 +215,7 @@ class LocalFolder(LocalDatastore):
             StorageFullError: The disk is full.
         """
         self.require_writable()
+        image_id = self._listed_id(image_id)
         tag, info = _plain(label_tag), plain_info(label_info)
         extension = self._scanner.label_type(Path(label_filename).name)
 
@@ -277,6 +283,12 @@ class LocalFolder(LocalDatastore):
     def set_description(self, description: str) -> None:
         """Describes the datastore."""
         self._record.change(lambda record: setattr(record, "description", description))
+
+    def _listed_id(self, image_id: str) -> str:
+        """The id as it is listed: QuPath sends the name of ``My Slide`` as ``My%20Slide``."""
+        decoded = unquote(image_id)
+        objects = self._datastore.objects
+        return decoded if image_id not in objects and decoded in objects else image_id
 
     def _remove(self, item_id: str, files: Mapping[str, DataModel]) -> None:
         """Deletes files of an image, by tag, and their information."""

@@ -23,7 +23,7 @@ from lib.images.cache import ImageCache
 from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.labels.polygons import require_polygons
-from lib.pathology.opening import SLIDE_SUFFIXES, TIFF_SUFFIXES, open_slide
+from lib.pathology.opening import is_slide_file, open_slide
 from lib.server.json_input import json_object
 
 # Images are files of one folder, whose name is the id and the type. Hidden files are never listed.
@@ -148,6 +148,21 @@ class Checks:
             f"there is no image {image_id!r} in the datastore; /datastore/ lists the ids",
         )
 
+    def require_readable(self, file: Path) -> None:
+        """Lets a slide pass whose pixels can be read; other files are not opened.
+
+        QuPath asks before each request, and sends the pixels of a slide that the server does not have.
+
+        Raises:
+            HTTPException: 404, with the reason.
+        """
+        if not is_slide_file(file):
+            return
+        try:
+            self._open(file)
+        except ImageError as error:
+            _refuse(HTTPStatus.NOT_FOUND, str(error))
+
     def image(self, image_id: str) -> MedicalImage:
         """Opens an image of the datastore.
 
@@ -237,7 +252,7 @@ class Checks:
 
     def _open(self, file: Path) -> None:
         """Opens an image, as a task would."""
-        if file.suffix in SLIDE_SUFFIXES + TIFF_SUFFIXES:
+        if is_slide_file(file):
             with closing(open_slide(file, self._images)):
                 return
         self._images.get(file)
@@ -252,7 +267,7 @@ def _require_type(file: Path, types: Sequence[str]) -> None:
 
 
 def _may_be_slide(path: Path, error: ImageError) -> bool:
-    return isinstance(error, ImageTooLargeError) or path.suffix.lower() in SLIDE_SUFFIXES + TIFF_SUFFIXES
+    return isinstance(error, ImageTooLargeError) or is_slide_file(path)
 
 
 def _require_id(item_id: str) -> None:

@@ -101,8 +101,9 @@ class DatastoreRoutes:
         return _file(self._image_path(image))
 
     def has_image(self, user: AnyUser, image: str, check_sum: str | None = None) -> dict[str, Any]:
-        """Whether an image is there, with the client's ``check_sum``."""
+        """Whether an image is there and readable, with the client's ``check_sum``."""
         path = self._image_path(image)
+        self._checks.require_readable(path)
         if check_sum:
             require_sum(path, check_sum)
         return {}

@@ -50,6 +50,7 @@ class SlideOutput(str, Enum):
     asap = "asap"
     dsa = "dsa"
     json = "json"
+    geojson = "geojson"
 
 
 @runtime_checkable
