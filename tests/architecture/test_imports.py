@@ -41,8 +41,7 @@ ORDER = (
     "main",
 )
 # Imports against the order that are still there: (importing file in lib, imported part). Only ever shorter.
-AGAINST_THE_ORDER = {
-}
+AGAINST_THE_ORDER = {}
 TASKS = (
     "infers",
     "pathology",

@@ -80,7 +80,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Features:
+class MaskMeasurements:
     """Measurements of a mask that tell nuclei from other objects; ``WEIGHTS`` explains them."""
 
     agreement: float
@@ -124,7 +124,9 @@ def working_scale(predictor: SlidePredictor) -> float:
     return max(1.0, FIELD_MPP / mpp) if mpp else max(1.0, predictor.scale)
 
 
-def candidates(predictor: SlidePredictor, core: Region, scale: float) -> list[tuple[Outline, Features]]:
+def candidates(
+    predictor: SlidePredictor, core: Region, scale: float
+) -> list[tuple[Outline, MaskMeasurements]]:
     """Masks of all proposals of a part of a slide, each with its quality as score.
 
     Args:
@@ -227,7 +229,7 @@ def _starts(extent: int, length: int) -> NDArray[np.int_]:
 
 def _measured(
     patch: Patch, field: Field, proposals: Proposals, number: int, logits: NDArray[np.float32]
-) -> tuple[Outline, Features] | None:
+) -> tuple[Outline, MaskMeasurements] | None:
     """The largest piece of a mask on the slide with its measurements; None where it is empty or cut off."""
     pieces = outline(logits, patch.width, patch.height).geoms
     if not pieces:
@@ -242,7 +244,7 @@ def _measured(
     rows, columns = mask.shape
     stain = proposals.stain[top : top + rows, left : left + columns]
     proposal = proposals.labels[top : top + rows, left : left + columns] == number
-    features = Features(
+    features = MaskMeasurements(
         agreement=float((mask & proposal).sum() / (mask | proposal).sum()),
         contrast=_contrast(mask, stain, proposals.radius),
         solidity=float(piece.area / piece.convex_hull.area),
