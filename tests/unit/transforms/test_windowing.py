@@ -194,3 +194,24 @@ def test_a_huge_volume_is_judged_by_a_sample():
 )
 def test_dicom_centre_and_width(center, width, function, expected):
     assert dicom_window(center, width, function) == expected
+
+
+def test_values_that_are_no_hounsfield_units_get_no_window_that_hides_them():
+    rng = np.random.default_rng(0)
+    body = rng.normal(600, 150, (60, 60, 10)).clip(0, 2000)
+    body[:, :20] = rng.normal(100, 20, (60, 20, 10))
+    padded = body.copy()
+    padded[:15] = -1024
+    raw = np.rint(ct_phantom() + 1024).clip(0).astype(np.uint16)
+    for array, options in (
+        (padded.astype(np.int16), {}),  # an MR with padding
+        (raw, {"modality": "CT"}),  # a CT without its intercept
+        (raw, {"modality": "CT", "dicom": (-160.0, 240.0)}),
+    ):
+        window = choose_window(array, **options)
+        assert window.source == "percentiles", options
+        levels = window.apply(array[..., 5])
+        assert ((levels > 0) & (levels < 255)).mean() > 0.4
+    # In Hounsfield units both windows are used.
+    assert choose_window(ct_phantom(), modality="CT", dicom=(-160.0, 240.0)).source == "dicom"
+    assert choose_window(ct_phantom(), modality="CT").source == "ct"

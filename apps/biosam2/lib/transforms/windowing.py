@@ -24,6 +24,11 @@ CT_RANGE_SHARE = 0.98
 # Fat to enhanced blood. A phase or subtraction image can fall into CT_RANGE, hardly ever with less of this.
 CT_TISSUE_RANGE = (-200.0, 300.0)
 CT_TISSUE_SHARE = 0.01
+# Fat, lung and air lie below. Without any of it, beside padding, values that reach down so far are no CT.
+CT_FAT = -20.0
+CT_BELOW_WATER_SHARE = 0.005
+# But for a crop out of soft tissue of a CT by its tags.
+CT_SOFT_SHARE = 0.9
 
 PERCENTILES = (0.5, 99.5)
 # A value that fills a tenth of the image is its background (air, padding, a slide's white) and would pull the
@@ -81,7 +86,8 @@ def choose_window(
 ) -> Window:
     """Chooses the window of an image: the request's, else DICOM's, else one that suits the intensities.
 
-    DICOM's is left out where no voxel lies in it, as after a conversion that forgot the tags. Else levels of
+    DICOM's is left out where no voxel lies in it, and where a CT's values are all positive and its window is
+    not, as after a conversion that forgot the tags. Else levels of
     8 bits stay as they are, CT in Hounsfield units gets the soft tissue window, and everything else the 0.5th
     to the 99.5th percentile without the background. Intensities are judged by a sample
     (``sampling.sorted_sample``), so the cost does not grow with the volume.
@@ -100,7 +106,7 @@ def choose_window(
         return _requested_window(requested)
     sample = sorted_sample(array)
     require_finite(sample)
-    if dicom is not None and _shows_anything(sample, dicom):
+    if dicom is not None and _is_meant_for(sample, dicom, modality):
         return Window(float(dicom[0]), float(dicom[1]), "dicom")
     if array.dtype == np.uint8 and sample[-1] >= LEVELS_NEEDED:
         return Window(0.0, 255.0, "levels")
@@ -146,12 +152,27 @@ def _is_hounsfield(sample: NDArray, *, known_ct: bool) -> bool:
     """Whether sorted intensities are Hounsfield units. A CT by its tags need not show air."""
     if sample.dtype == np.uint8 or not (known_ct or sample[0] <= CT_MINIMUM_BELOW):
         return False
+    # The minimum alone may be padding, around an MR as well.
     measured = sample[np.searchsorted(sample, sample[0], side="right") :]
     if not measured.size:
         return False
+    is_soft = known_ct and _share(measured, CT_TISSUE_RANGE) >= CT_SOFT_SHARE
     return (
-        _share(measured, CT_RANGE) >= CT_RANGE_SHARE and _share(measured, CT_TISSUE_RANGE) >= CT_TISSUE_SHARE
+        (is_soft or _share(measured, (CT_RANGE[0], CT_FAT)) >= CT_BELOW_WATER_SHARE)
+        and _share(measured, CT_RANGE) >= CT_RANGE_SHARE
+        and _share(measured, CT_TISSUE_RANGE) >= CT_TISSUE_SHARE
     )
+
+
+def _is_meant_for(sample: NDArray, interval: tuple[float, float], modality: str | None) -> bool:
+    """Whether DICOM's window shows something of sorted intensities.
+
+    A CT whose values are all positive lost its intercept: a window that begins below zero shows its air.
+    """
+    is_shifted = sample[0] >= 0 and _share(sample, CT_TISSUE_RANGE) < CT_SOFT_SHARE
+    if modality == "CT" and interval[0] < 0 and is_shifted:
+        return False
+    return _shows_anything(sample, interval)
 
 
 def _shows_anything(ordered: NDArray, interval: tuple[float, float]) -> bool:
