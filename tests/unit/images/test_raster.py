@@ -1,10 +1,15 @@
 """Pictures: columns first, depth kept, colours as they are."""
 
+import zlib
+
 import numpy as np
 import pytest
+import SimpleITK as sitk
+import tifffile
 from PIL import Image
 
-from lib.errors import ImageError
+from lib.errors import ImageError, ImageTooLargeError
+from lib.images.medical_image import make_image
 from lib.images.raster import read_raster
 
 MANY = 10**9
@@ -63,14 +68,6 @@ def test_a_palette_gives_its_colours(tmp_path):
     assert read_raster(tmp_path / "a.png", MANY).array[0, 0, 0].tolist() == [200, 30, 60]
 
 
-def test_an_exif_orientation_is_not_applied(tmp_path):
-    picture = Image.new("L", (30, 20))
-    exif = picture.getexif()
-    exif[0x0112] = 6
-    picture.save(tmp_path / "a.jpg", exif=exif)
-    assert read_raster(tmp_path / "a.jpg", MANY).array.shape == (30, 20, 1)
-
-
 def test_a_stack_of_pages_is_refused_and_a_thumbnail_is_not(tmp_path):
     page, thumbnail = Image.new("L", (30, 20)), Image.new("L", (3, 2))
     page.save(tmp_path / "stack.tif", save_all=True, append_images=[page, page])
@@ -78,3 +75,70 @@ def test_a_stack_of_pages_is_refused_and_a_thumbnail_is_not(tmp_path):
         read_raster(tmp_path / "stack.tif", MANY)
     page.save(tmp_path / "pyramid.tif", save_all=True, append_images=[thumbnail])
     assert read_raster(tmp_path / "pyramid.tif", MANY).array.shape == (30, 20, 1)
+
+
+def test_colours_of_16_bits_are_as_bright_as_the_bits_that_they_use(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 256, (20, 30, 3))
+    levels[0, 0] = 255
+    for bits in (8, 10, 12, 14, 16):
+        deep = np.rint(levels * ((2**bits - 1) / 255)).astype(np.uint16)
+        itk = sitk.GetImageFromArray(deep, isVector=True)
+        tifffile.imwrite(tmp_path / "plain.tif", deep, photometric="rgb")
+        tifffile.imwrite(tmp_path / "zlib.tif", deep, photometric="rgb", compression="zlib", predictor=True)
+        planes = np.ascontiguousarray(deep.transpose(2, 0, 1))
+        tifffile.imwrite(tmp_path / "planes.tif", planes, photometric="rgb", planarconfig="separate")
+        sitk.WriteImage(itk, str(tmp_path / "lzw.tif"), useCompression=True, compressor="LZW")
+        sitk.WriteImage(itk, str(tmp_path / "deep.png"))
+        for name in ("plain.tif", "zlib.tif", "planes.tif", "lzw.tif", "deep.png"):
+            found = read_raster(tmp_path / name, MANY).array
+            assert np.abs(found[:, :, 0].swapaxes(0, 1).astype(int) - levels).max() <= 1, (bits, name)
+
+
+def test_no_kind_of_image_is_turned_by_its_orientation(tmp_path):
+    """A mask fits the pixels of the file; ITK's viewers and QuPath show these."""
+    greys = np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8)
+    for number in range(1, 9):
+        for compression in (None, "zlib"):
+            tags = [(274, "H", 1, number, True)]
+            tifffile.imwrite(tmp_path / "a.tif", greys, extratags=tags, compression=compression)
+            assert np.array_equal(read_raster(tmp_path / "a.tif", MANY).array[:, :, 0].T, greys)
+        exif = Image.Exif()
+        exif[274] = number
+        Image.fromarray(greys).save(tmp_path / "a.png", exif=exif)
+        Image.fromarray(greys).save(tmp_path / "a.tif", exif=exif, compression="tiff_lzw")
+        for name in ("a.png", "a.tif"):
+            assert np.array_equal(read_raster(tmp_path / name, MANY).array[:, :, 0].T, greys), (name, number)
+
+
+def test_every_type_and_byte_order_of_tiff_greys(tmp_path):
+    values = np.random.default_rng(0).integers(0, 120, (20, 30))
+    for name in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"):
+        stored = (values - 60 if name[0] != "u" else values).astype(name)
+        for order in "<>":
+            for options in ({}, {"compression": "zlib"}, {"tile": (16, 16)}, {"bigtiff": True}):
+                path = tmp_path / "a.tif"
+                tifffile.imwrite(path, stored.astype(order + name), byteorder=order, **options)
+                found = make_image(read_raster(path, MANY), path, "raster").array[:, :, 0].T
+                np.testing.assert_array_equal(found, stored.astype(float), err_msg=f"{order}{name} {options}")
+                tifffile.imwrite(
+                    path, stored.astype(order + name), byteorder=order, photometric="miniswhite", **options
+                )
+                inverted = read_raster(path, MANY).array[:, :, 0].T.astype(float)
+                assert np.ptp(inverted + stored) <= 1e-2 * (name == "f2"), "white is where zero was"
+
+
+def test_channels_that_are_no_colours_and_bombs_are_refused(tmp_path):
+    for channels in (4, 5, 7):
+        stack = np.zeros((20, 30, channels), np.uint8)
+        for options in ({"planarconfig": "contig"}, {"planarconfig": "separate"}):
+            array = stack if options["planarconfig"] == "contig" else stack.transpose(2, 0, 1)
+            tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", **options)
+            with pytest.raises(ImageError, match=f"{channels} channels; what can be opened is one"):
+                read_raster(tmp_path / "a.tif", MANY)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(iter([zlib.compress(bytes(10**6))]), shape=(20, 30), dtype=np.uint16, compression="zlib")
+    with pytest.raises(ImageError, match="unpacks to more than its 1200 bytes"):
+        read_raster(tmp_path / "a.tif", MANY)
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((20, 30), np.float64))
+    with pytest.raises(ImageTooLargeError, match="takes 4800 bytes"):
+        read_raster(tmp_path / "a.tif", 600)

@@ -2,48 +2,63 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image
 
-from lib.errors import ImageError, ImageTooLargeError
+from lib.errors import ImageTooLargeError
+from lib.images.itk import itk_name
 from lib.images.medical_image import LPS_IDENTITY, Voxels, require_size
+from lib.images.tiff import is_tiff, stack_of_pages, tiff_numbers, without_orientation
 
 # Greys of more than 8 bits, as Pillow names them.
 _DEEP = {"I;16": np.uint16, "I;16L": np.uint16, "I;16B": np.uint16, "I": np.int32, "F": np.float32}
 _GREY = ("1", "L", "LA", "La")
+_PNG_MARK = b"\x89PNG\r\n\x1a\n"
+# Colour types of PNG: with and without transparency.
+_PNG_COLOURS = (2, 6)
 
 
 def read_raster(path: Path, max_voxels: int) -> Voxels:
     """Reads one 2-D image; array[x, y, 0] is the pixel in column x and row y.
 
-    Greys of 16 and 32 bits keep their depth. Transparency is left out. Pixels are taken as they are stored:
-    an EXIF orientation is not applied, so that a mask fits the file.
+    Greys keep their depth and sign, colours become 8-bit levels. Transparency is left out. Pixels are taken
+    as they are stored: the orientation tag of a TIFF, JPEG or PNG is not applied, so that a mask fits the
+    file, as ITK's viewers and QuPath show it.
 
     Raises:
-        ImageError: for a stack of pages.
-        ImageTooLargeError: by the header, before pixels are read.
+        ImageError: A stack of pages, or channels that are no colours.
+        ImageTooLargeError: By the header, before pixels are read.
     """
-    with open_raster(path, max_voxels) as image:
-        pixels = _pixels(image)
-    return Voxels(pixels.swapaxes(0, 1)[:, :, None], LPS_IDENTITY, is_2d=True)
+    numbers = _numbers(path, max_voxels)
+    if numbers is None:
+        with open_raster(path, max_voxels) as image:
+            numbers = _pixels(image)
+    if numbers.ndim == 3:
+        numbers = _levels(numbers)
+    elif numbers.dtype == bool:
+        numbers = numbers.astype(np.uint8) * 255
+    return Voxels(numbers.swapaxes(0, 1)[:, :, None], LPS_IDENTITY, is_2d=True)
 
 
 def open_raster(path: Path, max_voxels: int) -> Image.Image:
     """Opens one 2-D image, whose pixels are not read yet; the caller closes it.
 
     Raises:
-        ImageError: for a stack of pages.
-        ImageTooLargeError: by the header.
+        ImageError: A stack of pages.
+        ImageTooLargeError: By the header.
     """
     try:
-        image = Image.open(path)
+        # Pillow turns TIFF by its orientation, and nothing else.
+        image = Image.open(without_orientation(path) if is_tiff(path) else path)
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"{error}: crop or downsample the image") from error
     try:
-        require_size(image.size, max_voxels)
+        require_size(image.size, max_voxels, len(image.getbands()))
         _require_one_page(image)
     except BaseException:
         image.close()
@@ -60,9 +75,34 @@ def _require_one_page(image: Image.Image) -> None:
     second = image.size
     image.seek(0)
     if second == size:
-        raise ImageError(
-            f"the file is a stack of {pages} pages: save it as a volume (NIfTI or NRRD), or one page of it"
-        )
+        raise stack_of_pages(pages)
+
+
+def _numbers(path: Path, max_voxels: int) -> NDArray | None:
+    """(H, W) or (H, W, 3) as stored, of kinds that Pillow changes; None of the others."""
+    if is_tiff(path):
+        return tiff_numbers(path, max_voxels)
+    with path.open("rb") as file:
+        head = file.read(26)
+    if not head.startswith(_PNG_MARK) or len(head) < 26:
+        return None
+    width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
+    if bits < 16 or colour not in _PNG_COLOURS:
+        return None
+    require_size((width, height), max_voxels, 2 * 4)
+    return sitk.GetArrayFromImage(sitk.ReadImage(itk_name(path), imageIO="PNGImageIO"))[..., :3]
+
+
+def _levels(colours: NDArray) -> NDArray[np.uint8]:
+    """Colours of any depth as 8-bit levels: of the bits that are used, the upper eight."""
+    if colours.dtype == np.uint8:
+        return colours
+    low, high = min(0.0, float(colours.min())), max(1.0, float(colours.max()))
+    if colours.dtype.kind in "ui":
+        # Cameras of 10 to 14 bits save 16; the brightest pixel tells how many are used.
+        high = float(2 ** max(8, int(high).bit_length()) - 1)
+    levels = (colours.astype(np.float32) - np.float32(low)) * np.float32(255.0 / (high - low))
+    return np.rint(levels).astype(np.uint8)
 
 
 def _pixels(image: Image.Image) -> NDArray:

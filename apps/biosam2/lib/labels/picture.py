@@ -12,6 +12,7 @@ from scipy import ndimage
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
 from lib.images.raster import open_raster
+from lib.images.tiff import is_tiff, tiff_numbers
 from lib.labels.label_map import LabelFile, most_voxels
 from lib.labels.values import MOST_OBJECTS
 
@@ -33,6 +34,9 @@ def read_picture_label(path: Path, image: MedicalImage) -> LabelFile:
         ImageError: for a stack of pages.
         ImageTooLargeError: by the header, before pixels are read.
     """
+    numbers = tiff_numbers(path, most_voxels(image)) if is_tiff(path) else None
+    if numbers is not None and numbers.ndim == 2:
+        return LabelFile(numbers.swapaxes(0, 1)[:, :, None], None)
     with open_raster(path, most_voxels(image)) as opened:
         if opened.format == "JPEG":
             raise LabelError("it is a JPEG, which changes the values of labels: save it as PNG")
