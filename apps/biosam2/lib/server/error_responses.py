@@ -129,4 +129,7 @@ class ErrorResponses:
         if error.status_code < HTTPStatus.OK or error.status_code in (204, 304):
             return Response(status_code=error.status_code, headers=error.headers)
         headers = dict(error.headers) if error.headers else None
-        return self.answer(error.status_code, str(error.detail), headers)
+        reason = str(error.detail)
+        if reason == HTTPStatus(error.status_code).phrase:
+            reason = f"{reason}: {request.method} {request.url.path[:200]}; /docs lists the addresses"
+        return self.answer(error.status_code, reason, headers)
