@@ -122,7 +122,7 @@ bench-training: install-dev ## Measure how fast a network learns.
 	@$(IN_VENV) python -m benchmarks.training_speed $(ARGS)
 
 bench-scoring: install-dev ## Measure how long a click takes while images are scored in the background (2 minutes).
-	@$(IN_VENV) python -m benchmarks.scoring_manners $(ARGS)
+	@$(IN_VENV) python -m benchmarks.scoring_load $(ARGS)
 
 bench-signals: install-dev ## Measure what each signal of uncertainty is worth, on real images.
 	@$(IN_VENV) python -m benchmarks.signals $(ARGS)

@@ -28,26 +28,26 @@ from benchmarks.tables import markdown_table, number
 from lib.evaluation.active_learning.simulation import run_active_learning
 
 CHANCE, HYBRID = "random", "hybrid"
-# Every fourth slice of a volume: neighbours are as good as the same image.
+# Every fourth slice of a volume: neighbouring slices are nearly the same image.
 SLICE_STEP = 4
-# Pixels of the least object in a tile that somebody would label.
+# Smallest object of a tile in pixels.
 LEAST_PIXELS = 40
 READING = (
-    "Area: mean Dice under the curve, over the range of labels; in brackets, between which values the "
-    "difference to random lies in 95 of 100 resamples of the seeds. Share: after how many of random's labels "
-    "the mean curve first has the Dice that random has at its end. The bundled weights were trained on "
-    "images of the real kinds, all but BraTS, so a few labels teach them little there."
+    "Area: mean Dice over the range of labels; in brackets: 95% bootstrap interval (over the seeds) of the "
+    "difference to random. Share: share of random's labels at which the mean curve first reaches the last "
+    "Dice of random. The bundled weights were trained on images of all real kinds but BraTS, so a few labels "
+    "teach them little there."
 )
 
 
 @dataclass(frozen=True)
 class Store:
-    """Labelled images that are annotated again.
+    """Labelled images for a simulated annotation.
 
     Attributes:
-        name: of the row.
-        write: writes the images and their labels to a folder.
-        options: of ``python -m lib.evaluation active-learning``.
+        name: Name of the table row.
+        write: Function that writes the images and their labels to a folder.
+        options: Options for ``python -m lib.evaluation active-learning``.
     """
 
     name: str
@@ -56,10 +56,10 @@ class Store:
 
 
 def stores(items: Sequence[Item]) -> list[Store]:
-    """The stores, phantoms first; the others where their images are there.
+    """The stores: phantoms, then those with images in the data pack.
 
     Args:
-        items: of a data pack, or none.
+        items: Images of a data pack; may be empty.
     """
     nuclei = [item for item in items if item.rule == "instances"]
     tissue = [item for item in items if item.rule == "components"]
@@ -86,7 +86,7 @@ def _options(unit: str, size: int, test: str, *, seeds: int, rounds: int, object
 
 
 def _write_tiles(items: Sequence[Item], folder: Path, side: int) -> None:
-    """Square tiles of pictures, each with its objects numbered from 1."""
+    """Writes square tiles of pictures, each with its objects numbered from 1."""
     labels = _labels_of(folder)
     for item in items:
         picture, objects = item.read_image()[:, :, 0].swapaxes(0, 1), item.read_label()[:, :, 0].T
@@ -107,7 +107,7 @@ def _corners(shape: tuple[int, ...], side: int) -> Iterator[tuple[int, int]]:
 
 
 def _numbered(objects: NDArray) -> NDArray[np.uint8]:
-    """The objects that are large enough, 1 to n."""
+    """The sufficiently large objects, numbered from 1."""
     values, counts = np.unique(objects[objects > 0], return_counts=True)
     found = np.zeros(objects.shape, np.uint8)
     for value, index in enumerate(values[counts >= LEAST_PIXELS].tolist(), start=1):
@@ -116,7 +116,7 @@ def _numbered(objects: NDArray) -> NDArray[np.uint8]:
 
 
 def _write_slices(items: Sequence[Item], folder: Path) -> None:
-    """Every fourth slice of volumes, with the whole tumour as one label."""
+    """Writes every fourth slice of volumes, with the whole tumour as one label."""
     labels = _labels_of(folder)
     for item in items:
         affine = np.diag([1.0, 1.0, SLICE_STEP, 1.0])
@@ -133,14 +133,14 @@ def _labels_of(folder: Path) -> Path:
 
 
 def simulate(store: Store, work: Path) -> dict[str, Any]:
-    """Annotates a store; what was simulated before is read.
+    """Simulates the annotation of a store; earlier results are reused.
 
     Args:
-        store: to annotate.
-        work: folder for its images and results.
+        store: Store.
+        work: Folder for its images and results.
 
     Returns:
-        ``curve.json`` of the simulation.
+        Content of ``curve.json``.
     """
     images = work / "images"
     store.write(images)
@@ -150,7 +150,7 @@ def simulate(store: Store, work: Path) -> dict[str, Any]:
 
 
 def row(name: str, result: dict[str, Any]) -> list[str]:
-    """One store: both areas, what was gained, and the share of the labels that was needed."""
+    """Table row of a store: both areas, the gain, and the share of labels."""
     chance, hybrid = (
         {item["strategy"]: item for item in result["strategies"]}[key] for key in (CHANCE, HYBRID)
     )
@@ -168,14 +168,14 @@ def row(name: str, result: dict[str, Any]) -> list[str]:
 
 
 def report(rows: Sequence[Sequence[str]]) -> str:
-    """The table and how to read it, as Markdown."""
+    """The table with an explanation, as Markdown."""
     header = ["images", "seeds", "labels", "area, random", "area, hybrid"]
     header += ["last Dice, random", "last Dice, hybrid", "share"]
     return "\n\n".join([markdown_table(header, rows), READING]) + "\n"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Simulate, print the report and write it."""
+    """Simulates, prints the report and writes it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.active_learning", description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
     parser.add_argument("--only", nargs="*", default=[], help="stores whose names begin with these")

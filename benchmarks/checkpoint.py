@@ -1,4 +1,4 @@
-"""A randomly initialised sam2.1_hiera_tiny file: speed does not depend on what the weights know."""
+"""A randomly initialised sam2.1_hiera_tiny file: speed does not depend on the values of the weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
-# A frame whose object score is negative counts as empty and propagation may stop there. Random weights would
-# make that a coin toss, so the score's last bias says "present" on every frame, for every server alike.
+# A negative object score marks an empty frame, at which propagation may stop. With random weights the sign is
+# random, so a large last bias makes the score positive on every frame, for both servers.
 _OBJECT_PRESENT_BIAS = 10.0
 
 
 def config_path() -> Path:
-    """The architecture file inside the installed sam2 package."""
+    """Architecture file of the installed sam2 package."""
     import sam2
 
     return Path(sam2.__path__[0]) / CONFIG
@@ -26,12 +26,12 @@ def build_network(image_size: int, checkpoint: Path | None = None) -> torch.nn.M
     """SAM 2.1 tiny in evaluation mode on the CPU, without Hydra's global state.
 
     Args:
-        image_size: input side in pixels, a multiple of 32.
-        checkpoint: file of :func:`write_random_checkpoint`; random weights when None.
+        image_size: Side of the input in pixels, a multiple of 32.
+        checkpoint: File of :func:`write_random_checkpoint`; random weights if None.
     """
     model = OmegaConf.load(config_path()).model
     model.image_size = image_size
-    # What Meta sets for inference, and what both servers do.
+    # Settings of Meta's inference code, as in both servers.
     model.sam_mask_decoder_extra_args = {
         "dynamic_multimask_via_stability": True,
         "dynamic_multimask_stability_delta": 0.05,
@@ -45,7 +45,7 @@ def build_network(image_size: int, checkpoint: Path | None = None) -> torch.nn.M
 
 
 def write_random_checkpoint(folder: Path, *, seed: int = 0) -> Path:
-    """Write ``sam2.1_hiera_tiny_random.pt`` and the peer's configuration beside it.
+    """Writes ``sam2.1_hiera_tiny_random.pt`` and the peer's configuration beside it.
 
     The peer looks for both files in its model folder and downloads what is not there; with both in place it
     downloads nothing.
@@ -67,5 +67,5 @@ def write_random_checkpoint(folder: Path, *, seed: int = 0) -> Path:
 
 
 def peer_config(checkpoint: Path) -> Path:
-    """Where the peer finds the architecture of ``checkpoint``."""
+    """Path of the peer's architecture file for ``checkpoint``."""
     return checkpoint.with_name("peer_sam2.1_hiera_t.yaml")

@@ -1,4 +1,4 @@
-"""What a viewer does: send prompts to ``POST /infer/<model>`` and read the mask that comes back."""
+"""A client of ``POST /infer/<model>``: sends prompts and reads the returned mask."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import requests
 import SimpleITK as sitk
 from PIL import Image
 
-# OHIF and 3D Slicer ask for these (raw NRRD, bytes), so every timing is for what they get.
+# Options of OHIF and 3D Slicer (raw NRRD, bytes), so that timings include what they receive.
 VIEWER_OPTIONS = {"result_extension": ".nrrd", "result_dtype": "uint8", "result_compress": False}
 
 
@@ -32,10 +32,10 @@ class Answer:
     """One answer of ``/infer/``.
 
     Attributes:
-        seconds: from sending the request to the last byte of the answer.
-        content: the file's bytes.
-        file_name: as the server called it.
-        params: the JSON beside the file.
+        seconds: Time from sending the request to the last byte of the answer.
+        content: Bytes of the file.
+        file_name: Name of the file.
+        params: JSON beside the file.
     """
 
     seconds: float
@@ -44,12 +44,12 @@ class Answer:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def mask(self) -> np.ndarray:
-        """The mask as booleans, axes [i, j, k] of the file (2-D images: [x, y])."""
+        """Mask as bool, axes [i, j, k] of the file (2-D images: [x, y])."""
         return read_mask(self.content, self.file_name)
 
 
 class Viewer:
-    """A client that keeps one connection open, as browsers and ``requests`` sessions do."""
+    """A client with one persistent connection, like browsers and ``requests`` sessions."""
 
     def __init__(self, url: str, *, timeout_seconds: float = 3600.0) -> None:
         self._url = url
@@ -57,10 +57,10 @@ class Viewer:
         self._session = requests.Session()
 
     def infer(self, model: str, image: str, params: Mapping[str, Any]) -> Answer:
-        """Send one request.
+        """Sends one request.
 
         Raises:
-            InferenceError: any status but 200, with the server's reason.
+            InferenceError: the status is not 200; the message has the server's reason.
         """
         started = time.perf_counter()
         response = self._session.post(
@@ -77,7 +77,7 @@ class Viewer:
 
 
 def parse_answer(content: bytes, content_type: str, seconds: float = 0.0) -> Answer:
-    """Split a ``multipart/form-data`` answer in its file (``image``) and its JSON (``params``)."""
+    """Splits a ``multipart/form-data`` answer into its file (``image``) and its JSON (``params``)."""
     head = f"Content-Type: {content_type}\r\n\r\n".encode()
     message = BytesParser(policy=HTTP).parsebytes(head + content)
     params: Mapping[str, Any] = {}
@@ -97,7 +97,7 @@ def parse_answer(content: bytes, content_type: str, seconds: float = 0.0) -> Ans
 
 
 def read_mask(content: bytes, file_name: str) -> np.ndarray:
-    """Decode a NIfTI, NRRD or PNG mask to booleans, axes [i, j, k] (PNG: [x, y])."""
+    """Decodes a NIfTI, NRRD or PNG mask to bool, axes [i, j, k] (PNG: [x, y])."""
     if file_name.endswith((".png", ".jpg", ".jpeg", ".bmp", ".tif")):
         return np.asarray(Image.open(io.BytesIO(content)).convert("L")).T > 0
     suffix = ".nii.gz" if file_name.endswith(".nii.gz") else Path(file_name).suffix

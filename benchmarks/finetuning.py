@@ -1,8 +1,8 @@
-"""What Train is worth: our server is taught on some patients' MR and measured on another's, each way round.
+"""Gain of fine-tuning: trains on the MR of some patients and measures on another patient, for each in turn.
 
-For every patient of a data pack that has BraTS volumes, a server with the bundled weights gets the images of
-all, and the labels (whole tumour) of the others. The same random clicks on the patient's slices are sent
-before and after ``POST /train/biosam2``, over HTTP, without a restart. ``make bench-finetuning`` runs it.
+For every BraTS patient of the data pack, a server with the bundled weights gets all images, and the labels
+(whole tumour) of the other patients. The same random clicks on the patient's slices are sent before and after
+``POST /train/biosam2``, over HTTP, without a restart. ``make bench-finetuning`` runs it.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from lib.metrics.overlap import dice
 from lib.prompts.simulation import jittered_box, random_clicks
 
 TRAINER = "biosam2"
-SLICES = 20  # of each image, at even distances over the tumour
-REPEATS = 2  # random clicks on each
-LEAST_PIXELS = 50  # of a slice's tumour: smaller ones are its tips
+SLICES = 20  # per image, evenly spaced over the tumour
+REPEATS = 2  # random prompts per slice
+LEAST_PIXELS = 50  # smallest tumour area on a slice
 POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One patient's result.
+class PatientResult:
+    """Result for one patient.
 
     Attributes:
-        patient: who was held out.
-        taught_on: images that were labelled.
-        before: mean Dice by kind of prompt.
-        after: the same, with the weights that were in service after the training.
-        minutes: that the training took.
-        message: the server's last word on the training.
+        patient: Held-out patient.
+        taught_on: Ids of the labelled images.
+        before: Mean Dice by kind of prompt before the training.
+        after: Mean Dice by kind of prompt with the weights in service after the training.
+        minutes: Duration of the training.
+        message: Final message of the training.
     """
 
     patient: str
@@ -79,7 +79,7 @@ def patient_of(item: Item) -> str:
 
 
 def write_datastore(items: Sequence[Item], held_out: str, studies: Path) -> list[str]:
-    """The images of all, and the labels of all but one patient. Returns the labelled ids."""
+    """Writes all images, and the labels of all but one patient. Returns the labelled ids."""
     labels = studies / "labels" / "final"
     labels.mkdir(parents=True)
     for item in items:
@@ -92,7 +92,7 @@ def write_datastore(items: Sequence[Item], held_out: str, studies: Path) -> list
 
 
 def measure(viewer: Viewer, items: Sequence[Item]) -> dict[str, float]:
-    """Mean Dice of one click, three clicks and a box over slices of the images, the same ones each time."""
+    """Mean Dice of one click, three clicks and a box over slices of the images; prompts are reproducible."""
     scores: dict[str, list[float]] = defaultdict(list)
     for item in items:
         tumour = item.read_label() > 0
@@ -119,7 +119,7 @@ def prompts_for(truth: np.ndarray, k: int, rng: np.random.Generator) -> list[tup
 
 
 def train(url: str, options: Mapping[str, Any]) -> tuple[float, str]:
-    """Trains as a viewer does. Returns minutes, and the server's last word."""
+    """Trains as a viewer does. Returns the minutes and the final message."""
     started = time.monotonic()
     requests.post(f"{url}/train/{TRAINER}", json=dict(options), timeout=60).raise_for_status()
     while requests.get(f"{url}/train/", timeout=60).json()["status"] in ("SUBMITTED", "RUNNING"):
@@ -128,8 +128,10 @@ def train(url: str, options: Mapping[str, Any]) -> tuple[float, str]:
     return (time.monotonic() - started) / 60, stats["message"]
 
 
-def run_patient(items: Sequence[Item], patient: str, options: argparse.Namespace, work: Path) -> Outcome:
-    """Teaches on the others and measures on one patient."""
+def run_patient(
+    items: Sequence[Item], patient: str, options: argparse.Namespace, work: Path
+) -> PatientResult:
+    """Trains on the other patients and measures on one."""
     model_dir = copy_bundled(APP, work / "model")
     taught_on = write_datastore(items, patient, work / "studies")
     held_out = [item for item in items if patient_of(item) == patient]
@@ -144,11 +146,11 @@ def run_patient(items: Sequence[Item], patient: str, options: argparse.Namespace
         before = measure(viewer, held_out)
         minutes, message = train(server.url, wanted)
         after = measure(viewer, held_out)
-    return Outcome(patient, taught_on, before, after, minutes, message)
+    return PatientResult(patient, taught_on, before, after, minutes, message)
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Before and after, a row for each patient and one for their mean."""
+def table(outcomes: Sequence[PatientResult]) -> str:
+    """Dice before and after, one row per patient and one for the mean."""
     kinds = list(outcomes[0].before)
     header = ["held out", *(f"{kind}, {when}" for kind in kinds for when in ("before", "after")), "minutes"]
     rows = []
@@ -164,27 +166,27 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return markdown_table(header, rows)
 
 
-def report(outcomes: Sequence[Outcome], options: argparse.Namespace) -> str:
-    """The table with what it was measured on, as Markdown."""
+def report(outcomes: Sequence[PatientResult], options: argparse.Namespace) -> str:
+    """The table with its circumstances, as Markdown."""
     facts = machine()
     cores = f"{facts['cores']} core{'s' * (facts['cores'] != '1')} of {facts['processor']}"
     lines = [
         f"`python -m benchmarks.finetuning --preset {options.preset} --minutes {options.minutes:g}`: "
         f"mean Dice on {SLICES} slices of each image of the patient held out, {REPEATS} random prompts each. "
-        f"Taught on the other patients' labels, over HTTP, on {cores}.",
+        f"Trained on the other patients' labels, over HTTP, on {cores}.",
         table(outcomes),
-        "\n".join(f"- {o.patient}: taught on {', '.join(o.taught_on)}. {o.message}." for o in outcomes),
+        "\n".join(f"- {o.patient}: trained on {', '.join(o.taught_on)}. {o.message}." for o in outcomes),
     ]
     return "\n\n".join(lines) + "\n"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train, measure, print the table and write it."""
+    """Trains, measures, prints the table and writes it."""
     options = arguments(argv)
     data = find_data()
     if data is None:
         raise SystemExit(
-            "This benchmark needs real MR: BIOSAM2_DATA has to name a folder with a manifest.json"
+            "This benchmark needs BraTS volumes: set BIOSAM2_DATA to a folder with a manifest.json"
         )
     items = [item for item in read_items(data) if item.rule == "union" and item.is_volume]
     outcomes = []

@@ -23,7 +23,7 @@ _FOREGROUND = 1
 
 
 def cpu_precision() -> torch.dtype:
-    """The number format that our server takes on this CPU."""
+    """The number format of our server on this CPU."""
     return Runtime(torch.device("cpu"), "auto").dtype
 
 
@@ -31,8 +31,8 @@ class Floor:
     """SAM 2.1 tiny, called part by part.
 
     Args:
-        checkpoint: the file that the servers load.
-        image_size: input side in pixels.
+        checkpoint: Checkpoint of the servers.
+        image_size: Side of the input in pixels.
         dtype: bfloat16 runs under autocast with channels-last weights, float32 plainly.
     """
 

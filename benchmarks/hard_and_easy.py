@@ -1,12 +1,12 @@
-"""Pictures of one object each, of which most are easy and some are hard in one of several ways.
+"""Pictures of one object each: most easy, some hard in one of several ways.
 
     python -m benchmarks.hard_and_easy FOLDER
 
 writes the datastore of the simulated learning curve.
 
-Easy is what the bundled weights segment at the first click. What is hard is hard because nobody can know
-without a label where the object ends: a dark core in a rim that belongs to it, and so on. A label of one kind
-helps with that kind most, so who finds the hard kinds early learns faster than chance does.
+The bundled weights segment easy objects at the first click. The extent of a hard object is ambiguous without
+a label, for example a dark core inside a rim that belongs to it. A label of one kind helps most with that
+kind, so a strategy that finds the hard kinds early learns faster than random choice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy import ndimage
 
 SIDE = 64
 KINDS = ("easy", "rim", "striped", "ring")
-# Of the learning curve: three in ten are hard, in the pool as in the part that measures.
+# The learning curve: three in ten pictures are hard, in the pool and in the test set.
 POOL = {"easy": 28, "rim": 4, "striped": 4, "ring": 4}
 TEST = {"easy": 21, "rim": 3, "striped": 3, "ring": 3}
 _LEVELS = {
@@ -33,14 +33,13 @@ _LEVELS = {
 
 
 def picture(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture and where its object is: uint8 (H, W) and bool (H, W).
+    """A picture, uint8 (H, W), and the mask of its object, bool (H, W).
 
-    Place, size, brightness, contrast, shading and noise differ from picture to picture: those of one kind do
-    not all look alike.
+    Position, size, brightness, contrast, shading and noise differ between pictures of one kind.
 
     Args:
-        kind: one of ``KINDS``.
-        seed: of all that differs.
+        kind: One of ``KINDS``.
+        seed: Seed of the variation.
     """
     rng = np.random.default_rng([KINDS.index(kind), seed])
     shape = (SIDE, SIDE)
@@ -48,7 +47,7 @@ def picture(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     whole = _ellipse(centre, radii)
     inner = _ellipse(centre, radii * 0.5)
     y, x = np.indices(shape)
-    # Levels of the ground, of the object, and of what is inside it, between -1 and 1.
+    # Levels of background, object and core, between -1 and 1.
     ground, body, core = _LEVELS[kind]
     levels = np.full(shape, ground)
     levels[whole] = np.where(y % 8 < 4, body, -body)[whole] if kind == "striped" else body
@@ -70,9 +69,9 @@ def write_store(folder: Path, pool: Mapping[str, int] = POOL, test: Mapping[str,
     """Writes a datastore with a final label for every picture.
 
     Args:
-        folder: of the datastore.
-        pool: how many of each kind there are to label.
-        test: how many of each kind only measure; their names begin with ``test``.
+        folder: Folder of the datastore.
+        pool: Number of pictures to label, by kind.
+        test: Number of test pictures, by kind; their names begin with ``test``.
     """
     labels = folder / "labels" / "final"
     labels.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The same requests to two servers in turns, so that a slower minute of the machine falls on both."""
+"""The same requests to two servers in turns, so that disturbances of the machine affect both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ OURS, PEER, FLOOR = "ours", "peer", "floor"
 
 @dataclass(frozen=True)
 class Volume:
-    """An image of the datastore: its name and its shape along [i, j, k]."""
+    """An image of the datastore.
+
+    Attributes:
+        name: Image id.
+        shape: Voxels along [i, j, k].
+    """
 
     name: str
     shape: tuple[int, int, int]
@@ -23,22 +28,22 @@ class Volume:
 
 @dataclass
 class Timings:
-    """Seconds by measurement and by who was measured, in the order they were taken."""
+    """Seconds by measurement and server, in temporal order."""
 
     seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def add(self, measurement: str, who: str, seconds: float) -> None:
-        """Append one timing."""
+        """Appends one timing."""
         self.seconds.setdefault(measurement, {}).setdefault(who, []).append(seconds)
 
 
 def turn_order(turn: int) -> tuple[str, str]:
-    """Who goes first: each in every second round."""
+    """Order of the servers: each is first in every second round."""
     return (OURS, PEER) if turn % 2 == 0 else (PEER, OURS)
 
 
 def click_steps(shape: tuple[int, int, int]) -> list[tuple[str, int, int]]:
-    """(measurement, slice, number of clicks) of one round on a volume that no server has seen."""
+    """(measurement, slice, number of clicks) of one round on a new volume."""
     first, other = shape[2] // 2, shape[2] // 2 + 1
     return [
         ("cold click, image not open", first, 1),
@@ -57,7 +62,7 @@ def clicks(shape: tuple[int, int, int], index: int, count: int) -> list[list[int
 
 
 def request(prompts: Sequence[Sequence[int]], **options: Any) -> dict[str, Any]:
-    """Parameters that both servers understand."""
+    """Request parameters for both servers."""
     return {**VIEWER_OPTIONS, "device": "cpu", "foreground": list(prompts), "background": [], **options}
 
 
@@ -82,10 +87,10 @@ def measure_clicks(
 def measure_propagation(
     viewers: Mapping[str, Viewer], floor: Floor, volumes: Sequence[Volume], timings: Timings
 ) -> None:
-    """A click on the first slice, followed to the last: the one direction that the peer knows.
+    """A click on the first slice, propagated to the last: the only direction that the peer supports.
 
-    Twice per volume: with nothing known of it, and once more after another click. Seconds are per slice. The
-    first volume only warms up and is not counted.
+    Runs twice per volume: cold, and again after another click. Seconds are per slice. The first volume only
+    warms up and is not counted.
     """
     models = {OURS: "biosam2_propagate", PEER: "sam_3d"}
     for turn, volume in enumerate(volumes):
@@ -102,6 +107,6 @@ def measure_propagation(
 
 
 def _check_every_slice_was_answered(who: str, slices: int, volume: Volume) -> None:
-    """A server that stops early would look fast."""
+    """Raises if a server skipped slices: it would look fast."""
     if slices < volume.shape[2]:
         raise RuntimeError(f"{who} answered {slices} of {volume.shape[2]} slices of {volume.name}")

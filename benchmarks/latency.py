@@ -24,7 +24,7 @@ from benchmarks.volumes import write_volumes
 
 ROOT = Path(__file__).resolve().parents[1]
 PEER_APP = Path(__file__).resolve().parent / "peer_app"
-# The peer's image predictor has the grids of this size written into it and fails at every other.
+# The peer's image predictor has fixed grids for this size and fails at others.
 IMAGE_SIZE = 1024
 
 LEGEND = (
@@ -52,7 +52,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def start_both(stack: ExitStack, checkpoint: Path, studies: Path, port: int) -> dict[str, RunningServer]:
-    """Both servers on the same checkpoint and datastores of their own over the same files."""
+    """Starts both servers with the same checkpoint, each with its own datastore of the same files."""
     ours = {"model": str(checkpoint), "image_size": str(IMAGE_SIZE)}
     peer = {"checkpoint": str(checkpoint), "config": str(peer_config(checkpoint))}
     return {
@@ -62,14 +62,14 @@ def start_both(stack: ExitStack, checkpoint: Path, studies: Path, port: int) -> 
 
 
 def volumes_for_both(studies: Path, shape: tuple[int, int, int], count: int, seed: int) -> list[Volume]:
-    """The same volumes in both datastores."""
+    """Writes the same volumes to both datastores."""
     for who in (OURS, PEER):
         names = write_volumes(studies / who, shape, count, first_seed=seed)
     return [Volume(name, shape) for name in names]
 
 
 def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Clicks on one pair of servers, propagation on another, so that peak memory is told apart."""
+    """Clicks on one pair of servers, propagation on another, to separate their peak memory."""
     checkpoint = write_random_checkpoint(work / "weights")
     floor = Floor(checkpoint, IMAGE_SIZE, cpu_precision())
     timings, memory = Timings(), {}
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def report(results: dict[str, Any]) -> str:
-    """The run as Markdown."""
+    """The report as Markdown."""
     facts = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     settings = ", ".join(f"{name} {value}" for name, value in results["settings"].items())
     tables = [latency_table(results["seconds"]), memory_table(results["memory_mb"])]
@@ -114,7 +114,7 @@ def write(results: dict[str, Any], folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the report and write it beside the raw numbers."""
+    """Measures, prints the report and writes it beside the raw numbers."""
     options = arguments(argv)
     warning = busy_warning()
     facts = machine()

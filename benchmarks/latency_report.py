@@ -1,4 +1,4 @@
-"""The speed benchmark's numbers as one Markdown table, with what was aimed at beside them."""
+"""The numbers of the speed benchmark as Markdown tables, with their aims."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Seconds = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measurement.
+class Measurement:
+    """One line of the table.
 
     Attributes:
-        name: of the measurement.
-        floor: measurements whose medians make the floor when added up.
-        times_faster: how many times faster than the peer it should be at least; None: nothing was aimed at.
-        over_floor: how many times the floor it may take at most.
+        name: Name of the measurement.
+        floor: Measurements with medians that add up to the floor.
+        times_faster: Smallest ratio of the peer's time to ours; None without an aim.
+        over_floor: Largest ratio of our time to the floor; None without an aim.
     """
 
     name: str
@@ -31,19 +31,19 @@ class Row:
 
 _COLD, _WARM = ("encoder", "decoder", "write"), ("decoder", "write")
 
-ROWS = (
-    Row("cold click, image not open", _COLD, 1.8, 1.15),
-    Row("click on another slice", _COLD, 1.8, 1.15),
-    Row("second click, same slice", _WARM, 12.0, 1.3),
-    Row("back to the first slice", _WARM, None, 1.3),
-    Row("propagation, per slice", ("propagation total",), 3.0, 1.15),
-    Row("propagation again, per slice", ("propagation total",), None, None),
+MEASUREMENTS = (
+    Measurement("cold click, image not open", _COLD, 1.8, 1.15),
+    Measurement("click on another slice", _COLD, 1.8, 1.15),
+    Measurement("second click, same slice", _WARM, 12.0, 1.3),
+    Measurement("back to the first slice", _WARM, None, 1.3),
+    Measurement("propagation, per slice", ("propagation total",), 3.0, 1.15),
+    Measurement("propagation again, per slice", ("propagation total",), None, None),
 )
 MEMORY_LIMIT_MB = {"2-D tasks": 2400.0, "3-D tasks": 2900.0}
 
 
 def floor_seconds(seconds: Seconds, parts: Sequence[str]) -> float:
-    """Sum of the parts' medians in seconds; NaN when one was not measured."""
+    """Sum of the parts' medians in seconds; NaN if one was not measured."""
     return sum(summarise(seconds.get(part, {}).get(FLOOR, ())).middle for part in parts)
 
 
@@ -51,7 +51,7 @@ def latency_table(seconds: Seconds) -> str:
     """Minimum and median in ms, ratios of the medians, and the aims."""
     header = ["", "ours, ms", "peer, ms", "peer / ours", "aim", "floor, ms", "ours / floor", "aim", "n"]
     rows = []
-    for row in ROWS:
+    for row in MEASUREMENTS:
         ours = summarise(seconds.get(row.name, {}).get(OURS, ()))
         peer = summarise(seconds.get(row.name, {}).get(PEER, ()))
         if not ours.count:
@@ -103,7 +103,7 @@ def _aim(sign: str, value: float | None) -> str:
 def _verdict(
     value: float, *, at_least: float | None = None, at_most: float | None = None, digits: int = 2
 ) -> str:
-    """The value; bold where it meets its aim, with "(missed)" where it does not."""
+    """The value: bold if it meets its aim, followed by "(missed)" if not."""
     text = number(value, digits)
     if (at_least is None and at_most is None) or math.isnan(value):
         return text

@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""The machine of a measurement."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-# Above this share of the cores something else is running and timings are not worth reporting.
+# Load per core above which other work disturbs timings.
 _BUSY_SHARE = 0.4
 
 
 def machine() -> dict[str, str]:
-    """Processor, cores, system and versions, as words."""
+    """Processor, cores, system and versions as text."""
     return {
         "processor": processor_name(_read("/proc/cpuinfo")) or platform.processor() or platform.machine(),
         "cores": str(cores()),
@@ -26,18 +26,18 @@ def machine() -> dict[str, str]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def busy_warning() -> str | None:
-    """A sentence when other work is running, else None."""
+    """A warning if other work is running, else None."""
     if not hasattr(os, "getloadavg"):
         return None
     load = os.getloadavg()[0]
     if load <= _BUSY_SHARE * cores():
         return None
-    return f"The machine is busy (load {load:.1f} on {cores()} cores): these timings show too much."
+    return f"The machine is busy (load {load:.1f} on {cores()} cores): these timings are too long."
 
 
 def processor_name(cpuinfo: str) -> str | None:

@@ -17,7 +17,7 @@ SECTIONS = {
     "accuracy": "accuracy",
     "latency": "speed",
     "finetuning": "finetuning",
-    "scoring_manners": "scoring",
+    "scoring_load": "scoring",
     "signals": "signals",
     "active_learning": "active-learning",
 }

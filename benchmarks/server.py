@@ -1,4 +1,4 @@
-"""A MONAI Label server as a process of its own, for as long as a benchmark needs it."""
+"""Runs a MONAI Label server in a separate process for a benchmark."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _BUNDLED = ("registry.yaml", "biosam2_mini.pt", "biosam2_mini.yaml")
 
 
 class ServerError(RuntimeError):
-    """The server did not start, or ended before it was stopped."""
+    """The server did not start, or ended early."""
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that answers.
+    """A running server.
 
     Attributes:
-        name: what the benchmark calls it.
+        name: Name in errors and tables.
         url: ``http://host:port`` without a trailing slash.
-        pid: process id of the Python process that serves.
-        log: file with everything the process wrote.
+        pid: Id of the server's Python process.
+        log: File with the process's output.
     """
 
     name: str
@@ -47,7 +47,7 @@ class RunningServer:
     log: Path
 
     def peak_memory_mb(self) -> float:
-        """Largest resident set so far in MB (10**6 bytes), NaN where /proc does not exist."""
+        """Peak resident memory in MB (10**6 bytes); NaN without /proc."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
@@ -56,13 +56,13 @@ class RunningServer:
 
 
 def parse_peak_memory_mb(status: str) -> float:
-    """VmHWM of a ``/proc/<pid>/status`` text in MB (10**6 bytes), NaN when the line is missing."""
+    """VmHWM of a ``/proc/<pid>/status`` text in MB (10**6 bytes); NaN without that line."""
     match = re.search(r"^VmHWM:\s+(\d+) kB$", status, flags=re.MULTILINE)
     return int(match.group(1)) * 1024 / 1e6 if match else float("nan")
 
 
 def copy_bundled(app: Path, folder: Path) -> Path:
-    """A new model folder with the app's registry and bundled weights alone: nothing fine-tuned, no scores."""
+    """Creates a model folder with the app's registry and bundled weights only."""
     folder.mkdir(parents=True)
     for name in _BUNDLED:
         shutil.copyfile(app / "model" / name, folder / name)
@@ -79,7 +79,7 @@ def start_command(app: Path, studies: Path, port: int, conf: Mapping[str, str]) 
 
 
 def server_environment(cache: Path, extra: Mapping[str, str]) -> dict[str, str]:
-    """This environment with the interpreter's folder first on PATH and every cache below ``cache``."""
+    """This process's environment, with its interpreter first on PATH and all caches below ``cache``."""
     environment = dict(os.environ)
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment.setdefault("PYTHONPATH", "")
@@ -101,20 +101,20 @@ def running_server(
     environment: Mapping[str, str] | None = None,
     start_seconds: float = 240.0,
 ) -> Iterator[RunningServer]:
-    """Start a server, wait until ``/info/`` answers, and stop its whole process group at the end.
+    """Starts a server, waits until ``/info/`` answers, and stops its whole process group at the end.
 
     Args:
-        app: folder of a MONAI Label app.
-        studies: folder of images; the server writes its own files into it.
-        port: a free TCP port of this machine.
-        conf: the app's ``--conf`` options.
-        name: what to call the server in errors and tables.
-        environment: variables on top of this process's own.
-        start_seconds: how long the start may take.
+        app: Folder of a MONAI Label app.
+        studies: Folder of images; the server writes its own files into it.
+        port: Free TCP port of this machine.
+        conf: The app's ``--conf`` options.
+        name: Name of the server in errors and tables.
+        environment: Variables in addition to this process's environment.
+        start_seconds: Time limit of the start.
 
     Raises:
-        ServerError: something listens on the port already, or the process ended or did not answer in time;
-            the message then has its last log lines.
+        ServerError: the port is taken, or the process ended or did not answer in time; the message then has
+            its last log lines.
     """
     _refuse_taken_port(port)
     with tempfile.TemporaryDirectory(prefix="biosam2_bench_", ignore_cleanup_errors=True) as folder:
@@ -137,7 +137,7 @@ def running_server(
 
 
 def _refuse_taken_port(port: int) -> None:
-    """What listens there already would answer in the place of the new server."""
+    """Raises if another process listens on the port: it would answer instead of the new server."""
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:
             raise ServerError(f"port {port} is taken; stop what listens there or choose another --port")
@@ -163,7 +163,7 @@ def last_lines(log: Path, count: int = _LOG_LINES_IN_ERROR) -> str:
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """End the process group: politely, then by force."""
+    """Ends the process group: SIGTERM, then SIGKILL."""
     for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number) if hasattr(os, "killpg") else process.send_signal(number)

@@ -1,4 +1,4 @@
-"""One picture of all objects: the slice, the truth, our mask and GrabCut's for the same box."""
+"""A contact sheet of all objects: slice, ground truth, our mask and GrabCut's for the same box."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lib.reports.sheet import Tile, contact_sheet
 
 PANEL = 220  # pixels, side of one slice's cut-out
 COLUMNS = 8
-# The cut-out is this many times as large as the box, so that what lies around the object shows.
+# Side of the cut-out relative to the box, so that the surroundings are visible.
 _CONTEXT = 2.0
 _SMALLEST_CUT = 32  # pixels of the image
 
@@ -22,7 +22,7 @@ COLOURS = {"truth": MASK_COLOURS["truth"], OURS: MASK_COLOURS["after"], GRABCUT:
 
 
 def draw_sheet(trials: Sequence[Trial]) -> Image.Image:
-    """A panel per object with outlines, and below it the Dice coefficients for the box."""
+    """A panel per object with outlines, and the Dice coefficients for the box below it."""
     tiles: list[Tile | None] = [_tile(trial) for trial in trials]
     tiles += [None] * (-len(tiles) % COLUMNS)
     rows = [tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)]
@@ -30,7 +30,7 @@ def draw_sheet(trials: Sequence[Trial]) -> Image.Image:
 
 
 def cut_out(box: tuple[int, int, int, int], width: int, height: int) -> tuple[int, int, int]:
-    """Left, top and side of a square around a box, moved inside the image where it fits."""
+    """Left, top and side of a square around a box, moved inside the image if it fits."""
     x0, y0, x1, y1 = box
     side = max(round(_CONTEXT * max(x1 - x0, y1 - y0)), _SMALLEST_CUT)
     left, top = (x0 + x1 - side) // 2, (y0 + y1 - side) // 2
@@ -41,7 +41,7 @@ def cut_out(box: tuple[int, int, int, int], width: int, height: int) -> tuple[in
 
 def _tile(trial: Trial) -> Tile:
     if trial.levels is None:
-        raise ValueError(f"nothing was measured on {trial.target.name} of {trial.target.item.id}")
+        raise ValueError(f"{trial.target.name} of {trial.target.item.id} was not measured")
     height, width = trial.levels.shape[:2]
     left, top, side = cut_out(trial.target.box(), width, height)
     area = (left, top, left + side, top + side)

@@ -1,9 +1,9 @@
-"""What each signal of uncertainty is worth: its rank correlation with the true error, on real images.
+"""Quality of the uncertainty signals: rank correlation with the true error, on real images.
 
-Objects with ground truth are prompted with a jittered box and with one random click. The mask has an error,
-1 - Dice, and ``lib.scoring.signals`` computes each signal from the mask without the ground truth.
-Spearman's correlation of the two tells how well a signal puts answers in the order of their errors: 1 is
-right, 0 is chance. In one process, without a server. ``make bench-signals`` runs it.
+Objects with ground truth are prompted with a jittered box and with one random click. The error is 1 - Dice;
+``lib.scoring.signals`` computes each signal without the ground truth. Spearman's correlation measures how
+well a signal ranks answers by their error: 1 is perfect, 0 is chance. Runs in one process, without a server.
+``make bench-signals`` runs it.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ Mask = NDArray[np.bool_]
 
 BOX, CLICK = "box", "1 click"
 SCORE = "score"
-# Of each labelled structure of a volume; the four BraTS volumes have one each.
+# Slices per labelled structure of a volume; the four BraTS volumes have one structure each.
 SLICES_EACH, SLICES_OF_BRATS = 4, 12
 MOST_CELLS, MOST_PIECES = 60, 30
 LEAST_PIXELS = 50
 JITTERS = 4
-# Fewer objects than this have no correlation worth reporting.
+# Smallest number of objects with a meaningful correlation.
 LEAST_OBJECTS = 20
-# A correlation that chance gives more seldom than this is set in bold.
+# p-value below which a correlation is bold.
 _SIGNIFICANT = 0.05
 _ALL = "all"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One answer of the model, what it says of itself, and what it is worth.
+class SignalSample:
+    """Signals and true error of one answer.
 
     Attributes:
-        group: kind of image.
-        seen: whether the bundled weights were trained on the image.
-        prompt: that was given.
+        group: Kind of image.
+        seen: Whether training may use the image.
+        prompt: Kind of prompt.
         error: 1 - Dice.
-        signals: by name, with the score that is made of them.
+        signals: Signals and their combined score by name.
     """
 
     group: str
@@ -90,17 +90,17 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def group_of(item: Item) -> str:
-    """The kind of image that an item is reported with."""
+    """Kind of image in the report."""
     kinds = {"fluorescence microscopy": "nuclei", "electron microscopy": "EM"}
     return "BraTS" if item.id.startswith("brats") else kinds.get(item.modality, item.modality.split()[0])
 
 
 def objects_of(item: Item, label: NDArray[np.int32]) -> Iterator[tuple[int, Mask]]:
-    """Slice and mask (H, W) of the objects that are prompted: always the same, so nobody picks the easy ones.
+    """Slice and mask (H, W) of the prompted objects: a reproducible choice.
 
     Args:
-        item: the image.
-        label: (I, J, K) label values.
+        item: Image.
+        label: Label values (I, J, K).
     """
     rng = np.random.default_rng(0)
     if item.rule == "instances":
@@ -123,12 +123,12 @@ def objects_of(item: Item, label: NDArray[np.int32]) -> Iterator[tuple[int, Mask
 
 
 def prompts_for(truth: Mask, rng: np.random.Generator) -> dict[str, FramePrompts]:
-    """A box as a hand draws it, and one click anywhere on the object."""
+    """A jittered box, and one click anywhere on the object."""
     box = FramePrompts.of_box(jittered_box(truth, rng))
     return {BOX: box, CLICK: FramePrompts(random_clicks(truth, 1, rng), np.ones(1, np.int32))}
 
 
-def answers_of(predictor: Predictor, item: Item) -> Iterator[Answer]:
+def answers_of(predictor: Predictor, item: Item) -> Iterator[SignalSample]:
     """The model's answers to both prompts for each object of an image."""
     image = read_image(item.image, 1 << 30)
     frames = image_frames(image)
@@ -136,7 +136,7 @@ def answers_of(predictor: Predictor, item: Item) -> Iterator[Answer]:
         rng = np.random.default_rng([index, order])
         for name, prompts in prompts_for(truth, rng).items():
             error, signals = ask(predictor, frames, index, prompts, truth, rng)
-            yield Answer(group_of(item), item.seen, name, error, signals)
+            yield SignalSample(group_of(item), item.seen, name, error, signals)
 
 
 def ask(
@@ -147,7 +147,7 @@ def ask(
     truth: Mask,
     rng: np.random.Generator,
 ) -> tuple[float, dict[str, float]]:
-    """The error of one answer, and its signals with their score."""
+    """Error of one answer, and its signals with their combined score."""
     outputs = predictor.outputs(frames, index, [prompts])
     mask = native_mask(outputs.logits[0], frames.height, frames.width)
     signals = object_signals(outputs, 0)
@@ -157,10 +157,10 @@ def ask(
     return 1.0 - dice(mask, truth), {**signals, SCORE: combine(signals)}
 
 
-def correlation(answers: Sequence[Answer], signal: str) -> tuple[float, float]:
-    """Spearman's correlation of a signal with the error, and how often chance gives as much.
+def correlation(answers: Sequence[SignalSample], signal: str) -> tuple[float, float]:
+    """Spearman's correlation of a signal with the error, and its p-value.
 
-    NaN for both where too few answers have the signal, or where it is the same for all of them.
+    Both are NaN if too few answers have the signal, or all have the same value.
     """
     pairs = [(answer.signals[signal], answer.error) for answer in answers if signal in answer.signals]
     if len(pairs) < LEAST_OBJECTS or len({told for told, _ in pairs}) < 2:
@@ -169,8 +169,8 @@ def correlation(answers: Sequence[Answer], signal: str) -> tuple[float, float]:
     return float(found.statistic), float(found.pvalue)
 
 
-def table(answers: Sequence[Answer]) -> str:
-    """A line per prompt and kind of image, a column per signal."""
+def table(answers: Sequence[SignalSample]) -> str:
+    """A table with a line per prompt and kind of image, and a column per signal."""
     rows = []
     for prompt in (BOX, CLICK):
         asked = [answer for answer in answers if answer.prompt == prompt]
@@ -189,21 +189,21 @@ def _cell(value: float, chance: float) -> str:
     return f"**{shown}**" if chance < _SIGNIFICANT else shown
 
 
-def report(answers: Sequence[Answer], about: str, weights: str) -> str:
-    """The table and how to read it, as Markdown."""
+def report(answers: Sequence[SignalSample], about: str, weights: str) -> str:
+    """The table with an explanation, as Markdown."""
     seen = sorted({answer.group for answer in answers if answer.seen})
     trained = f" The weights were trained on images of these kinds: {', '.join(seen)}." if seen else ""
     protocol = (
-        "Spearman's rank correlation of each signal with the true error, 1 - Dice, of the model's answer to "
-        "one prompt: 1 puts the answers in the right order, 0 is chance; in bold where chance gives as much "
-        f"in less than {_SIGNIFICANT:.0%} of all cases. The score is their weighted mean, before any "
-        "calibration; its weights were chosen with this table in view, in coarse steps." + trained
+        "Spearman's rank correlation of each signal with the true error (1 - Dice) of the model's answer to "
+        f"one prompt: 1 is the right order, 0 is chance; bold: p < {_SIGNIFICANT}. The score is the weighted "
+        "mean of the signals before calibration; its weights were chosen with this table in view, in coarse "
+        "steps." + trained
     )
     return "\n\n".join([about, f"Weights: {weights}.", table(answers), protocol]) + "\n"
 
 
-def to_csv(answers: Sequence[Answer]) -> str:
-    """A line per answer."""
+def to_csv(answers: Sequence[SignalSample]) -> str:
+    """One line per answer."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["images", "seen", "prompt", "error", *SIGNALS, SCORE])
@@ -214,12 +214,12 @@ def to_csv(answers: Sequence[Answer]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the report and write it."""
+    """Measures, prints the report and writes it."""
     options = arguments(argv)
     torch.set_num_threads(options.threads or max(1, cores() // 2))
     engines = PredictorPool(Settings(model=options.model, device=options.device), APP / "model")
     predictor = engines.get()
-    answers: list[Answer] = []
+    answers: list[SignalSample] = []
     with tempfile.TemporaryDirectory(prefix="biosam2_signals_") as work:
         items, about = find_items(Path(work))
         for item in items:

@@ -1,4 +1,4 @@
-"""Numbers to Markdown: the smallest parts that both benchmarks share."""
+"""Numbers and tables as Markdown, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class Summary:
-    """The least and the middle of repeated measurements.
+    """Repeated measurements.
 
     Attributes:
-        least: minimum, what the machine can do undisturbed.
-        middle: median, what a person meets.
-        count: number of measurements.
+        least: Minimum: the undisturbed machine.
+        middle: Median: the typical case.
+        count: Number of measurements.
     """
 
     least: float
@@ -26,7 +26,7 @@ class Summary:
 
 
 def summarise(values: Iterable[float]) -> Summary:
-    """Minimum and median of the finite values; NaN for both when there is none."""
+    """Minimum and median of the finite values; NaN without any."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return Summary(math.nan, math.nan, 0)
@@ -34,15 +34,15 @@ def summarise(values: Iterable[float]) -> Summary:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with fixed decimals, and a dash where there is none."""
+    """A number with fixed decimals; a dash for None and NaN."""
     return NOTHING if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A GitHub table: the first column to the left, all others to the right.
+    """A GitHub table: the first column aligned left, all others right.
 
     Raises:
-        ValueError: a row has another number of cells than the header.
+        ValueError: a row has more or fewer cells than the header.
     """
     lines = [_line(header), _line([":--", *["--:"] * (len(header) - 1)])]
     for row in rows:

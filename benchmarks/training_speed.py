@@ -1,7 +1,7 @@
-"""How fast a network learns: images a second, peak memory, and what part of a step is not the network.
+"""Training speed: images per second, peak memory, and the share of a step outside the network.
 
-Real optimisation steps of ``lib/trainers`` on labelled phantoms. Of the weights the shapes alone matter, so
-that a checkpoint which is not there is filled with random numbers. ``make bench-training`` runs it.
+Runs real optimisation steps of ``lib/trainers`` on labelled phantoms. Only the shapes of the weights matter,
+so they are random. ``make bench-training`` runs it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from lib.trainers.frames import LabelledImage, prepare_frames
 from lib.trainers.optimizer import NetworkOptimizer
 from lib.trainers.sampler import Sampler
 
-WARM_UP = 3  # steps that choose kernels and fill pools
-_SHAPE = (512, 512, 24)  # of a phantom: a CT slice's size
+WARM_UP = 3  # steps that select kernels and fill memory pools
+_SHAPE = (512, 512, 24)  # phantom with the size of CT slices
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,7 +51,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 class NetworkClock:
-    """Seconds inside the network: its calls, backward and the optimiser, with the device waited for."""
+    """Measures the time inside the network: its calls, backward and the optimiser, synchronised."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -60,7 +60,7 @@ class NetworkClock:
 
     @contextmanager
     def running(self, network: Network) -> Iterator[None]:
-        """Counts while it is open."""
+        """Measures while the context is open."""
         places: list[tuple[Any, str]] = [(network, "encode"), (network, "segment"), (network, "track")]
         places += [(network, "remember"), (torch.Tensor, "backward"), (torch.optim.AdamW, "step")]
         originals = [(owner, name, getattr(owner, name)) for owner, name in places]
@@ -94,7 +94,7 @@ class NetworkClock:
 
 
 def write_phantom(folder: Path) -> LabelledImage:
-    """A labelled volume of three bodies in noise."""
+    """Writes a labelled volume of three discs in noise."""
     rng = np.random.default_rng(0)
     image = rng.normal(100, 10, _SHAPE).astype(np.float32)
     labels = np.zeros(_SHAPE, np.uint8)
@@ -110,7 +110,7 @@ def write_phantom(folder: Path) -> LabelledImage:
 
 
 def measure(options: argparse.Namespace) -> dict[str, str]:
-    """Trains so many steps. Returns the numbers as words."""
+    """Trains ``options.steps`` steps. Returns the numbers as text."""
     registry = Registry(APP / "model")
     entry = registry.entry(options.weights)
     runtime = Runtime(resolve_device(options.device), "auto")
@@ -146,14 +146,14 @@ def measure(options: argparse.Namespace) -> dict[str, str]:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Of the device where it has its own memory, else of the process."""
+    """Peak memory of a CUDA device, else of the process, in GB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the table and write it."""
+    """Measures, prints the table and writes it."""
     options = arguments(argv)
     row = measure(options)
     facts = machine()

@@ -1,4 +1,4 @@
-"""CT-like volumes made by code, so that the speed benchmark needs no data."""
+"""Synthetic CT-like volumes for the speed benchmarks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def ct_like_volume(shape: tuple[int, int, int], seed: int) -> np.ndarray:
     """A body ellipse with one bright organ and noise.
 
     Args:
-        shape: voxels along [i, j, k].
-        seed: volumes of different seeds differ in every slice.
+        shape: Voxels along [i, j, k].
+        seed: Seed; volumes with different seeds differ in every slice.
 
     Returns:
         int16 Hounsfield units, axes [i, j, k].
@@ -32,7 +32,7 @@ def ct_like_volume(shape: tuple[int, int, int], seed: int) -> np.ndarray:
 
 
 def write_volumes(folder: Path, shape: tuple[int, int, int], count: int, *, first_seed: int = 0) -> list[str]:
-    """Write ``count`` volumes ``bench_<seed>.nii.gz`` and return their names without the extension."""
+    """Writes ``count`` volumes ``bench_<seed>.nii.gz``. Returns their names without extension."""
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for seed in range(first_seed, first_seed + count):

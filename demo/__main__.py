@@ -1,6 +1,6 @@
 """Runs the demo: ``python -m demo``.
 
-Ends with 0 when the server is good enough, with 1 when it is not, with 2 when the demo cannot run.
+Exit code: 0 if the masks are good enough, 1 if not, 2 if the demo could not run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sample_study.files import read_cases, truth_folder, write_study
 
 ROOT = Path(__file__).resolve().parent.parent
 APP = ROOT / "apps" / "biosam2"
-# One structure of a kind is enough for a picture.
+# Structures in the picture: one of each kind.
 DRAWN = ("liver", "left kidney", "lesion", "cell 1")
 
 
@@ -52,10 +52,10 @@ def main() -> int:
 
 @contextmanager
 def server(host: str, port: int, studies: Path) -> Iterator[str]:
-    """The URL of the server that answers, or of one that lives as long as the demo.
+    """URL of a running server, or of one that is started for the demo.
 
     Raises:
-        ServerError: it does not start, or another one answers that does not serve the sample study.
+        ServerError: the server does not start, or the running one does not serve the sample study.
     """
     url = f"http://{host}:{port}"
     try:
@@ -67,15 +67,15 @@ def server(host: str, port: int, studies: Path) -> Iterator[str]:
         return
     except (ValueError, KeyError, TypeError):
         raise ServerError(
-            f"what answers at {url} is no MONAI Label server; name another: make demo PORT=8001"
+            f"{url} is not a MONAI Label server; choose another port: make demo PORT=8001"
         ) from None
     missing = [name for name in OBJECTS if not _serves(url, name)]
     if "biosam2_point" not in tasks or missing:
         raise ServerError(
-            f"the server at {url} does not serve this app with the sample study; stop it, or let the demo "
-            "start one of its own: make demo PORT=8001"
+            f"the server at {url} does not serve this app with the sample study; stop it, or choose another "
+            "port: make demo PORT=8001"
         )
-    print(f"Using the server that answers at {url}")
+    print(f"Using the server at {url}")
     yield url
 
 
@@ -84,7 +84,7 @@ def _serves(url: str, image: str) -> bool:
 
 
 def run(url: str, studies: Path) -> list[Session]:
-    """Works through every structure."""
+    """Segments every structure."""
     viewer = Viewer(url)
     sessions = []
     for target in targets(read_cases(studies)):
@@ -94,7 +94,7 @@ def run(url: str, studies: Path) -> list[Session]:
 
 
 def show(sessions: Sequence[Session], picture: Path) -> int:
-    """Prints the table, writes the picture, and says whether the server is good enough."""
+    """Prints the table and writes the picture. Returns the exit code."""
     weights = sessions[0].clicked[0].params.get("model")
     print(f"\nweights: {weights}; Dice against the truth\n\n{table(sessions)}")
     print(f"\nmedian time from request to mask\n\n{latencies(sessions)}")

@@ -1,4 +1,4 @@
-"""The demo's table, and whether the server is good enough."""
+"""The demo's tables, and the check of its masks."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from statistics import mean, median
 
 from demo.session import Session
 
-# Below these Dice coefficients, as means over the structures, the demo fails.
+# Smallest mean Dice over the structures with which the demo succeeds.
 NEEDED = {"3 clicks": 0.85, "box": 0.90, "volume": 0.85}
 _COLUMNS = ("1 click", "3 clicks", "box", "volume")
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Mean Dice for each way of prompting, and those below what is needed."""
+class DemoResult:
+    """Mean Dice by kind of prompt.
+
+    Attributes:
+        means: Mean Dice by column; NaN without values.
+    """
 
     means: dict[str, float]
 
     @property
     def failures(self) -> list[str]:
-        """In words, one for each mean that is too low."""
+        """A sentence for each mean that is too low."""
         return [
             f"{name}: mean Dice {self.means[name]:.3f} is below {needed:.2f}"
             for name, needed in NEEDED.items()
@@ -30,7 +34,7 @@ class Verdict:
 
 
 def scores(session: Session) -> dict[str, float]:
-    """Dice by the name of the column; a picture has no volume."""
+    """Dice by column; a picture has no volume."""
     found = {"1 click": session.clicked[0].dice, "3 clicks": session.clicked[-1].dice}
     if session.boxed is not None:
         found["box"] = session.boxed.dice
@@ -39,18 +43,18 @@ def scores(session: Session) -> dict[str, float]:
     return found
 
 
-def judge(sessions: Iterable[Session]) -> Verdict:
-    """Means over the structures, of each column that has any."""
+def judge(sessions: Iterable[Session]) -> DemoResult:
+    """Means over the structures."""
     rows = [scores(session) for session in sessions]
     means = {}
     for name in _COLUMNS:
         values = [row[name] for row in rows if name in row]
         means[name] = mean(values) if values else float("nan")
-    return Verdict(means)
+    return DemoResult(means)
 
 
 def table(sessions: Sequence[Session]) -> str:
-    """Dice of every structure and the means, as text."""
+    """Dice of every structure, the means and the required means, as text."""
     lines = [_line("image", "structure", _COLUMNS)]
     for session in sessions:
         found = scores(session)
@@ -63,7 +67,7 @@ def table(sessions: Sequence[Session]) -> str:
 
 
 def latencies(sessions: Sequence[Session]) -> str:
-    """Medians of what a person waits for, as text: the first click on a slice, all else on it, a volume."""
+    """Median response times as text: first click on a slice, other prompts on it, a whole volume."""
     waits: dict[str, list[float]] = {"first click on a slice": [], "any other on it": [], "whole volume": []}
     visited = set()
     for session in sessions:

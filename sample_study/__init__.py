@@ -1,1 +1,1 @@
-"""A study to try the server on: images drawn by code, of which the truth is known to the voxel."""
+"""A sample study: synthetic images with exact ground truth."""

@@ -1,4 +1,4 @@
-"""An abdomen as CT shows it, with a contrast agent in the blood."""
+"""A synthetic contrast-enhanced abdominal CT."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sample_study.case import Case
 from sample_study.shapes import Mask, Space, smooth_field
 
 SHAPE = (128, 128, 48)
-SPACING = (2.75, 2.75, 5.0)  # mm; slices thicker than pixels, as in the clinic
+SPACING = (2.75, 2.75, 5.0)  # mm; slices thicker than pixels, as in clinical CT
 
 LABELS = {"liver": 1, "right kidney": 2, "left kidney": 3, "spleen": 4, "spine": 5, "aorta": 6}
 
@@ -25,7 +25,7 @@ TISSUE = {
     "aorta": 170.0,
 }
 
-# Half a pixel of blur, as a reconstruction kernel gives, and the noise of a routine dose.
+# Blur of a reconstruction kernel (half a pixel), and noise of a routine dose.
 BLUR_VOXELS = (0.6, 0.6, 0.3)
 NOISE_HU = 14.0
 TEXTURE_HU = 5.0
@@ -34,8 +34,8 @@ TEXTURE_HU = 5.0
 def abdomen(rng: np.random.Generator) -> Case:
     """Draws the abdomen.
 
-    The first axis runs to the patient's left, the second to the back, the third to the head, as in most DICOM
-    series; in a radiologist's view the liver is on the left of the picture.
+    The axes run to the patient's left, posterior and superior, as in most DICOM series; in radiological
+    orientation the liver is on the left of the picture.
     """
     space = Space.bent(SHAPE, SPACING, bend=3.0, scale=28.0, rng=rng)
     truth = np.zeros(SHAPE, np.uint8)
@@ -48,7 +48,7 @@ def abdomen(rng: np.random.Generator) -> Case:
 
 
 def _organs(space: Space) -> dict[str, Mask]:
-    """The organs, each in front of those after it."""
+    """The organs; earlier ones cover later ones."""
 
     def kidney(side: float, height: float) -> Mask:
         hilum = space.ellipsoid((side * 38, 38, height), (22, 9, 20))
@@ -66,7 +66,7 @@ def _organs(space: Space) -> dict[str, Mask]:
 
 
 def _hounsfield(space: Space, truth: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.int16]:
-    """Hounsfield units: fat under the skin, muscle, gut with some gas, and the organs."""
+    """Hounsfield units of subcutaneous fat, muscle, bowel with gas, and the organs."""
     body = space.ellipsoid((0, 5, 0), (150, 112, 900))
     inside = space.ellipsoid((0, 5, 0), (132, 96, 900))
     cavity = space.ellipsoid((0, -6, 0), (120, 80, 900))

@@ -1,4 +1,4 @@
-"""One image of the study, with its truth."""
+"""One image of the study with its ground truth."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Case:
-    """An image and what is on it.
+    """An image with its ground truth.
 
     Attributes:
-        name: the image's id in MONAI Label's datastore.
+        name: Image id in MONAI Label's datastore.
         image: ``(I, J, K)`` int16 for a volume; ``(W, H, 3)`` uint8, indexed ``[x, y]``, for a picture.
-        truth: uint8 of the image's first axes; 0 where there is nothing to segment.
-        labels: what each value of ``truth`` is called.
+        truth: Label map, uint8 with the image's spatial axes; 0 is background.
+        labels: Value in ``truth`` by name.
         affine: ``(4, 4)``, voxel index to RAS+ millimetres; None for a picture.
     """
 
@@ -32,5 +32,5 @@ class Case:
         return self.affine is not None
 
     def mask(self, label: str) -> NDArray[np.bool_]:
-        """Where the named structure is."""
+        """Mask of a structure."""
         return self.truth == self.labels[label]

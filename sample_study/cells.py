@@ -1,4 +1,4 @@
-"""Stained cells as a light microscope shows them."""
+"""A synthetic light microscopy picture of stained cells."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sample_study.shapes import Mask, smooth_field, star_convex
 SIZE = (256, 256)  # (W, H) pixels
 COUNT = 18
 RADII = (11.0, 21.0)  # pixels
-GAP = 3  # pixels between two cells, so that each has its own outline
+GAP = 3  # pixels between two cells
 ATTEMPTS = 2000
 
-# Haematoxylin turns nuclei violet, eosin the rest pink.
+# Haematoxylin stains nuclei violet, eosin everything else pink.
 GROUND = (232.0, 190.0, 214.0)
 NUCLEUS = (112.0, 74.0, 150.0)
 NOISE_LEVELS = 4.0
 
 
 def cells(rng: np.random.Generator) -> Case:
-    """Draws the cells; every one is a structure of its own, ``cell 1`` being the largest."""
+    """Draws the cells; each is one structure, ``cell 1`` the largest."""
     masks = sorted(_placed(rng), key=np.count_nonzero, reverse=True)
     truth = np.zeros(SIZE, np.uint8)
     for index, mask in enumerate(masks, start=1):
@@ -32,7 +32,7 @@ def cells(rng: np.random.Generator) -> Case:
 
 
 def _placed(rng: np.random.Generator) -> list[Mask]:
-    """Cells that neither touch each other nor the border."""
+    """Cells that touch neither each other nor the border."""
     taken: Mask = np.zeros(SIZE, bool)
     masks: list[Mask] = []
     for _ in range(ATTEMPTS):
@@ -49,7 +49,7 @@ def _placed(rng: np.random.Generator) -> list[Mask]:
 
 
 def _stained(truth: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Colours ``(W, H, 3)``: stain that varies from cell to cell and within each, over streaky ground."""
+    """Colours ``(W, H, 3)``: stain that varies between and within cells, on streaky background."""
     strength = np.concatenate([[0.0], rng.uniform(0.75, 1.1, truth.max())])[truth]
     strength += np.where(truth > 0, 0.08, 0.1) * smooth_field(SIZE, (2.5, 2.5), rng)
     strength = gaussian_filter(strength, 0.8)[..., None]

@@ -20,9 +20,9 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import DSfloat
 
-# Other modalities go as secondary captures, an object that fits any of them.
+# Other modalities are written as secondary captures, which fit any of them.
 STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
-# What each object must hold beyond geometry and pixels; an empty value is one that nobody knows.
+# Required attributes besides geometry and pixels; an empty value means unknown.
 ATTRIBUTES: dict[str, dict[str, object]] = {
     CTImageStorage: {
         "KVP": 120,
@@ -44,7 +44,7 @@ ATTRIBUTES: dict[str, dict[str, object]] = {
     SecondaryCaptureImageStorage: {"ConversionType": "WSD"},
 }
 DATE, TIME = "20260102", "090000"
-# Axes may deviate by what the rounding of an affine in a file's 32-bit header leaves.
+# Tolerance of orthogonality: rounding of an affine in a 32-bit file header.
 ORTHOGONAL = 1e-4
 
 
@@ -53,10 +53,10 @@ class Series:
     """A series on disk.
 
     Attributes:
-        patient: the Patient ID.
-        study_uid: the Study Instance UID.
-        series_uid: the Series Instance UID, which is the image's id in a DICOMweb datastore.
-        files: one per slice in the order of the array's last axis, or the one file of many frames.
+        patient: Patient ID.
+        study_uid: Study Instance UID.
+        series_uid: Series Instance UID, the image id in a DICOMweb datastore.
+        files: One file per slice in the order of the array's last axis, or one multi-frame file.
     """
 
     patient: str
@@ -83,18 +83,18 @@ def write_series(
     the cross product of these two: where the third axis runs against it, they see it reversed.
 
     Args:
-        folder: made if absent; gets ``slice_0000.dcm`` and so on.
-        image: ``(I, J, K)`` of values that fit int16; Hounsfield units for CT.
-        affine: ``(4, 4)``, voxel index to RAS+ millimetres; orthogonal axes, in any direction.
-        modality: as in DICOM.
-        description: the Series Description.
-        patient: the Patient ID and name.
-        window: centre and width, in the image's values.
-        instances: whether Instance Number 1 is the first or the last slice along the normal.
-        study_uid: of a study that is there already; a new one otherwise.
+        folder: Folder of ``slice_0000.dcm`` and so on, created if absent.
+        image: ``(I, J, K)``, values that fit int16; Hounsfield units for CT.
+        affine: ``(4, 4)``, voxel index to RAS+ millimetres; orthogonal axes in any direction.
+        modality: DICOM modality.
+        description: Series Description.
+        patient: Patient ID and name.
+        window: Window centre and width in the image's values.
+        instances: Order of Instance Numbers along the normal.
+        study_uid: Study Instance UID of an existing study; default: a new one.
 
     Raises:
-        ValueError: for another number of axes, values beyond int16, or axes that are not orthogonal.
+        ValueError: the image is not 3-D, values do not fit int16, or the axes are not orthogonal.
     """
     if image.ndim != 3:
         raise ValueError(f"a series is written from (I, J, K), not from the shape {image.shape}")
@@ -135,16 +135,16 @@ def write_multiframe_ultrasound(
     """Writes frames as one ultrasound file, uncompressed.
 
     Args:
-        folder: made if absent; gets ``clip.dcm``.
+        folder: Folder of ``clip.dcm``, created if absent.
         frames: ``(T, H, W)`` grey or ``(T, H, W, 3)`` RGB, uint8.
-        description: the Series Description.
-        patient: the Patient ID and name.
-        frame_time_ms: from one frame to the next.
-        spacing_mm: of the pixels, as the calibration of one region that is the whole frame.
-        study_uid: of a study that is there already; a new one otherwise.
+        description: Series Description.
+        patient: Patient ID and name.
+        frame_time_ms: Time between two frames.
+        spacing_mm: Pixel spacing, stored as the calibration of one region that covers the frame.
+        study_uid: Study Instance UID of an existing study; default: a new one.
 
     Raises:
-        ValueError: for another type or shape.
+        ValueError: the frames have another type or shape.
     """
     if frames.dtype != np.uint8 or frames.shape[3:] not in ((), (3,)) or frames.ndim < 3:
         raise ValueError(
@@ -164,7 +164,7 @@ def write_multiframe_ultrasound(
 
 
 def _common(modality: str, description: str, patient: str, study_uid: str | None) -> Dataset:
-    """What all files of a series share."""
+    """Attributes that all files of a series share."""
     dataset = Dataset()
     dataset.SOPClassUID = STORAGE.get(modality, SecondaryCaptureImageStorage)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL" if modality == "CT" else "OTHER"]
@@ -186,7 +186,7 @@ def _common(modality: str, description: str, patient: str, study_uid: str | None
 
 
 def _plane(axes: NDArray[np.float64], spacing: NDArray[np.float64]) -> Dataset:
-    """Where a slice lies, but for its position; ``axes`` are columns of a LPS rotation, ``spacing`` in mm."""
+    """Geometry of all slices except position; ``axes``: columns of an LPS rotation, ``spacing``: mm."""
     dataset = Dataset()
     dataset.FrameOfReferenceUID = generate_uid()
     dataset.PositionReferenceIndicator = dataset.PatientPosition = ""
@@ -197,7 +197,7 @@ def _plane(axes: NDArray[np.float64], spacing: NDArray[np.float64]) -> Dataset:
 
 
 def _region(shape: tuple[int, ...], spacing_mm: float) -> Dataset:
-    """A calibrated region that is the whole frame, ``shape`` being ``(H, W)``."""
+    """A calibrated region that covers the frame; ``shape`` is ``(H, W)``."""
     dataset = Dataset()
     dataset.RegionSpatialFormat, dataset.RegionDataType, dataset.RegionFlags = 1, 1, 0
     dataset.RegionLocationMinX0 = dataset.RegionLocationMinY0 = 0
@@ -215,7 +215,7 @@ def _instance(common: Dataset, number: int) -> FileDataset:
 
 
 def _set_pixels(dataset: Dataset, pixels: NDArray[np.generic]) -> None:
-    """Puts ``(..., H, W)`` int16 or uint8, or ``(..., H, W, 3)`` uint8, into the dataset."""
+    """Sets the pixels: ``(..., H, W)`` int16 or uint8, or ``(..., H, W, 3)`` uint8."""
     is_colour = pixels.dtype == np.uint8 and pixels.ndim == 4
     dataset.SamplesPerPixel = 3 if is_colour else 1
     dataset.PhotometricInterpretation = "RGB" if is_colour else "MONOCHROME2"
@@ -239,5 +239,5 @@ def _write(dataset: FileDataset, path: Path) -> Path:
 
 
 def _decimals(values: Iterable[float]) -> list[DSfloat]:
-    """Numbers as DICOM's decimal strings of at most 16 characters."""
+    """Numbers as DICOM decimal strings (at most 16 characters)."""
     return [DSfloat(float(value), auto_format=True) for value in values]

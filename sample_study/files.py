@@ -1,4 +1,4 @@
-"""The study on disk: a folder that MONAI Label serves, and the truth in another that it never sees."""
+"""The study on disk: a datastore folder, and the ground truth in a folder beside it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SEED = 7
 
 
 def truth_folder(study: Path) -> Path:
-    """Where the truth of a study lies: beside it, so that the datastore holds no label."""
+    """Folder of the ground truth: beside the study, so that the datastore has no label."""
     return study.with_name(f"{study.name}_truth")
 
 
 def make_cases(seed: int = SEED) -> list[Case]:
-    """Draws every image; each has its own random numbers, so that changing one leaves the others alone."""
+    """Draws every image, each with its own random generator."""
     drawers = (abdomen, head, cells)
     return [draw(np.random.default_rng([seed, index])) for index, draw in enumerate(drawers)]
 
 
 def write_study(study: Path, seed: int = SEED) -> list[Path]:
-    """Writes the images and their truth; labels that were saved in the study stay.
+    """Writes the images and their ground truth; labels saved in the study are kept.
 
     Returns:
         The image files.
@@ -47,15 +47,15 @@ def write_study(study: Path, seed: int = SEED) -> list[Path]:
 
 
 def read_cases(study: Path) -> Iterator[Case]:
-    """Reads what ``write_study`` wrote.
+    """Reads the images of ``write_study``.
 
     Raises:
-        FileNotFoundError: if the study was not written yet.
+        FileNotFoundError: the study was not written yet.
     """
     descriptions = sorted(truth_folder(study).glob("*.json"))
     if not descriptions:
         raise FileNotFoundError(
-            f"no sample study in {study}: make it with `python -m sample_study --output {study}`"
+            f"No sample study in {study}: create it with `python -m sample_study --output {study}`"
         )
     for description in descriptions:
         labels = json.loads(description.read_text())["labels"]

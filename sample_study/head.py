@@ -1,4 +1,4 @@
-"""A head as a fluid-suppressed T2 MR shows it, with a bright lesion."""
+"""A synthetic FLAIR MR of a head with a bright lesion."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SPACING = (1.8, 1.8, 4.0)  # mm
 
 LABELS = {"lesion": 1, "ventricles": 2, "brain": 3}
 
-# MR has no unit; what counts is the order.
+# MR intensities have no unit; only their order matters.
 SCALP, SKULL, FLUID, GREY, WHITE, VENTRICLES, LESION = 430.0, 50.0, 110.0, 400.0, 310.0, 90.0, 760.0
-BIAS = 0.12  # how much the coil's sensitivity varies, as a fraction
+BIAS = 0.12  # relative variation of the coil's sensitivity
 NOISE = 14.0
 BLUR_VOXELS = (0.6, 0.6, 0.25)
 
 
 def head(rng: np.random.Generator) -> Case:
-    """Draws the head, stored in RAS+ order: the axes run to the right, to the front and to the top."""
+    """Draws the head in RAS+ orientation: the axes run to the right, anterior and superior."""
     space = Space.bent(SHAPE, SPACING, bend=1.8, scale=16.0, rng=rng)
     brain = space.ellipsoid((0, 0, 4), (66, 82, 62))
     ventricles = _ventricles(space)

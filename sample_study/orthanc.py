@@ -1,4 +1,4 @@
-"""Orthanc, a small PACS, with its DICOMweb plugin, as a process of ours."""
+"""Runs Orthanc, a small PACS, with its DICOMweb plugin in a separate process."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from types import TracebackType
 
 import requests
 
-# Where Debian and Orthanc's own builds put the program, which is not on everybody's PATH, and the plugin.
+# Folders of the program (often not on PATH) and of the plugin in Debian's and Orthanc's own builds.
 PROGRAM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
 PLUGIN_FOLDERS = (Path("/usr/share/orthanc/plugins"), Path("/usr/local/share/orthanc/plugins"))
 PLUGIN = "libOrthancDicomWeb.so"
 INSTALL = (
     "install Orthanc with its DICOMweb plugin; on Debian and Ubuntu: apt-get install orthanc orthanc-dicomweb"
 )
-# It starts in half a second; a busy machine takes longer.
+# Orthanc starts in half a second; a busy machine takes longer.
 START_LIMIT_S = 30
 STOP_LIMIT_S = 10
 REQUEST_LIMIT_S = 60
@@ -28,11 +28,11 @@ LOG_TAIL = 2000
 
 
 class OrthancMissingError(RuntimeError):
-    """Orthanc or its plugin is not on this machine; the message says what to install."""
+    """Orthanc or its plugin is not installed; the message names the packages."""
 
 
 def find_orthanc() -> Path | None:
-    """Orthanc's program, or None where it or its DICOMweb plugin is absent."""
+    """Path of Orthanc; None if it or its DICOMweb plugin is absent."""
     found = shutil.which("Orthanc", path=os.pathsep.join([os.environ.get("PATH", ""), *PROGRAM_FOLDERS]))
     return Path(found) if found and _plugin() else None
 
@@ -42,21 +42,21 @@ def _plugin() -> Path | None:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now."""
+    """A free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Orthanc:
-    """An Orthanc that runs while the context is open; it answers this machine alone.
+    """An Orthanc that runs while the context is open and answers this machine only.
 
     Args:
-        folder: of its images, its index and its log; made if absent, kept afterwards.
-        port: of HTTP; a free one if None.
+        folder: Folder of images, index and log; created if absent, kept afterwards.
+        port: HTTP port; default: a free one.
 
     Raises:
-        OrthancMissingError: where Orthanc is not installed.
+        OrthancMissingError: Orthanc is not installed.
     """
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
@@ -82,7 +82,7 @@ class Orthanc:
         """Starts the process and waits until it answers.
 
         Raises:
-            RuntimeError: it ended, or did not answer in time; with the end of its log.
+            RuntimeError: it ended or did not answer in time; the message has the end of its log.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         configuration = self.folder / "orthanc.json"
@@ -92,7 +92,7 @@ class Orthanc:
                 [str(self._program), str(configuration)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us; we end it when nobody asks it any more
+                start_new_session=True,  # Ctrl-C reaches this process only, which then stops Orthanc
             )
         give_up = time.monotonic() + START_LIMIT_S
         while time.monotonic() < give_up and self._process.poll() is None:
@@ -104,7 +104,7 @@ class Orthanc:
         raise RuntimeError(f"Orthanc did not start on port {self.port}:\n{tail}")
 
     def stop(self) -> None:
-        """Ends the process; what is stored stays in the folder."""
+        """Stops the process; stored images stay in the folder."""
         if self._process is None:
             return
         self._process.terminate()
@@ -116,10 +116,10 @@ class Orthanc:
         self._process = None
 
     def store(self, *folders: Path) -> None:
-        """Stores the ``.dcm`` files of folders; one that is there already stays as it is.
+        """Stores the ``.dcm`` files of folders; existing ones are unchanged.
 
         Raises:
-            requests.HTTPError: for a file that Orthanc does not take.
+            requests.HTTPError: Orthanc rejects a file.
         """
         with requests.Session() as session:
             for path in (path for folder in folders for path in sorted(folder.rglob("*.dcm"))):
@@ -127,13 +127,13 @@ class Orthanc:
                 answer.raise_for_status()
 
     def series(self) -> list[str]:
-        """The Series Instance UIDs of all that is stored, sorted."""
+        """Series Instance UIDs of all stored images, sorted."""
         answer = requests.get(f"{self.url}/series?expand", timeout=REQUEST_LIMIT_S)
         answer.raise_for_status()
         return sorted(entry["MainDicomTags"]["SeriesInstanceUID"] for entry in answer.json())
 
     def _answers(self) -> bool:
-        """Whether this process answers, and not another that has the port."""
+        """Whether this process answers, and not another one on the port."""
         try:
             system = requests.get(f"{self.url}/system", timeout=START_LIMIT_S).json()
         except requests.RequestException:
@@ -157,9 +157,9 @@ class Orthanc:
             "Plugins": [str(_plugin())],
             "HttpPort": self.port,
             "DicomServerEnabled": False,
-            # Orthanc cannot listen on one address alone; it turns away who calls from elsewhere.
+            # Orthanc listens on all addresses, but rejects remote clients.
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
-            # The address in its answers; without the port nobody could follow it.
+            # Address in DICOMweb responses; clients need the port.
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "Host": f"127.0.0.1:{self.port}"},
         }

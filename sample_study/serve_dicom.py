@@ -1,4 +1,4 @@
-"""A PACS with sample series, the server on it, and OHIF: ``python -m sample_study.serve_dicom``."""
+"""Serves the sample series from Orthanc with OHIF: ``python -m sample_study.serve_dicom``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sample_study.files import make_cases
 from sample_study.orthanc import Orthanc, OrthancMissingError
 
 APP = Path(__file__).resolve().parent.parent / "apps" / "biosam2"
-# Centre and width that show the organs, in each image's values.
+# Modality, window centre and width of each image.
 VIEWS: dict[str, tuple[str, tuple[float, float]]] = {
     "abdomen_ct": ("CT", (60.0, 400.0)),
     "head_mr": ("MR", (400.0, 800.0)),
@@ -31,10 +31,10 @@ MISSING, FAILED = 2, 1
 
 
 def write_sample(folder: Path) -> None:
-    """Writes the volumes of the sample study as DICOM, each a patient of its own, unless they are there.
+    """Writes the volumes of the sample study as DICOM, one patient each, unless they exist.
 
     Args:
-        folder: gets a folder for each series.
+        folder: Parent folder of the series folders.
     """
     for case in _volumes():
         modality, window = VIEWS[case.name]
@@ -48,13 +48,13 @@ def write_sample(folder: Path) -> None:
                 window=window,
                 patient=case.name,
                 description=case.name,
-                # As most scanners number them: the first slice on top, the way OHIF's own export needs.
+                # Like most scanners, and as OHIF's export needs: the first slice is the topmost.
                 instances="descending",
             )
 
 
 def sample_labels() -> list[str]:
-    """What the sample series have to label, in the order of the drawings."""
+    """Label names of the sample series."""
     return list(dict.fromkeys(name for case in _volumes() for name in case.labels))
 
 
@@ -66,16 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until it is interrupted.
 
     Returns:
-        0 after an interruption, 1 if the server ended by itself, 2 where Orthanc is not installed.
+        0 after an interruption, 1 if the server ended, 2 if Orthanc is not installed.
     """
     parser = argparse.ArgumentParser(
         prog="python -m sample_study.serve_dicom",
         description="Serve the sample series from Orthanc, with OHIF. Further options go to the server.",
     )
-    parser.add_argument("--folder", type=Path, default=Path("studies/dicom"), help="of images and labels")
-    parser.add_argument("--host", default="127.0.0.1", help="address that the server listens on")
-    parser.add_argument("--port", type=int, default=8000, help="its port")
-    parser.add_argument("--orthanc-port", type=int, default=None, help="Orthanc's; a free one by default")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("studies/dicom"), help="folder of images and labels"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address of the server")
+    parser.add_argument("--port", type=int, default=8000, help="port of the server")
+    parser.add_argument("--orthanc-port", type=int, default=None, help="port of Orthanc; default: a free one")
     options, others = parser.parse_known_args(arguments)
     try:
         with suppress(KeyboardInterrupt), Orthanc(options.folder / "orthanc", options.orthanc_port) as pacs:
@@ -94,7 +96,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _serve(pacs: Orthanc, options: argparse.Namespace, others: list[str]) -> int:
-    """Runs the server until it ends, or is interrupted with us."""
+    """Runs the server until it ends or this process is interrupted."""
     command = [sys.executable, "-m", "monailabel.main", "start_server"]
     command += ["--app", str(APP), "--studies", pacs.dicomweb_url]
     command += ["--host", options.host, "--port", str(options.port)]
@@ -103,7 +105,7 @@ def _serve(pacs: Orthanc, options: argparse.Namespace, others: list[str]) -> int
     process = subprocess.Popen(
         command,
         env={**os.environ, "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(cache)},
-        start_new_session=True,  # so that what it started itself ends with it
+        start_new_session=True,  # its own process group, so that its children end with it
     )
     try:
         _announce(process, options.host, options.port)
@@ -114,7 +116,7 @@ def _serve(pacs: Orthanc, options: argparse.Namespace, others: list[str]) -> int
 
 
 def _announce(process: subprocess.Popen[bytes], host: str, port: int) -> None:
-    """Says where OHIF is as soon as the server answers."""
+    """Prints the address of OHIF as soon as the server answers."""
     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     while process.poll() is None:
         with suppress(requests.RequestException):
@@ -134,8 +136,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    # A supervisor ends it with another signal than Ctrl-C, and the shell of a script that starts it in the
-    # background makes it deaf to that one.
+    # Supervisors end processes with SIGTERM, and background jobs of scripts ignore SIGINT by default.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     sys.exit(main())

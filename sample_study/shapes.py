@@ -1,4 +1,4 @@
-"""Shapes with soft, irregular outlines, as masks."""
+"""Masks of shapes with irregular outlines."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ Mask = NDArray[np.bool_]
 def smooth_field(
     shape: Sequence[int], sigma: Sequence[float], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """A random field without detail below ``sigma`` voxels, of mean 0 and standard deviation 1."""
+    """A smooth random field (Gaussian, ``sigma`` voxels) with mean 0 and standard deviation 1."""
     field = gaussian_filter(rng.standard_normal(tuple(shape)), sigma, mode="nearest")
     return (field - field.mean()) / field.std()
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where shapes are drawn: a grid of millimetres around the grid's centre, bent a little.
+    """Coordinates in millimetres around the grid's centre, slightly deformed.
 
-    The bend makes straight outlines organic. It is the same for all the shapes of one space, so neighbours
-    stay neighbours.
+    The deformation makes outlines irregular. All shapes of one space share it, so neighbours stay neighbours.
 
     Attributes:
         coordinates: ``(3, I, J, K)``, millimetres along each voxel axis.
@@ -42,7 +41,7 @@ class Space:
         scale: float,
         rng: np.random.Generator,
     ) -> Space:
-        """A space of voxels of ``spacing`` mm, bent by about ``bend`` mm over distances of ``scale`` mm."""
+        """A space with voxels of ``spacing`` mm, deformed by about ``bend`` mm over ``scale`` mm."""
         axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
         sigma = [scale / step for step in spacing]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"))
@@ -52,9 +51,9 @@ class Space:
         """An ellipsoid.
 
         Args:
-            centre: millimetres from the grid's centre.
-            radii: half axes in millimetres.
-            turn: degrees around the third axis, from the first towards the second.
+            centre: Millimetres from the grid's centre.
+            radii: Half axes in millimetres.
+            turn: Rotation around the third axis in degrees, from the first axis towards the second.
         """
         first, second, third = (axis - middle for axis, middle in zip(self.coordinates, centre, strict=True))
         cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
@@ -65,14 +64,14 @@ class Space:
 def star_convex(
     shape: Sequence[int], centre: Sequence[float], radius: float, roughness: float, rng: np.random.Generator
 ) -> Mask:
-    """A cell-like patch: every point of it is seen from its centre.
+    """A star-convex, cell-like mask.
 
     Args:
-        shape: ``(W, H)``.
-        centre: ``(x, y)`` in pixels.
-        radius: mean radius in pixels.
-        roughness: how far the outline strays from a circle, as a fraction of the radius.
-        rng: source of the outline.
+        shape: Size ``(W, H)``.
+        centre: Centre ``(x, y)`` in pixels.
+        radius: Mean radius in pixels.
+        roughness: Deviation of the outline from a circle as a fraction of the radius.
+        rng: Random generator of the outline.
     """
     x, y = np.meshgrid(
         *(np.arange(n) - middle for n, middle in zip(shape, centre, strict=True)), indexing="ij"

@@ -1,4 +1,4 @@
-"""MONAI Label's own SAM 2 tasks on a given checkpoint and on the CPU: what the benchmark compares with."""
+"""MONAI Label's own SAM 2 tasks with a given checkpoint on the CPU: the peer of the speed benchmark."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from benchmarks.finetuning import Outcome, arguments, patient_of, prompts_for, report, table
+from benchmarks.finetuning import PatientResult, arguments, patient_of, prompts_for, report, table
 from benchmarks.items import Item
 
 
 def outcome(patient, before, after):
     kinds = ("1 click", "box")
-    return Outcome(
+    return PatientResult(
         patient, ["a", "b"], dict.fromkeys(kinds, before), dict.fromkeys(kinds, after), 7.5, "kept"
     )
 
@@ -22,7 +22,7 @@ def test_the_table_has_a_row_for_each_patient_and_their_mean():
 def test_the_report_names_its_command_and_what_was_learned_from():
     text = report([outcome("0003", 0.2, 0.4)], arguments(["--minutes", "8"]))
     assert "`python -m benchmarks.finetuning --preset decoder --minutes 8`" in text
-    assert "0003: taught on a, b. kept." in text
+    assert "0003: trained on a, b. kept." in text
 
 
 @pytest.mark.parametrize("name", ["brats_0005_flair", "brats_0005_t1c"])

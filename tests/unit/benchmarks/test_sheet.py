@@ -31,5 +31,5 @@ def test_a_sheet_has_a_panel_per_object_with_the_outlines(trial):
 def test_an_object_that_was_not_measured_cannot_be_drawn(target):
     unmeasured = Trial(target)
     unmeasured.add("box", OURS, 0.1)
-    with pytest.raises(ValueError, match="nothing was measured on organ of ct"):
+    with pytest.raises(ValueError, match="organ of ct was not measured"):
         draw_sheet([unmeasured])

@@ -13,7 +13,7 @@ from benchmarks.signals import (
     LEAST_OBJECTS,
     MOST_CELLS,
     SCORE,
-    Answer,
+    SignalSample,
     correlation,
     group_of,
     main,
@@ -33,7 +33,7 @@ def item(name="x", modality="CT", rule="labels", names=None):
 
 def answers(told, errors, prompt=BOX, group="CT"):
     return [
-        Answer(group, False, prompt, error, {"jitter": value, SCORE: value})
+        SignalSample(group, False, prompt, error, {"jitter": value, SCORE: value})
         for value, error in zip(told, errors, strict=True)
     ]
 
@@ -78,7 +78,7 @@ def test_the_table_has_a_line_for_every_prompt_and_kind_and_bold_where_it_is_not
 
 
 def test_a_report_says_what_it_is_and_what_the_weights_have_seen():
-    own = [Answer("EM", True, BOX, 0.5, {SCORE: 0.5})]
+    own = [SignalSample("EM", True, BOX, 0.5, {SCORE: 0.5})]
     text = report(own, "About.", "mini")
     assert text.startswith("About.\n\nWeights: mini.")
     assert "trained on images of these kinds: EM" in text

@@ -46,7 +46,7 @@ def test_a_server_that_answers_is_used(tmp_path):
 def test_a_server_of_another_kind_is_named_with_a_way_out(info, tmp_path):
     with (
         answering(info) as port,
-        pytest.raises(ServerError, match=r"is no MONAI Label server.*PORT="),
+        pytest.raises(ServerError, match=r"is not a MONAI Label server.*PORT="),
         server("127.0.0.1", port, tmp_path),
     ):
         pass

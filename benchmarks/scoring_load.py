@@ -1,8 +1,8 @@
-"""How long a click takes while images are scored in the background, beside one while nothing is.
+"""Latency of clicks while images are scored in the background, compared with an idle server.
 
-One server scores a store of volumes, and a person clicks on them all the time. The scoring is frozen and let
-go again in turns of some seconds (SIGSTOP, SIGCONT), so that both ways meet the same machine. On Linux and
-macOS: ``make bench-scoring``.
+One server scores a store of volumes while clicks are sent. The scoring process is stopped and continued in
+turns of a few seconds (SIGSTOP, SIGCONT), so that both cases meet the same machine. Linux and macOS only:
+``make bench-scoring``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCORING, ALONE = "while scoring", "alone"
 FIRST, AGAIN = "first click on a slice", "another click on it"
 SHAPE = (192, 192, 48)
 CLICKS_AGAIN = 4
-# Of a person who looks at the answer, in seconds.
+# Pause between clicks in seconds.
 PAUSE_S = 0.2
 START_LIMIT_S = 240.0
 
@@ -40,7 +40,7 @@ Seconds = dict[tuple[str, str], list[float]]
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring_manners", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring_load", description=__doc__)
     parser.add_argument("--images", type=int, default=200, help="volumes that wait for a score")
     parser.add_argument("--turns", type=int, default=6, help="of each of the two ways")
     parser.add_argument("--turn-seconds", type=float, default=6.0)
@@ -50,7 +50,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def clicks(viewer: Viewer, image: str, index: int) -> Iterator[tuple[str, float]]:
-    """A click on a slice that nobody has seen, and some more on it."""
+    """A first click on a new slice, then more clicks on it."""
     i, j, _ = SHAPE
     for number_ in range(1 + CLICKS_AGAIN):
         point = [i // 2 + i // 10 + number_, j // 2, index]
@@ -59,10 +59,10 @@ def clicks(viewer: Viewer, image: str, index: int) -> Iterator[tuple[str, float]
 
 
 def scoring_process(server: RunningServer) -> psutil.Process:
-    """The process that MONAI Label started.
+    """The scoring process of MONAI Label.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: it did not start in time.
     """
     give_up = time.monotonic() + START_LIMIT_S
     while time.monotonic() < give_up:
@@ -76,7 +76,7 @@ def scoring_process(server: RunningServer) -> psutil.Process:
 def measure(
     server: RunningServer, images: Sequence[str], scores: Path, options: argparse.Namespace
 ) -> Seconds:
-    """Clicks in turns, from the first score on."""
+    """Sends clicks in turns, from the first score on."""
     viewer = Viewer(server.url)
     list(clicks(viewer, images[-1], 0))
     requests.post(
@@ -96,28 +96,28 @@ def measure(
                 seconds.setdefault((kind, way), []).append(taken)
             time.sleep(PAUSE_S)
     if not process.is_running():
-        raise RuntimeError("everything was scored before the last turn: give more --images")
+        raise RuntimeError("All volumes were scored before the last turn: increase --images")
     process.kill()
     return seconds
 
 
 def report(seconds: Seconds, scored: int, facts: str) -> str:
-    """The table and how to read it, as Markdown."""
+    """The table with an explanation, as Markdown."""
     rows = []
     for kind in (FIRST, AGAIN):
         busy, alone = (statistics.median(seconds[kind, way]) for way in (SCORING, ALONE))
         counts = f"{len(seconds[kind, SCORING])}, {len(seconds[kind, ALONE])}"
         rows.append([kind, number(1000 * busy, 0), number(1000 * alone, 0), f"{busy / alone:.2f}", counts])
     header = ["ms, median", SCORING, ALONE, "ratio", "n"]
-    about = f"{scored} volumes were scored meanwhile, in the turns that were not frozen. {facts}."
+    about = f"{scored} volumes were scored during the turns with scoring. {facts}."
     return "\n\n".join([markdown_table(header, rows), about]) + "\n"
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the report and write it."""
+    """Measures, prints the report and writes it."""
     options = arguments(argv)
     facts = ", ".join(f"{name} {value}" for name, value in machine().items())
-    with tempfile.TemporaryDirectory(prefix="biosam2_manners_") as folder:
+    with tempfile.TemporaryDirectory(prefix="biosam2_scoring_") as folder:
         work = Path(folder)
         model_dir = copy_bundled(APP, work / "model")
         images = write_volumes(work / "studies", SHAPE, options.images)
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
         with running_server(APP, work / "studies", options.port, conf) as server:
             seconds = measure(server, images, scores, options)
         text = report(seconds, len(list(scores.glob("*.json"))), facts)
-    write_report(text, options.output, "scoring_manners")
+    write_report(text, options.output, "scoring_load")
     print(text)
 
 

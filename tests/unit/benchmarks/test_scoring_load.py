@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from benchmarks.client import Answer
-from benchmarks.scoring_manners import AGAIN, ALONE, CLICKS_AGAIN, FIRST, SCORING, clicks, report
+from benchmarks.scoring_load import AGAIN, ALONE, CLICKS_AGAIN, FIRST, SCORING, clicks, report
 
 
 class Sees:
@@ -33,4 +33,4 @@ def test_the_report_has_medians_and_their_ratio():
     text = report(seconds, 12, "processor x")
     assert f"| {FIRST} | 200 | 100 | 2.00 | 3, 2 |" in text
     assert f"| {AGAIN} | 30 | 20 | 1.50 | 1, 1 |" in text
-    assert "12 volumes were scored meanwhile" in text
+    assert "12 volumes were scored during the turns" in text
