@@ -23,7 +23,7 @@ QUIET   := $(if $(MAKE_TERMOUT),,-q)
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers lint format bench bench-accuracy \
+.PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers test-faults lint format bench bench-accuracy \
 	bench-finetuning bench-training bench-scoring bench-signals bench-active-learning docs clean
 
 help: ## List the targets.
@@ -99,6 +99,9 @@ test: install-dev ## Run the tests.
 test-viewers: $(VENV)/.installed-viewers ## Run the tests in real viewers: OHIF in Chromium, Orthanc (5 minutes).
 	@$(IN_VENV) python -m tests.viewers.packages
 	@$(IN_VENV) python -m pytest tests/viewers $(ARGS)
+
+test-faults: install-dev ## Kill servers and fuzz their routes (15 minutes; ARGS="--kills 5 --mutations 200").
+	@$(IN_VENV) python -m pytest tests/faults -s $(ARGS)
 
 lint: install-dev ## Check style, format and types.
 	@$(IN_VENV) ruff check .
