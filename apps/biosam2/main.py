@@ -116,6 +116,7 @@ class BioSam2App(MONAILabelApp):
 
         become_server()
         use_own_temporary_folder()
+        self._engines.versions.sweep()
         from lib.server.installation import AppParts, install
 
         parts = AppParts(

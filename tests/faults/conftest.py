@@ -12,7 +12,7 @@ from tests.support import studies
 from tests.support.server import copy_model_folder
 
 # Small numbers keep each request short.
-CONF = {"labels": "lesion,organ", "max_voxels": str(studies.MAX_VOXELS)}
+CONF = {"labels": "lesion,organ", "max_voxels": str(studies.MAX_VOXELS), "keep_versions": "0"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

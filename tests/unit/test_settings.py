@@ -49,6 +49,7 @@ def test_every_option_is_read_from_text():
         "api_keys": "keys.txt",
         "max_upload_mb": "10",
         "heavy_queue": "0",
+        "keep_versions": "3",
     }
     assert set(conf) == set(Settings.model_fields)
     assert Settings.from_conf(conf) == Settings(
@@ -76,6 +77,7 @@ def test_every_option_is_read_from_text():
         allowed_hosts=("images.example.org",),
         api_keys=Path("keys.txt"),
         max_upload_mb=10,
+        keep_versions=3,
         heavy_queue=0,
     )
 

@@ -32,8 +32,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Writes a file so that a reader, or a crash, finds the old content or the new.
 
     Raises:
-        StorageFullError: The disk is full; the old content stays.
-        ReadOnlyError: The folder cannot be written.
+        OSError: The disk is full, or the folder cannot be written; the old content stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
@@ -45,21 +44,19 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path`` that replaces it at the end, or is deleted after an error.
 
     Raises:
-        StorageFullError: The disk is full.
-        ReadOnlyError: The folder cannot be written.
+        OSError: The disk is full, or the folder cannot be written.
     """
-    with storage_errors():
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-{os.getpid()}{_MARK}", dir=path.parent)
-        os.close(descriptor)
-        temporary = Path(name)
-        try:
-            yield temporary
-            sync(temporary)
-            temporary.chmod(_MODE)
-            temporary.replace(path)
-            sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-{os.getpid()}{_MARK}", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.chmod(_MODE)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

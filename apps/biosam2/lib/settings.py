@@ -113,6 +113,10 @@ class Settings(BaseModel):
         0, "0 or more", "new labels after which a training starts by itself, 0 for never"
     )
 
+    keep_versions: _Count = _option(
+        10, "0 or more", "fine-tuned versions, and steps back, whose weights are kept; 0 for all"
+    )
+
     ohif_companion: bool = _option(True, "true or false", "add the annotation toolbar to OHIF's page")
     allowed_origins: _Names = _option(
         (),

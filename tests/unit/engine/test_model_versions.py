@@ -92,7 +92,9 @@ def test_who_publishes_waits_for_who_publishes(versions, tmp_path):
 
 def test_more_than_nine_thousand_versions_stay_in_order(versions, tmp_path):
     for number in (9999, 10000, 2):
-        (tmp_path / "versions" / f"v{number:04d}").mkdir(parents=True)
+        folder = tmp_path / "versions" / f"v{number:04d}"
+        folder.mkdir(parents=True)
+        (folder / WEIGHTS_FILE).write_bytes(b"weights")
     assert versions.names() == ["v0002", "v9999", "v10000"]
 
 
@@ -142,3 +144,33 @@ def test_a_full_disk_leaves_what_was_served(versions, monkeypatch):
         versions.switch(None)
     assert versions.current() == "v0001"
     assert versions.names() == ["v0001"]
+
+
+def test_old_weights_are_pruned_but_never_those_in_service_nor_the_way_back(tmp_path):
+    versions = Versions(tmp_path, keep=2)
+    for _ in range(5):
+        versions.switch(add(versions, versions.current()).name)
+    assert versions.names() == ["v0003", "v0004", "v0005"]
+    # What was known of the others is kept, and their numbers are not used again.
+    assert versions.read("v0001").name == "v0001"
+    assert [version.name for version in versions.lineage()] == ["v0005", "v0004", "v0003"]
+    with pytest.raises(CheckpointError, match="keep_versions"):
+        versions.switch("v0001")
+    versions.switch("v0003")
+    for _ in range(4):
+        add(versions)
+    versions.switch("v0003")
+    assert versions.names() == ["v0003", "v0008", "v0009"]
+    assert versions.before("v0003") is None
+    versions.switch(versions.before("v0005"))
+    assert versions.current() == "v0003"
+    versions.switch(None)
+    assert versions.names() == ["v0008", "v0009"]
+    assert add(versions).name == "v0010"
+
+
+def test_without_a_bound_all_weights_are_kept(versions):
+    for _ in range(4):
+        versions.switch(add(versions, versions.current()).name)
+    assert len(versions.names()) == 4
+    assert versions.before("v0004") == "v0003"

@@ -182,7 +182,7 @@ class LocalFolder(LocalDatastore):
 
         Raises:
             ReadOnlyError: The studies are read-only.
-            StorageFullError: The disk is full.
+            OSError: The disk is full.
         """
         self.require_writable()
         own_id, extension = self._to_id(Path(image_filename).name)
@@ -212,7 +212,7 @@ class LocalFolder(LocalDatastore):
         Raises:
             ImageNotFoundException: There is no such image.
             ReadOnlyError: The studies are read-only.
-            StorageFullError: The disk is full.
+            OSError: The disk is full.
         """
         self.require_writable()
         image_id = self._listed_id(image_id)

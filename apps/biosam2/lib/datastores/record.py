@@ -90,8 +90,7 @@ class SharedRecord:
             The result of ``work``.
 
         Raises:
-            StorageFullError: The disk is full.
-            ReadOnlyError: The file cannot be written.
+            OSError: The disk is full, or the file cannot be written.
         """
         return self._at_once(partial(self._change, work, files or ExitStack()))
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import logging
 import os
 import re
 import shutil
@@ -29,6 +31,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lib.errors import CheckpointError
 from lib.files import sync, write_atomically
+
+logger = logging.getLogger(__name__)
 
 CURRENT_FILE = "current"
 VERSIONS_FOLDER = "versions"
@@ -83,16 +87,22 @@ class Versions:
 
     Args:
         model_dir: the folder of ``registry.yaml``. Nothing is made in it before the first version.
+        keep: Number of versions whose weights are kept: the newest, and as many steps back from the one in
+            service, which is always kept. 0 keeps all. Records and reports are never deleted.
     """
 
-    def __init__(self, model_dir: Path):
+    def __init__(self, model_dir: Path, keep: int = 0):
+        self._keep = keep
         self._folder = model_dir / VERSIONS_FOLDER
         self._current = model_dir / CURRENT_FILE
         # For a thread that holds it already it is open.
         self._lock = FileLock(self._folder / _LOCK_FILE)
 
     def names(self) -> list[str]:
-        """All complete versions, oldest first."""
+        """All complete versions that can be served, oldest first."""
+        return [name for name in self._all_names() if self.weights_path(name).exists()]
+
+    def _all_names(self) -> list[str]:
         if not self._folder.is_dir():
             return []
         found = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
@@ -116,7 +126,7 @@ class Versions:
         Raises:
             CheckpointError: no version has this name, or its record cannot be read.
         """
-        if name not in self.names():
+        if name not in self._all_names():
             known = ", ".join(self.names()) or "none was published yet"
             raise CheckpointError(f"no version is called {name!r}; known are: {known}")
         path = self._folder / name / RECORD_FILE
@@ -138,8 +148,18 @@ class Versions:
         name = self.current()
         while name is not None:
             version = self.read(name)
-            yield version
+            if self.weights_path(name).exists():
+                yield version
             name = version.parent
+
+    def before(self, name: str) -> str | None:
+        """The version to go back to from another: the nearest that is kept; None for the base weights."""
+        kept = set(self.names())
+        return next((version for version in self._way_back(name) if version in kept), None)
+
+    def _way_back(self, name: str | None) -> Iterator[str]:
+        while name is not None and (name := self.read(name).before) is not None:
+            yield name
 
     def switch(self, name: str | None) -> None:
         """Serves a version from now on; None for the base weights.
@@ -147,10 +167,21 @@ class Versions:
         Raises:
             CheckpointError: no version has this name.
         """
-        if name is not None:
-            self.read(name)
+        if name is not None and not self.weights_path(self.read(name).name).exists():
+            raise CheckpointError(f"the weights of {name} were deleted (--conf keep_versions {self._keep})")
         with self.unchanged():
             write_atomically(self._current, f"{name or ''}\n".encode())
+            self._prune()
+
+    def _prune(self) -> None:
+        """Deletes the weights of versions that are neither new nor steps back from the one in service."""
+        names, current = self.names(), self.current()
+        if self._keep:
+            back = itertools.islice(self._way_back(current), self._keep)
+            kept = {current, *names[-self._keep :], *back}
+            for name in set(names) - kept:
+                logger.info("The weights of version %s are deleted: keep_versions is %d", name, self._keep)
+                self.weights_path(name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -163,7 +194,7 @@ class Versions:
     def new_folder(self) -> Iterator[Path]:
         """A folder for the files of a version to be. It is deleted where it was not given to ``add``."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        self.sweep()
         folder = Path(tempfile.mkdtemp(prefix=f".new-{os.getpid()}-", dir=self._folder))
         try:
             yield folder
@@ -178,7 +209,7 @@ class Versions:
             record: the fields of ``Version`` but its name.
         """
         with self.unchanged():
-            number = max((_number(name) for name in self.names()), default=0) + 1
+            number = max((_number(name) for name in self._all_names()), default=0) + 1
             version = Version(name=f"v{number:04d}", **record)
             write_atomically(folder / RECORD_FILE, version.model_dump_json(indent=2).encode())
             _sync_tree(folder)
@@ -187,7 +218,7 @@ class Versions:
             sync(self._folder)
             return version
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Deletes folders that a killed training left behind."""
         for path in self._folder.glob(".new-*"):
             owner = int(path.name.split("-")[1])

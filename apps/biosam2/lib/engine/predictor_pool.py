@@ -38,7 +38,7 @@ class PredictorPool:
         self.registry = Registry(model_dir)
         self._settings = settings
         self._embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB)
-        self.versions = Versions(model_dir)
+        self.versions = Versions(model_dir, settings.keep_versions)
         self.priority = InteractivePriority(model_dir)
         self._loaded: dict[torch.device, tuple[Predictor, Weights]] = {}
         self._published: dict[torch.device, str | None] = {}

@@ -174,7 +174,7 @@ class ModelRoutes:
                 _refuse(
                     HTTPStatus.CONFLICT, "the base weights are in service: there is nothing to go back to"
                 )
-            versions.switch(versions.read(name).before)
+            versions.switch(versions.before(name))
         return {"version": self._engines.weights().name}
 
 
