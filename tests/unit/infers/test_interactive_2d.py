@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from monailabel.interfaces.tasks.infer_v2 import InferTask
+from PIL import Image
 
 from lib.engine.network import Network
 from lib.engine.predictor_pool import PredictorPool
@@ -120,3 +121,24 @@ def test_a_slice_of_a_volume_is_no_frame(tasks: dict[str, InferTask], tmp_path: 
 def test_a_refusal_has_a_reason(tasks: dict[str, InferTask], tmp_path: Path) -> None:
     with pytest.raises(PromptError):
         tasks["sam_2d"]({**_frame(tmp_path, "one"), "roi": None})
+
+
+@pytest.mark.parametrize("shape", [(237, 1501), (1501, 237), (100, 900)])
+def test_an_elongated_picture_is_not_squeezed(
+    tasks: dict[str, InferTask], tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    short = min(shape)
+    for share in (0.1, 0.5, 0.93):
+        x, y = (
+            (share * columns.shape[1], 0.45 * shape[0]) if shape[1] > shape[0] else (100.0, share * shape[0])
+        )
+        truth = ((columns - x) / (0.2 * short)) ** 2 + ((rows - y) / (0.15 * short)) ** 2 <= 1
+        noise = np.random.default_rng(0).normal(0, 8, shape)
+        levels = (np.where(truth, 190, 60) + noise).clip(0, 255).astype(np.uint8)
+        file = tmp_path / "long.png"
+        Image.fromarray(levels).save(file)
+        request = {"image": str(file), "foreground": [[round(x), round(y)]], "result_extension": ".png"}
+        answer, _ = tasks["biosam2_point"](request)
+        mask = np.asarray(Image.open(answer)) > 0
+        assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.96, (shape, share)

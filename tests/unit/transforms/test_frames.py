@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lib.transforms.frames import FrameStack
+from lib.transforms.frames import ELONGATED, Crop, FrameStack, crops_around
 from lib.transforms.windowing import Window
 
 LEVELS = Window(0.0, 255.0, "levels")
@@ -131,3 +133,41 @@ def test_a_mask_that_was_transposed_is_refused():
         stack.to_volume({0: np.zeros((5, 4), bool)})
     with pytest.raises(ValueError, match="does not fit the image"):
         stack.slice_to_volume(np.zeros((4, 5), bool), 0, np.zeros((4, 5, 3), np.uint8))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 4000), st.integers(1, 4000), st.data())
+def test_crops_hold_the_prompts_and_grow_to_the_whole_frame(width, height, data):
+    low = [data.draw(st.floats(0, side - 1)) for side in (width, height)]
+    high = [data.draw(st.floats(start, side - 1)) for start, side in zip(low, (width, height), strict=True)]
+    crops = list(crops_around(width, height, low, high))
+    assert (crops[-1].left, crops[-1].top, crops[-1].right, crops[-1].bottom) == (0, 0, width, height)
+    assert len(crops) < 14
+    for crop in crops:
+        assert 0 <= crop.left <= low[0]
+        assert 0 <= crop.top <= low[1]
+        assert high[0] <= crop.right - 1 < width
+        assert high[1] <= crop.bottom - 1 < height
+    if max(width, height) <= ELONGATED * min(width, height):
+        assert len(crops) == 1
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_part_has_the_pixels_of_its_rectangle_and_a_digest_of_its_own(axis):
+    volume = np.random.default_rng(0).integers(0, 256, (9, 8, 7)).astype(np.uint8)
+    stack, crop = FrameStack(volume, axis, LEVELS, "abc"), Crop(1, 2, 5, 6)
+    part = stack.part(crop)
+    assert np.array_equal(part[3], stack[3][2:6, 1:5])
+    assert part.digest not in ("", stack.digest, stack.part(Crop(1, 2, 5, 5)).digest)
+    assert FrameStack(volume, axis, LEVELS).part(crop).digest == ""
+    assert stack.part(Crop(0, 0, stack.width, stack.height)) is stack
+    mask = np.zeros((4, 4), bool)
+    mask[1, 2] = True
+    whole = crop.paste(mask, stack.width, stack.height)
+    assert np.argwhere(whole).tolist() == [[3, 3]]
+    assert not crop.cuts(mask, stack.width, stack.height)
+    for row, column in ((0, 1), (3, 1), (1, 0), (1, 3)):
+        mask = np.zeros((4, 4), bool)
+        mask[row, column] = True
+        assert crop.cuts(mask, stack.width, stack.height)
+    assert not Crop(0, 0, 4, 4).cuts(mask, 4, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from lib.engine.frame_tracker import FrameTracker
@@ -11,6 +12,7 @@ from lib.engine.predictor import FrameMask
 from lib.infers.postprocessing import cleaned
 from lib.infers.task import Case, Segmentation, SegmentTask, Services
 from lib.prompts.types import FramePrompts
+from lib.transforms.frames import crops_around
 
 # What CVAT's tracker sends with its box, where its interactor sends "mask".
 TRACKER_OUTPUT = "json"
@@ -56,6 +58,26 @@ def _is_from_a_tracker(case: Case, prompts: FramePrompts) -> bool:
 
 
 def _segment(case: Case, index: int, prompts: FramePrompts) -> FrameMask:
-    result = case.predictor.segment(case.frames, index, prompts)
+    result = _predict(case, index, prompts)
     clicks = [(round(y), round(x)) for x, y in prompts.points[prompts.labels == 1].tolist()]
     return replace(result, mask=cleaned(result.mask, case.request, clicks))
+
+
+def _predict(case: Case, index: int, prompts: FramePrompts) -> FrameMask:
+    """Mask of the frame. Of an elongated picture the network sees a part that the object does not leave."""
+    frames = case.frames
+    width, height = frames.width, frames.height
+    if not case.image.is_2d or prompts.mask is not None:
+        return case.predictor.segment(frames, index, prompts)
+    box = np.zeros((0, 2)) if prompts.box is None else prompts.box.reshape(2, 2)
+    places = np.concatenate([prompts.points, box])
+    for crop in crops_around(width, height, places.min(axis=0), places.max(axis=0)):
+        moved = FramePrompts(
+            prompts.points - crop.origin,
+            prompts.labels,
+            None if prompts.box is None else prompts.box - np.tile(crop.origin, 2),
+        )
+        result = case.predictor.segment(frames.part(crop), index, moved)
+        if not crop.cuts(result.mask, width, height):
+            break
+    return replace(result, mask=crop.paste(result.mask, width, height))

@@ -6,13 +6,75 @@ of the two axes that lie in the slice. Everything else speaks (x, y) in that ord
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lib.transforms.orientation import in_plane_axes
 from lib.transforms.windowing import Window
+
+# Ratio of the sides from which a picture is elongated: squeezed into the network's square, an object of
+# 80 x 60 pixels in one of 3001 x 237 has a Dice of 0.75 to 0.94, and 0.98 to 0.99 in a crop of 474 x 237.
+ELONGATED = 2.0
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Rectangle of a frame in pixels, half-open."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def origin(self) -> NDArray[np.float32]:
+        """(x, y) of the first pixel."""
+        return np.array([self.left, self.top], np.float32)
+
+    def cuts(self, mask: NDArray, width: int, height: int) -> bool:
+        """Whether a mask (h, w) of the crop reaches a border that is none of the frame (H, W)."""
+        return bool(
+            (self.left > 0 and mask[:, 0].any())
+            or (self.right < width and mask[:, -1].any())
+            or (self.top > 0 and mask[0].any())
+            or (self.bottom < height and mask[-1].any())
+        )
+
+    def paste(self, mask: NDArray, width: int, height: int) -> NDArray:
+        """Mask (h, w) of the crop as one of the frame (H, W), zero outside."""
+        whole = np.zeros((height, width), mask.dtype)
+        whole[self.top : self.bottom, self.left : self.right] = mask
+        return whole
+
+
+def crops_around(width: int, height: int, low: Sequence[float], high: Sequence[float]) -> Iterator[Crop]:
+    """Crops of an elongated frame, each twice as long as the last, up to the whole frame.
+
+    Their places are multiples of half the short side, so that prompts that move a little share one.
+
+    Args:
+        width: Pixels of the frame along x.
+        height: Pixels of the frame along y.
+        low: Smallest (x, y) of the prompts.
+        high: Largest (x, y) of the prompts.
+
+    Yields:
+        Crops that hold the prompts; the whole frame alone where it is not elongated.
+    """
+    sides = (width, height)
+    axis, short = int(height > width), min(sides)
+    length = int(max(ELONGATED * short, high[axis] - low[axis] + short + 2))
+    while ELONGATED * short < sides[axis] and length < sides[axis]:
+        step = max(1, short // 2)
+        start = round(((low[axis] + high[axis]) / 2 - length / 2) / step) * step
+        start = int(np.clip(start, 0, sides[axis] - length))
+        stop = start + length
+        yield Crop(0, start, width, stop) if axis else Crop(start, 0, stop, height)
+        length *= 2
+    yield Crop(0, 0, width, height)
 
 
 class FrameStack:
@@ -69,6 +131,16 @@ class FrameStack:
     def key(self, t: int) -> Hashable:
         """What, beside the image's content, a frame depends on: equal keys mean equal frames."""
         return (self.axis, t, self._window.low, self._window.high)
+
+    def part(self, crop: Crop) -> FrameStack:
+        """Frames of a rectangle alone, without a copy of the voxels."""
+        if (crop.left, crop.top, crop.right, crop.bottom) == (0, 0, self.width, self.height):
+            return self
+        x_axis, y_axis = in_plane_axes(self.axis)
+        inside = [slice(None)] * self._array.ndim
+        inside[x_axis], inside[y_axis] = slice(crop.left, crop.right), slice(crop.top, crop.bottom)
+        digest = f"{self.digest} {crop}" if self.digest else ""
+        return FrameStack(self._array[tuple(inside)], self.axis, self._window, digest)
 
     def slice_to_volume(self, mask: NDArray, t: int, out: NDArray) -> None:
         """Writes the mask of frame t over its slice of a volume.
