@@ -24,7 +24,7 @@ PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers test-faults lint format bench bench-accuracy \
-	bench-finetuning bench-training bench-scoring bench-signals bench-active-learning docs clean
+	bench-finetuning bench-training bench-scoring bench-signals bench-active-learning docs api-key audit clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -132,6 +132,16 @@ bench-signals: install-dev ## Measure what each signal of uncertainty is worth, 
 
 bench-active-learning: install-dev ## Simulate annotation: the choice of the next image against chance (about half an hour).
 	@$(IN_VENV) python -m benchmarks.active_learning $(ARGS)
+
+KEYS ?= keys.txt
+api-key: install ## Make an API key and print it once: make api-key NAME=anna ROLE=annotator [KEYS=keys.txt]
+	@$(IN_VENV) python -m lib.server.api_keys "$(KEYS)" "$(NAME)" "$(ROLE)"
+
+# In an environment of its own, so that it changes nothing of the server's.
+audit: ## List known vulnerabilities of the pinned packages (asks PyPI about each).
+	@test -x .venv-audit/bin/pip-audit || \
+		{ $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install -q pip-audit; }
+	@.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip $(ARGS)
 
 docs: install-dev ## Write the pages of docs/ that are generated.
 	@$(IN_VENV) python -m docs.write_settings

@@ -68,7 +68,7 @@ def port(work: Work, queue: WorkQueue) -> Iterator[int]:
     app = FastAPI()
     ErrorResponses().add_to(app)
 
-    @app.get("/work/{name}")
+    @app.get("/job/{name}")
     async def heavy(name: str, request: Request) -> str:
         return await queue.run(request, work.of(name))
 
@@ -97,9 +97,9 @@ def ask(port: int, path: str) -> socket.socket:
 def test_beyond_the_queue_a_request_is_told_to_come_back(work: Work, queue: WorkQueue, port: int) -> None:
     url = f"http://127.0.0.1:{port}"
     with ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(requests.get, f"{url}/work/{name}", timeout=LIMIT_S) for name in "ab"]
+        running = [pool.submit(requests.get, f"{url}/job/{name}", timeout=LIMIT_S) for name in "ab"]
         until(lambda: queue.pending == 2)
-        refused = requests.get(f"{url}/work/c", timeout=LIMIT_S)
+        refused = requests.get(f"{url}/job/c", timeout=LIMIT_S)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert "2 requests of this kind" in refused.json()["detail"]
         assert requests.get(f"{url}/light", timeout=LIMIT_S).json() == "here"
@@ -109,21 +109,21 @@ def test_beyond_the_queue_a_request_is_told_to_come_back(work: Work, queue: Work
 
 
 def test_work_of_a_client_that_has_gone_stops_and_makes_room(work: Work, queue: WorkQueue, port: int) -> None:
-    client = ask(port, "/work/gone")
+    client = ask(port, "/job/gone")
     until(lambda: work.started == ["gone"])
     client.close()
     until(lambda: work.cancelled == ["gone"])
     until(lambda: queue.pending == 0)
     work.may_end.set()
-    assert requests.get(f"http://127.0.0.1:{port}/work/next", timeout=LIMIT_S).json() == "next"
+    assert requests.get(f"http://127.0.0.1:{port}/job/next", timeout=LIMIT_S).json() == "next"
     assert work.ended == ["next"]
 
 
 def test_who_has_gone_while_waiting_is_never_started(work: Work, queue: WorkQueue, port: int) -> None:
-    first = ask(port, "/work/first")
+    first = ask(port, "/job/first")
     until(lambda: work.started == ["first"])
     for _ in range(20):
-        client = ask(port, "/work/impatient")
+        client = ask(port, "/job/impatient")
         until(lambda: queue.pending == 2)
         client.close()
         until(lambda: queue.pending == 1)

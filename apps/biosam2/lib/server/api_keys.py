@@ -161,7 +161,7 @@ def add_key(path: Path, name: str, role: str) -> str:
         raise SettingsError(f"unknown role {role!r} (available: {', '.join(ROLES)})")
     if path.exists() and any(entry.name == name for entry in read_entries(path)):
         raise SettingsError(f"{name} has a key already: remove its line from {path} first")
-    key = secrets.token_urlsafe(32)
+    key = f"biosam2_{secrets.token_urlsafe(32)}"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "a", encoding="utf-8") as file:
         file.write(f"{name} {role} {hash_of(key).hex()}\n")
