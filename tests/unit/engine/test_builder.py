@@ -76,3 +76,20 @@ def test_building_leaves_hydras_global_state_alone():
         f"build_network(Path({str(MINI)!r}))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=MODEL_DIR.parent)
+
+
+def test_a_network_that_has_run_in_inference_mode_can_still_learn():
+    network = build_network(MINI)
+    side = network.image_size // 16
+    current, memory = (
+        torch.randn(side * side, 1, network.hidden_dim),
+        torch.randn(side * side, 1, network.mem_dim),
+    )
+
+    def attend() -> torch.Tensor:
+        return network.memory_attention(curr=current, memory=memory, curr_pos=current, memory_pos=memory)
+
+    with torch.inference_mode():
+        attend()
+    network.memory_attention.requires_grad_(True)
+    attend().sum().backward()

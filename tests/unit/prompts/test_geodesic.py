@@ -5,7 +5,7 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
-from lib.prompts.geodesic import CONTRAST, FAR, geodesic_distance
+from lib.prompts.rendering import CONTRAST, FAR, geodesic_distance
 
 
 def seed(side: int, *places: tuple[int, int]) -> torch.Tensor:

@@ -10,15 +10,16 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from sam2.modeling.sam.transformer import RoPEAttention
 
 from lib.engine.checkpoints import Weights, load_state_dict
 from lib.engine.network import Network
 from lib.engine.registry import DeviceType, Entry, Registry
-from lib.engine.rope import MemoryRoPEAttention
 from lib.errors import CheckpointError
 
+# Pixels of the input along a side of a cell of the memory.
+_STRIDE = 16
 _TARGET = f"{Network.__module__}.{Network.__qualname__}"
-_ATTENTION_TARGET = f"{MemoryRoPEAttention.__module__}.{MemoryRoPEAttention.__qualname__}"
 
 # What SAM 2 itself sets for inference: masks of clicks are remembered as zeros and ones, and a single mask
 # that changes much with the threshold (stability below 0.98 between logits of +-0.05) gives way to the best
@@ -54,8 +55,6 @@ def build_network(
     try:
         model = OmegaConf.load(config).model
         model._target_ = _TARGET
-        for attention in ("self_attention", "cross_attention"):
-            model.memory_attention.layer[attention]._target_ = _ATTENTION_TARGET
         if image_size is not None:
             model.image_size = image_size
         if meta_settings:
@@ -65,7 +64,16 @@ def build_network(
         network: Network = instantiate(model)
     except (OSError, AttributeError, OmegaConfBaseException) as error:
         raise CheckpointError(f"the configuration {config} cannot be read: {error}") from error
+    _prepare_rotations(network)
     return network.eval().requires_grad_(False)
+
+
+def _prepare_rotations(network: Network) -> None:
+    """Tables of rotations for this size of input: made in inference mode, they could not be trained with."""
+    side = network.image_size // _STRIDE
+    for module in network.memory_attention.modules():
+        if isinstance(module, RoPEAttention):
+            module.freqs_cis = module.compute_cis(end_x=side, end_y=side).cpu()
 
 
 def load_network(weights: Weights, registry: Registry, device: DeviceType) -> Network:

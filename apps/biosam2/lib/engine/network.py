@@ -110,15 +110,23 @@ class Network(SAM2Base):
         maps = tuple(encoded["backbone_fpn"][-self.num_feature_levels :])
         return Features(maps, make_guide(levels) if self.rendered_prompts else None)
 
-    def segment(self, features: Features, prompts: NetworkPrompts) -> Decoded:
-        """Segments an object from prompts on its own frame, without memory."""
+    def segment(
+        self, features: Features, prompts: NetworkPrompts, start: torch.Tensor | None = None
+    ) -> Decoded:
+        """Segments an object from prompts on its own frame, without memory.
+
+        Args:
+            features: Embedding of the frame.
+            prompts: Points and boxes.
+            start: Logits (B, 1, S/4, S/4) of a mask that the prompts correct; None where there is none.
+        """
         points = {"point_coords": prompts.coordinates, "point_labels": prompts.labels}
         guide = features.guide
         if guide is None:
-            return self._step(features, points, None, frame=0, count=1)
-        drawn = render_prompts(prompts.coordinates, prompts.labels, guide)
+            return self._step(features, points, start, frame=0, count=1)
+        drawn = render_prompts(prompts.coordinates, prompts.labels, guide, start)
         decoded = self._step(features, points, drawn, frame=0, count=1)
-        if prompts.are_several_clicks:
+        if prompts.are_several_clicks and start is None:
             # Beside the first result, clicks mend it: 3 clicks went from a Dice of 0.80 to 0.84 and 5 from
             # 0.82 to 0.85, on 26 objects of phantoms, CT and MR. One click and boxes gained nothing.
             drawn = render_prompts(prompts.coordinates, prompts.labels, guide, decoded.logits)

@@ -15,7 +15,7 @@ from lib.engine.embeddings import EmbeddingCache
 from lib.engine.frames import FrameSequence
 from lib.engine.memory import MemoryBank
 from lib.engine.network import Decoded, Features, Network, NetworkPrompts
-from lib.engine.preprocessing import network_image, network_mask, stack_prompts
+from lib.engine.preprocessing import mask_logits, network_image, network_mask, stack_prompts
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
 
@@ -132,19 +132,16 @@ class Predictor:
         Args:
             frames: the image's frames.
             index: of the frame.
-            prompts: in pixels of the native frame. A mask among them is the result as it is.
-            bank: the object's memory.
+            prompts: Prompts in pixels of the native frame. A mask alone is the answer as it is; beside
+                points or a box it is where they start.
+            bank: Memory of the object.
         """
         features = self.features(frames, index)
         with self.runtime.step():
-            if prompts.mask is not None:
-                mask = network_mask(prompts.mask, self.image_size).to(self.runtime.device)
-                decoded = self._network.segment_mask(features, mask.float())
-            else:
-                decoded = self._network.segment(features, self._network_prompts(prompts, frames))
+            decoded = self._decode(features, prompts, frames)
             if bank is not None:
                 bank.add_prompted(index, self._network.remember(features, decoded, prompted=True))
-            if prompts.mask is not None:
+            if prompts.is_mask_alone and prompts.mask is not None:
                 return FrameMask(prompts.mask, 1.0, 1.0)
             return self._frame_mask(decoded, frames)
 
@@ -196,6 +193,16 @@ class Predictor:
                     decoded = self._network.segment(features, self._network_prompts(clicks, frames))
             bank.add_tracked(index, self._network.remember(features, decoded, prompted=False))
             return self._frame_mask(decoded, frames)
+
+    def _decode(self, features: Features, prompts: FramePrompts, frames: FrameSequence) -> Decoded:
+        device = self.runtime.device
+        if prompts.mask is None:
+            return self._network.segment(features, self._network_prompts(prompts, frames))
+        if prompts.is_mask_alone:
+            mask = network_mask(prompts.mask, self.image_size).to(device)
+            return self._network.segment_mask(features, mask.float())
+        start = mask_logits(prompts.mask, self.image_size).to(device)
+        return self._network.segment(features, self._network_prompts(prompts, frames), start)
 
     def _network_prompts(self, prompts: FramePrompts, frames: FrameSequence) -> NetworkPrompts:
         size = (frames.width, frames.height)

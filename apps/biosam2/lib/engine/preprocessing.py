@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib.engine.network import BOX_CORNERS, NetworkPrompts
+from lib.prompts.rendering import LOGIT_LIMIT
 from lib.prompts.types import FramePrompts
 
 
@@ -29,6 +30,12 @@ def network_mask(mask: NDArray[np.bool_], image_size: int) -> torch.Tensor:
     native = torch.from_numpy(mask)[None, None].float()
     covered = F.interpolate(native, (image_size, image_size), mode="bilinear", antialias=True)
     return covered > min(0.5, float(covered.max()) / 2)
+
+
+def mask_logits(mask: NDArray[np.bool_], image_size: int) -> torch.Tensor:
+    """(H, W) to (1, 1, S/4, S/4) float32, the logits of a mask that prompts correct."""
+    covered = network_mask(mask, image_size // 4)
+    return torch.where(covered, LOGIT_LIMIT, -LOGIT_LIMIT)
 
 
 def stack_prompts(

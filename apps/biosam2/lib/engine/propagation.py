@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +12,8 @@ from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask, Predictor
 from lib.engine.stopping import StopRule
 from lib.prompts.types import FramePrompts
+
+Segment = Callable[[FrameSequence, int, FramePrompts, MemoryBank], FrameMask]
 
 
 @dataclass
@@ -59,6 +61,7 @@ def propagate(
     bounds: tuple[int, int] | None = None,
     limit: int = 0,
     ends: bool = True,
+    segment: Segment | None = None,
 ) -> Iterator[tuple[int, int, FrameMask]]:
     """Follows objects through the frames.
 
@@ -76,17 +79,19 @@ def propagate(
         bounds: half-open range of the frames to visit; all when None. Prompted frames are visited anyway.
         limit: most frames to go beyond the first and the last prompted one; 0 for no limit.
         ends: whether an object that has gone stays away, as in a volume; in a video it may come back.
+        segment: Answers the prompts of a frame and adds the answer to the bank; the predictor's by default.
 
     Yields:
         The object's position in ``objects``, the frame's index, and the result there. Frames that are not
         yielded do not hold the object.
     """
+    segment = segment or predictor.segment
     tracks = [_track(number, prompts, predictor, ends) for number, prompts in enumerate(objects)]
     low, high = bounds if bounds is not None else (0, len(frames))
     for index in sorted({index for track in tracks for index in track.prompts}):
         for track in tracks:
             if index in track.prompts:
-                result = predictor.segment(frames, index, track.prompts[index], track.bank)
+                result = segment(frames, index, track.prompts[index], track.bank)
                 track.areas[index] = int(result.mask.sum())
                 yield track.number, index, result
 

@@ -8,13 +8,13 @@ it learns to tell objects apart.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 
-from lib.prompts.geodesic import FAR, geodesic_distance
-
-__all__ = ["CELL", "LOGIT_LIMIT", "make_guide", "render_neighbour", "render_prompts"]
-
+FAR = 1e3  # distance from nothing
+CONTRAST = 5.0  # a step from black to white is as long as this many sides of the image
 CELL = 4  # network pixels along a side of a cell of the rendered mask
 LOGIT_LIMIT = 6.0  # logits beyond this are clipped: a sigmoid of 0.9975 is certain enough
 GUIDE_CONTRAST = (
@@ -31,6 +31,7 @@ LEAST_SPREAD = 0.04  # standard deviation of greys: an object that looks plainer
 DRIFT = 2  # cells that an object's edge may move from one slice to the next
 DISC_RADIUS = 1 / 42  # of the image's side: one and a half cells of the rendered mask
 
+_NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 _NEGATIVE, _POSITIVE, _BOX_LOWER, _BOX_UPPER = 0, 1, 2, 3
 _CLOSE = 0.008  # half a cell in sides of the image: no distance is shorter
 
@@ -195,3 +196,44 @@ def _dome(
     inside = (u.abs() <= 1) & (v.abs() <= 1)
     dome = torch.where(inside, 1 - u * u - v * v, -2.0)
     return dome, (is_lower.any(1) & is_upper.any(1))[:, None, None]
+
+
+@torch.no_grad()
+def geodesic_distance(guide: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+    """Geodesic distance of every cell to the nearest seed.
+
+    A step to one of the eight neighbours costs sqrt(length^2 + (CONTRAST * difference in grey)^2), with
+    lengths in sides of the image (Wang et al., DeepIGeoS, TPAMI 2019, equation 1, solved by relaxation).
+
+    Args:
+        guide: (B, G, G) grey levels, about 0 to 1.
+        seeds: (B, G, G) bool.
+
+    Returns:
+        (B, G, G) float32, 0 at the seeds, ``FAR`` where there are none.
+    """
+    side = guide.shape[-1]
+    costs = list(_step_costs(guide.float(), side))
+    distance = torch.where(seeds, 0.0, FAR)
+    # A path of more steps than this winds about more than any organ does.
+    for _ in range(3 * side // 2):
+        around = F.pad(distance, (1, 1, 1, 1), value=FAR)
+        shorter = distance
+        for (dy, dx), cost in zip(_NEIGHBOURS, costs, strict=True):
+            shorter = torch.minimum(shorter, _shifted(around, dy, dx, side) + cost)
+        if torch.equal(shorter, distance):
+            break
+        distance = shorter
+    return distance
+
+
+def _step_costs(guide: torch.Tensor, side: int) -> Iterator[torch.Tensor]:
+    around = F.pad(guide[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    for dy, dx in _NEIGHBOURS:
+        length = (dy * dy + dx * dx) / side**2
+        difference = CONTRAST * (_shifted(around, dy, dx, side) - guide)
+        yield torch.sqrt(length + difference * difference)
+
+
+def _shifted(padded: torch.Tensor, dy: int, dx: int, side: int) -> torch.Tensor:
+    return padded[:, 1 + dy : 1 + dy + side, 1 + dx : 1 + dx + side]

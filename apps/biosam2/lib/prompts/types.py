@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -119,6 +119,21 @@ class MaskPrompt:
 
 
 @dataclass(frozen=True, eq=False)
+class KnownPixels:
+    """Pixels of one slice whose label a scribble or an outline gives.
+
+    Attributes:
+        slice_index: The slice along the prompt set's axis.
+        pixels: int32 ``(N, 2)``, each (x, y) in frame pixels.
+        positive: True for pixels of the object, False for background.
+    """
+
+    slice_index: int
+    pixels: NDArray[np.int32]
+    positive: bool
+
+
+@dataclass(frozen=True, eq=False)
 class FramePrompts:
     """The prompts of one object on one frame, in frame pixels of the native grid: what the engine takes.
 
@@ -126,13 +141,15 @@ class FramePrompts:
         points: float32 ``(N, 2)``, each (x, y); an integer is the centre of that pixel.
         labels: int32 ``(N,)``, 1 positive and 0 negative.
         box: float32 ``(4,)`` x0, y0, x1, y1, half-open, or None.
-        mask: bool ``(H, W)``, or None.
+        mask: bool ``(H, W)``, or None. Alone it is the answer; beside points or a box it is where they start.
+        known: int32 ``(N, 3)``, each (x, y, label): pixels whose label is given, 1 object and 0 background.
     """
 
     points: NDArray[np.float32]
     labels: NDArray[np.int32]
     box: NDArray[np.float32] | None = None
     mask: NDArray[np.bool_] | None = None
+    known: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 3), np.int32))
 
     def __post_init__(self) -> None:
         points = np.array(self.points, dtype=np.float32).reshape(-1, 2)
@@ -158,6 +175,11 @@ class FramePrompts:
     def of_mask(cls, mask: NDArray[np.bool_]) -> FramePrompts:
         """A mask (H, W) alone."""
         return cls(np.zeros((0, 2), np.float32), np.zeros(0, np.int32), mask=mask)
+
+    @property
+    def is_mask_alone(self) -> bool:
+        """True where a mask says all: no point and no box corrects it."""
+        return self.mask is not None and self.box is None and not len(self.points)
 
     @property
     def has_positive(self) -> bool:
@@ -186,6 +208,7 @@ class ObjectPrompts:
         boxes: At most one for each slice.
         masks: At most one for each slice.
         index: Value of the object in a label map, 1 to 255.
+        known: Pixels whose label is given.
     """
 
     label: str
@@ -193,6 +216,7 @@ class ObjectPrompts:
     boxes: tuple[Box, ...] = ()
     masks: tuple[MaskPrompt, ...] = ()
     index: int = 1
+    known: tuple[KnownPixels, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= MAX_OBJECTS:
@@ -276,8 +300,16 @@ class PromptSet:
                 labels=np.array([point.positive for point in here], dtype=np.int32),
                 box=np.array(boxes[index].in_plane(self.axis), np.float32) if index in boxes else None,
                 mask=masks[index].mask if index in masks else None,
+                known=_known_on(item, index),
             )
         return frames
+
+
+def _known_on(item: ObjectPrompts, index: int) -> NDArray[np.int32]:
+    """The known pixels (x, y, label) of an object on a slice, the object's before the background's."""
+    here = sorted((known for known in item.known if known.slice_index == index), key=lambda k: not k.positive)
+    parts = [np.insert(known.pixels, 2, known.positive, axis=1) for known in here]
+    return np.concatenate([np.zeros((0, 3), np.int32), *parts]).astype(np.int32)
 
 
 def _one_each(pairs: Iterable[tuple[int, P]], what: str, label: str) -> dict[int, P]:

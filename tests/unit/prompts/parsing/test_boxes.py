@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from lib.errors import PromptError
-from lib.prompts.parsing.boxes import MAX_BOXES
+from lib.prompts.parsing.shapes import MAX_BOXES
 
 
 def box_of(prompts):

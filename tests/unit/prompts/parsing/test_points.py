@@ -1,7 +1,7 @@
 import pytest
 
 from lib.errors import PromptError
-from lib.prompts.parsing.points import MAX_POINTS
+from lib.prompts.parsing.shapes import MAX_POINTS
 
 
 def points_of(prompts):

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.errors import PromptError
-from lib.prompts.parsing.boxes import BoxRequest, read_box, read_boxes, read_roi
 from lib.prompts.parsing.grid import Grid
-from lib.prompts.parsing.points import PointReader
+from lib.prompts.parsing.regions import Regions
+from lib.prompts.parsing.shapes import BoxRequest, PointReader, read_box, read_boxes, read_roi
 from lib.prompts.parsing.values import sequence, shown, whole
-from lib.prompts.types import MAX_OBJECTS, Point
+from lib.prompts.types import MAX_OBJECTS, KnownPixels, MaskPrompt, Point
 
 DEFAULT_LABEL = "object"
 MAX_NAME = 200  # characters: a name goes back to the client, in answers and in error messages
@@ -47,10 +47,12 @@ RESERVED_KEYS = frozenset(
         "label_tag",
         "labels",
         "largest_cc",
+        "lassos",
         "level",
         "location",
         "logging",
         "max_workers",
+        "memory",
         "min_poly_area",
         "model",
         "multi_gpu",
@@ -65,6 +67,7 @@ RESERVED_KEYS = frozenset(
         "restore_label_idx",
         "roi",
         "save_label",
+        "scribbles",
         "selected_label_name",
         "session",
         "session_id",
@@ -75,6 +78,7 @@ RESERVED_KEYS = frozenset(
         "strategy",
         "tile_size",
         "user_id",
+        "zoom",
         "window",
         "wsi_tiles",
     }
@@ -89,6 +93,20 @@ class Draft:
     label: str
     points: list[Point] = field(default_factory=list)
     boxes: list[BoxRequest] = field(default_factory=list)
+    masks: list[MaskPrompt] = field(default_factory=list)
+    known: list[KnownPixels] = field(default_factory=list)
+
+    def add(self, regions: Regions) -> None:
+        """Adds what scribbles, lassos and a label map say."""
+        self.points += regions.points
+        self.boxes += regions.boxes
+        self.masks += regions.masks
+        self.known += regions.known
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether a prompt says where the object is."""
+        return bool(self.positives or self.boxes or self.masks)
 
     @property
     def positives(self) -> list[Point]:
@@ -97,7 +115,11 @@ class Draft:
 
 
 def read_one_object(
-    request: Mapping[str, Any], reader: PointReader, grid: Grid, labels: Sequence[str]
+    request: Mapping[str, Any],
+    reader: PointReader,
+    grid: Grid,
+    labels: Sequence[str],
+    regions: Mapping[str | None, Regions],
 ) -> Draft:
     """The request's prompts, all of one object.
 
@@ -107,7 +129,7 @@ def read_one_object(
     Raises:
         PromptError: A field is not what it should be, or several labels have points.
     """
-    label = _asked_label(request, labels)
+    label = asked_label(request, labels)
     points = reader.read(request.get("foreground"), "foreground") + reader.read_labelled(request)
     if not points:
         named = {name: found for name, found in _by_label(request, reader, labels, labels).items() if found}
@@ -121,11 +143,18 @@ def read_one_object(
             points = named[label]
     points = points + reader.read(request.get("background"), "background", positive=False)
     boxes = read_roi(request, grid) + _read_own_boxes(request, grid)
-    return Draft(label or _default_label(labels), points, boxes)
+    draft = Draft(label or default_label(labels), points, boxes)
+    for found in regions.values():
+        draft.add(found)
+    return draft
 
 
 def read_many_objects(
-    request: Mapping[str, Any], reader: PointReader, grid: Grid, labels: Sequence[str]
+    request: Mapping[str, Any],
+    reader: PointReader,
+    grid: Grid,
+    labels: Sequence[str],
+    regions: Mapping[str | None, Regions],
 ) -> list[Draft]:
     """The request's prompts by label; ``background`` points are negative points of every object.
 
@@ -135,7 +164,7 @@ def read_many_objects(
     Raises:
         PromptError: A field is not what it should be, or a box belongs to no object.
     """
-    asked = _asked_label(request, labels)
+    asked = asked_label(request, labels)
     drafts = {
         name: Draft(name, points)
         for name, points in _by_label(request, reader, labels, request).items()
@@ -143,13 +172,16 @@ def read_many_objects(
     }
     plain = reader.read(request.get("foreground"), "foreground") + reader.read_labelled(request)
     if plain:
-        name = asked or _default_label(labels)
+        name = asked or default_label(labels)
         drafts.setdefault(name, Draft(name)).points.extend(plain)
     _add_boxes(request, grid, drafts, asked, labels)
+    for label, found in regions.items():
+        name = checked_name(label) if label else asked or next(iter(drafts), default_label(labels))
+        drafts.setdefault(name, Draft(name)).add(found)
     background = reader.read(request.get("background"), "background", positive=False)
     for draft in drafts.values():
         draft.points.extend(background)
-    return list(drafts.values()) or [Draft(asked or _default_label(labels), background)]
+    return list(drafts.values()) or [Draft(asked or default_label(labels), background)]
 
 
 def _add_boxes(
@@ -175,7 +207,7 @@ def _add_boxes(
         raise PromptError(
             f"{boxes[0].name} could belong to any of {shown(list(drafts))}; say which with `label`."
         )
-    name = asked or next(iter(drafts), _default_label(labels))
+    name = asked or next(iter(drafts), default_label(labels))
     drafts.setdefault(name, Draft(name)).boxes.extend(boxes)
 
 
@@ -225,13 +257,15 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _default_label(labels: Sequence[str]) -> str:
+def default_label(labels: Sequence[str]) -> str:
+    """The name of an object that nobody named: the only configured label, else ``object``."""
     return labels[0] if len(labels) == 1 else DEFAULT_LABEL
 
 
-def _asked_label(request: Mapping[str, Any], labels: Sequence[str]) -> str | None:
+def asked_label(request: Mapping[str, Any], labels: Sequence[str]) -> str | None:
     """The label that is named: by ``label``, else by the one class of ``label_prompt``, counted from 1."""
     label = request.get("label")
+    label = request.get("selected_label_name") if label is None else label
     if label is not None and not isinstance(label, str):
         raise PromptError(f"label is {shown(label)}; expected the name of a label.")
     if label:

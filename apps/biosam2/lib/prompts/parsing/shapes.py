@@ -1,4 +1,4 @@
-"""Boxes: ``roi`` of four or six numbers, ``box`` and ``boxes``."""
+"""Points and boxes of every dialect."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,17 +6,89 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib.errors import PromptError
-from lib.prompts.parsing.grid import Grid
-from lib.prompts.parsing.points import MAX_POINTS
-from lib.prompts.parsing.slices import Range
-from lib.prompts.parsing.values import sequence, vector
-from lib.prompts.types import Box
+from lib.prompts.parsing.grid import Grid, Range, SliceOption
+from lib.prompts.parsing.values import number, sequence, shown, vector
+from lib.prompts.types import Box, Point
 from lib.transforms.orientation import in_plane_axes
 
+MAX_POINTS = 1000  # in one list: no person clicks more, and the decoder's time and memory grow with each
 MAX_BOXES = MAX_POINTS
 
+_POINT_LABELS = {1.0: True, 0.0: False}
+_PADDING = -1.0  # VISTA-3D pads its lists with this label
 _ROI = "[x0, y0, x1, y1], or pairs for each axis [i0, i1, j0, j1, k0, k1]"
-_BOX = "[x0, y0, x1, y1], or [x0, y0, x1, y1, k] with its slice"
+_BOX = '[x0, y0, x1, y1], [x0, y0, x1, y1, k] or {"slice": k, "box": [x0, y0, x1, y1]}'
+
+
+class PointReader:
+    """Reads points on one image.
+
+    Args:
+        grid: The image.
+        option: The request's slice, for the points that come as [x, y].
+    """
+
+    def __init__(self, grid: Grid, option: SliceOption) -> None:
+        self._grid = grid
+        self._option = option
+
+    def read(self, value: Any, name: str, positive: bool = True) -> list[Point]:
+        """A list of points; None is an empty list, and None entries (OHIF sends them) are left out.
+
+        Raises:
+            PromptError: It is no list of points inside the image, or it is longer than ``MAX_POINTS``.
+        """
+        entries = sequence(value, name, "a list of points, [[i, j, k], ...]")
+        kept = [(index, entry) for index, entry in enumerate(entries) if entry is not None]
+        _check_count(len(kept), name)
+        return [self._one(entry, f"{name}[{index}]", positive) for index, entry in kept]
+
+    def read_labelled(self, request: Mapping[str, Any]) -> list[Point]:
+        """``points`` with one ``point_labels`` entry for each: 1 positive, 0 negative, -1 padding.
+
+        Raises:
+            PromptError: The lists do not match, or an entry is not allowed.
+        """
+        points = sequence(request.get("points"), "points", "a list of points, [[i, j, k], ...]")
+        labels = request.get("point_labels")
+        labels = sequence(
+            [1] * len(points) if labels is None else labels, "point_labels", "a list of 1 and 0"
+        )
+        if len(points) != len(labels):
+            raise PromptError(
+                f"points has {len(points)} entries and point_labels {len(labels)}; "
+                "send one label for each point, 1 for positive and 0 for negative."
+            )
+        _check_count(len(points), "points")
+        result = []
+        for index, (entry, label) in enumerate(zip(points, labels, strict=True)):
+            if entry is None:
+                continue
+            value = number(label, f"point_labels[{index}]")
+            if value == _PADDING:
+                continue
+            if value not in _POINT_LABELS:
+                raise PromptError(
+                    f"point_labels[{index}] is {shown(label)}; "
+                    "expected 1 (positive), 0 (negative) or -1 (padding)."
+                )
+            result.append(self._one(entry, f"points[{index}]", _POINT_LABELS[value]))
+        return result
+
+    def _one(self, entry: Any, name: str, positive: bool) -> Point:
+        values = vector(entry, name, (2, 3), "one point, [i, j, k] in a volume or [x, y] in a 2-D image")
+        name = f"{name} = {shown(list(entry))}"
+        if len(values) == 2:
+            x, y = self._grid.local(*values)
+            return self._grid.point(self._grid.ijk(x, y, self._option.index(name)), name, positive)
+        shift = self._grid.ijk(*self._grid.offset, 0.0)
+        i, j, k = (value - by for value, by in zip(values, shift, strict=True))
+        return self._grid.point((i, j, k), name, positive)
+
+
+def _check_count(count: int, name: str) -> None:
+    if count > MAX_POINTS:
+        raise PromptError(f"{name} has {count} points; at most {MAX_POINTS} are allowed in one list.")
 
 
 @dataclass(frozen=True)
@@ -64,7 +136,7 @@ def read_roi(request: Mapping[str, Any], grid: Grid) -> list[BoxRequest]:
 
 
 def read_boxes(value: Any, name: str, grid: Grid) -> list[BoxRequest]:
-    """A list of boxes [x0, y0, x1, y1] or [x0, y0, x1, y1, k], each on one slice; None entries are left out.
+    """A list of boxes (``read_box``), each on one slice; None entries are left out.
 
     Raises:
         PromptError: An entry is no such box, has no area, or lies outside the image.
@@ -77,11 +149,17 @@ def read_boxes(value: Any, name: str, grid: Grid) -> list[BoxRequest]:
 
 
 def read_box(value: Any, name: str, grid: Grid) -> BoxRequest:
-    """One box [x0, y0, x1, y1] or [x0, y0, x1, y1, k], its corners in any order.
+    """One box [x0, y0, x1, y1] or [x0, y0, x1, y1, k], its corners in any order; or an object with its slice.
 
     Raises:
         PromptError: It is no such box, has no area, or lies outside the image.
     """
+    if isinstance(value, Mapping):
+        if value.get("box") is None:
+            raise PromptError(f"{name} is {shown(dict(value))}; expected {_BOX}.")
+        corners = vector(value["box"], f"{name}.box", (4,), _BOX)
+        index = value.get("slice")
+        value = corners if index is None else [*corners, number(index, f"{name}.slice")]
     numbers = vector(value, name, (4, 5), _BOX)
     rectangle = _rectangle(numbers[:4], name, grid)
     if len(numbers) == 4:

@@ -1,0 +1,185 @@
+"""A second look at a small object, in a window around it.
+
+An object of 12 pixels in a slice of 512 is 6 pixels wide for a network with an input of 256. nnInteractive
+(Isensee et al. 2025) calls such a second look AutoZoom.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.engine.frames import FrameSequence
+from lib.prompts.types import FramePrompts
+
+Mask = NDArray[np.bool_]
+
+# Sides of a window in sides of the object: room for a first guess that is too small.
+WINDOW_SCALE = 2.0
+# A smaller window shows too little of the surroundings.
+LEAST_SIDE = 64
+# A window that enlarges the object less than this is not worth a second encoding.
+LEAST_GAIN = 1.5
+# Steps of a window's side, and of its place in sides: clicks on one object mostly share one embedding.
+_SIDE_STEP = math.sqrt(2)
+_PLACE_STEP = 1 / 8
+
+
+@dataclass(frozen=True)
+class ZoomWindow:
+    """A rectangle of whole pixels, half-open.
+
+    Attributes:
+        x0, y0: First column and row.
+        x1, y1: End of the columns and rows.
+    """
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def rows_columns(self) -> tuple[slice, slice]:
+        """Index of the window in a frame (H, W)."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def paste(self, mask: Mask, shape: tuple[int, int]) -> Mask:
+        """A mask of the window in a frame (H, W) that is empty elsewhere, pixel for pixel."""
+        whole = np.zeros(shape, dtype=bool)
+        whole[self.rows_columns] = mask
+        return whole
+
+    def moved(self, prompts: FramePrompts) -> FramePrompts:
+        """Prompts of the frame as prompts of the window; points outside it are left out."""
+        x, y = prompts.points[:, 0], prompts.points[:, 1]
+        inside = (x >= self.x0 - 0.5) & (x < self.x1 - 0.5) & (y >= self.y0 - 0.5) & (y < self.y1 - 0.5)
+        corner = np.array([self.x0, self.y0], dtype=np.float32)
+        box = prompts.box
+        if box is not None:
+            limits = np.array([self.x0, self.y0, self.x1, self.y1], dtype=np.float32)
+            box = np.clip(box, limits[[0, 1, 0, 1]], limits[[2, 3, 2, 3]]) - np.tile(corner, 2)
+        mask = prompts.mask[self.rows_columns] if prompts.mask is not None else None
+        known = prompts.known - np.array([self.x0, self.y0, 0], dtype=np.int32)
+        return replace(
+            prompts,
+            points=prompts.points[inside] - corner,
+            labels=prompts.labels[inside],
+            box=box,
+            mask=mask,
+            known=known,
+        )
+
+    def is_reached(self, mask: Mask, shape: tuple[int, int]) -> bool:
+        """Whether a mask of the window goes on beyond it: it touches a side that is not the frame's own.
+
+        Args:
+            mask: Mask of the window.
+            shape: Height and width of the frame.
+        """
+        height, width = shape
+        sides = [
+            (self.y0 > 0, mask[0]),
+            (self.y1 < height, mask[-1]),
+            (self.x0 > 0, mask[:, 0]),
+            (self.x1 < width, mask[:, -1]),
+        ]
+        return any(inside and bool(line.any()) for inside, line in sides)
+
+
+def choose_window(
+    extent: tuple[float, float, float, float], shape: tuple[int, int], scale: float = WINDOW_SCALE
+) -> ZoomWindow | None:
+    """A square window around an object; None where the object is large enough as it is.
+
+    Args:
+        extent: Object's x0, y0, x1, y1, half-open.
+        shape: Height and width of the frame.
+        scale: Least side of the window in sides of the object.
+    """
+    height, width = shape
+    x0, y0, x1, y1 = extent
+    wanted = max(scale * (x1 - x0), scale * (y1 - y0), 1.0)
+    steps = max(0, math.ceil(math.log(wanted / LEAST_SIDE, _SIDE_STEP) - 1e-9))
+    side = round(LEAST_SIDE * _SIDE_STEP**steps)
+    if side * LEAST_GAIN > max(height, width):
+        return None
+    left, right = _placed((x0 + x1) / 2, side, width)
+    top, bottom = _placed((y0 + y1) / 2, side, height)
+    return ZoomWindow(left, top, right, bottom)
+
+
+def _placed(centre: float, side: int, length: int) -> tuple[int, int]:
+    """First pixel and end of a side around a centre, moved into the frame."""
+    if side >= length:
+        return 0, length
+    step = max(1, round(side * _PLACE_STEP))
+    first = step * round((centre - side / 2) / step)
+    first = min(max(first, 0), length - side)
+    return first, first + side
+
+
+def extent_of(prompts: FramePrompts, mask: Mask | None) -> tuple[float, float, float, float] | None:
+    """x0, y0, x1, y1 of the object that prompts point at: the box, else a first mask and the clicks on it.
+
+    Args:
+        prompts: Prompts on the frame.
+        mask: Answer of a first look (H, W); None where there was none.
+
+    Returns:
+        Half-open; None where neither says how large the object is.
+    """
+    if prompts.box is not None:
+        x0, y0, x1, y1 = prompts.box.tolist()
+        return x0, y0, x1, y1
+    if mask is None or not mask.any():
+        return None
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    clicks = prompts.points[prompts.labels == 1]
+    corners = np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]], dtype=np.float32)
+    everything = np.concatenate([corners, clicks - 0.5, clicks + 0.5])
+    (x0, y0), (x1, y1) = everything.min(axis=0).tolist(), everything.max(axis=0).tolist()
+    return x0, y0, x1, y1
+
+
+@dataclass(frozen=True)
+class ZoomedFrames:
+    """The frames of an image, cut to a window.
+
+    Attributes:
+        frames: Frames of the image.
+        window: Part of each frame that is shown.
+    """
+
+    frames: FrameSequence
+    window: ZoomWindow
+
+    @property
+    def height(self) -> int:
+        """Pixels of the window along y."""
+        return self.window.y1 - self.window.y0
+
+    @property
+    def width(self) -> int:
+        """Pixels of the window along x."""
+        return self.window.x1 - self.window.x0
+
+    @property
+    def digest(self) -> str:
+        """Digest of the image's content."""
+        return self.frames.digest
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Frame ``index`` in the window: uint8 (H, W, 3)."""
+        return np.ascontiguousarray(self.frames[index][self.window.rows_columns])
+
+    def key(self, index: int) -> Hashable:
+        """Equal for equal windows of equal frames."""
+        return (self.frames.key(index), self.window)

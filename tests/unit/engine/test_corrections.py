@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from lib.engine.corrections import AnswerCache, local_correction, obey
+from lib.engine.predictor import FrameMask
+from lib.prompts.types import FramePrompts
+
+
+def drawn(rows: str) -> np.ndarray:
+    return np.array([[cell == "#" for cell in row] for row in rows.split("/")])
+
+
+def prompts(*clicks: tuple[float, float, int], **others) -> FramePrompts:
+    return FramePrompts([click[:2] for click in clicks], [click[2] for click in clicks], **others)
+
+
+# Mask before, network's proposal, click, its sign, mask after.
+CORRECTIONS = {
+    "added where the click is": ("##..../##....", "####../#....#", (3, 0), True, "####../##...."),
+    "removed where the click is": ("######/######", "##..#./##..##", (3, 0), False, "##..##/##..##"),
+    "a click beside its piece takes it": ("##..../......", "####../......", (4, 1), True, "####../......"),
+    "a click that the network ignores": ("##..../......", "#...../......", (5, 1), True, "##..../......"),
+    "a click that starts another part": ("##..../......", "#...##/....##", (5, 0), True, "#...##/....##"),
+    "nothing was there before": ("....../......", "##..../....##", (0, 0), True, "##..../....##"),
+    "pieces that share a corner are one": (
+        "#...../......",
+        ".#..../..#...",
+        (2, 1),
+        True,
+        "##..../..#...",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CORRECTIONS)
+def test_a_correction_changes_the_mask_where_it_was_made(case):
+    before, proposed, click, positive, after = CORRECTIONS[case]
+    assert (local_correction(drawn(before), drawn(proposed), click, positive) == drawn(after)).all()
+
+
+def test_clicks_and_scribbles_are_obeyed():
+    mask = drawn("##../##../....")
+    known = [[3, 2, 1], [0, 1, 0], [99, 0, 1]]
+    found = obey(mask, prompts((0, 0, 0), (2.4, 0, 1), (-5, 40, 1), known=np.array(known, np.int32)))
+    assert (found == drawn(".##./.#../#..#")).all()
+    assert mask[0, 0], "the mask itself is left as it was"
+
+
+def test_the_later_of_two_clicks_on_a_pixel_counts():
+    assert not obey(drawn("#"), prompts((0, 0, 1), (0.2, 0, 0)))[0, 0]
+
+
+def answer(rows: str) -> FrameMask:
+    return FrameMask(drawn(rows), 0.5, 0.9)
+
+
+A, B, C = (1.0, 2.0, 1), (5.0, 2.0, 0), (7.0, 1.0, 1)
+
+
+def test_the_predecessor_is_found_whatever_the_order_of_the_clicks():
+    cache = AnswerCache()
+    cache.put("frame", prompts(A, B), answer("#.#/..#"))
+    found, index = cache.before("frame", prompts(C, B, A))
+    assert index == 0
+    assert (found.mask == drawn("#.#/..#")).all()
+    assert (found.score, found.presence) == (0.5, 0.9)
+    assert cache.before("another frame", prompts(C, B, A)) is None
+    assert cache.before("frame", prompts(A, B)) is None
+    assert cache.before("frame", prompts(A, B, C, box=[0, 0, 1, 1])) is None
+
+
+def test_undo_finds_its_own_answer_and_the_latest_predecessor_counts():
+    cache = AnswerCache()
+    cache.put("frame", prompts(A), answer("#"))
+    cache.put("frame", prompts(A, B), answer("."))
+    cache.put("frame", prompts(A, C), answer("#"))
+    assert cache.get("frame", prompts(A)).mask[0, 0]
+    assert not cache.get("frame", prompts(B, A)).mask[0, 0]
+    found, index = cache.before("frame", prompts(A, B, C))
+    assert (index, bool(found.mask[0, 0])) == (1, True)
+
+
+def test_the_cache_is_bounded_and_forgets_the_least_recent():
+    cache = AnswerCache(size=5)  # two answers of a byte and a byte of overhead each
+    for place in range(3):
+        cache.put("frame", prompts((place, 0, 1)), answer("#."))
+    assert cache.get("frame", prompts((0, 0, 1))) is None
+    assert cache.get("frame", prompts((2, 0, 1))) is not None
+    AnswerCache(size=1).put("frame", prompts(A), answer("#." * 8))
