@@ -25,11 +25,18 @@ from lib.engine.predictor_pool import PredictorPool
 from lib.images.reading import read_image
 from lib.metrics.overlap import dice
 from lib.prompts.types import FramePrompts
-from lib.settings import Settings
+from lib.settings import Settings, Zoom
 from lib.transforms.frames import FrameStack
 
 MODEL_DIR = Path(__file__).resolve().parents[1] / "apps" / "biosam2" / "model"
-MODES = {"plain": (False, False), "corrections": (True, False), "zoom": (False, True), "both": (True, True)}
+# Whether corrections are local, and what is zoomed.
+MODES: dict[str, tuple[bool, Zoom]] = {
+    "plain": (False, "off"),
+    "corrections": (True, "off"),
+    "zoom": (False, "all"),
+    "both": (True, "all"),
+    "default": (True, "boxes"),
+}
 COUNTS = (1, 3, 5)
 # A correction that loses more than this is harmful: Dice.
 HARM = 0.02
@@ -93,8 +100,9 @@ def _measure(
     ask = segmenter.segment if obeys else segmenter.predictor.segment
 
     def clicked(clicks: Sequence) -> NDArray[np.bool_]:
-        points = [(click.x, click.y) for click in clicks]
-        return ask(frames, target.index, FramePrompts(points, [int(click.positive) for click in clicks])).mask
+        points = np.array([(click.x, click.y) for click in clicks], np.float32)
+        signs = np.array([click.positive for click in clicks], np.int32)
+        return ask(frames, target.index, FramePrompts(points, signs)).mask
 
     box = ask(frames, target.index, FramePrompts.of_box(np.array(target.box(), np.float32))).mask
     result.dice.setdefault("box", []).append(dice(box, truth))

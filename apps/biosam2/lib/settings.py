@@ -19,6 +19,8 @@ IMAGE_SIZE_STEP = 32
 IMAGE_SIZE_RANGE = (64, 2048)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Zoom = Literal["off", "boxes", "all"]
+MemoryPolicy = Literal["fifo", "confidence", "pruned"]
 StrategyName = Literal["random", "first", "last", "diversity", "uncertainty", "hybrid"]
 STRATEGIES: tuple[str, ...] = get_args(StrategyName)
 
@@ -92,6 +94,15 @@ class Settings(BaseModel):
     largest_component: bool = _option(False, "true or false", "keep an object's largest component only")
     fill_holes: bool = _option(False, "true or false", "fill the holes of an object")
     threads: _Count = _option(0, "0 or more", "CPU threads of the network, 0 for torch's own choice")
+    zoom: Annotated[Zoom, BeforeValidator(_lower)] = _option(
+        "boxes",
+        "one of " + ", ".join(get_args(Zoom)),
+        "prompts whose small object is looked at again in a window around it",
+    )
+    local_corrections: bool = _option(True, "true or false", "change a mask only where a click corrects it")
+    memory: Annotated[MemoryPolicy, BeforeValidator(_lower)] = _option(
+        "fifo", "one of " + ", ".join(get_args(MemoryPolicy)), "memories that a propagation attends to"
+    )
     propagate_limit: _Count = _option(
         0, "0 or more", "slices that a propagation goes to either side, 0 for no limit"
     )

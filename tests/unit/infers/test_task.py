@@ -32,11 +32,6 @@ def test_null_says_nothing():
     assert _said({"label": None, "largest_component": None, "slice": 0}) == {"slice": 0}
 
 
-def test_the_label_of_a_request_is_a_name_and_never_an_uploaded_file():
-    assert _said({"label": "liver", "a": 1}) == {"label": "liver", "a": 1}
-    assert _said({"label": "/tmp/x.nii.gz", "a": 1}) == {"a": 1}
-
-
 def test_viewers_are_offered_the_devices_there_are_and_the_set_one_first():
     assert devices("cpu")[0] == "cpu"
     assert len(set(devices("auto"))) == len(devices("auto"))

@@ -12,8 +12,9 @@ from lib.engine.corrections import AnswerCache, local_correction, obey
 from lib.engine.frames import FrameSequence
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask, Predictor
-from lib.engine.zoom import ZoomedFrames, choose_window, extent_of
+from lib.engine.zoom import BOX_SCALE, MASK_SCALE, ZoomedFrames, choose_window, extent_of
 from lib.prompts.types import FramePrompts
+from lib.settings import Zoom
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,15 @@ class InteractiveSegmenter:
         answers: Earlier answers, for corrections that change a mask only where they were made; None: each
             answer is the network's own, but for the clicked pixels.
         client: Name of the client, whose earlier answers count.
-        zoom: True to look again at a small object, in a window around it.
+        zoom: Prompts whose small object is looked at again, in a window around it: ``off``, ``boxes`` or
+            ``all``. With ``biosam2_mini`` a second look helps boxes (Dice 0.839 to 0.857 on 144 objects) and
+            harms clicks, whose first mask often misses the object (one click 0.596 to 0.539).
     """
 
     predictor: Predictor
     answers: AnswerCache | None = None
     client: Hashable = None
-    zoom: bool = False
+    zoom: Zoom = "off"
 
     def segment(
         self, frames: FrameSequence, index: int, prompts: FramePrompts, bank: MemoryBank | None = None
@@ -47,6 +50,7 @@ class InteractiveSegmenter:
         proposed = self._look(frames, index, prompts, bank)
         answer = self._corrected(frames, index, prompts, proposed)
         if bank is not None and answer.mask.any() and (answer.mask != proposed.mask).any():
+            # Memory attention looks back at what was answered, not at what the network proposed.
             self.predictor.segment(frames, index, FramePrompts.of_mask(answer.mask), bank)
         return answer
 
@@ -54,10 +58,13 @@ class InteractiveSegmenter:
         self, frames: FrameSequence, index: int, prompts: FramePrompts, bank: MemoryBank | None
     ) -> FrameMask:
         """The network's answer, of at most two looks; the closer one is pasted back pixel for pixel."""
+        wanted = prompts.mask is None and (
+            self.zoom == "all" or (self.zoom == "boxes" and prompts.box is not None)
+        )
         first = None
-        if not self.zoom or prompts.mask is not None or prompts.box is None:
+        if not wanted or prompts.box is None:
             first = self.predictor.segment(frames, index, prompts, bank)
-        near = self._closer(frames, index, prompts, first) if self.zoom and prompts.mask is None else None
+        near = self._closer(frames, index, prompts, first) if wanted else None
         if near is None:
             return first or self.predictor.segment(frames, index, prompts, bank)
         if bank is not None:
@@ -70,7 +77,8 @@ class InteractiveSegmenter:
         """The answer in a window; None where the object is large, or goes on beyond the window."""
         shape = (frames.height, frames.width)
         extent = extent_of(prompts, first.mask if first is not None else None)
-        window = choose_window(extent, shape) if extent is not None else None
+        scale = BOX_SCALE if prompts.box is not None else MASK_SCALE
+        window = choose_window(extent, shape, scale) if extent is not None else None
         if window is None:
             return None
         near = self.predictor.segment(ZoomedFrames(frames, window), index, window.moved(prompts))

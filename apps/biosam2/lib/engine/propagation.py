@@ -13,6 +13,10 @@ from lib.engine.predictor import FrameMask, Predictor
 from lib.engine.stopping import StopRule
 from lib.prompts.types import FramePrompts
 
+# Drawn masks that go into the memory of one object: memory attention takes time for each.
+MOST_MASKS = 8
+CLOSED_SLICES = 3
+
 Segment = Callable[[FrameSequence, int, FramePrompts, MemoryBank], FrameMask]
 
 
@@ -23,6 +27,8 @@ class _Track:
     Attributes:
         prompts: those that say where the object is.
         refused: negative points of other frames.
+        remembered: Prompted frames that go into the memory.
+        closed: Whether the object ends with its first, and with its last prompted frame.
     """
 
     number: int
@@ -30,6 +36,8 @@ class _Track:
     refused: Mapping[int, FramePrompts]
     bank: MemoryBank
     ends: bool
+    remembered: frozenset[int]
+    closed: tuple[bool, bool] = (False, False)
     areas: dict[int, int] = field(default_factory=dict)
     ending: StopRule | None = None
 
@@ -41,9 +49,20 @@ class _Track:
     def last(self) -> int:
         return max(self.prompts)
 
+    def answer(self, frames: FrameSequence, index: int, segment: Segment) -> FrameMask:
+        """The answer to the prompts of a frame; a drawn mask that is not remembered needs no network."""
+        prompts = self.prompts[index]
+        if prompts.mask is not None and index not in self.remembered:
+            return FrameMask(prompts.mask, 1.0, 1.0)
+        return segment(frames, index, prompts, self.bank)
+
     def start_from(self, index: int) -> None:
         """Follows the object from one of its prompted frames on."""
         self.ending = StopRule(self.areas[index])
+
+    def reaches(self, index: int) -> bool:
+        """Whether a frame without prompts lies on the way forward."""
+        return self.first < index and not (self.closed[1] and index > self.last)
 
     def follow(self, predictor: Predictor, frames: FrameSequence, index: int, reverse: bool) -> FrameMask:
         """The object on a frame; an empty mask where it has just ended."""
@@ -62,6 +81,7 @@ def propagate(
     limit: int = 0,
     ends: bool = True,
     segment: Segment | None = None,
+    closed: bool = False,
 ) -> Iterator[tuple[int, int, FrameMask]]:
     """Follows objects through the frames.
 
@@ -79,6 +99,7 @@ def propagate(
         bounds: half-open range of the frames to visit; all when None. Prompted frames are visited anyway.
         limit: most frames to go beyond the first and the last prompted one; 0 for no limit.
         ends: whether an object that has gone stays away, as in a volume; in a video it may come back.
+        closed: Whether an object ends where a mask was drawn on its last ``CLOSED_SLICES`` slices.
         segment: Answers the prompts of a frame and adds the answer to the bank; the predictor's by default.
 
     Yields:
@@ -86,12 +107,12 @@ def propagate(
         yielded do not hold the object.
     """
     segment = segment or predictor.segment
-    tracks = [_track(number, prompts, predictor, ends) for number, prompts in enumerate(objects)]
+    tracks = [_track(number, prompts, predictor, ends, closed) for number, prompts in enumerate(objects)]
     low, high = bounds if bounds is not None else (0, len(frames))
     for index in sorted({index for track in tracks for index in track.prompts}):
         for track in tracks:
             if index in track.prompts:
-                result = segment(frames, index, track.prompts[index], track.bank)
+                result = track.answer(frames, index, segment)
                 track.areas[index] = int(result.mask.sum())
                 yield track.number, index, result
 
@@ -100,7 +121,7 @@ def propagate(
     for index in reversed(range(low, high)):
         for track in tracks:
             near = not limit or track.first - index <= limit
-            if index < track.first and near and track.ending:
+            if index < track.first and near and track.ending and not track.closed[0]:
                 yield track.number, index, track.follow(predictor, frames, index, reverse=True)
 
     for track in tracks:
@@ -111,11 +132,24 @@ def propagate(
             near = not limit or index - track.last <= limit
             if index in track.prompts:
                 track.start_from(index)
-            elif index > track.first and near and track.ending:
+            elif track.reaches(index) and near and track.ending:
                 yield track.number, index, track.follow(predictor, frames, index, reverse=False)
 
 
-def _track(number: int, prompts: Mapping[int, FramePrompts], predictor: Predictor, ends: bool) -> _Track:
+def _track(
+    number: int, prompts: Mapping[int, FramePrompts], predictor: Predictor, ends: bool, closed: bool
+) -> _Track:
     seen = {index: item for index, item in prompts.items() if item.has_positive}
     refused = {index: item for index, item in prompts.items() if not item.has_positive}
-    return _Track(number, seen, refused, predictor.new_bank(), ends)
+    drawn = [index for index in sorted(seen) if seen[index].is_mask_alone]
+    chosen = {
+        drawn[place] for place in np.linspace(0, len(drawn) - 1, min(len(drawn), MOST_MASKS)).astype(int)
+    }
+    remembered = frozenset(seen) - frozenset(drawn) | chosen
+    both = (_is_closed(drawn, min(seen), 1), _is_closed(drawn, max(seen), -1)) if closed else (False, False)
+    return _Track(number, seen, refused, predictor.new_bank(), ends, remembered, both)
+
+
+def _is_closed(drawn: Sequence[int], end: int, step: int) -> bool:
+    """Whether a mask was drawn on an end slice and on those beside it."""
+    return {end + step * number for number in range(CLOSED_SLICES)} <= set(drawn)

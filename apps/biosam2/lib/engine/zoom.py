@@ -18,8 +18,9 @@ from lib.prompts.types import FramePrompts
 
 Mask = NDArray[np.bool_]
 
-# Sides of a window in sides of the object: room for a first guess that is too small.
-WINDOW_SCALE = 2.0
+# Sides of a window in sides of the object: a box says how large it is, a first mask is often too small.
+# On 144 objects 2 gave boxes a Dice of 0.857 and 3 gave 0.852; three clicks 0.744 and 0.745, one 0.539 and 0.579.
+BOX_SCALE, MASK_SCALE = 2.0, 3.0
 # A smaller window shows too little of the surroundings.
 LEAST_SIDE = 64
 # A window that enlarges the object less than this is not worth a second encoding.
@@ -92,7 +93,7 @@ class ZoomWindow:
 
 
 def choose_window(
-    extent: tuple[float, float, float, float], shape: tuple[int, int], scale: float = WINDOW_SCALE
+    extent: tuple[float, float, float, float], shape: tuple[int, int], scale: float = BOX_SCALE
 ) -> ZoomWindow | None:
     """A square window around an object; None where the object is large enough as it is.
 

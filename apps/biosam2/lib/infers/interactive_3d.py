@@ -6,10 +6,13 @@ from collections import defaultdict
 
 import numpy as np
 
+from lib.engine.corrections import obey
 from lib.engine.predictor import FrameMask
 from lib.engine.propagation import propagate
 from lib.infers.postprocessing import cleaned_labels
-from lib.infers.task import Case, Segmentation, SegmentTask
+from lib.infers.task import PromptedImage, SegmentTask, TaskResult
+from lib.prompts.types import PromptSet
+from lib.transforms.frames import frame_view
 
 
 class VolumeTask(SegmentTask):
@@ -18,31 +21,35 @@ class VolumeTask(SegmentTask):
     # In a volume, what has ended does not begin again.
     ends = True
 
-    def segment(self, case: Case) -> Segmentation:
+    def segment(self, prompted: PromptedImage) -> TaskResult:
         """Follows every object from its prompted slices through the volume."""
-        objects = case.prompts.objects
+        objects = prompted.prompts.objects
         by_slice: dict[int, dict[int, FrameMask]] = defaultdict(dict)
         steps = propagate(
-            case.predictor,
-            case.frames,
-            [case.prompts.frames(item) for item in objects],
-            bounds=case.prompts.slice_range,
+            prompted.segmenter.predictor,
+            prompted.frames,
+            [prompted.prompts.frames(item) for item in objects],
+            bounds=prompted.prompts.slice_range,
             limit=self._services.settings.propagate_limit,
             ends=self.ends,
+            segment=prompted.segmenter.segment,
+            closed=prompted.is_started,
         )
         for number, index, result in steps:
             by_slice[index][number] = result
         values = [item.index for item in objects]
-        labels = case.frames.to_volume({k: _label_map(found, values) for k, found in by_slice.items()})
+        labels = prompted.frames.to_volume({k: _label_map(found, values) for k, found in by_slice.items()})
         clicks = {
             item.index: [tuple(map(round, point.ijk)) for point in item.points if point.positive]
             for item in objects
         }
-        return Segmentation(
-            labels=cleaned_labels(labels, case.request, clicks),
+        labels = cleaned_labels(labels, prompted.request, clicks)
+        _obey(labels, prompted.prompts)
+        return TaskResult(
+            labels=labels,
             scores={item.label: _mean_score(by_slice, number) for number, item in enumerate(objects)},
             params={
-                "axis": case.prompts.axis,
+                "axis": prompted.prompts.axis,
                 "slice_scores": {
                     item.label: {
                         k: round(found[number].score, 4)
@@ -59,6 +66,17 @@ class VideoTask(VolumeTask):
     """``biosam2_video``: frames instead of slices; an object may leave the picture and come back."""
 
     ends = False
+
+
+def _obey(labels: np.ndarray, prompts: PromptSet) -> None:
+    """Gives each clicked voxel of a label map (I, J, K) the label of its click, in place."""
+    for item in prompts.objects:
+        for index, here in prompts.frames(item).items():
+            frame = frame_view(labels, prompts.axis, index)
+            mask = frame == item.index
+            wanted = obey(mask, here)
+            frame[mask & ~wanted] = 0
+            frame[wanted & ~mask] = item.index
 
 
 def _label_map(found: dict[int, FrameMask], values: list[int]) -> np.ndarray:

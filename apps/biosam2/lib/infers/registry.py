@@ -27,11 +27,13 @@ def all_tasks(services: Services) -> dict[str, InferTask]:
     numbered = {name: value for value, name in enumerate(services.labels, start=1)}
     multi = "Several labels through a volume, from points per label"
     video = "A video in one file, from prompts on any of its frames; objects may leave and come back"
+    scribbles = "A whole volume, from scribbles of both kinds on any of its slices"
     return {
         "biosam2_point": point("One slice, from points (and a box where one is sent)"),
         "biosam2_box": point("One slice, from a box; points refine it"),
         "biosam2_propagate": volume("A whole volume, from prompts on any of its slices"),
         "biosam2_multi": VolumeTask(services, InferType.DEEPEDIT, 3, "multi", numbered, multi),
+        "biosam2_scribbles": VolumeTask(services, InferType.SCRIBBLES, 3, "scribbles", [], scribbles),
         "biosam2_video": VideoTask(services, InferType.DEEPGROW, 3, "volume", [], video),
         "sam_2d": point("biosam2_point under the name of MONAI Label's own task"),
         "sam_3d": volume("biosam2_propagate under the name of MONAI Label's own task"),

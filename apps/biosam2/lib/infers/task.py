@@ -7,26 +7,33 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
-from lib.engine.predictor import Predictor
+from lib.engine.corrections import AnswerCache
+from lib.engine.interactive import InteractiveSegmenter
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.runtime import available_devices, resolve_device
+from lib.errors import PromptError
 from lib.images.cache import ImageCache
 from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import PICTURE_EXTENSIONS, VOLUME_EXTENSIONS, known_extension, write_mask
-from lib.prompts.parsing import parse_prompts
-from lib.prompts.parsing.values import flag
+from lib.labels.reading import read_labels
+from lib.prompts.parsing import Mode, parse_prompts
+from lib.prompts.parsing.values import flag, sequence, shown
 from lib.prompts.types import PromptSet
-from lib.settings import Settings
+from lib.settings import Settings, Zoom
 from lib.transforms.frames import FrameStack
 from lib.transforms.windowing import Window
 
+T = TypeVar("T")
+
+# Key under which the server puts the path of an uploaded label map.
+LABEL_FILE = "label_file"
 # Options of a request that are true or false.
 _FLAGS = ("largest_component", "fill_holes", "result_compress")
 
@@ -40,29 +47,43 @@ class Services:
         engines: the networks.
         images: opened ones.
         labels: names that viewers offer.
+        answers: Earlier answers, which corrections change.
     """
 
     settings: Settings
     engines: PredictorPool
     images: ImageCache
     labels: tuple[str, ...]
+    answers: AnswerCache = field(default_factory=AnswerCache)
 
 
 @dataclass(frozen=True)
-class Case:
-    """One request, opened and understood."""
+class PromptedImage:
+    """One request, opened and understood.
+
+    Attributes:
+        request: Request with the defaults of the task.
+        image: Image.
+        window: Intensities of the image that become levels.
+        frames: Slices of the image.
+        prompts: Prompts of the request.
+        segmenter: Answers the prompts of one slice.
+        extension: File type of the answer.
+        is_started: Whether a label map was uploaded.
+    """
 
     request: Mapping[str, Any]
     image: MedicalImage
     window: Window
     frames: FrameStack
     prompts: PromptSet
-    predictor: Predictor
+    segmenter: InteractiveSegmenter
     extension: str
+    is_started: bool = False
 
 
 @dataclass
-class Segmentation:
+class TaskResult:
     """The answer before it is written.
 
     Attributes:
@@ -108,7 +129,7 @@ class SegmentTask(InferTask):
         services: Services,
         type: InferType,
         dimension: int,
-        mode: Literal["slice", "volume", "multi"],
+        mode: Mode,
         labels: Sequence[str] | Mapping[str, int],
         description: str,
     ):
@@ -148,27 +169,28 @@ class SegmentTask(InferTask):
             BioSam2Error: With a reason, for whatever is wrong with the request.
         """
         watch = Stopwatch()
-        case = self._open({**self._defaults(), **_said(request)})
+        prompted = self._open({**self._defaults(), **_said(request)})
         watch.lap("pre")
-        result = self.segment(case)
+        result = self.segment(prompted)
         watch.lap("infer")
-        path = self._write(case, result)
+        path = self._write(prompted, result)
         watch.lap("post")
-        return str(path), self._params(case, result, watch.latencies)
+        return str(path), self._params(prompted, result, watch.latencies)
 
     @abstractmethod
-    def segment(self, case: Case) -> Segmentation:
-        """Segments the objects of a case."""
+    def segment(self, prompted: PromptedImage) -> TaskResult:
+        """Segments the objects of a prompted."""
 
     def _defaults(self) -> dict[str, Any]:
         """The task's own options, where a list of choices stands for its first."""
         own = {name: value[0] if isinstance(value, list) else value for name, value in self.config().items()}
         return {"result_compress": False, **own}
 
-    def _open(self, request: dict[str, Any]) -> Case:
+    def _open(self, request: dict[str, Any]) -> PromptedImage:
         request.update({name: flag(request[name], name) for name in _FLAGS})
         image = self._services.images.get(request["image"])
         window = image.window(request.get("window"))
+        label_map = _label_map(request, image)
         prompts = parse_prompts(
             request,
             shape=image.shape,
@@ -176,26 +198,40 @@ class SegmentTask(InferTask):
             is_2d=image.is_2d,
             mode=self._mode,
             labels=self._services.labels,
+            label_map=label_map,
         )
         asked = request.get("result_extension")
         extension = known_extension(_extension(image.path) if asked in (None, "") else asked, image.shape[2])
         frames = FrameStack(image.array, prompts.axis, window, image.digest)
+        segmenter = self._segmenter(request)
+        return PromptedImage(
+            request, image, window, frames, prompts, segmenter, extension, label_map is not None
+        )
+
+    def _segmenter(self, request: Mapping[str, Any]) -> InteractiveSegmenter:
+        settings = self._services.settings
+        answers = self._services.answers if settings.local_corrections else None
+        client = str(request.get("client_id"))
         predictor = self._services.engines.get(request["device"])
-        return Case(request, image, window, frames, prompts, predictor, extension)
+        return InteractiveSegmenter(
+            predictor, answers, client, choice(request, "zoom", settings.zoom, get_args(Zoom))
+        )
 
     @staticmethod
-    def _write(case: Case, result: Segmentation) -> Path:
-        compress = case.request["result_compress"]
-        return write_mask(result.labels, case.image, case.extension, compress, case.prompts.label_names)
+    def _write(prompted: PromptedImage, result: TaskResult) -> Path:
+        compress = prompted.request["result_compress"]
+        return write_mask(
+            result.labels, prompted.image, prompted.extension, compress, prompted.prompts.label_names
+        )
 
     @staticmethod
-    def _params(case: Case, result: Segmentation, latencies: dict[str, float]) -> dict[str, Any]:
+    def _params(prompted: PromptedImage, result: TaskResult, latencies: dict[str, float]) -> dict[str, Any]:
         return {
-            "label_names": case.prompts.label_names,
+            "label_names": prompted.prompts.label_names,
             "score": min(result.scores.values()),
             "scores": result.scores,
-            "model": case.predictor.name,
-            "window": [case.window.low, case.window.high],
+            "model": prompted.segmenter.predictor.name,
+            "window": [prompted.window.low, prompted.window.high],
             "latencies": latencies,
             **result.params,
         }
@@ -207,15 +243,35 @@ def devices(preferred: str) -> list[str]:
     return [first, *(name for name in available_devices() if name != first)]
 
 
-def _said(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The request without what is null, which says nothing, and without an uploaded label map.
+def choice(request: Mapping[str, Any], name: str, default: T, allowed: Sequence[T]) -> T:
+    """An option of a request that is one of a few words.
 
-    MONAI Label puts its path where the label's name is meant to stand.
+    Raises:
+        PromptError: It is another value.
     """
-    said = {key: value for key, value in request.items() if value is not None}
-    if Path(str(said.get("label", ""))).is_absolute():
-        del said["label"]
-    return said
+    value = request.get(name, default)
+    if value not in allowed:
+        raise PromptError(f"Unknown {name} {shown(value)} (available: {', '.join(map(str, allowed))})")
+    return next(word for word in allowed if word == value)
+
+
+def _label_map(request: Mapping[str, Any], image: MedicalImage) -> tuple[NDArray, Mapping[int, str]] | None:
+    """The label map that a client uploaded, on the image's grid, and the name of each value."""
+    path = request.get(LABEL_FILE)
+    if path is None:
+        return None
+    info = [
+        {"name": item.get("name"), "idx": item.get("idx", item.get("id"))}
+        for item in sequence(request.get("label_info"), "label_info", "a list of objects with name and id")
+        if isinstance(item, Mapping)
+    ]
+    found = read_labels(Path(path), image, info)
+    return found.array, found.names
+
+
+def _said(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request without what is null, which says nothing."""
+    return {key: value for key, value in request.items() if value is not None}
 
 
 def _extension(path: Path) -> str:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from lib.errors import PromptError
@@ -82,3 +83,100 @@ def test_slices_are_rounded_and_places_on_a_slice_are_kept(parse):
 
 def test_a_place_between_the_last_centre_and_the_edge_is_in_the_image(parse_2d):
     assert points_of(parse_2d({"foreground": [[29.7, 19.9], [-0.4, 0]]})) == [(29, 19, 0), (0, 0, 0)]
+
+
+def affine(spacing=(1, 1, 1), origin=(0, 0, 0)):
+    result = np.diag([*spacing, 1.0])
+    result[:3, 3] = origin
+    return result
+
+
+@pytest.mark.parametrize("index", [10, 99, -1])
+@pytest.mark.parametrize("prompt", [{"foreground": [[1, 2]]}, {"roi": [1, 2, 11, 12]}])
+@pytest.mark.parametrize("mode", ["slice", "volume", "multi"])
+def test_a_slice_that_does_not_exist_is_refused(parse, mode, prompt, index):
+    with pytest.raises(
+        PromptError, match=f"slice is {index}, but the image has 10 slices along axis 2, 0 to 9"
+    ):
+        parse({**prompt, "slice": index}, mode=mode)
+
+
+@pytest.mark.parametrize("value", ["4", True, [4], float("nan"), {}])
+def test_slice_is_a_number(parse, value):
+    with pytest.raises(PromptError, match="slice is"):
+        parse({"foreground": [[1, 2, 3]], "slice": value})
+
+
+def test_a_points_own_slice_counts_before_the_requests(parse):
+    for value in (None, 5, 99):
+        assert parse({"foreground": [[1, 2, 3]], "slice": value}, mode="slice").slice_hint == 3
+
+
+def test_a_2d_image_needs_no_slice_and_has_no_other(parse_2d):
+    assert parse_2d({"foreground": [[1, 2]]}).slice_hint == 0
+    assert parse_2d({"foreground": [[1, 2]], "slice": 0}).slice_hint == 0
+    with pytest.raises(PromptError, match="slice is 3, but the image has one slice, 0"):
+        parse_2d({"foreground": [[1, 2]], "slice": 3})
+
+
+@pytest.mark.parametrize(
+    ("origin", "spacing", "offset", "index"),
+    [
+        (-60.0, 5.0, 25, 7),  # slice 7 is at -25 mm, whose sign Slicer leaves out
+        (100.0, 2.5, 115, 6),
+        (100.0, -2.5, 85, 6),
+        (0.0, 1.0, 6, 6),
+    ],
+)
+def test_slice_beside_a_roi_of_six_is_slicers_offset_in_millimetres(parse, origin, spacing, offset, index):
+    request = {"foreground": [], "background": [], "roi": [20, 10, 12, 5, 2, 8], "slice": offset}
+    grid = affine((-0.7, -0.7, spacing), (30, 40, origin))
+    assert parse(request, mode="slice", affine=grid).slice_hint == index
+
+
+def test_millimetres_win_over_an_index_inside_the_roi(parse):
+    request = {"roi": [20, 10, 12, 5, 0, 9], "slice": 8}
+    assert parse(request, mode="slice", affine=affine((1, 1, 4))).slice_hint == 2
+
+
+def test_an_index_inside_the_roi_counts_where_millimetres_lie_outside(parse):
+    request = {"roi": [20, 10, 12, 5, 0, 9], "slice": 8}
+    assert parse(request, mode="slice", affine=affine(origin=(0, 0, 500))).slice_hint == 8
+
+
+@pytest.mark.parametrize("value", [None, 47, 1e9, -1e300])
+def test_the_rois_middle_slice_counts_where_slice_says_nothing(parse, value):
+    prompts = parse({"roi": [20, 10, 12, 5, 2, 8], "slice": value}, mode="slice")
+    assert prompts.slice_hint == 5
+    assert prompts.slices == (5,)
+
+
+def test_slice_range_bounds_a_propagation(parse):
+    assert parse({"foreground": [[1, 2, 3]], "slice_range": [2, 5]}).slice_range == (2, 5)
+    assert parse({"foreground": [[1, 2, 3]], "slice_range": [0, 10]}, mode="multi").slice_range == (0, 10)
+
+
+@pytest.mark.parametrize("value", [None, []])
+def test_no_slice_range(parse, value):
+    assert parse({"foreground": [[1, 2, 3]], "slice_range": value}).slice_range is None
+
+
+@pytest.mark.parametrize("value", [[5, 5], [6, 5], [-1, 5], [0, 11], [3], [1, 2, 3], "2-5", [1, "5"], 4])
+def test_a_wrong_slice_range_is_refused(parse, value):
+    with pytest.raises(PromptError, match="slice_range"):
+        parse({"foreground": [[1, 2, 3]], "slice_range": value})
+
+
+def test_positive_points_lie_in_the_slice_range(parse):
+    with pytest.raises(PromptError, match="is on slice 7, outside the slices 2 to 4"):
+        parse({"foreground": [[1, 2, 3], [1, 2, 7]], "slice_range": [2, 5]})
+
+
+def test_negative_points_outside_the_slice_range_are_left_out(parse):
+    request = {"foreground": [[1, 2, 3]], "background": [[1, 2, 4], [1, 2, 7]], "slice_range": [2, 5]}
+    assert parse(request).slices == (3, 4)
+
+
+def test_boxes_lie_in_the_slice_range(parse):
+    with pytest.raises(PromptError, match=r"boxes\[0\] lies outside the slices 2 to 4"):
+        parse({"boxes": [[1, 2, 11, 12, 7]], "slice_range": [2, 5]})

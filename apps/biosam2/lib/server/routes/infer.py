@@ -22,6 +22,7 @@ from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
 
 from lib.engine.interactive_priority import InteractivePriority
+from lib.infers.task import LABEL_FILE
 from lib.server.access import AnyUser, Role, User
 from lib.server.checks import received, require_label_tag
 from lib.server.json_input import JSON_BODY, JsonBody, json_object
@@ -30,7 +31,7 @@ from lib.server.sessions import SessionStore
 from lib.server.work_queue import WorkQueue
 
 # Keys that the server itself puts into a request, or that would reach a subprocess.
-_RESERVED = ("image", "session", "description", "bundle_path")
+_RESERVED = ("image", "session", "description", "bundle_path", LABEL_FILE)
 # What makes a slide request a click instead of a segmentation of everything.
 _PROMPTS = ("foreground", "background", "points", "boxes", "roi", "annotations")
 
@@ -223,7 +224,7 @@ class InferRoutes:
             return self._answer_dicom_seg(asked, image)
         with self._opened(image, session_id, file) as (name, more), ExitStack() as stack:
             if label is not None and label.filename:
-                more = {**more, "label": str(stack.enter_context(_received_label(label)))}
+                more = {**more, LABEL_FILE: str(stack.enter_context(_received_label(label)))}
             result = self._app.infer({**asked, "image": name, **more})
         self._observe(asked["model"], result["params"])
         return _image_response(result, output)
