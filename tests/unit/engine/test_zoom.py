@@ -3,16 +3,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.engine.zoom import LEAST_SIDE, ZoomedFrames, ZoomWindow, choose_window, extent_of
+from lib.engine.zoom import LEAST_SIDE, CroppedFrames, choose_window, extent_of, moved
 from lib.prompts.types import FramePrompts
+from lib.transforms.frames import Crop
 from tests.unit.engine.conftest import ArrayFrames
 
 
 def test_a_small_object_gets_a_square_window_and_a_large_one_none():
     window = choose_window((200, 100, 212, 108), (512, 512))
-    assert window.x1 - window.x0 == window.y1 - window.y0 == LEAST_SIDE
-    assert window.x0 < 200 < 212 < window.x1
-    assert window.y0 < 100 < 108 < window.y1
+    assert window.right - window.left == window.bottom - window.top == LEAST_SIDE
+    assert window.left < 200 < 212 < window.right
+    assert window.top < 100 < 108 < window.bottom
     assert choose_window((100, 100, 400, 300), (512, 512)) is None
     assert choose_window((10, 10, 14, 14), (80, 60)) is None, "the frame is hardly larger than a window"
 
@@ -35,10 +36,10 @@ def test_a_window_lies_in_the_frame_and_holds_the_object(height, width, left, to
     window = choose_window(extent, (height, width))
     if window is None:
         return
-    assert 0 <= window.x0 <= extent[0]
-    assert extent[2] <= window.x1 <= width
-    assert 0 <= window.y0 <= extent[1]
-    assert extent[3] <= window.y1 <= height
+    assert 0 <= window.left <= extent[0]
+    assert extent[2] <= window.right <= width
+    assert 0 <= window.top <= extent[1]
+    assert extent[3] <= window.bottom <= height
 
 
 def test_clicks_near_each_other_share_a_window():
@@ -47,38 +48,31 @@ def test_clicks_near_each_other_share_a_window():
 
 def test_frames_and_masks_go_into_the_window_and_back_exactly():
     array = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8)
-    window = ZoomWindow(10, 5, 30, 25)
-    zoomed = ZoomedFrames(ArrayFrames(array), window)
+    window = Crop(10, 5, 30, 25)
+    zoomed = CroppedFrames(ArrayFrames(array), window)
     assert (zoomed.height, zoomed.width, len(zoomed), zoomed.digest) == (20, 20, 2, "frames")
     assert (zoomed[1] == array[1, 5:25, 10:30]).all()
     assert zoomed.key(0) != zoomed.key(1)
     mask = np.zeros((20, 20), bool)
     mask[0, 3] = True
-    pasted = window.paste(mask, (40, 50))
+    pasted = window.paste(mask, 50, 40)
     assert np.argwhere(pasted).tolist() == [[5, 13]]
 
 
 def test_prompts_move_into_the_window():
-    window = ZoomWindow(10, 5, 30, 25)
+    window = Crop(10, 5, 30, 25)
     whole = np.zeros((40, 50), bool)
     whole[6, 11] = True
-    moved = window.moved(
-        FramePrompts(
-            [[12.5, 6], [9, 6], [29.4, 24]], [1, 0, 1], box=[8, 6, 20, 40], mask=whole, known=[[11, 6, 1]]
-        )
+    known = np.array([[11, 6, 1]], np.int32)
+    prompts = FramePrompts(
+        [[12.5, 6], [9, 6], [29.4, 24]], [1, 0, 1], box=[8, 6, 20, 40], mask=whole, known=known
     )
-    assert moved.points.tolist() == [[2.5, 1], [pytest.approx(19.4), 19]]
-    assert moved.labels.tolist() == [1, 1]
-    assert moved.box.tolist() == [0, 1, 10, 20]
-    assert np.argwhere(moved.mask).tolist() == [[1, 1]]
-    assert moved.known.tolist() == [[1, 1, 1]]
-
-
-def test_a_mask_at_the_window_s_side_goes_on_beyond_it_but_not_at_the_frame_s():
-    mask = np.zeros((20, 20), bool)
-    mask[10, 0] = True
-    assert ZoomWindow(10, 5, 30, 25).is_reached(mask, (40, 50))
-    assert not ZoomWindow(0, 5, 20, 25).is_reached(mask, (40, 50))
+    inside = moved(prompts, window)
+    assert inside.points.tolist() == [[2.5, 1], [pytest.approx(19.4), 19]]
+    assert inside.labels.tolist() == [1, 1]
+    assert inside.box.tolist() == [0, 1, 10, 20]
+    assert np.argwhere(inside.mask).tolist() == [[1, 1]]
+    assert inside.known.tolist() == [[1, 1, 1]]
 
 
 def test_the_extent_is_the_box_or_the_first_mask_with_the_clicks():

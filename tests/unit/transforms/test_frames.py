@@ -152,22 +152,15 @@ def test_crops_hold_the_prompts_and_grow_to_the_whole_frame(width, height, data)
         assert len(crops) == 1
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_part_has_the_pixels_of_its_rectangle_and_a_digest_of_its_own(axis):
-    volume = np.random.default_rng(0).integers(0, 256, (9, 8, 7)).astype(np.uint8)
-    stack, crop = FrameStack(volume, axis, LEVELS, "abc"), Crop(1, 2, 5, 6)
-    part = stack.part(crop)
-    assert np.array_equal(part[3], stack[3][2:6, 1:5])
-    assert part.digest not in ("", stack.digest, stack.part(Crop(1, 2, 5, 5)).digest)
-    assert FrameStack(volume, axis, LEVELS).part(crop).digest == ""
-    assert stack.part(Crop(0, 0, stack.width, stack.height)) is stack
+def test_a_crop_s_mask_goes_back_to_its_place():
+    crop, (width, height) = Crop(1, 2, 5, 6), (8, 9)
     mask = np.zeros((4, 4), bool)
     mask[1, 2] = True
-    whole = crop.paste(mask, stack.width, stack.height)
+    whole = crop.paste(mask, width, height)
     assert np.argwhere(whole).tolist() == [[3, 3]]
-    assert not crop.cuts(mask, stack.width, stack.height)
+    assert not crop.cuts(mask, width, height)
     for row, column in ((0, 1), (3, 1), (1, 0), (1, 3)):
         mask = np.zeros((4, 4), bool)
         mask[row, column] = True
-        assert crop.cuts(mask, stack.width, stack.height)
+        assert crop.cuts(mask, width, height)
     assert not Crop(0, 0, 4, 4).cuts(mask, 4, 4)

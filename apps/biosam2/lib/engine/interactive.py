@@ -12,9 +12,10 @@ from lib.engine.corrections import AnswerCache, local_correction, obey
 from lib.engine.frames import FrameSequence
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask, Predictor
-from lib.engine.zoom import BOX_SCALE, MASK_SCALE, ZoomedFrames, choose_window, extent_of
+from lib.engine.zoom import BOX_SCALE, MASK_SCALE, CroppedFrames, choose_window, extent_of, moved
 from lib.prompts.types import FramePrompts
 from lib.settings import Zoom
+from lib.transforms.frames import Crop, crops_around
 
 
 @dataclass(frozen=True)
@@ -58,33 +59,49 @@ class InteractiveSegmenter:
         self, frames: FrameSequence, index: int, prompts: FramePrompts, bank: MemoryBank | None
     ) -> FrameMask:
         """The network's answer, of at most two looks; the closer one is pasted back pixel for pixel."""
-        wanted = prompts.mask is None and (
-            self.zoom == "all" or (self.zoom == "boxes" and prompts.box is not None)
-        )
-        first = None
-        if not wanted or prompts.box is None:
-            first = self.predictor.segment(frames, index, prompts, bank)
-        near = self._closer(frames, index, prompts, first) if wanted else None
+        wanted = self.zoom == "all" or (self.zoom == "boxes" and prompts.box is not None)
+        if not wanted or prompts.mask is not None:
+            return self._whole(frames, index, prompts, bank)
+        first = self._whole(frames, index, prompts, bank) if prompts.box is None else None
+        near = self._closer(frames, index, prompts, first)
         if near is None:
-            return first or self.predictor.segment(frames, index, prompts, bank)
+            return first or self._whole(frames, index, prompts, bank)
         if bank is not None:
             self.predictor.segment(frames, index, FramePrompts.of_mask(near.mask), bank)
         return near
+
+    def _whole(
+        self, frames: FrameSequence, index: int, prompts: FramePrompts, bank: MemoryBank | None
+    ) -> FrameMask:
+        """A look at the whole frame; of an elongated picture at a part that the object does not leave."""
+        if len(frames) > 1 or bank is not None or prompts.mask is not None:
+            return self.predictor.segment(frames, index, prompts, bank)
+        box = np.zeros((0, 2)) if prompts.box is None else prompts.box.reshape(2, 2)
+        places = np.concatenate([prompts.points, box])
+        for crop in crops_around(frames.width, frames.height, places.min(axis=0), places.max(axis=0)):
+            found = self._cropped(frames, index, prompts, crop)
+            if not crop.cuts(found.mask, frames.width, frames.height):
+                break
+        return replace(found, mask=crop.paste(found.mask, frames.width, frames.height))
 
     def _closer(
         self, frames: FrameSequence, index: int, prompts: FramePrompts, first: FrameMask | None
     ) -> FrameMask | None:
         """The answer in a window; None where the object is large, or goes on beyond the window."""
-        shape = (frames.height, frames.width)
         extent = extent_of(prompts, first.mask if first is not None else None)
         scale = BOX_SCALE if prompts.box is not None else MASK_SCALE
-        window = choose_window(extent, shape, scale) if extent is not None else None
-        if window is None:
+        crop = choose_window(extent, (frames.height, frames.width), scale) if extent is not None else None
+        if crop is None:
             return None
-        near = self.predictor.segment(ZoomedFrames(frames, window), index, window.moved(prompts))
-        if window.is_reached(near.mask, shape) or not near.mask.any():
+        near = self._cropped(frames, index, prompts, crop)
+        if crop.cuts(near.mask, frames.width, frames.height) or not near.mask.any():
             return None
-        return replace(near, mask=window.paste(near.mask, shape))
+        return replace(near, mask=crop.paste(near.mask, frames.width, frames.height))
+
+    def _cropped(self, frames: FrameSequence, index: int, prompts: FramePrompts, crop: Crop) -> FrameMask:
+        if (crop.right - crop.left, crop.bottom - crop.top) == (frames.width, frames.height):
+            return self.predictor.segment(frames, index, prompts)
+        return self.predictor.segment(CroppedFrames(frames, crop), index, moved(prompts, crop))
 
     def _corrected(
         self, frames: FrameSequence, index: int, prompts: FramePrompts, proposed: FrameMask

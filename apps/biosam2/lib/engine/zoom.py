@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lib.engine.frames import FrameSequence
 from lib.prompts.types import FramePrompts
+from lib.transforms.frames import Crop
 
 Mask = NDArray[np.bool_]
 
@@ -30,71 +31,25 @@ _SIDE_STEP = math.sqrt(2)
 _PLACE_STEP = 1 / 8
 
 
-@dataclass(frozen=True)
-class ZoomWindow:
-    """A rectangle of whole pixels, half-open.
-
-    Attributes:
-        x0, y0: First column and row.
-        x1, y1: End of the columns and rows.
-    """
-
-    x0: int
-    y0: int
-    x1: int
-    y1: int
-
-    @property
-    def rows_columns(self) -> tuple[slice, slice]:
-        """Index of the window in a frame (H, W)."""
-        return slice(self.y0, self.y1), slice(self.x0, self.x1)
-
-    def paste(self, mask: Mask, shape: tuple[int, int]) -> Mask:
-        """A mask of the window in a frame (H, W) that is empty elsewhere, pixel for pixel."""
-        whole = np.zeros(shape, dtype=bool)
-        whole[self.rows_columns] = mask
-        return whole
-
-    def moved(self, prompts: FramePrompts) -> FramePrompts:
-        """Prompts of the frame as prompts of the window; points outside it are left out."""
-        x, y = prompts.points[:, 0], prompts.points[:, 1]
-        inside = (x >= self.x0 - 0.5) & (x < self.x1 - 0.5) & (y >= self.y0 - 0.5) & (y < self.y1 - 0.5)
-        corner = np.array([self.x0, self.y0], dtype=np.float32)
-        box = prompts.box
-        if box is not None:
-            limits = np.array([self.x0, self.y0, self.x1, self.y1], dtype=np.float32)
-            box = np.clip(box, limits[[0, 1, 0, 1]], limits[[2, 3, 2, 3]]) - np.tile(corner, 2)
-        mask = prompts.mask[self.rows_columns] if prompts.mask is not None else None
-        known = prompts.known - np.array([self.x0, self.y0, 0], dtype=np.int32)
-        return replace(
-            prompts,
-            points=prompts.points[inside] - corner,
-            labels=prompts.labels[inside],
-            box=box,
-            mask=mask,
-            known=known,
-        )
-
-    def is_reached(self, mask: Mask, shape: tuple[int, int]) -> bool:
-        """Whether a mask of the window goes on beyond it: it touches a side that is not the frame's own.
-
-        Args:
-            mask: Mask of the window.
-            shape: Height and width of the frame.
-        """
-        height, width = shape
-        sides = [
-            (self.y0 > 0, mask[0]),
-            (self.y1 < height, mask[-1]),
-            (self.x0 > 0, mask[:, 0]),
-            (self.x1 < width, mask[:, -1]),
-        ]
-        return any(inside and bool(line.any()) for inside, line in sides)
+def moved(prompts: FramePrompts, crop: Crop) -> FramePrompts:
+    """Prompts of the frame as prompts of a crop; points outside it are left out, a box is cut off."""
+    corner = crop.origin
+    size = np.array([crop.right - crop.left, crop.bottom - crop.top], dtype=np.float32)
+    points = prompts.points - corner
+    inside = ((points >= -0.5) & (points < size - 0.5)).all(axis=1)
+    box = prompts.box
+    if box is not None:
+        box = np.clip(box.reshape(2, 2) - corner, 0, size).ravel()
+    mask = prompts.mask[crop.top : crop.bottom, crop.left : crop.right] if prompts.mask is not None else None
+    known = prompts.known - np.array([crop.left, crop.top, 0], dtype=np.int32)
+    return replace(
+        prompts, points=points[inside], labels=prompts.labels[inside], box=box, mask=mask, known=known
+    )
 
 
 def choose_window(
     extent: tuple[float, float, float, float], shape: tuple[int, int], scale: float = BOX_SCALE
-) -> ZoomWindow | None:
+) -> Crop | None:
     """A square window around an object; None where the object is large enough as it is.
 
     Args:
@@ -111,7 +66,7 @@ def choose_window(
         return None
     left, right = _placed((x0 + x1) / 2, side, width)
     top, bottom = _placed((y0 + y1) / 2, side, height)
-    return ZoomWindow(left, top, right, bottom)
+    return Crop(left, top, right, bottom)
 
 
 def _placed(centre: float, side: int, length: int) -> tuple[int, int]:
@@ -148,26 +103,26 @@ def extent_of(prompts: FramePrompts, mask: Mask | None) -> tuple[float, float, f
 
 
 @dataclass(frozen=True)
-class ZoomedFrames:
-    """The frames of an image, cut to a window.
+class CroppedFrames:
+    """The frames of an image, cut to a crop.
 
     Attributes:
         frames: Frames of the image.
-        window: Part of each frame that is shown.
+        crop: Part of each frame that is shown.
     """
 
     frames: FrameSequence
-    window: ZoomWindow
+    crop: Crop
 
     @property
     def height(self) -> int:
-        """Pixels of the window along y."""
-        return self.window.y1 - self.window.y0
+        """Pixels of the crop along y."""
+        return self.crop.bottom - self.crop.top
 
     @property
     def width(self) -> int:
-        """Pixels of the window along x."""
-        return self.window.x1 - self.window.x0
+        """Pixels of the crop along x."""
+        return self.crop.right - self.crop.left
 
     @property
     def digest(self) -> str:
@@ -178,9 +133,10 @@ class ZoomedFrames:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Frame ``index`` in the window: uint8 (H, W, 3)."""
-        return np.ascontiguousarray(self.frames[index][self.window.rows_columns])
+        """Frame ``index`` in the crop: uint8 (H, W, 3)."""
+        crop = self.crop
+        return np.ascontiguousarray(self.frames[index][crop.top : crop.bottom, crop.left : crop.right])
 
     def key(self, index: int) -> Hashable:
-        """Equal for equal windows of equal frames."""
-        return (self.frames.key(index), self.window)
+        """Equal for equal crops of equal frames."""
+        return (self.frames.key(index), self.crop)

@@ -132,16 +132,6 @@ class FrameStack:
         """What, beside the image's content, a frame depends on: equal keys mean equal frames."""
         return (self.axis, t, self._window.low, self._window.high)
 
-    def part(self, crop: Crop) -> FrameStack:
-        """Frames of a rectangle alone, without a copy of the voxels."""
-        if (crop.left, crop.top, crop.right, crop.bottom) == (0, 0, self.width, self.height):
-            return self
-        x_axis, y_axis = in_plane_axes(self.axis)
-        inside = [slice(None)] * self._array.ndim
-        inside[x_axis], inside[y_axis] = slice(crop.left, crop.right), slice(crop.top, crop.bottom)
-        digest = f"{self.digest} {crop}" if self.digest else ""
-        return FrameStack(self._array[tuple(inside)], self.axis, self._window, digest)
-
     def slice_to_volume(self, mask: NDArray, t: int, out: NDArray) -> None:
         """Writes the mask of frame t over its slice of a volume.
 
