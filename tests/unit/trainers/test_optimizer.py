@@ -71,7 +71,9 @@ def test_only_what_should_train_changes(make_optimizer, preset):
 
 
 @pytest.mark.parametrize("preset", ["paper", "decoder", "video"])
-def test_the_loss_falls(make_optimizer, preset):
+def test_the_loss_of_one_batch_falls(make_optimizer, preset, monkeypatch):
+    draw = Sampler.draw
+    monkeypatch.setattr(Sampler, "draw", lambda self, number: draw(self, 0))
     optimizer = make_optimizer(preset=preset, learning_rate=5e-4, batch_size=3, empty_frames=0.0)
     losses = [optimizer.advance(0.0)["total"] for _ in range(16)]
     assert np.mean(losses[-6:]) < np.mean(losses[:6])
@@ -271,15 +273,15 @@ def ends(network):
 @pytest.mark.parametrize("best", SHARES)
 def test_the_best_on_the_way_is_put_in(network, best):
     def worth(mixed):
-        return True, -abs(float(mixed.sam_mask_decoder.iou_token.weight.mean()) - best)
+        return True, -abs(float(mixed.sam_mask_decoder.iou_token.weight.detach().mean()) - best)
 
     assert interpolate_weights(network, *ends(network), worth) == best
-    assert float(network.sam_mask_decoder.iou_token.weight.mean()) == pytest.approx(best)
+    assert float(network.sam_mask_decoder.iou_token.weight.detach().mean()) == pytest.approx(best)
 
 
 def test_what_would_be_published_goes_before_what_scores_more(network):
     def worth(mixed):
-        share = float(mixed.sam_mask_decoder.iou_token.weight.mean())
+        share = float(mixed.sam_mask_decoder.iou_token.weight.detach().mean())
         return share < 0.5, share
 
     assert interpolate_weights(network, *ends(network), worth) == min(SHARES)

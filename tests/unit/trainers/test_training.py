@@ -17,6 +17,7 @@ from lib.engine.model_versions import Versions
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.registry import Registry
 from lib.errors import CheckpointError, TrainingError
+from lib.metrics.calibration import Calibration
 from lib.settings import Settings
 from lib.trainers.distributed import launch
 from lib.trainers.progress import read_stats
@@ -30,7 +31,8 @@ ANY = {"min_gain": 0.0}
 @pytest.fixture
 def good(make_plan):
     """A training that gains much: it learns that rims belong to their cores."""
-    return make_plan(max_epochs=2, steps_per_epoch=8, batch_size=3, learning_rate=5e-4, clip_share=0.1)
+    options = {"max_epochs": 2, "steps_per_epoch": 8, "batch_size": 3, "val_objects": 12}
+    return make_plan(**options, learning_rate=5e-4, clip_share=0.1)
 
 
 def test_a_training_is_published_with_its_record_and_served(good):
@@ -44,8 +46,10 @@ def test_a_training_is_published_with_its_record_and_served(good):
     assert record.metrics["after"]["dice"] >= record.metrics["before"]["dice"] + 0.005
     assert {item["side"] for item in record.data} == {"train", "val"}
     assert record.options["preset"] == "decoder"
-    # Confidences of the validation targets, three prompts each on at most four objects.
-    assert set(record.calibration) == {"pairs", "images", "predicted", "true"}
+    # Confidences of the validation targets: three prompts on each of twelve objects of one image.
+    calibration = Calibration.from_json(record.calibration)
+    assert (calibration.pairs, calibration.images) == (36, 1)
+    assert 0 <= calibration(0.9) <= 1
     assert 0 <= record.metrics["calibration_error"] <= 1
     folder = versions.folder("v0001")
     assert {"weights.pt", "network.yaml", "version.json", "report.html"} <= {p.name for p in folder.iterdir()}

@@ -46,7 +46,7 @@ def publish(
         weights = _write(plan, network, folder)
         result.after = measured(weights)
         result.acceptance = judge(result.before, result.after, plan.options.min_gain)
-        result.calibration = fit_calibration(result.after.confidences, result.after.ious)
+        result.calibration = _calibration(result.after)
         is_better, name = result.acceptance.accepted, plan.service.name
         with versions.unchanged():
             if (current := versions.current()) != plan.published:
@@ -61,6 +61,12 @@ def publish(
                 versions.switch(version.name)
                 name = version.name
     _report_end(result, name, version.name if is_better else None, progress)
+
+
+def _calibration(measurement: Measurement) -> Calibration:
+    """Calibration of predicted IoU times presence, fitted on the validation targets."""
+    fitted = fit_calibration(measurement.confidences, measurement.ious)
+    return replace(fitted, images=len({target.image.id for target in measurement.masks}))
 
 
 def _report_end(
