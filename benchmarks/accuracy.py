@@ -12,7 +12,8 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from benchmarks.targets import choose_targets
 from benchmarks.trials import Trial, run_trial
 
 # Sample of the training pack: with it a run takes less than ten minutes on one core.
-ITEMS_PER_KIND, OBJECTS_PER_ITEM = 4, 2
+ITEMS_PER_KIND, OBJECTS_PER_ITEM = 4, 1
 
 PROTOCOL = """\
 Box: tight around the object's largest island on the slice where that is largest. Clicks: the first in the
@@ -83,8 +84,8 @@ def copy_images(items: Sequence[Item], studies: Path) -> None:
 
 def measure(
     items: Sequence[Item], viewer: Viewer, options: argparse.Namespace, objects: int | None = None
-) -> list[Trial]:
-    """All trials, image by image.
+) -> Iterator[Trial]:
+    """Runs all trials, image by image.
 
     Args:
         items: Images.
@@ -92,16 +93,14 @@ def measure(
         options: The command line.
         objects: Most objects per image; None for all.
     """
-    trials = []
     for item in items:
         started = time.monotonic()
         image = item.read_image()
         targets = choose_targets(item, item.read_label())[: 1 if options.quick else objects]
         for target in targets:
             reach = 2 if options.quick else options.reach
-            trials.append(run_trial(viewer, target, image, baselines=options.baselines, reach=reach))
+            yield run_trial(viewer, target, image, baselines=options.baselines, reach=reach)
         print(f"{item.id}: {len(targets)} objects, {time.monotonic() - started:.0f} s", flush=True)
-    return trials
 
 
 def report(
@@ -144,6 +143,7 @@ def write(trials: Sequence[Trial], text: str, folder: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Measures, prints the report and writes it."""
     options = arguments(argv)
+    trials: list[Trial] = []
     before = json.loads(options.before.read_text(encoding="utf-8")) if options.before else []
     with tempfile.TemporaryDirectory(prefix="biosam2_accuracy_", ignore_cleanup_errors=True) as work:
         own, held_out, about = all_items(Path(work), options.per_kind)
@@ -156,9 +156,11 @@ def main(argv: list[str] | None = None) -> None:
         studies = Path(work) / "datastore"
         copy_images([*own, *held_out], studies)
         with running_server(APP, studies, options.port, dict(options.conf), name="our server") as server:
-            viewer = Viewer(server.url)
-            trials = [*measure(own, viewer, options), *measure(held_out, viewer, options, options.objects)]
-            weights = served_weights(server.url)
+            viewer, weights = Viewer(server.url), served_weights(server.url)
+            # Ctrl-C ends the measurement; the report has what was measured until then.
+            with suppress(KeyboardInterrupt):
+                trials.extend(measure(own, viewer, options))
+                trials.extend(measure(held_out, viewer, options, options.objects))
     text = report(trials, about, weights, before)
     write(trials, text, options.output)
     print(text)

@@ -105,10 +105,9 @@ def report(results: dict[str, Any]) -> str:
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
-    """The report, the same with the floor's parts, and every number."""
+    """Writes the report with the floor's parts, and every number."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "latency.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (folder / "latency_short.md").write_text(report(results), encoding="utf-8")
     whole = f"{report(results)}\n{parts_table(results['seconds'])}\n"
     (folder / "latency.md").write_text(whole, encoding="utf-8")
 

@@ -8,55 +8,50 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
-# File of the report, section of RESULTS.md.
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of RESULTS.md.
+
+    Attributes:
+        name: Name in the markers.
+        title: Heading.
+        target: Make target of its benchmark.
+    """
+
+    name: str
+    title: str
+    target: str
+
+
+# By file name of the report.
 SECTIONS = {
-    "accuracy": "accuracy",
-    "latency": "speed",
-    "finetuning": "finetuning",
-    "scoring_load": "scoring",
-    "signals": "signals",
-    "active_learning": "active-learning",
+    "accuracy": Section("accuracy", "Accuracy", "bench-accuracy"),
+    "latency": Section("speed", "Speed", "bench"),
+    "finetuning": Section("finetuning", "Fine-tuning", "bench-finetuning"),
+    "scoring_load": Section("scoring", "Clicks while scoring", "bench-scoring"),
+    "signals": Section("signals", "Signals of uncertainty", "bench-signals"),
+    "active_learning": Section("active-learning", "Which image next", "bench-active-learning"),
 }
 
-_EMPTY_RESULTS = """\
+_HEAD = """\
 # Results
 
-Written by `python -m benchmarks.publish` from the last runs of `make bench`, `make bench-accuracy`,
-`make bench-finetuning`, `make bench-scoring`, `make bench-signals` and `make bench-active-learning`.
+`python -m benchmarks.publish` copies the reports of the last runs here. Each section names its command.
+"""
+_SECTION = """
+## {title}
 
-## Accuracy
+    make {target} && python -m benchmarks.publish
 
-<!-- accuracy: begin -->
-<!-- accuracy: end -->
-
-## Speed
-
-<!-- speed: begin -->
-<!-- speed: end -->
-
-## Fine-tuning
-
-<!-- finetuning: begin -->
-<!-- finetuning: end -->
-
-## Clicks while scoring
-
-<!-- scoring: begin -->
-<!-- scoring: end -->
-
-## Signals of uncertainty
-
-<!-- signals: begin -->
-<!-- signals: end -->
-
-## Which image next
-
-<!-- active-learning: begin -->
-<!-- active-learning: end -->
+<!-- {name}: begin -->
+<!-- {name}: end -->
 """
 
 
@@ -90,14 +85,19 @@ def publish(reports: Path, results: Path) -> list[str]:
     Returns:
         Names of the sections that were written.
     """
-    text = results.read_text(encoding="utf-8") if results.exists() else _EMPTY_RESULTS
+    text = results.read_text(encoding="utf-8") if results.exists() else _empty_results()
     written = []
-    for name, section in SECTIONS.items():
-        if (reports / f"{name}.md").is_file():
-            text = replace_section(text, section, (reports / f"{name}.md").read_text(encoding="utf-8"))
-            written.append(section)
+    for file, section in SECTIONS.items():
+        if (reports / f"{file}.md").is_file():
+            content = (reports / f"{file}.md").read_text(encoding="utf-8")
+            text = replace_section(text, section.name, content)
+            written.append(section.name)
     results.write_text(text, encoding="utf-8")
     return written
+
+
+def _empty_results() -> str:
+    return _HEAD + "".join(_SECTION.format(**vars(section)) for section in SECTIONS.values())
 
 
 def main(argv: list[str] | None = None) -> None:
