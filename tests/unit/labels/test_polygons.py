@@ -1,9 +1,12 @@
 """QuPath's polygons on the pixels of a picture."""
 
 import json
+from functools import reduce
 
 import numpy as np
 import pytest
+import shapely
+import shapely.geometry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -67,6 +70,73 @@ def test_the_area_of_a_polygon_with_slanted_edges(picture, save):
     assert np.count_nonzero(found.array) == pytest.approx(area, rel=0.02)
     assert found.array[30, 29, 0] == 1
     assert found.array[30, 40, 0] == 0  # in the notch
+
+
+def closed(*rings):
+    """Corners of several rings as QuPath saves them: one list, each ring closed by its first corner."""
+    return [corner for ring in rings for corner in (*ring, ring[0])]
+
+
+PARTS = {
+    "a hole": (box(2, 2, 22, 18), box(6, 6, 12, 12)),
+    "two holes": (box(2, 2, 22, 18), box(4, 4, 8, 8), box(12, 10, 20, 16)),
+    "two parts": (box(2, 2, 10, 10), box(14, 4, 30, 16)),
+    "a part with a hole and one without": (box(2, 2, 18, 18), box(6, 6, 12, 12), box(22, 4, 30, 9)),
+    "an island in a hole": (box(2, 2, 30, 18), box(6, 4, 26, 16), box(12, 8, 16, 12)),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("kind", ["ASAP", "GeoJSON"])
+def test_holes_and_parts_are_kept(picture, save, tmp_path, name, kind):
+    rings = PARTS[name]
+    expected = np.zeros((40, 20), bool)
+    for ring in rings:
+        (x0, y0), (x1, y1) = ring[0], ring[2]
+        expected[x0:x1, y0:y1] ^= True
+    if kind == "ASAP":
+        path = save(("Tumor", "Polygon", closed(*rings)), ("Stroma", "Polygon", box(33, 2, 38, 8)))
+    else:
+        shapes = [shapely.Polygon(ring) for ring in rings]
+        geometry = reduce(shapely.symmetric_difference, shapes)
+        features = [feature(geometry, "Tumor"), feature(shapely.box(33, 2, 38, 8), "Stroma")]
+        path = tmp_path / "label.geojson"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    found = read_labels(path, picture(40, 20))
+    assert np.array_equal(found.array[..., 0] == 1, expected)
+    assert (found.array[33:38, 2:8, 0] == 2).all()
+    assert found.names == {1: "Tumor", 2: "Stroma"}
+
+
+def feature(geometry, name):
+    """A GeoJSON feature as QuPath exports it."""
+    properties = {"objectType": "annotation", "classification": {"name": name, "color": [200, 0, 0]}}
+    return {"type": "Feature", "geometry": shapely.geometry.mapping(geometry), "properties": properties}
+
+
+def test_a_ring_with_a_slit_is_an_object_with_a_hole(picture, save):
+    for first in range(10):
+        ring = [*box(2, 2, 22, 18), (2, 2), (6, 6), (6, 12), (12, 12), (12, 6), (6, 6)]
+        found = read_labels(save(("Tumor", "Polygon", ring[first:] + ring[:first])), picture(40, 20))
+        assert (found.array > 0).sum() == 20 * 16 - 6 * 6
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "no feature with an area"),
+        ('{"features": 3}', "no list"),
+        ('[{"type": "Feature"}]', "no valid GeoJSON"),
+        ('[{"geometry": {"type": "Circle", "coordinates": []}}]', "no valid GeoJSON"),
+        ('[{"geometry": {"type": "Point", "coordinates": [1, 2]}}]', "no feature with an area"),
+    ],
+)
+def test_bad_geojson_is_refused(picture, tmp_path, text, reason):
+    path = tmp_path / "label.geojson"
+    path.write_text(text)
+    with pytest.raises(LabelError, match=reason):
+        read_labels(path, picture(40, 20))
 
 
 def test_an_ellipse_is_no_diamond(picture, save):
@@ -200,7 +270,7 @@ def test_what_monai_label_itself_writes(picture, tmp_path):
 def test_a_polygon_is_filled_as_scikit_image_fills_it(corners):
     outline = np.round(np.array(corners), 3) + 0.00017  # no corner or edge on a pixel's centre
     found, truth = np.zeros((40, 33), np.uint16, order="F"), np.zeros((40, 33), np.uint16)
-    fill_polygon(found, outline, 7)
+    fill_polygon(found, [outline], 7)
     x, y = draw.polygon(outline[:, 0], outline[:, 1], truth.shape)
     truth[x, y] = 7
     # Both round where an edge passes a centre by less than a millionth.
@@ -211,7 +281,7 @@ def test_thousands_of_corners_are_filled_exactly():
     angle = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
     circle = np.stack([500 + 400.3 * np.cos(angle), 480 + 400.3 * np.sin(angle)], axis=1)
     found = np.zeros((1000, 960), np.uint8, order="F")
-    fill_polygon(found, circle, 1)
+    fill_polygon(found, [circle], 1)
     x, y = np.indices(found.shape)
     assert np.count_nonzero(found != ((x - 500) ** 2 + (y - 480) ** 2 <= 400.3**2)) < 20
 

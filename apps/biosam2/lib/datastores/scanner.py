@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 IMAGE = ""
 FINAL = "final"
 # Outlines are labels: programs for slides put them beside the slide under its name.
-_OUTLINES = ".xml"
+_OUTLINES = (".xml", ".geojson")
 # End of a file name, before its type, that says that it is the label of another file.
 _LABEL_NAME = re.compile(r"[._ -](seg|segmentation|label|labels|labelmap|mask|gt)$", re.IGNORECASE)
 # Slicer's segmentations, which are never images.
@@ -193,7 +193,7 @@ class FolderScanner:
     def _may_lie_beside(self, rest: str) -> bool:
         """Whether a name is told from an image's by what follows the image id, such as ``_seg.nii.gz``."""
         stem, extension = _split(rest, self._label_types)
-        return extension.lower() == _OUTLINES or "" in _shortened(stem)
+        return extension.lower() in _OUTLINES or "" in _shortened(stem)
 
     def _differs(self, known: set[Path], path: Path) -> bool:
         if self._labels in (path, path.parent):

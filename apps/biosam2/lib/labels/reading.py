@@ -32,7 +32,7 @@ _FORMATS: tuple[tuple[Reader, tuple[str, ...]], ...] = (
     (read_nrrd_label, (".nrrd",)),
     (read_metaimage_label, (".mha", ".mhd")),
     (read_picture_label, (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")),
-    (read_polygon_label, (".xml",)),
+    (read_polygon_label, (".xml", ".geojson")),
     (read_dicom_seg, (".dcm",)),
 )
 # Types of label files in lower case; ``.seg.nrrd`` is one of ``.nrrd``.

@@ -230,7 +230,7 @@ class Checks:
             image = self._images.get(uri)
         except ImageError as error:
             # A slide is too large to be opened as a whole; what is drawn on it comes as outlines.
-            if file.suffix != ".xml" or not _may_be_slide(uri, error):
+            if file.suffix not in (".xml", ".geojson") or not _may_be_slide(uri, error):
                 raise
             require_polygons(file)
             yield file
