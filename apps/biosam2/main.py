@@ -50,9 +50,9 @@ class BioSam2App(MONAILabelApp):
     """SAM 2 for biomedical images.
 
     Args:
-        app_dir: the folder of this file.
-        studies: a folder, or the address of a DICOMweb server.
-        conf: the ``--conf`` options; ``lib/settings.py`` lists them.
+        app_dir: Folder of this file.
+        studies: Folder, or the address of a DICOMweb server.
+        conf: ``--conf`` options; ``lib/settings.py`` lists them.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]):
@@ -79,7 +79,7 @@ class BioSam2App(MONAILabelApp):
         )
 
     def init_datastore(self) -> Datastore:
-        """A folder or a store, whose record the server and its background processes write at once."""
+        """A folder or a DICOMweb store; the server and its background processes share it."""
         if self.studies.startswith(("http://", "https://")):
             return super().init_datastore()
         try:
@@ -98,16 +98,16 @@ class BioSam2App(MONAILabelApp):
         return {**all_tasks(self._services), PATHOLOGY: self._slide_tasks[PATHOLOGY]}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """One: viewers show the numbers of the first trainer alone."""
+        """One trainer: viewers show the numbers of the first one only."""
         return {TRAINER: self._fine_tuning}
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """Those of ``lib/activelearning``; OHIF always asks for ``random``."""
+        """The strategies of ``lib/activelearning``; OHIF always asks for ``random``."""
         scores = ScoreStore(scores_of(self._datastore, self._engines.registry.folder))
         return all_strategies(self._settings.strategy, self._settings.lease_minutes, scores)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
-        """Those of ``lib/scoring``."""
+        """The methods of ``lib/scoring``."""
         return all_methods(self._settings, self._engines)
 
     def on_init_complete(self) -> None:

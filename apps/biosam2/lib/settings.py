@@ -142,6 +142,11 @@ class Settings(BaseModel):
     api_keys: _Path = _option(
         None, "a file made by make api-key", "keys that clients must send; access control is off without it"
     )
+    auth_public_key: _Path = _option(
+        None,
+        "a PEM file",
+        "the identity provider's public key; by default the keys that it publishes are fetched",
+    )
     max_upload_mb: _Positive = _option(4096, "1 or more", "largest request body in MiB")
     heavy_queue: _Count = _option(
         16, "0 or more", "volume and slide requests that may wait before the server answers 503"

@@ -46,6 +46,11 @@ class PredictorPool:
         self._refused: dict[str, str] = {}
         self._lock = threading.Lock()
 
+    @property
+    def embedding_bytes(self) -> int:
+        """Memory of the kept image embeddings in bytes."""
+        return self._embeddings.used
+
     def get(self, device: str | None = None) -> Predictor:
         """The predictor of a device; see ``served``."""
         return self.served(device)[0]

@@ -37,7 +37,7 @@ from lib.server.routes.sign_in import SignInRoutes
 from lib.server.routes.status import StatusRoutes
 from lib.server.routes.training import ModelRoutes, TrainingRoutes
 from lib.server.sessions import SessionStore
-from lib.server.tokens import TokenVerifier
+from lib.server.tokens import TokenVerifier, read_public_key
 from lib.server.uploads import UploadMiddleware
 from lib.server.work_queue import CLICK_QUEUE, CLICK_WORKERS, HEAVY_WORKERS, WorkQueue
 from lib.settings import Settings
@@ -117,8 +117,10 @@ def make_authenticator(settings: Settings) -> Authenticator:
         SettingsError: The file of API keys or the public key cannot be read.
     """
     keys = ApiKeys(settings.api_keys) if settings.api_keys else None
-    tokens = TokenVerifier() if monailabel_settings.MONAI_LABEL_AUTH_ENABLE else None
-    return Authenticator(keys, tokens)
+    if not monailabel_settings.MONAI_LABEL_AUTH_ENABLE:
+        return Authenticator(keys, None)
+    path = settings.auth_public_key
+    return Authenticator(keys, TokenVerifier(read_public_key(path) if path else None))
 
 
 def open_sessions(settings: Settings) -> SessionStore | None:
@@ -173,6 +175,12 @@ def _metrics(parts: AppParts, clicks: WorkQueue, heavy: WorkQueue) -> Metrics:
         [
             ("biosam2_clicks_pending", "Requests on one slice, running or waiting", lambda: clicks.pending),
             ("biosam2_heavy_pending", "Volume and slide requests, running or waiting", lambda: heavy.pending),
+            ("biosam2_image_cache_bytes", "Memory of opened images", lambda: parts.images.nbytes),
+            (
+                "biosam2_embedding_cache_bytes",
+                "Memory of image embeddings",
+                lambda: parts.engines.embedding_bytes,
+            ),
             ("biosam2_training_running", "Trainings that are running", lambda: len(processes("train"))),
             ("biosam2_scoring_running", "Scorings that are running", lambda: len(processes("scoring"))),
         ]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import jwt
 import requests
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt import InvalidTokenError, PyJWKClient, PyJWKClientConnectionError
 from monailabel.config import settings
 
-from lib.errors import BusyError
+from lib.errors import BusyError, SettingsError
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["InvalidTokenError", "TokenVerifier"]
+__all__ = ["InvalidTokenError", "TokenVerifier", "read_public_key"]
 
 # Signatures that need the provider's private key. Symmetric ones and "none" would let anybody make tokens.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -120,6 +123,20 @@ class TokenVerifier:
     def _unreachable(self, error: Exception) -> BusyError:
         logger.error("Identity provider %s: %s", self._issuer, error)
         return BusyError("the identity provider does not answer: try again, or tell the administrator")
+
+
+def read_public_key(path: Path) -> str:
+    """The text of a PEM file with a public key.
+
+    Raises:
+        SettingsError: The file cannot be read, or holds no public key.
+    """
+    try:
+        text = path.read_text(encoding="ascii")
+        load_pem_public_key(text.encode())
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"--conf auth_public_key {path}: no PEM file of a public key ({error})") from None
+    return text
 
 
 def _roles(payload: dict[str, Any]) -> list[str]:
