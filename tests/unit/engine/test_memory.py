@@ -1,4 +1,18 @@
-from lib.engine.memory import MemoryBank
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lib.engine.memory import (
+    BANK_SIZE,
+    MemoryBank,
+    confidence,
+    most_redundant,
+    multiplicities,
+    redundancy,
+    replaced,
+)
 
 
 def test_prompted_frames_stay_and_the_oldest_tracked_ones_go():
@@ -36,3 +50,80 @@ def test_a_copy_goes_its_own_way():
     other.add_tracked(2, {"n": 2})
     assert bank.as_output_dict() == {"cond_frame_outputs": {0: {"n": 0}}, "non_cond_frame_outputs": {}}
     assert other.as_output_dict()["non_cond_frame_outputs"] == {2: {"n": 2}}
+
+
+def test_confidence_is_the_predicted_iou_of_an_object_that_is_there():
+    assert confidence(0.8, 0.5) == pytest.approx(0.4)
+
+
+def test_redundancy_is_the_sum_of_cosines_over_the_places():
+    newest = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])  # (1, 0) at the first place, (0, 2) at the second
+    memory = torch.tensor([[[3.0, 1.0]], [[0.0, 1.0]]])  # (3, 0) and (1, 1): cosines 1 and 1 / sqrt(2)
+    assert redundancy(memory, newest) == pytest.approx(1 + 0.5**0.5)
+    assert most_redundant([0.2, 0.9, 0.4, 0.9, 0.1]) == [1, 3]
+
+
+def test_a_new_memory_replaces_the_one_most_like_that_from_which_it_differs_most():
+    cosines = [[1.0, 0.9, 0.2], [0.9, 1.0, 0.3], [0.2, 0.3, 1.0]]
+    # Least like memory 0, which is most like memory 1 (0.9): memory 1 goes, where c > 0.7 - 0.1.
+    assert replaced([0.1, 0.5, 0.6], cosines, 0.65, [0.8, 0.7, 0.9]) == 1
+    assert replaced([0.1, 0.5, 0.6], cosines, 0.60, [0.8, 0.7, 0.9]) is None
+    # Least like memory 2 (0.4), but that is less like the others (0.3): the new one adds nothing.
+    assert replaced([0.6, 0.5, 0.4], cosines, 1.0, [0.8, 0.7, 0.9]) is None
+
+
+def test_memories_are_picked_up_in_proportion_to_their_likeness():
+    # softmax of (ln 3, 0) is (3/4, 1/4), of six 4.5 and 1.5: the remainders are equal, the first one counts.
+    assert multiplicities([math.log(3), 0.0], picked=6, temperature=1.0) == [5, 1]
+    assert multiplicities([0.4, 0.4, 0.4], picked=6) == [2, 2, 2]
+    assert sum(multiplicities([0.9, 0.1, -0.3], picked=6)) == 6
+
+
+def memory(channels: list[float], c: float = 1.0) -> dict:
+    features = torch.tensor(channels)[None, :, None, None].expand(1, -1, 2, 2)
+    return {
+        "maskmem_features": features,
+        "maskmem_pos_enc": [features],
+        "obj_ptr": 1,
+        "confidence": c,
+        "embedding": features,
+    }
+
+
+def test_the_pruned_policy_leaves_out_the_tracked_frames_most_like_the_newest():
+    bank = MemoryBank(reach=16, policy="pruned", spatial=5)
+    bank.add_prompted(0, memory([1.0, 0.0]))
+    for frame, channels in enumerate([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.0, 1.0]], start=1):
+        bank.add_tracked(frame, memory(channels))
+    recalled = bank.recall(5, False, torch.ones(1, 2, 2, 2))
+    places = {i: item["maskmem_features"].shape[-2] for i, item in recalled["non_cond_frame_outputs"].items()}
+    assert places == {1: 2, 2: 0, 3: 0, 4: 2}
+    assert recalled["cond_frame_outputs"][0]["maskmem_features"].shape[-2] == 2
+    few = MemoryBank(reach=16, policy="pruned", spatial=5)
+    few.add_prompted(0, memory([1.0, 0.0]))
+    few.add_tracked(1, memory([1.0, 0.0]))
+    assert few.recall(2, False, torch.ones(1, 2, 2, 2)) == few.as_output_dict()
+
+
+def test_the_confidence_policy_pins_prompted_frames_and_refuses_doubtful_ones():
+    bank = MemoryBank(reach=4, policy="confidence")
+    bank.add_prompted(9, memory([0.0, 1.0]))
+    query = memory([1.0, 0.0])["embedding"]
+    assert list(bank.recall(8, True, query)["cond_frame_outputs"]) == [9]
+    bank.add_tracked(8, memory([1.0, 0.0], c=0.4))
+    assert list(bank.recall(7, True, query)["cond_frame_outputs"]) == [9]
+    bank.add_tracked(7, memory([1.0, 0.0], c=0.6))
+    recalled = bank.recall(6, True, query)["cond_frame_outputs"]
+    assert list(recalled) == [7, 8, 9, 10, 11, 12, 13]  # the prompted frame once, the alike one six times
+    assert recalled[7]["maskmem_features"][0, 1, 0, 0] == 1
+    assert all(recalled[index]["maskmem_features"][0, 0, 0, 0] == 1 for index in range(8, 14))
+    bank.forget_tracked()
+    assert list(bank.recall(10, False, query)["cond_frame_outputs"]) == [9]
+
+
+def test_a_full_confidence_bank_keeps_its_size():
+    bank = MemoryBank(reach=4, policy="confidence")
+    rng = np.random.default_rng(0)
+    for frame in range(3 * BANK_SIZE):
+        bank.add_tracked(frame, memory(rng.normal(size=2).tolist(), c=0.9))
+    assert len(bank._confident) == BANK_SIZE

@@ -122,7 +122,7 @@ class ScriptedPredictor:
     def __init__(self, present: set[int]):
         self.present = present
 
-    def new_bank(self):
+    def new_bank(self, policy="fifo"):
         from lib.engine.memory import MemoryBank
 
         return MemoryBank(16)
@@ -157,3 +157,29 @@ def test_in_a_video_an_object_may_come_back_after_any_time():
     }
     assert list(found) == list(range(20))
     assert [index for index, seen in found.items() if seen] == [0, 1, 12, 13]
+
+
+def test_every_memory_policy_follows_an_object_and_fifo_is_the_default(predictor, frames):
+    objects = [{0: click(40.0, 70.0)}]
+
+    def masks(**options):
+        return np.stack(
+            [result.mask for _, _, result in propagate(predictor, frames, objects, ends=False, **options)]
+        )
+
+    fifo = masks()
+    assert len(fifo) == len(frames)
+    assert (masks(memory="fifo") == fifo).all()
+    for policy in ("pruned", "confidence"):
+        assert (masks(memory=policy) == masks(memory=policy)).all(), policy
+        assert masks(memory=policy).shape == fifo.shape
+
+
+def test_a_drawn_mask_is_its_answer_and_closes_the_object_where_three_slices_are_drawn(predictor, frames):
+    drawn = np.zeros((frames.height, frames.width), bool)
+    drawn[20:60, 20:60] = True
+    masks = {index: FramePrompts.of_mask(drawn) for index in (1, 2, 3)}
+    found = {index: result.mask for _, index, result in propagate(predictor, frames, [masks], closed=True)}
+    assert sorted(found) == [1, 2, 3]
+    assert all((mask == drawn).all() for mask in found.values())
+    assert 0 in {index for _, index, _ in propagate(predictor, frames, [masks])}

@@ -31,7 +31,7 @@ class Stub:
     def __init__(self):
         self.calls = []
 
-    def new_bank(self):
+    def new_bank(self, policy="fifo"):
         return SimpleNamespace(value=0, forget_tracked=lambda: None)
 
 

@@ -17,7 +17,7 @@ class Knowing:
         self._images = {image.digest: image for image in images}
         self._answer = answer
 
-    def new_bank(self):
+    def new_bank(self, policy="fifo"):
         return SimpleNamespace(forget_tracked=lambda: None, value=None)
 
     def segment(self, frames, index, prompts, bank=None):

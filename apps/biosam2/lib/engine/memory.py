@@ -1,43 +1,132 @@
-"""What is remembered of one object while it is followed from frame to frame."""
+"""What is remembered of one object while it is followed from frame to frame, and what is looked back at.
+
+Three policies choose the memories that memory attention reads:
+
+* ``fifo``: SAM 2's own: every prompted frame and the last tracked ones.
+* ``pruned``: SurgSAM-2's efficient frame pruning (Liu et al. 2024): of these, the tracked frames that are
+  most like the newest are left out.
+* ``confidence``: MedSAM-2's bank (Zhu et al. 2024): tracked frames are kept for their confidence and their
+  difference from each other, and picked up by their likeness to the frame that is looked at.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from lib.settings import MemoryPolicy
+
+Memory = dict[str, Any]
+
+BANK_SIZE = 16  # N: memories that MedSAM-2 keeps
+MOST_PICKED = 15  # SAM 2 normalises distances between frames by this number
+LEAST_CONFIDENCE = 0.5  # tau_c: a mask that is more likely wrong than right is no memory
+MARGIN = 0.1  # MedSAM-2 lets a memory in that is less confident by this much
+TEMPERATURE = 0.1  # tau: at MedSAM-2's 1 the likeness hardly matters, exp(0.6) = 1.8 over a range of 0.6
+PRUNED = 2  # memories that SurgSAM-2 leaves out
+
+
+def confidence(iou: float, presence: float) -> float:
+    """c: predicted IoU of a mask times the probability that the object is on the frame."""
+    return iou * presence
+
+
+def redundancy(memory: torch.Tensor, newest: torch.Tensor) -> float:
+    """r_i: sum over places of the cosine between the channels of two memories (C, h, w)."""
+    return float(F.cosine_similarity(memory.float(), newest.float(), dim=0).sum())
+
+
+def most_redundant(r: Sequence[float], count: int = PRUNED) -> list[int]:
+    """Indices of the ``count`` largest r_i, ascending; of equal ones the oldest."""
+    return sorted(sorted(range(len(r)), key=lambda index: (-r[index], index))[:count])
+
+
+def replaced(
+    s: Sequence[float], cosines: Sequence[Sequence[float]], c: float, kept: Sequence[float]
+) -> int | None:
+    """j*: the memory of a full bank that a new one replaces; None where the new one is not admitted.
+
+    i* = argmin s_i is least like the new memory, and j* = argmax_{j != i*} cos(m_i*, m_j) most like i*. The
+    new one is admitted where s_i* < cos(m_i*, m_j*), so that it is different, and c > c_j* - 0.1.
+
+    Args:
+        s: Cosine of the new memory with each of the bank.
+        cosines: Cosine of each memory of the bank with each.
+        c: Confidence of the new memory.
+        kept: Confidence of each memory of the bank.
+    """
+    least = min(range(len(s)), key=lambda index: s[index])
+    others = [index for index in range(len(s)) if index != least]
+    if not others:
+        return None
+    most = max(others, key=lambda index: cosines[least][index])
+    return most if s[least] < cosines[least][most] and c > kept[most] - MARGIN else None
+
+
+def multiplicities(sim: Sequence[float], picked: int, temperature: float = TEMPERATURE) -> list[int]:
+    """How often each memory is attended to: ``picked`` in all, in proportion to softmax(sim / tau).
+
+    Largest remainders in place of MedSAM-2's random draw, so that an answer can be repeated. A memory that is
+    attended to n times has log n added to its attention logits.
+    """
+    weights = torch.softmax(torch.tensor(sim, dtype=torch.float64) / temperature, dim=0) * picked
+    counts = weights.floor().int().tolist()
+    remainders = (weights - weights.floor()).tolist()
+    order = sorted(range(len(counts)), key=lambda index: (-remainders[index], index))
+    for index in order[: picked - sum(counts)]:
+        counts[index] += 1
+    return counts
 
 
 class MemoryBank:
-    """SAM 2's memory of one object: every prompted frame, and the last tracked frames.
+    """Memory of one object.
 
     Prompted frames are never dropped, so a correction keeps its weight. Tracked frames are kept as long as
     the network can look back (``reach`` frames), and forgotten when the direction turns.
 
     Args:
-        reach: how many frames back the network looks: the larger of its memories and its object pointers.
+        reach: Frames that the network looks back: the larger of its memories and its object pointers.
+        policy: Choice of the memories that are looked back at.
+        spatial: Memories that memory attention reads at most, the prompted frame among them.
     """
 
-    def __init__(self, reach: int):
+    def __init__(self, reach: int, policy: MemoryPolicy = "fifo", spatial: int = 7):
+        self.policy = policy
         self._reach = reach
-        self._prompted: dict[int, dict[str, Any]] = {}
-        self._tracked: dict[int, dict[str, Any]] = {}
+        self._spatial = spatial
+        self._prompted: dict[int, Memory] = {}
+        self._tracked: dict[int, Memory] = {}
+        self._confident: list[Memory] = []
 
-    def add_prompted(self, frame: int, memory: dict[str, Any]) -> None:
-        """Remembers a frame that a person prompted."""
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether memories are picked up by the embedding of their frame."""
+        return self.policy == "confidence"
+
+    def add_prompted(self, frame: int, memory: Memory) -> None:
+        """Remembers a prompted frame."""
         self._prompted[frame] = memory
 
-    def add_tracked(self, frame: int, memory: dict[str, Any]) -> None:
+    def add_tracked(self, frame: int, memory: Memory) -> None:
         """Remembers a frame that the network segmented, and forgets the oldest beyond its reach."""
         self._tracked[frame] = memory
         while len(self._tracked) > self._reach:
             del self._tracked[next(iter(self._tracked))]
+        if self.policy == "confidence":
+            self._admit(memory)
 
     def copy(self) -> MemoryBank:
-        """A bank of the same memories that goes its own way."""
-        other = MemoryBank(self._reach)
+        """A bank of the same memories, independent of this one from now on."""
+        other = MemoryBank(self._reach, self.policy, self._spatial)
         other._prompted = dict(self._prompted)
         other._tracked = dict(self._tracked)
+        other._confident = list(self._confident)
         return other
 
-    def neighbour(self, frame: int, reverse: bool) -> dict[str, Any] | None:
+    def neighbour(self, frame: int, reverse: bool) -> Memory | None:
         """The memory of the frame that was visited before a frame; None where it was not remembered."""
         before = frame + 1 if reverse else frame - 1
         return self._prompted.get(before, self._tracked.get(before))
@@ -45,7 +134,85 @@ class MemoryBank:
     def forget_tracked(self) -> None:
         """Forgets all but the prompted frames, before the other direction is followed."""
         self._tracked.clear()
+        self._confident.clear()
 
-    def as_output_dict(self) -> dict[str, dict[int, Any]]:
-        """The bank in the form that SAM 2's memory attention reads."""
+    def as_output_dict(self) -> dict[str, dict[int, Memory]]:
+        """All memories in the form that SAM 2's memory attention reads."""
         return {"cond_frame_outputs": self._prompted, "non_cond_frame_outputs": self._tracked}
+
+    def recall(self, frame: int, reverse: bool, query: torch.Tensor) -> dict[str, dict[int, Memory]]:
+        """The memories that the policy chooses for a frame, in the form that SAM 2's memory attention reads.
+
+        Args:
+            frame: Index of the frame that is looked at.
+            reverse: Whether the frames are visited from last to first.
+            query: Embedding of the frame (1, C, h, w).
+        """
+        prompted, tracked = self._prompted, self._tracked
+        if self.policy == "pruned":
+            tracked = self._pruned(frame, reverse)
+        if self.policy == "confidence":
+            prompted, tracked = self._picked_up(frame, reverse, query), {}
+        return {"cond_frame_outputs": prompted, "non_cond_frame_outputs": tracked}
+
+    def _pruned(self, frame: int, reverse: bool) -> dict[int, Memory]:
+        """Tracked frames, of which the most redundant keep their object pointer alone."""
+        step = 1 if reverse else -1
+        window = [frame + step * back for back in range(self._spatial - 1, 0, -1)]
+        seen = [index for index in window if index in self._tracked]
+        if len(seen) + len(self._prompted) < self._spatial or len(seen) < 2:
+            return self._tracked
+        *older, newest = seen
+        features = [self._tracked[index]["maskmem_features"][0] for index in (*older, newest)]
+        r = [redundancy(memory, features[-1]) for memory in features[:-1]]
+        left_out = {older[place] for place in most_redundant(r)}
+        return {
+            index: _pointer_alone(memory) if index in left_out else memory
+            for index, memory in self._tracked.items()
+        }
+
+    def _admit(self, memory: Memory) -> None:
+        c = memory["confidence"]
+        if len(self._confident) < BANK_SIZE:
+            if c >= LEAST_CONFIDENCE:
+                self._confident.append(memory)
+            return
+        flat = [_unit(kept["maskmem_features"]) for kept in self._confident]
+        new = _unit(memory["maskmem_features"])
+        cosines = [[float(one @ other) for other in flat] for one in flat]
+        s = [float(new @ one) for one in flat]
+        place = replaced(s, cosines, c, [kept["confidence"] for kept in self._confident])
+        if place is not None:
+            del self._confident[place]
+            self._confident.append(memory)
+
+    def _picked_up(self, frame: int, reverse: bool, query: torch.Tensor) -> dict[int, Memory]:
+        """Prompted frames, then as many picks as there is room for, each under an index just visited."""
+        if not self._confident:
+            return self._prompted
+        memories = [*self._prompted.values(), *self._confident]
+        wanted = _unit(query)
+        sim = [float(wanted @ _unit(memory["embedding"])) for memory in memories]
+        counts = multiplicities(sim, self._spatial - 1)
+        for place in range(len(self._prompted)):
+            counts[place] = max(counts[place], 1)
+        step = 1 if reverse else -1
+        picks = [memory for memory, count in zip(memories, counts, strict=True) for _ in range(count)][
+            :MOST_PICKED
+        ]
+        return {frame + step * (place + 1): memory for place, memory in enumerate(picks)}
+
+
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    """Features as one vector of length 1."""
+    return F.normalize(features.float().flatten(), dim=0)
+
+
+def _pointer_alone(memory: Memory) -> Memory:
+    """A memory of no place, whose object pointer is still read."""
+    encodings = [encoding[..., :0, :] for encoding in memory["maskmem_pos_enc"]]
+    return {
+        **memory,
+        "maskmem_features": memory["maskmem_features"][..., :0, :],
+        "maskmem_pos_enc": encodings,
+    }

@@ -148,7 +148,8 @@ class Network(SAM2Base):
         if features.guide is not None and neighbour is not None:
             rendered = render_neighbour(neighbour["logits"], neighbour["guide"], features.guide)
             points = _no_points(rendered)
-        return self._step(features, points, rendered, frame, count, bank.as_output_dict(), reverse)
+        memories = bank.recall(frame, reverse, features.maps[-1])
+        return self._step(features, points, rendered, frame, count, memories, reverse)
 
     def segment_mask(self, features: Features, mask: torch.Tensor) -> Decoded:
         """Takes masks (B, 1, S, S) of zeros and ones as the result, as SAM 2 does for a mask prompt."""

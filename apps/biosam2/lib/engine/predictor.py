@@ -13,11 +13,12 @@ from scipy.ndimage import distance_transform_edt
 
 from lib.engine.embeddings import EmbeddingCache
 from lib.engine.frames import FrameSequence
-from lib.engine.memory import MemoryBank
+from lib.engine.memory import Memory, MemoryBank, confidence
 from lib.engine.network import Decoded, Features, Network, NetworkPrompts
 from lib.engine.preprocessing import mask_logits, network_image, network_mask, stack_prompts
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
+from lib.settings import MemoryPolicy
 
 # Objects that are decoded in one step: at 1024 px each takes 16 MB, and a click should not wait long for all.
 MOST_AT_ONCE = 8
@@ -87,9 +88,10 @@ class Predictor:
         """Side of the network's input in pixels."""
         return int(self._network.image_size)
 
-    def new_bank(self) -> MemoryBank:
+    def new_bank(self, policy: MemoryPolicy = "fifo") -> MemoryBank:
         """An empty memory for one object, as deep as this network looks back."""
-        return MemoryBank(max(self._network.num_maskmem, self._network.max_obj_ptrs_in_encoder))
+        reach = max(self._network.num_maskmem, self._network.max_obj_ptrs_in_encoder)
+        return MemoryBank(reach, policy, self._network.num_maskmem)
 
     def warm_up(self) -> None:
         """Runs the network once on a blank frame: its first run is slow, and should not be a person's."""
@@ -140,7 +142,7 @@ class Predictor:
         with self.runtime.step():
             decoded = self._decode(features, prompts, frames)
             if bank is not None:
-                bank.add_prompted(index, self._network.remember(features, decoded, prompted=True))
+                bank.add_prompted(index, self._memory(features, decoded, bank, prompted=True))
             if prompts.is_mask_alone and prompts.mask is not None:
                 return FrameMask(prompts.mask, 1.0, 1.0)
             return self._frame_mask(decoded, frames)
@@ -191,8 +193,16 @@ class Predictor:
                 clicks = _against(self._frame_mask(decoded, frames).mask, prompts)
                 if clicks is not None:
                     decoded = self._network.segment(features, self._network_prompts(clicks, frames))
-            bank.add_tracked(index, self._network.remember(features, decoded, prompted=False))
+            bank.add_tracked(index, self._memory(features, decoded, bank, prompted=False))
             return self._frame_mask(decoded, frames)
+
+    def _memory(self, features: Features, decoded: Decoded, bank: MemoryBank, prompted: bool) -> Memory:
+        memory = self._network.remember(features, decoded, prompted)
+        if bank.needs_embeddings:
+            presence = float(torch.sigmoid(decoded.object_logits.float().max()))
+            iou = min(max(float(decoded.ious.max()), 0.0), 1.0)
+            memory |= {"embedding": features.maps[-1], "confidence": confidence(iou, presence)}
+        return memory
 
     def _decode(self, features: Features, prompts: FramePrompts, frames: FrameSequence) -> Decoded:
         device = self.runtime.device

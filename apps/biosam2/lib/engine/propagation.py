@@ -12,6 +12,7 @@ from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask, Predictor
 from lib.engine.stopping import StopRule
 from lib.prompts.types import FramePrompts
+from lib.settings import MemoryPolicy
 
 # Drawn masks that go into the memory of one object: memory attention takes time for each.
 MOST_MASKS = 8
@@ -82,6 +83,7 @@ def propagate(
     ends: bool = True,
     segment: Segment | None = None,
     closed: bool = False,
+    memory: MemoryPolicy = "fifo",
 ) -> Iterator[tuple[int, int, FrameMask]]:
     """Follows objects through the frames.
 
@@ -100,6 +102,7 @@ def propagate(
         limit: most frames to go beyond the first and the last prompted one; 0 for no limit.
         ends: whether an object that has gone stays away, as in a volume; in a video it may come back.
         closed: Whether an object ends where a mask was drawn on its last ``CLOSED_SLICES`` slices.
+        memory: Memories that are looked back at (``lib.engine.memory``).
         segment: Answers the prompts of a frame and adds the answer to the bank; the predictor's by default.
 
     Yields:
@@ -107,7 +110,10 @@ def propagate(
         yielded do not hold the object.
     """
     segment = segment or predictor.segment
-    tracks = [_track(number, prompts, predictor, ends, closed) for number, prompts in enumerate(objects)]
+    tracks = [
+        _track(number, prompts, predictor.new_bank(memory), ends, closed)
+        for number, prompts in enumerate(objects)
+    ]
     low, high = bounds if bounds is not None else (0, len(frames))
     for index in sorted({index for track in tracks for index in track.prompts}):
         for track in tracks:
@@ -137,7 +143,7 @@ def propagate(
 
 
 def _track(
-    number: int, prompts: Mapping[int, FramePrompts], predictor: Predictor, ends: bool, closed: bool
+    number: int, prompts: Mapping[int, FramePrompts], bank: MemoryBank, ends: bool, closed: bool
 ) -> _Track:
     seen = {index: item for index, item in prompts.items() if item.has_positive}
     refused = {index: item for index, item in prompts.items() if not item.has_positive}
@@ -147,7 +153,7 @@ def _track(
     }
     remembered = frozenset(seen) - frozenset(drawn) | chosen
     both = (_is_closed(drawn, min(seen), 1), _is_closed(drawn, max(seen), -1)) if closed else (False, False)
-    return _Track(number, seen, refused, predictor.new_bank(), ends, remembered, both)
+    return _Track(number, seen, refused, bank, ends, remembered, both)
 
 
 def _is_closed(drawn: Sequence[int], end: int, step: int) -> bool:

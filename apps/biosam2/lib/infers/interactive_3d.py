@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import get_args
 
 import numpy as np
 
@@ -10,8 +11,9 @@ from lib.engine.corrections import obey
 from lib.engine.predictor import FrameMask
 from lib.engine.propagation import propagate
 from lib.infers.postprocessing import cleaned_labels
-from lib.infers.task import PromptedImage, SegmentTask, TaskResult
+from lib.infers.task import PromptedImage, SegmentTask, TaskResult, choice
 from lib.prompts.types import PromptSet
+from lib.settings import MemoryPolicy
 from lib.transforms.frames import frame_view
 
 
@@ -34,6 +36,7 @@ class VolumeTask(SegmentTask):
             ends=self.ends,
             segment=prompted.segmenter.segment,
             closed=prompted.is_started,
+            memory=self._memory(prompted),
         )
         for number, index, result in steps:
             by_slice[index][number] = result
@@ -60,6 +63,11 @@ class VolumeTask(SegmentTask):
                 },
             },
         )
+
+    def _memory(self, prompted: PromptedImage) -> MemoryPolicy:
+        """The memory policy that a request names, else the app's."""
+        default = self._services.settings.memory
+        return choice(prompted.request, "memory", default, get_args(MemoryPolicy))
 
 
 class VideoTask(VolumeTask):
