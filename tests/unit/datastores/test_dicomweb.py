@@ -7,9 +7,10 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 
-from lib.errors import BusyError, ImageNotFoundError, LabelError
+from lib.errors import BusyError, ImageNotFoundError, LabelError, ReadOnlyError
 from lib.images.reading import read_image
 from lib.labels import read_labels
 from lib.scoring.entries import label_entry
@@ -243,3 +244,15 @@ def test_short_paths(datastore, pacs):
     pacs.draw(LABEL, {1: "a", 2: "b"})
     name = f"{pacs.ct.series_uid}.nii.gz"
     assert datastore.datalist(full_path=False) == [{"image": name, "label": f"labels/final/{name}"}]
+
+
+def test_a_store_that_is_read_only_is_read(open_datastore, pacs, label_file, monkeypatch):
+    monkeypatch.setattr(settings, "MONAI_LABEL_DATASTORE_READ_ONLY", True)
+    pacs.draw(LABEL, {1: "a", 2: "b"})
+    datastore = open_datastore()
+    assert read_image(datastore.get_image_uri(pacs.ct.series_uid), MANY).shape == SHAPE
+    assert Path(datastore.get_label_uri(pacs.ct.series_uid, "final")).is_file()
+    for tag in ("final", "original"):
+        with pytest.raises(ReadOnlyError):
+            datastore.save_label(pacs.ct.series_uid, str(label_file), tag, {})
+    assert len(pacs.store.select(Modality="SEG")) == 1

@@ -134,8 +134,10 @@ class DicomWebStore(DicomWebImages):
         Raises:
             ImageNotFoundError: there is no such image.
             LabelError: the label does not fit its image, or the store refuses it.
+            ReadOnlyError: MONAI Label's setting protects the store.
             BusyError: the store does not answer.
         """
+        self.require_writable()
         image, path = self._open(image_id), Path(label_filename)
         if label_tag != FINAL and path.suffix != ".bin":
             return str(super().save_label(image_id, label_filename, label_tag, label_info))
@@ -215,11 +217,11 @@ class DicomWebStore(DicomWebImages):
     ) -> str:
         """Puts a label into the cache."""
         with as_volume(labels, image) as path:
-            label_id = super().save_label(image_id, str(path), tag, dict(info))
+            self._save_label(image_id, path, tag, dict(info))
         if "ts" in info:
             # MONAI Label's time is that of the download, which would make an old label look new.
             self.update_label_info(image_id, tag, {"ts": info["ts"]})
-        return str(label_id)
+        return image_id
 
 
 def _size(contents: Contents, image_id: str) -> int | None:

@@ -216,18 +216,20 @@ class LocalFolder(LocalDatastore):
         """
         self.require_writable()
         image_id = self._listed_id(image_id)
-        tag, info = _plain(label_tag), plain_info(label_info)
-        extension = self._scanner.label_type(Path(label_filename).name)
+        self._save_label(image_id, Path(label_filename), _plain(label_tag), label_info)
+        return image_id
+
+    def _save_label(self, image_id: str, file: Path, tag: str, label_info: dict[str, Any]) -> None:
+        info, extension = plain_info(label_info), self._scanner.label_type(file.name)
 
         def save(record: FolderModel) -> None:
             item = _image(record, image_id)
             data = new_data(f"{image_id}{extension}", extension, info)
-            self._keep(Path(label_filename), tag, image_id, data, item.labels.get(tag), files)
+            self._keep(file, tag, image_id, data, item.labels.get(tag), files)
             item.labels[tag] = data
 
         files = ExitStack()
         self._record.change(save, files)
-        return image_id
 
     def remove_image(self, image_id: str) -> None:
         """Deletes an image, its labels and their information.

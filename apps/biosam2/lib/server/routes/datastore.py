@@ -17,6 +17,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.utils.others.generic import get_mime_type
 from starlette.background import BackgroundTask
 
+from lib.datastores.local import LocalFolder
 from lib.images.cache import ImageCache
 from lib.infers.inference import AUTOMATIC
 from lib.server.access import Admin, Annotator, AnyUser
@@ -122,6 +123,7 @@ class DatastoreRoutes:
     def update_image_info(self, user: Annotator, image: str, info: Annotated[str, Form()] = "{}") -> Any:
         """Adds to what is known of an image."""
         changes = {**json_object(info, "info"), "user": user.name}
+        self._require_writable()
         self._checks.require_image(image)
         # A series that was not downloaded yet has no place for its info.
         self._store.get_image_uri(image)
@@ -172,6 +174,7 @@ class DatastoreRoutes:
     ) -> Any:
         """Adds to what is known of a label."""
         changes = {**_without_mark(label_object(info, "info")), "user": user.name}
+        self._require_writable()
         self._checks.require_label(label, tag)
         return self._store.update_label_info(label, tag, changes)
 
@@ -191,6 +194,10 @@ class DatastoreRoutes:
         path = self._store.get_dataset_archive(limit_cases)
         done = BackgroundTask(os.unlink, path)
         return FileResponse(path, media_type=get_mime_type(path), filename="dataset.zip", background=done)
+
+    def _require_writable(self) -> None:
+        if isinstance(self._store, LocalFolder):
+            self._store.require_writable()
 
     def _image_path(self, image: str) -> Path:
         self._checks.require_image(image)
