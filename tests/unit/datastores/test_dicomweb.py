@@ -14,7 +14,7 @@ from lib.errors import BusyError, ImageNotFoundError, LabelError, ReadOnlyError
 from lib.images.reading import read_image
 from lib.labels import read_labels
 from lib.scoring.entries import label_entry
-from lib.trainers.task import labelled_cases
+from lib.trainers.task import labelled_images
 from sample_study.dicom import write_multiframe_ultrasound, write_series
 from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE
 
@@ -68,7 +68,7 @@ def test_what_others_stored_comes_back_by_name_on_the_images_grid(datastore, pac
         "liver",
         "spleen",
     ]
-    (case,) = labelled_cases(datastore)
+    (case,) = labelled_images(datastore)
     image = read_image(case.image, MANY)
     found = read_labels(case.label, image, case.label_info)
     np.testing.assert_array_equal(found.array, LABEL)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,3 +109,12 @@ def test_a_path_takes_the_configuration_beside_it(registry, tmp_path):
     assert named_weights(str(path), Settings(), registry, "cpu", "").config is None
     path.with_suffix(".yaml").touch()
     assert named_weights(str(path), Settings(), registry, "cpu", "").config == path.with_suffix(".yaml")
+
+
+def test_random_bytes_are_refused(tmp_path):
+    path = tmp_path / "x.pt"
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        path.write_bytes(rng.bytes(int(rng.integers(1, 400))))
+        with pytest.raises(CheckpointError, match=r"truncated or no checkpoint|damaged"):
+            load_state_dict(weights(path))

@@ -180,7 +180,8 @@ def load_state_dict(weights: Weights) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"{weights.name}: {weights.path} is damaged, or holds more than tensors and is not trusted"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:
+        # The unpickler raises anything on random bytes, from EOFError to IndexError.
         raise CheckpointError(
             f"{weights.name}: {weights.path} is truncated or no checkpoint: {error}"
         ) from error

@@ -37,8 +37,13 @@ def ohif_router(companion: bool) -> APIRouter:
         return FileResponse(path, media_type=_FILES[path.suffix], headers=_HEADERS)
 
     def viewer_file(user: AnyUser, path: str) -> Response:
-        file = (VIEWER / path).resolve()
-        if path and file.is_file() and VIEWER in file.parents and file.name != "index.html":
+        try:
+            file = (VIEWER / path).resolve()
+            is_asset = path and file.is_file() and VIEWER in file.parents and file.name != "index.html"
+        except (OSError, ValueError) as error:
+            # No file can have this name: too long, or with a null character.
+            raise HTTPException(HTTPStatus.NOT_FOUND, detail="OHIF has no such file") from error
+        if is_asset:
             return FileResponse(file)
         page = (VIEWER / "index.html").read_text(encoding="utf-8")
         return HTMLResponse(page.replace("</head>", _ADDED, 1) if companion else page, headers=_HEADERS)
