@@ -14,7 +14,7 @@ from benchmarks.client import VIEWER_OPTIONS, Answer, Viewer
 from benchmarks.targets import Mask, Target
 from lib.metrics.overlap import dice
 from lib.prompts.simulation import correction_click
-from lib.transforms.windowing import Window
+from lib.transforms.windowing import IntensityWindow
 
 CLICK_COUNTS = (1, 3, 5)
 OURS, GRABCUT, FILLED = "ours", "GrabCut", "the filled box"
@@ -165,7 +165,7 @@ def volume_of(answer: Answer) -> Mask:
 def levels_of(image: NDArray, index: int, window: Sequence[float]) -> NDArray[np.uint8]:
     """The slice (H, W, 3) with the server's window."""
     frame = np.swapaxes(image[:, :, index], 0, 1)
-    levels = Window(float(window[0]), float(window[1]), "answer").apply(frame)
+    levels = IntensityWindow(float(window[0]), float(window[1]), "answer").apply(frame)
     return levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lib.engine.embeddings import EmbeddingCache
 from lib.transforms.frames import FrameStack
-from lib.transforms.windowing import Window
+from lib.transforms.windowing import IntensityWindow
 from tests.support import studies
 from tests.support.client import Client
 from tests.support.phantoms import FROM_BOX, FROM_CLICK, dice
@@ -110,14 +110,14 @@ def test_row_11_a_jpeg_counts_as_its_pixels_do(client: Client, tmp_path: Path) -
 
 def test_row_11_slices_reach_the_network_without_loss() -> None:
     levels = np.random.default_rng(0).integers(0, 256, (31, 17, 3)).astype(np.uint8)
-    frame = FrameStack(levels, 2, Window(0, 255, "test"))[1]
+    frame = FrameStack(levels, 2, IntensityWindow(0, 255, "test"))[1]
     np.testing.assert_array_equal(frame, np.repeat(levels[:, :, 1].T[:, :, None], 3, axis=2))
 
 
 def test_row_16_a_slice_of_a_huge_volume_takes_the_memory_of_a_slice() -> None:
     # 100,000 slices of 512 x 512 would be 49 GiB as int16 and 73 GiB as RGB frames; one slice stands for all.
     volume = np.broadcast_to(np.arange(512 * 512, dtype=np.int32).reshape(512, 512, 1), (512, 512, 100_000))
-    frames = FrameStack(volume, 2, Window(0, 512 * 512, "test"))
+    frames = FrameStack(volume, 2, IntensityWindow(0, 512 * 512, "test"))
     tracemalloc.start()
     frame = frames[99_999]
     _, peak = tracemalloc.get_traced_memory()

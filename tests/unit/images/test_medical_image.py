@@ -13,29 +13,29 @@ def image_of(array, affine=None, **known):
     return make_image(Voxels(array, np.eye(4) if affine is None else affine, **known), Path("a.nii"), "nifti")
 
 
-@pytest.mark.parametrize(
-    ("values", "dtype", "kept"),
-    [
-        ([0, 1], np.bool_, np.uint8),
-        ([0, 255], np.uint8, np.uint8),
-        ([-5, 5], np.int8, np.int8),
-        ([-1000, 3000], ">i2", np.int16),
-        ([-1000, 3000], np.int32, np.int16),
-        ([0, 60000], np.int64, np.uint16),
-        ([0, 70000], np.uint32, np.int32),
-        ([0, 2**32 - 1], np.uint32, np.uint32),
-        ([0, 2**40], np.int64, np.float32),
-        ([0, 0.5], np.float64, np.float32),
-        ([0, 0.5], np.float16, np.float32),
-        ([0, 0.5], ">f4", np.float32),
-    ],
-)
-def test_voxels_are_kept_in_the_smallest_type_that_holds_them(values, dtype, kept):
-    array = np.array(values, dtype).reshape(2, 1, 1)
-    image = image_of(array)
-    assert image.array.dtype == kept
-    assert image.array.dtype.isnative
-    assert image.array.ravel().tolist() == [float(value) for value in values]
+VOXELS_ARE_KEPT_IN_THE_SMALLEST_TYPE_THA = [
+    ([0, 1], np.bool_, np.uint8),
+    ([0, 255], np.uint8, np.uint8),
+    ([-5, 5], np.int8, np.int8),
+    ([-1000, 3000], ">i2", np.int16),
+    ([-1000, 3000], np.int32, np.int16),
+    ([0, 60000], np.int64, np.uint16),
+    ([0, 70000], np.uint32, np.int32),
+    ([0, 2**32 - 1], np.uint32, np.uint32),
+    ([0, 2**40], np.int64, np.float32),
+    ([0, 0.5], np.float64, np.float32),
+    ([0, 0.5], np.float16, np.float32),
+    ([0, 0.5], ">f4", np.float32),
+]
+
+
+def test_voxels_are_kept_in_the_smallest_type_that_holds_them():
+    for values, dtype, kept in VOXELS_ARE_KEPT_IN_THE_SMALLEST_TYPE_THA:
+        array = np.array(values, dtype).reshape(2, 1, 1)
+        image = image_of(array)
+        assert image.array.dtype == kept
+        assert image.array.dtype.isnative
+        assert image.array.ravel().tolist() == [float(value) for value in values]
 
 
 def test_a_float_that_float32_cannot_hold_is_refused():

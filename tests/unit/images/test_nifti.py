@@ -18,18 +18,18 @@ SHEARED = np.array([[1, 0.3, 0, 5], [0, 1, 0.4, 6], [0, 0, 2, 7], [0, 0, 0, 1.0]
 COLOUR = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
-def test_voxels_are_nibabels(tmp_path, suffix, kind, dtype):
-    array = np.random.default_rng(0).integers(0, 200, (3, 4, 5)).astype(dtype)
-    path = tmp_path / f"a{suffix}"
-    nib.save(kind(array, np.diag([1, 2, 3, 1.0])), path)
-    found = read_nifti(path, MANY)
-    assert np.array_equal(found.array, nib.load(path).get_fdata())
-    assert found.array.dtype == dtype
-    assert found.array.flags.f_contiguous
-    assert not found.is_2d
+def test_voxels_are_nibabels(tmp_path):
+    for suffix in [".nii", ".nii.gz"]:
+        for kind in [nib.Nifti1Image, nib.Nifti2Image]:
+            for dtype in [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64]:
+                array = np.random.default_rng(0).integers(0, 200, (3, 4, 5)).astype(dtype)
+                path = tmp_path / f"a{suffix}"
+                nib.save(kind(array, np.diag([1, 2, 3, 1.0])), path)
+                found = read_nifti(path, MANY)
+                assert np.array_equal(found.array, nib.load(path).get_fdata())
+                assert found.array.dtype == dtype
+                assert found.array.flags.f_contiguous
+                assert not found.is_2d
 
 
 def test_big_endian_voxels(tmp_path):
@@ -111,15 +111,15 @@ def is_placed_as_itk_does(path):
     return True
 
 
-@pytest.mark.parametrize(("sform", "qform"), CODES)
-def test_of_two_forms_the_one_counts_that_itk_takes(tmp_path, sform, qform):
-    path = write_forms(tmp_path / "a.nii.gz", ZEROS, (sform, qform))
-    assert is_placed_as_itk_does(path)
-    if sform == 1 or (sform and not qform):
-        expected = REGISTERED
-    else:
-        expected = SCANNED if qform else np.diag([-0.7, -0.9, 3, 1])
-    assert read_nifti(path, MANY).affine == pytest.approx(expected, abs=1e-5)
+def test_of_two_forms_the_one_counts_that_itk_takes(tmp_path):
+    for sform, qform in CODES:
+        path = write_forms(tmp_path / "a.nii.gz", ZEROS, (sform, qform))
+        assert is_placed_as_itk_does(path)
+        if sform == 1 or (sform and not qform):
+            expected = REGISTERED
+        else:
+            expected = SCANNED if qform else np.diag([-0.7, -0.9, 3, 1])
+        assert read_nifti(path, MANY).affine == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(("unit", "millimetres"), [(0, 1), (1, 1000), (2, 1), (3, 0.001)])

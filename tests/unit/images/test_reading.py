@@ -17,23 +17,23 @@ def nifti(path, array, affine=None):
     return path
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
-def test_a_marked_voxel_is_at_the_same_place_in_every_format(tmp_path, affine, suffix):
-    array = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)
-    source = nifti(tmp_path / "source.nii", array, affine)
-    path = tmp_path / f"copy{suffix}"
-    sitk.WriteImage(sitk.ReadImage(str(source)), str(path))
+def test_a_marked_voxel_is_at_the_same_place_in_every_format(tmp_path, affine):
+    for suffix in [".nii", ".nii.gz", ".nrrd", ".mha"]:
+        array = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)
+        source = nifti(tmp_path / "source.nii", array, affine)
+        path = tmp_path / f"copy{suffix}"
+        sitk.WriteImage(sitk.ReadImage(str(source)), str(path))
 
-    image = read_image(path, MANY)
+        image = read_image(path, MANY)
 
-    assert isinstance(image, MedicalImage)
-    assert np.array_equal(image.array, array)
-    assert image.array.dtype == np.int16
-    itk = sitk.ReadImage(str(path))
-    for index in [(0, 0, 0), (4, 0, 0), (0, 5, 0), (0, 0, 6), (3, 1, 2)]:
-        left, back, up = itk.TransformIndexToPhysicalPoint(index)
-        assert image.affine @ [*index, 1] == pytest.approx([-left, -back, up, 1], abs=1e-4)
-        assert image.array[index] == itk[index]
+        assert isinstance(image, MedicalImage)
+        assert np.array_equal(image.array, array)
+        assert image.array.dtype == np.int16
+        itk = sitk.ReadImage(str(path))
+        for index in [(0, 0, 0), (4, 0, 0), (0, 5, 0), (0, 0, 6), (3, 1, 2)]:
+            left, back, up = itk.TransformIndexToPhysicalPoint(index)
+            assert image.affine @ [*index, 1] == pytest.approx([-left, -back, up, 1], abs=1e-4)
+            assert image.array[index] == itk[index]
 
 
 def test_equal_contents_have_one_digest_wherever_they_came_from(tmp_path):
@@ -61,39 +61,35 @@ def test_a_missing_file_is_not_found(tmp_path, name):
         read_image(tmp_path / name if name else "", MANY)
 
 
-@pytest.mark.parametrize(
-    "name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.png", "a.jpg", "a.tif", "a.dcm", "a"]
-)
-def test_an_empty_file_is_called_empty(tmp_path, name):
-    (tmp_path / name).touch()
-    with pytest.raises(ImageError, match=r"is empty \(0 bytes\)"):
-        read_image(tmp_path / name, MANY)
+def test_an_empty_file_is_called_empty(tmp_path):
+    for name in ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.png", "a.jpg", "a.tif", "a.dcm", "a"]:
+        (tmp_path / name).touch()
+        with pytest.raises(ImageError, match=r"is empty \(0 bytes\)"):
+            read_image(tmp_path / name, MANY)
 
 
-@pytest.mark.parametrize(
-    "name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.png", "a.jpg", "a.tif", "a.bmp", "a.dcm"]
-)
-def test_a_file_of_other_bytes_cannot_be_read(tmp_path, name):
-    (tmp_path / name).write_bytes(b"this is no image at all, " * 40)
-    with pytest.raises(ImageError, match=name) as raised:
-        read_image(tmp_path / name, MANY)
-    assert str(tmp_path) not in str(raised.value)
+def test_a_file_of_other_bytes_cannot_be_read(tmp_path):
+    for name in ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "a.png", "a.jpg", "a.tif", "a.bmp", "a.dcm"]:
+        (tmp_path / name).write_bytes(b"this is no image at all, " * 40)
+        with pytest.raises(ImageError, match=name) as raised:
+            read_image(tmp_path / name, MANY)
+        assert str(tmp_path) not in str(raised.value)
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".tif"])
-@pytest.mark.parametrize("kept", [0.3, 0.6, 0.97])
-def test_a_file_that_is_cut_off_cannot_be_read(tmp_path, suffix, kept):
-    rng = np.random.default_rng(0)
-    path = tmp_path / f"a{suffix}"
-    if suffix in (".png", ".tif"):
-        Image.fromarray(rng.integers(0, 255, (60, 70)).astype(np.uint8)).save(path)
-    else:
-        itk = sitk.GetImageFromArray(rng.integers(-900, 900, (20, 30, 40)).astype(np.int16))
-        sitk.WriteImage(itk, str(path), suffix == ".nrrd")
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(ImageError, match=f"a{suffix}"):
-        read_image(path, MANY)
+def test_a_file_that_is_cut_off_cannot_be_read(tmp_path):
+    for suffix in [".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".tif"]:
+        for kept in [0.3, 0.6, 0.97]:
+            rng = np.random.default_rng(0)
+            path = tmp_path / f"a{suffix}"
+            if suffix in (".png", ".tif"):
+                Image.fromarray(rng.integers(0, 255, (60, 70)).astype(np.uint8)).save(path)
+            else:
+                itk = sitk.GetImageFromArray(rng.integers(-900, 900, (20, 30, 40)).astype(np.int16))
+                sitk.WriteImage(itk, str(path), suffix == ".nrrd")
+            content = path.read_bytes()
+            path.write_bytes(content[: int(len(content) * kept)])
+            with pytest.raises(ImageError, match=f"a{suffix}"):
+                read_image(path, MANY)
 
 
 def test_a_flipped_bit_in_a_gzipped_volume_is_noticed(tmp_path):
@@ -106,20 +102,18 @@ def test_a_flipped_bit_in_a_gzipped_volume_is_noticed(tmp_path):
         read_image(path, MANY)
 
 
-@pytest.mark.parametrize(
-    ("value", "words"), [(np.nan, "1 NaN and 0 infinite"), (np.inf, "0 NaN and 1 infinite")]
-)
-@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".tif"])
-def test_nan_and_infinity_are_refused_with_their_number(tmp_path, value, words, suffix):
-    array = np.zeros((3, 4, 5), np.float32)
-    array[1, 1, 1] = value
-    path = tmp_path / f"a{suffix}"
-    if suffix == ".tif":
-        Image.fromarray(array[1]).save(path)
-    else:
-        sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
-    with pytest.raises(ImageError, match=words):
-        read_image(path, MANY)
+def test_nan_and_infinity_are_refused_with_their_number(tmp_path):
+    for value, words in [(np.nan, "1 NaN and 0 infinite"), (np.inf, "0 NaN and 1 infinite")]:
+        for suffix in [".nii.gz", ".nrrd", ".tif"]:
+            array = np.zeros((3, 4, 5), np.float32)
+            array[1, 1, 1] = value
+            path = tmp_path / f"a{suffix}"
+            if suffix == ".tif":
+                Image.fromarray(array[1]).save(path)
+            else:
+                sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+            with pytest.raises(ImageError, match=words):
+                read_image(path, MANY)
 
 
 def test_four_axes_are_refused_in_words(tmp_path):
@@ -139,20 +133,20 @@ def test_a_fourth_axis_of_one_is_none(tmp_path):
         assert np.array_equal(read_image(tmp_path / name, MANY).array, array[..., 0])
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".dcm"])
-def test_the_size_is_checked_before_the_voxels(tmp_path, suffix, ct_slice):
-    path = tmp_path / f"a{suffix}"
-    if suffix == ".dcm":
-        ct_slice(path, np.zeros((40, 50)), 0)
-    elif suffix == ".png":
-        Image.new("L", (50, 40)).save(path)
-    else:
-        sitk.WriteImage(sitk.Image([50, 40, 1], sitk.sitkInt16), str(path))
-    assert read_image(path, 2000).shape == (50, 40, 1)
-    # Without its last bytes the file cannot be read, so the error shows that nothing tried to.
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ImageTooLargeError, match=r"50 x 40.* = 2000 voxels.* at most 1999.*max_voxels"):
-        read_image(path, 1999)
+def test_the_size_is_checked_before_the_voxels(tmp_path, ct_slice):
+    for suffix in [".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".dcm"]:
+        path = tmp_path / f"a{suffix}"
+        if suffix == ".dcm":
+            ct_slice(path, np.zeros((40, 50)), 0)
+        elif suffix == ".png":
+            Image.new("L", (50, 40)).save(path)
+        else:
+            sitk.WriteImage(sitk.Image([50, 40, 1], sitk.sitkInt16), str(path))
+        assert read_image(path, 2000).shape == (50, 40, 1)
+        # Without its last bytes the file cannot be read, so the error shows that nothing tried to.
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(ImageTooLargeError, match=r"50 x 40.* = 2000 voxels.* at most 1999.*max_voxels"):
+            read_image(path, 1999)
 
 
 def test_a_header_that_promises_too_much_is_refused_at_once(tmp_path):
@@ -174,7 +168,7 @@ def test_a_whole_slide_is_refused_with_what_to_do_instead(tmp_path):
 @pytest.mark.parametrize("name", ["notes.txt", "noextension"])
 def test_another_kind_of_file_is_named_with_what_can_be_opened(tmp_path, name):
     (tmp_path / name).write_text("text")
-    with pytest.raises(ImageError, match=r"of no kind that can be opened \(\.nii, \.nii\.gz, \.nrrd"):
+    with pytest.raises(ImageError, match=r"Unsupported file format of .* \(supported: \.nii, \.nii\.gz"):
         read_image(tmp_path / name, MANY)
 
 

@@ -36,28 +36,28 @@ def marked(shape=SHAPE, voxel=VOXEL, value=1, order="F"):
     return mask
 
 
-@pytest.mark.parametrize("extension", VOLUME_EXTENSIONS)
-@pytest.mark.parametrize("compress", [False, True])
-def test_itk_finds_the_voxel_where_it_is_in_the_patient(affine, extension, compress):
-    path = write_mask(marked(), image_of(affine=affine), extension, compress)
-    assert path.name.endswith(extension)
-    itk = sitk.ReadImage(str(path))
-    assert itk.GetSize() == SHAPE
-    assert itk.GetPixelID() == sitk.sitkUInt8
-    assert np.argwhere(sitk.GetArrayFromImage(itk).T).tolist() == [list(VOXEL)]
-    left, back, up = itk.TransformIndexToPhysicalPoint(VOXEL)
-    assert [-left, -back, up, 1] == pytest.approx(affine @ [*VOXEL, 1], abs=1e-4)
+def test_itk_finds_the_voxel_where_it_is_in_the_patient(affine):
+    for extension in VOLUME_EXTENSIONS:
+        for compress in [False, True]:
+            path = write_mask(marked(), image_of(affine=affine), extension, compress)
+            assert path.name.endswith(extension)
+            itk = sitk.ReadImage(str(path))
+            assert itk.GetSize() == SHAPE
+            assert itk.GetPixelID() == sitk.sitkUInt8
+            assert np.argwhere(sitk.GetArrayFromImage(itk).T).tolist() == [list(VOXEL)]
+            left, back, up = itk.TransformIndexToPhysicalPoint(VOXEL)
+            assert [-left, -back, up, 1] == pytest.approx(affine @ [*VOXEL, 1], abs=1e-4)
 
 
-@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
-def test_nibabel_finds_it_too(affine, extension):
-    image = nib.load(write_mask(marked(), image_of(affine=affine), extension, False))
-    assert image.get_data_dtype() == np.uint8
-    assert np.argwhere(np.asanyarray(image.dataobj)).tolist() == [list(VOXEL)]
-    assert image.affine == pytest.approx(affine, abs=1e-5)
-    assert nib.aff2axcodes(image.get_qform()) == nib.aff2axcodes(affine)
-    assert (image.header["sform_code"], image.header["qform_code"]) == (1, 1)
-    assert image.header.get_xyzt_units()[0] == "mm"
+def test_nibabel_finds_it_too(affine):
+    for extension in [".nii", ".nii.gz"]:
+        image = nib.load(write_mask(marked(), image_of(affine=affine), extension, False))
+        assert image.get_data_dtype() == np.uint8
+        assert np.argwhere(np.asanyarray(image.dataobj)).tolist() == [list(VOXEL)]
+        assert image.affine == pytest.approx(affine, abs=1e-5)
+        assert nib.aff2axcodes(image.get_qform()) == nib.aff2axcodes(affine)
+        assert (image.header["sform_code"], image.header["qform_code"]) == (1, 1)
+        assert image.header.get_xyzt_units()[0] == "mm"
 
 
 def test_a_sheared_volume_keeps_its_affine():
@@ -123,11 +123,11 @@ def test_the_extension_may_lack_its_dot(extension):
     assert write_mask(marked(), image_of(), extension, False).name.endswith(".nrrd")
 
 
-@pytest.mark.parametrize("extension", ["", ".", ".stl", ".exe", "../x.nrrd", ".nii.gz/../../x"])
-def test_another_extension_is_refused(extension, temporary):
-    with pytest.raises(PromptError, match=r"cannot be written: ask for one of \.nii"):
-        write_mask(marked(), image_of(), extension, False)
-    assert list(temporary.iterdir()) == []
+def test_another_extension_is_refused(temporary):
+    for extension in ["", ".", ".stl", ".exe", "../x.nrrd", ".nii.gz/../../x"]:
+        with pytest.raises(PromptError, match=r"cannot be written: ask for one of \.nii"):
+            write_mask(marked(), image_of(), extension, False)
+        assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("mask", [np.zeros((5, 6, 4), np.uint8), np.zeros(SHAPE, bool), np.zeros(SHAPE)])
@@ -137,18 +137,17 @@ def test_a_mask_of_another_grid_or_type_is_refused(mask):
 
 
 @pytest.mark.parametrize("extension", VOLUME_EXTENSIONS)
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("used", [(), (0,), (39,), (3, 20), range(40)])
-def test_empty_slices_read_back_as_zeros(extension, order, used):
-    # 40 slices of 200 x 180: more than one block of zeros before and after.
-    shape = (200, 180, 40)
-    mask = np.zeros(shape, np.uint8, order=order)
-    for k in used:
-        mask[20:90, 30:100, k] = np.random.default_rng(k).integers(0, 3, (70, 70))
-    path = write_mask(mask, image_of(shape), extension, True)
-    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T, mask)
-    if extension.startswith(".nii"):
-        assert np.array_equal(np.asanyarray(nib.load(path).dataobj), mask)
+def test_empty_slices_read_back_as_zeros(extension):
+    for order in ["C", "F"]:
+        for used in [(), (0,), (39,), (3, 20), range(40)]:
+            shape = (200, 180, 40)
+            mask = np.zeros(shape, np.uint8, order=order)
+            for k in used:
+                mask[20:90, 30:100, k] = np.random.default_rng(k).integers(0, 3, (70, 70))
+            path = write_mask(mask, image_of(shape), extension, True)
+            assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T, mask)
+            if extension.startswith(".nii"):
+                assert np.array_equal(np.asanyarray(nib.load(path).dataobj), mask)
 
 
 def test_two_answers_are_two_files():

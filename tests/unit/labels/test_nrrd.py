@@ -161,27 +161,27 @@ def test_the_datastores_names_by_place_where_layers_repeat_their_values(image, s
     assert found.names == {1: "liver", 2: "lesion", 3: "vessel"}
 
 
-@pytest.mark.parametrize(
-    ("space", "signs"),
-    [
-        ("left-posterior-superior", (-1, -1, 1)),
-        ("LPS", (-1, -1, 1)),
-        ("right-anterior-superior", (1, 1, 1)),
-        ("RAS", (1, 1, 1)),
-        ("left-anterior-superior", (-1, 1, 1)),
-        ("scanner-xyz", (-1, -1, 1)),  # as ITK takes it
-    ],
-)
-def test_every_space(image, tmp_path, space, signs):
-    array = np.zeros((5, 4, 3), np.uint8)
-    array[4, 1, 2] = 1
-    header = {"space": space, "space directions": np.diag([2.0, 3.0, 4.0]), "space origin": [10, 20, 30]}
-    nrrd.write(str(tmp_path / "a.nrrd"), array, header, index_order="F")
-    x, y, z = np.array(signs) * [18, 23, 38]
-    affine = np.eye(4)
-    affine[:3, 3] = [x - 2, y - 3, z - 4]
-    found = read_labels(tmp_path / "a.nrrd", image(affine, (9, 8, 7)))
-    assert found.array[2, 3, 4] == 1
+EVERY_SPACE = [
+    ("left-posterior-superior", (-1, -1, 1)),
+    ("LPS", (-1, -1, 1)),
+    ("right-anterior-superior", (1, 1, 1)),
+    ("RAS", (1, 1, 1)),
+    ("left-anterior-superior", (-1, 1, 1)),
+    ("scanner-xyz", (-1, -1, 1)),  # as ITK takes it
+]
+
+
+def test_every_space(image, tmp_path):
+    for space, signs in EVERY_SPACE:
+        array = np.zeros((5, 4, 3), np.uint8)
+        array[4, 1, 2] = 1
+        header = {"space": space, "space directions": np.diag([2.0, 3.0, 4.0]), "space origin": [10, 20, 30]}
+        nrrd.write(str(tmp_path / "a.nrrd"), array, header, index_order="F")
+        x, y, z = np.array(signs) * [18, 23, 38]
+        affine = np.eye(4)
+        affine[:3, 3] = [x - 2, y - 3, z - 4]
+        found = read_labels(tmp_path / "a.nrrd", image(affine, (9, 8, 7)))
+        assert found.array[2, 3, 4] == 1
 
 
 @pytest.mark.parametrize("grid", ["oblique", "sagittal"])

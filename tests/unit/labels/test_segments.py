@@ -4,27 +4,26 @@ import pytest
 
 from lib.labels.segments import describe_segments
 
+WHAT_DICOM_HAS_A_CODE_FOR_GETS_IT = [
+    ("liver", "123037004", "10200004"),
+    ("Left kidney", "123037004", "64033007"),
+    ("left_ventricle", "123037004", "21814001"),
+    ("blood vessel", "123037004", "59820001"),
+    ("tumor", "49755003", "108369006"),
+    ("Tumour", "49755003", "108369006"),
+    ("lesion", "49755003", "52988006"),
+    ("nodule", "49755003", "27925004"),
+    ("muscle", "85756007", "71616004"),
+    ("my own thing", "85756007", "85756007"),
+    ("", "85756007", "85756007"),
+]
 
-@pytest.mark.parametrize(
-    ("name", "category", "kind"),
-    [
-        ("liver", "123037004", "10200004"),
-        ("Left kidney", "123037004", "64033007"),
-        ("left_ventricle", "123037004", "21814001"),
-        ("blood vessel", "123037004", "59820001"),
-        ("tumor", "49755003", "108369006"),
-        ("Tumour", "49755003", "108369006"),
-        ("lesion", "49755003", "52988006"),
-        ("nodule", "49755003", "27925004"),
-        ("muscle", "85756007", "71616004"),
-        ("my own thing", "85756007", "85756007"),
-        ("", "85756007", "85756007"),
-    ],
-)
-def test_what_dicom_has_a_code_for_gets_it(name, category, kind):
-    (segment,) = describe_segments({1: name})
-    assert segment.type.scheme_designator == segment.category.scheme_designator == "SCT"
-    assert (segment.category.value, segment.type.value) == (category, kind)
+
+def test_what_dicom_has_a_code_for_gets_it():
+    for name, category, kind in WHAT_DICOM_HAS_A_CODE_FOR_GETS_IT:
+        (segment,) = describe_segments({1: name})
+        assert segment.type.scheme_designator == segment.category.scheme_designator == "SCT"
+        assert (segment.category.value, segment.type.value) == (category, kind)
 
 
 def test_what_the_client_says_comes_first():

@@ -7,16 +7,14 @@ from lib.errors import LabelError
 from lib.labels.values import as_labels, paint_order, present_values
 
 
-@pytest.mark.parametrize(
-    "dtype", [np.uint8, np.int8, np.int16, ">i4", np.int64, np.uint64, np.float32, ">f8"]
-)
-def test_labels_of_every_type_are_the_same_bytes(dtype):
-    array = np.array([[0, 3], [7, 3], [0, 0]]).astype(dtype)
-    labels, numbers = as_labels(array)
-    assert labels.dtype == np.uint8
-    assert labels.flags.f_contiguous
-    assert labels.tolist() == [[0, 3], [7, 3], [0, 0]]
-    assert numbers == {3: 3, 7: 7}
+def test_labels_of_every_type_are_the_same_bytes():
+    for dtype in [np.uint8, np.int8, np.int16, ">i4", np.int64, np.uint64, np.float32, ">f8"]:
+        array = np.array([[0, 3], [7, 3], [0, 0]]).astype(dtype)
+        labels, numbers = as_labels(array)
+        assert labels.dtype == np.uint8
+        assert labels.flags.f_contiguous
+        assert labels.tolist() == [[0, 3], [7, 3], [0, 0]]
+        assert numbers == {3: 3, 7: 7}
 
 
 def test_booleans():
@@ -56,22 +54,22 @@ def test_what_is_a_label_already_is_not_copied():
     assert np.shares_memory(as_labels(array)[0], array)
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.array([0, 1, np.nan]), "NaN or infinite values: replace them by 0"),
-        (np.array([0, np.inf]), "NaN or infinite"),
-        (np.array([0, 0.37, 1]), r"no whole numbers, such as 0\.37: .*threshold"),
-        (np.array([0, -1, 1], np.int16), "negative values, down to -1: 0 is background"),
-        (np.array([0.0, -1000.0]), "down to -1000"),
-        (np.array([0, 1e30]), r"as far from 0 as 1e\+30: number its labels from 1"),
-        (np.array([0, 1j]), "complex128 are no labels"),
-        (np.arange(65537), "more than 65535 different values: is it the image"),
-    ],
-)
-def test_what_is_no_label_is_refused(array, message):
-    with pytest.raises(LabelError, match=message):
-        as_labels(array)
+WHAT_IS_NO_LABEL_IS_REFUSED = [
+    (np.array([0, 1, np.nan]), "NaN or infinite values: replace them by 0"),
+    (np.array([0, np.inf]), "NaN or infinite"),
+    (np.array([0, 0.37, 1]), r"no whole numbers, such as 0\.37: .*threshold"),
+    (np.array([0, -1, 1], np.int16), "negative values, down to -1: 0 is background"),
+    (np.array([0.0, -1000.0]), "down to -1000"),
+    (np.array([0, 1e30]), r"as far from 0 as 1e\+30: number its labels from 1"),
+    (np.array([0, 1j]), "complex128 are no labels"),
+    (np.arange(65537), "more than 65535 different values: is it the image"),
+]
+
+
+def test_what_is_no_label_is_refused():
+    for array, message in WHAT_IS_NO_LABEL_IS_REFUSED:
+        with pytest.raises(LabelError, match=message):
+            as_labels(array)
 
 
 def test_as_many_values_as_16_bits_hold():

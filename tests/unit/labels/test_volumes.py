@@ -19,62 +19,75 @@ LABEL[1:4, 2:4, 3:7] = 1
 LABEL[5:8, 1, 2] = 2
 
 
-@pytest.fixture(params=CODES, ids=str)
-def path(request, tmp_path):
-    return write_forms(tmp_path / "image.nii.gz", LABEL.astype(np.int16), request.param)
+@pytest.fixture
+def paths(tmp_path):
+    """Function that writes an image for each pair of codes of its sform and qform."""
+
+    def write(codes=CODES):
+        for number, pair in enumerate(codes):
+            (tmp_path / str(number)).mkdir(exist_ok=True)
+            yield write_forms(tmp_path / str(number) / "image.nii.gz", LABEL.astype(np.int16), pair)
+
+    return write
 
 
 def reads_back(label, path):
     np.testing.assert_array_equal(read_labels(label, read_image(path, MANY)).array, LABEL)
 
 
-def test_a_label_that_an_itk_program_drew_is_on_its_voxels(path):
-    label = sitk.GetImageFromArray(LABEL.T)
-    label.CopyInformation(sitk.ReadImage(str(path)))
-    for extension in (".nii.gz", ".nrrd", ".mha"):
-        sitk.WriteImage(label, str(path.with_name(f"label{extension}")))
-        reads_back(path.with_name(f"label{extension}"), path)
+def test_a_label_that_an_itk_program_drew_is_on_its_voxels(paths):
+    for path in paths():
+        label = sitk.GetImageFromArray(LABEL.T)
+        label.CopyInformation(sitk.ReadImage(str(path)))
+        for extension in (".nii.gz", ".nrrd", ".mha"):
+            sitk.WriteImage(label, str(path.with_name(f"label{extension}")))
+            reads_back(path.with_name(f"label{extension}"), path)
 
 
-@pytest.mark.parametrize("path", CODES[1:], indirect=True)
-def test_a_label_of_a_part_of_the_image_is_on_its_voxels(path):
-    label = sitk.GetImageFromArray(LABEL.T)
-    label.CopyInformation(sitk.ReadImage(str(path)))
-    sitk.WriteImage(label[1:9, 1:5, 2:], str(path.with_name("label.nrrd")))
-    reads_back(path.with_name("label.nrrd"), path)
+def test_a_label_of_a_part_of_the_image_is_on_its_voxels(paths):
+    for path in paths(CODES[1:]):
+        label = sitk.GetImageFromArray(LABEL.T)
+        label.CopyInformation(sitk.ReadImage(str(path)))
+        sitk.WriteImage(label[1:9, 1:5, 2:], str(path.with_name("label.nrrd")))
+        reads_back(path.with_name("label.nrrd"), path)
 
 
-@pytest.mark.parametrize("is_whole_header", [False, True])
-def test_a_label_that_a_nibabel_program_made_is_on_its_voxels(path, is_whole_header):
-    image = nib.load(path)
-    header = image.header if is_whole_header else None
-    nib.Nifti1Image(LABEL, image.affine, header, dtype=np.uint8).to_filename(path.with_name("label.nii.gz"))
-    reads_back(path.with_name("label.nii.gz"), path)
+def test_a_label_that_a_nibabel_program_made_is_on_its_voxels(paths):
+    for path in paths():
+        for is_whole_header in (False, True):
+            image = nib.load(path)
+            header = image.header if is_whole_header else None
+            nib.Nifti1Image(LABEL, image.affine, header, dtype=np.uint8).to_filename(
+                path.with_name("label.nii.gz")
+            )
+            reads_back(path.with_name("label.nii.gz"), path)
 
 
-@pytest.mark.parametrize("extension", VOLUME_EXTENSIONS)
-def test_an_answer_is_on_the_voxels_of_its_image_for_itk(path, extension):
-    answer = write_mask(LABEL, read_image(path, MANY), extension)
-    try:
-        itk, shown = sitk.ReadImage(str(answer)), sitk.ReadImage(str(path))
-        for index in [(0, 0, 0), (8, 0, 0), (0, 7, 0), (0, 0, 6), (3, 1, 2)]:
-            there = shown.TransformIndexToPhysicalPoint(index)
-            assert itk.TransformIndexToPhysicalPoint(index) == pytest.approx(there, abs=1e-4)
-        reads_back(answer, path)
-    finally:
-        answer.unlink()
+def test_an_answer_is_on_the_voxels_of_its_image_for_itk(paths):
+    for path in paths():
+        for extension in VOLUME_EXTENSIONS:
+            answer = write_mask(LABEL, read_image(path, MANY), extension)
+            try:
+                itk, shown = sitk.ReadImage(str(answer)), sitk.ReadImage(str(path))
+                for index in [(0, 0, 0), (8, 0, 0), (0, 7, 0), (0, 0, 6), (3, 1, 2)]:
+                    there = shown.TransformIndexToPhysicalPoint(index)
+                    assert itk.TransformIndexToPhysicalPoint(index) == pytest.approx(there, abs=1e-4)
+                reads_back(answer, path)
+            finally:
+                answer.unlink()
 
 
-@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
-def test_nibabel_places_a_nifti_answer_where_itk_does(path, extension):
-    image = read_image(path, MANY)
-    answer = write_mask(LABEL, image, extension)
-    try:
-        header = nib.load(answer).header
-        assert header.get_sform(coded=True)[0] == pytest.approx(image.affine, abs=1e-5)
-        assert header.get_qform(coded=True)[0] == pytest.approx(image.affine, abs=1e-5)
-    finally:
-        answer.unlink()
+def test_nibabel_places_a_nifti_answer_where_itk_does(paths):
+    for path in paths():
+        for extension in (".nii", ".nii.gz"):
+            image = read_image(path, MANY)
+            answer = write_mask(LABEL, image, extension)
+            try:
+                header = nib.load(answer).header
+                assert header.get_sform(coded=True)[0] == pytest.approx(image.affine, abs=1e-5)
+                assert header.get_qform(coded=True)[0] == pytest.approx(image.affine, abs=1e-5)
+            finally:
+                answer.unlink()
 
 
 @pytest.mark.parametrize("codes", [(1, 0), (2, 0), (1, 1)])

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.transforms.frames import ELONGATED, Crop, FrameStack, crops_around
-from lib.transforms.windowing import Window
+from lib.transforms.windowing import IntensityWindow
 
-LEVELS = Window(0.0, 255.0, "levels")
+LEVELS = IntensityWindow(0.0, 255.0, "levels")
 SHAPE = (5, 4, 3)
 VOXEL = (3, 1, 2)
 # Per slice axis: the frame of the voxel, and its x (first axis in the plane) and y (second).
@@ -21,19 +21,19 @@ def marked(dtype=np.uint8):
     return volume
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_a_voxel_is_at_its_x_and_y(axis, order):
-    t, x, y = WHERE[axis]
-    stack = FrameStack(np.asarray(marked(), order=order), axis, LEVELS)
-    sides = [side for other, side in enumerate(SHAPE) if other != axis]
-    assert (len(stack), stack.width, stack.height) == (SHAPE[axis], *sides)
-    for index, frame in enumerate(stack):
-        assert frame.shape == (stack.height, stack.width, 3)
-        assert frame.dtype == np.uint8
-        assert frame.flags.c_contiguous
-        expected = [[y, x, channel] for channel in range(3)] if index == t else []
-        assert np.argwhere(frame == 200).tolist() == expected
+def test_a_voxel_is_at_its_x_and_y():
+    for axis in [0, 1, 2]:
+        for order in ["C", "F"]:
+            t, x, y = WHERE[axis]
+            stack = FrameStack(np.asarray(marked(), order=order), axis, LEVELS)
+            sides = [side for other, side in enumerate(SHAPE) if other != axis]
+            assert (len(stack), stack.width, stack.height) == (SHAPE[axis], *sides)
+            for index, frame in enumerate(stack):
+                assert frame.shape == (stack.height, stack.width, 3)
+                assert frame.dtype == np.uint8
+                assert frame.flags.c_contiguous
+                expected = [[y, x, channel] for channel in range(3)] if index == t else []
+                assert np.argwhere(frame == 200).tolist() == expected
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -75,7 +75,7 @@ def test_colours_stay_colours():
 
 def test_the_window_is_used():
     volume = np.full((2, 2, 1), 40, np.int16)
-    assert (FrameStack(volume, 2, Window(-160, 240, "ct"))[0] == 128).all()
+    assert (FrameStack(volume, 2, IntensityWindow(-160, 240, "ct"))[0] == 128).all()
 
 
 def test_a_grey_frame_does_not_share_memory_with_the_volume():
@@ -87,7 +87,7 @@ def test_a_grey_frame_does_not_share_memory_with_the_volume():
 def test_only_the_asked_slice_is_windowed():
     seen = []
 
-    class Noting(Window):
+    class Noting(IntensityWindow):
         def apply(self, array):
             seen.append(array.shape)
             return super().apply(array)
@@ -103,11 +103,11 @@ def test_a_key_changes_with_all_that_a_frame_depends_on():
     others = [
         stack.key(1),
         FrameStack(marked(), 1, LEVELS).key(0),
-        FrameStack(marked(), 2, Window(0, 254, "levels")).key(0),
-        FrameStack(marked(), 2, Window(1, 255, "levels")).key(0),
+        FrameStack(marked(), 2, IntensityWindow(0, 254, "levels")).key(0),
+        FrameStack(marked(), 2, IntensityWindow(1, 255, "levels")).key(0),
     ]
     assert len({stack.key(0), *others}) == 5
-    assert stack.key(0) == FrameStack(marked(), 2, Window(0.0, 255.0, "request")).key(0)
+    assert stack.key(0) == FrameStack(marked(), 2, IntensityWindow(0.0, 255.0, "request")).key(0)
 
 
 @pytest.mark.parametrize("t", [-1, 3])

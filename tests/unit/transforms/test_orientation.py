@@ -26,12 +26,12 @@ def affine_of(codes, zooms=(0.7, 1.1, 2.5), tilt=0.0):
     return affine
 
 
-@pytest.mark.parametrize("codes", CODES)
-@pytest.mark.parametrize("tilt", [0.0, 0.4, -0.6])
-def test_codes_of_every_orientation_are_nibabels(codes, tilt):
-    affine = affine_of(codes, tilt=tilt)
-    assert axis_codes(affine) == nib.aff2axcodes(affine)
-    assert spacing(affine) == pytest.approx(nib.affines.voxel_sizes(affine))
+def test_codes_of_every_orientation_are_nibabels():
+    for codes in CODES:
+        for tilt in [0.0, 0.4, -0.6]:
+            affine = affine_of(codes, tilt=tilt)
+            assert axis_codes(affine) == nib.aff2axcodes(affine)
+            assert spacing(affine) == pytest.approx(nib.affines.voxel_sizes(affine))
 
 
 def test_at_45_degrees_every_patient_axis_is_used_once():
@@ -49,24 +49,24 @@ def test_an_axis_that_is_none(axis):
         in_plane_axes(axis)
 
 
-@pytest.mark.parametrize(
-    ("origin", "step", "n", "offset", "expected"),
-    [
-        (0.0, 2.5, 40, 50, 20),
-        (0.0, 2.5, 40, 51, 20),
-        (10.0, 2.5, 40, 35, 10),
-        (-300.0, 3.0, 50, 240, 20),  # the sign was lost: the volume lies below zero
-        (-150.0, 3.0, 100, 60, 70),  # both signs are inside: the positive one
-        (100.0, -2.0, 30, 80, 10),  # slices run downwards
-        (0.0, 2.5, 40, 1000, 39),
-        (500.0, 2.5, 40, 3, 0),
-        (0.0, 2.5, 1, 7, 0),
-    ],
-)
-def test_slicers_offset_becomes_a_slice(origin, step, n, offset, expected):
-    affine = np.diag([1.0, 1.0, step, 1.0])
-    affine[2, 3] = origin
-    assert slice_index_from_offset(offset, affine, 2, n) == expected
+SLICERS_OFFSET_BECOMES_A_SLICE = [
+    (0.0, 2.5, 40, 50, 20),
+    (0.0, 2.5, 40, 51, 20),
+    (10.0, 2.5, 40, 35, 10),
+    (-300.0, 3.0, 50, 240, 20),  # the sign was lost: the volume lies below zero
+    (-150.0, 3.0, 100, 60, 70),  # both signs are inside: the positive one
+    (100.0, -2.0, 30, 80, 10),  # slices run downwards
+    (0.0, 2.5, 40, 1000, 39),
+    (500.0, 2.5, 40, 3, 0),
+    (0.0, 2.5, 1, 7, 0),
+]
+
+
+def test_slicers_offset_becomes_a_slice():
+    for origin, step, n, offset, expected in SLICERS_OFFSET_BECOMES_A_SLICE:
+        affine = np.diag([1.0, 1.0, step, 1.0])
+        affine[2, 3] = origin
+        assert slice_index_from_offset(offset, affine, 2, n) == expected
 
 
 def test_the_offset_is_along_the_patient_axis_of_the_slices():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib.errors import ImageError, PromptError
-from lib.transforms.windowing import Window, choose_window, dicom_window
+from lib.transforms.windowing import IntensityWindow, choose_window, dicom_window
 
 
 def ct_phantom(shape=(64, 64, 20), padding=None):
@@ -22,27 +22,27 @@ def ct_phantom(shape=(64, 64, 20), padding=None):
 
 
 def test_levels_are_linear_rounded_and_clipped():
-    window = Window(-160, 240, "request")
+    window = IntensityWindow(-160, 240, "request")
     levels = window.apply(np.array([-1000, -160, -159, 40, 239, 240, 3000], dtype=np.int16))
     # (x + 160) / 400 * 255 by hand: 0.6375 -> 1, 127.5 -> 128 (to even), 254.36 -> 254.
     assert levels.tolist() == [0, 0, 1, 128, 254, 255, 255]
     assert levels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.float32, np.float64])
-def test_every_type_gets_the_same_levels(dtype):
-    values = np.array([[10, 20], [40, 61]], dtype=dtype)
-    assert Window(10, 61, "request").apply(values).tolist() == [[0, 50], [150, 255]]
+def test_every_type_gets_the_same_levels():
+    for dtype in [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.float32, np.float64]:
+        values = np.array([[10, 20], [40, 61]], dtype=dtype)
+        assert IntensityWindow(10, 61, "request").apply(values).tolist() == [[0, 50], [150, 255]]
 
 
 def test_large_numbers_keep_their_differences():
     values = np.array([2_000_000_000, 2_000_000_051, 2_000_000_255], dtype=np.int32)
-    assert Window(2e9, 2e9 + 255, "request").apply(values).tolist() == [0, 51, 255]
+    assert IntensityWindow(2e9, 2e9 + 255, "request").apply(values).tolist() == [0, 51, 255]
 
 
 def test_the_widest_float32_range_neither_warns_nor_wraps():
     values = np.array([-3e38, 0, 3e38], dtype=np.float32)
-    assert Window(-3e38, 3e38, "percentiles").apply(values).tolist() == [0, 128, 255]
+    assert IntensityWindow(-3e38, 3e38, "percentiles").apply(values).tolist() == [0, 128, 255]
 
 
 def test_ct_below_zero_hu_is_not_black():
@@ -106,7 +106,7 @@ def test_a_background_that_is_no_extreme_is_left_out_too():
 def test_8_bit_levels_are_unchanged():
     image = np.random.default_rng(5).integers(0, 256, (50, 60, 3)).astype(np.uint8)
     window = choose_window(image)
-    assert window == Window(0.0, 255.0, "levels")
+    assert window == IntensityWindow(0.0, 255.0, "levels")
     assert np.array_equal(window.apply(image), image)
 
 
@@ -117,20 +117,20 @@ def test_8_bit_labels_are_stretched_so_that_they_show():
     assert (levels.min(), levels.max()) == (0, 255)
 
 
-@pytest.mark.parametrize(
-    ("value", "dtype"),
-    [
-        (0, np.int16),
-        (7, np.uint8),
-        (-1000, np.int16),
-        (0, np.float32),
-        (1e-30, np.float32),
-        (3e9, np.float32),
-    ],
-)
-def test_a_constant_image_is_uniform(value, dtype):
-    image = np.full((20, 20, 2), value, dtype)
-    assert np.unique(choose_window(image).apply(image)).size == 1
+A_CONSTANT_IMAGE_IS_UNIFORM = [
+    (0, np.int16),
+    (7, np.uint8),
+    (-1000, np.int16),
+    (0, np.float32),
+    (1e-30, np.float32),
+    (3e9, np.float32),
+]
+
+
+def test_a_constant_image_is_uniform():
+    for value, dtype in A_CONSTANT_IMAGE_IS_UNIFORM:
+        image = np.full((20, 20, 2), value, dtype)
+        assert np.unique(choose_window(image).apply(image)).size == 1
 
 
 def test_a_single_voxel_is_enough():
@@ -139,10 +139,10 @@ def test_a_single_voxel_is_enough():
 
 def test_the_request_comes_first_then_dicom():
     volume = ct_phantom()
-    assert choose_window(volume, requested=[-1350, 150], dicom=(0, 80), modality="CT") == Window(
+    assert choose_window(volume, requested=[-1350, 150], dicom=(0, 80), modality="CT") == IntensityWindow(
         -1350.0, 150.0, "request"
     )
-    assert choose_window(volume, dicom=(0, 80), modality="CT") == Window(0.0, 80.0, "dicom")
+    assert choose_window(volume, dicom=(0, 80), modality="CT") == IntensityWindow(0.0, 80.0, "dicom")
 
 
 @pytest.mark.parametrize("dicom", [(-5000.0, -3000.0), (5000.0, 6000.0), (1200.5, 1200.6)])
@@ -150,20 +150,16 @@ def test_a_dicom_window_that_shows_nothing_is_left_out(dicom):
     assert choose_window(ct_phantom(), dicom=dicom).source == "ct"
 
 
-@pytest.mark.parametrize(
-    "window", [[1], [1, 2, 3], [], "12", ["0", "1"], [None, 1], [True, 2], {"low": 0}, 5, [10**400, 1]]
-)
-def test_a_window_that_is_not_two_numbers_is_refused(window):
-    with pytest.raises(PromptError, match=r"send \[low, high\]"):
-        choose_window(np.zeros((2, 2)), requested=window)
+def test_a_window_that_is_not_two_numbers_is_refused():
+    for window in [[1], [1, 2, 3], [], "12", ["0", "1"], [None, 1], [True, 2], {"low": 0}, 5, [10**400, 1]]:
+        with pytest.raises(PromptError, match=r"send \[low, high\]"):
+            choose_window(np.zeros((2, 2)), requested=window)
 
 
-@pytest.mark.parametrize(
-    "window", [[5, 5], [240, -160], [float("nan"), 1], [0, float("inf")], [-1e308, 1e308]]
-)
-def test_a_window_without_width_or_end_is_refused(window):
-    with pytest.raises(PromptError, match="finite with low below high"):
-        choose_window(np.zeros((2, 2)), requested=window)
+def test_a_window_without_width_or_end_is_refused():
+    for window in [[5, 5], [240, -160], [float("nan"), 1], [0, float("inf")], [-1e308, 1e308]]:
+        with pytest.raises(PromptError, match="finite with low below high"):
+            choose_window(np.zeros((2, 2)), requested=window)
 
 
 def test_nan_in_what_is_looked_at_is_refused():
@@ -179,21 +175,21 @@ def test_a_huge_volume_is_judged_by_a_sample():
     assert (window.low, window.high) == (pytest.approx(0.5 / 100 * 30, abs=20), pytest.approx(30, abs=20))
 
 
-@pytest.mark.parametrize(
-    ("center", "width", "function", "expected"),
-    [
-        (40, 400, "LINEAR", (-160.0, 239.0)),  # c - 0.5 - 399/2, c - 0.5 + 399/2
-        (2048, 4096, "LINEAR", (0.0, 4095.0)),  # the example of PS3.3 C.11.2.1.2.1
-        (0, 1, "LINEAR", None),
-        (40, 400, "LINEAR_EXACT", (-160.0, 240.0)),
-        (40, 400, "SIGMOID", (-160.0, 240.0)),
-        (0, 0, "LINEAR_EXACT", None),
-        (10, -5, "LINEAR", None),
-        (float("nan"), 5, "LINEAR", None),
-    ],
-)
-def test_dicom_centre_and_width(center, width, function, expected):
-    assert dicom_window(center, width, function) == expected
+DICOM_CENTRE_AND_WIDTH = [
+    (40, 400, "LINEAR", (-160.0, 239.0)),  # c - 0.5 - 399/2, c - 0.5 + 399/2
+    (2048, 4096, "LINEAR", (0.0, 4095.0)),  # the example of PS3.3 C.11.2.1.2.1
+    (0, 1, "LINEAR", None),
+    (40, 400, "LINEAR_EXACT", (-160.0, 240.0)),
+    (40, 400, "SIGMOID", (-160.0, 240.0)),
+    (0, 0, "LINEAR_EXACT", None),
+    (10, -5, "LINEAR", None),
+    (float("nan"), 5, "LINEAR", None),
+]
+
+
+def test_dicom_centre_and_width():
+    for center, width, function, expected in DICOM_CENTRE_AND_WIDTH:
+        assert dicom_window(center, width, function) == expected
 
 
 def test_values_that_are_no_hounsfield_units_get_no_window_that_hides_them():

@@ -26,7 +26,7 @@ from lib.datastores.scanner import FINAL, IMAGE, FolderScanner, new_data
 from lib.datastores.watcher import FolderWatch
 from lib.errors import ImageNotFoundError, ReadOnlyError, SettingsError
 from lib.files import replacing, sweep
-from lib.images.reading import IMAGE_SUFFIXES
+from lib.images.file_formats import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
 

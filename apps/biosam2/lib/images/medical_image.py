@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lib.errors import ImageError, ImageTooLargeError
 from lib.transforms.sampling import require_finite
-from lib.transforms.windowing import Window, choose_window
+from lib.transforms.windowing import IntensityWindow, choose_window
 
 # A pixel grid without geometry, as ITK and 3D Slicer place it: 1 mm, i to the left, j to the back.
 LPS_IDENTITY = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -57,7 +57,7 @@ class MedicalImage:
         i, j, k = self.array.shape[:3]
         return int(i), int(j), int(k)
 
-    def window(self, requested: Sequence[float] | None = None) -> Window:
+    def window(self, requested: Sequence[float] | None = None) -> IntensityWindow:
         """Intensity window of the image; without a request it is chosen once and kept.
 
         Args:
@@ -69,9 +69,9 @@ class MedicalImage:
         return self._own_window if requested is None else choose_window(self.array, requested=requested)
 
     @cached_property
-    def _own_window(self) -> Window:
+    def _own_window(self) -> IntensityWindow:
         if self.is_rgb:
-            return Window(0.0, 255.0, "levels")
+            return IntensityWindow(0.0, 255.0, "levels")
         return choose_window(self.array, dicom=self.dicom_window, modality=self.modality)
 
 

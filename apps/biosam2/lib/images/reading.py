@@ -10,6 +10,7 @@ from pathlib import Path
 from lib.errors import BioSam2Error, ImageError, ImageNotFoundError
 from lib.images.dicom import read_dicom
 from lib.images.dicom_header import common_window, headers_beside
+from lib.images.file_formats import FORMATS, SLIDE_SUFFIXES
 from lib.images.itk import read_itk
 from lib.images.medical_image import MedicalImage, Voxels, make_image
 from lib.images.nifti import read_nifti
@@ -19,26 +20,12 @@ __all__ = ["MedicalImage", "is_dicom", "read_image", "reason"]
 
 Reader = Callable[[Path, int], Voxels]
 
-_FORMATS: tuple[tuple[str, Reader, tuple[str, ...]], ...] = (
-    ("nifti", read_nifti, (".nii", ".nii.gz")),
-    ("itk", read_itk, (".nrrd", ".nhdr", ".mha", ".mhd")),
-    ("raster", read_raster, (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")),
-    ("dicom", read_dicom, (".dcm",)),
-)
-# What scanners of slides write, and pictures are never called.
-SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
-# Headers whose voxels are in another file, so that a client would get half an image.
-_DETACHED = (".mhd", ".nhdr")
-# Files of a folder that are an image each; a slice of a DICOM series is none.
-IMAGE_SUFFIXES = (
-    *(
-        suffix
-        for name, _, suffixes in _FORMATS
-        for suffix in suffixes
-        if name != "dicom" and suffix not in _DETACHED
-    ),
-    *SLIDE_SUFFIXES,
-)
+_READERS: dict[str, Reader] = {
+    "nifti": read_nifti,
+    "itk": read_itk,
+    "raster": read_raster,
+    "dicom": read_dicom,
+}
 # A DICOM file says so after its preamble, whatever it is called.
 _DICOM_MARK = (128, b"DICM")
 _REASON_LENGTH = 300
@@ -83,9 +70,9 @@ def read_image(path: Path | str, max_voxels: int) -> MedicalImage:
 
 def _reader(path: Path) -> tuple[str, Reader]:
     lowered = path.name.lower()
-    for name, reader, suffixes in _FORMATS:
+    for name, suffixes in FORMATS.items():
         if lowered.endswith(suffixes):
-            return name, reader
+            return name, _READERS[name]
     if path.is_dir() or is_dicom(path):
         return "dicom", read_dicom
     if lowered.endswith(SLIDE_SUFFIXES):
@@ -93,8 +80,8 @@ def _reader(path: Path) -> tuple[str, Reader]:
             f"{path.name} is a whole slide, which is never opened as one image: label it with "
             "biosam2_pathology, and submit the rectangle that you have labelled instead of the slide"
         )
-    known = ", ".join(suffix for _, _, suffixes in _FORMATS for suffix in suffixes)
-    raise ImageError(f"{path.name} is of no kind that can be opened ({known}, or a DICOM folder)")
+    known = ", ".join(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+    raise ImageError(f"Unsupported file format of {path.name} (supported: {known}, or a DICOM folder)")
 
 
 def is_dicom(path: Path) -> bool:

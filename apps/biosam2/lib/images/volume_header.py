@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import ImageError
+from lib.images.file_formats import DETACHED
 
 # Bytes that are read together: large enough that Python's share is small.
 CHUNK = 1 << 20
@@ -28,7 +29,6 @@ CHUNK = 1 << 20
 _LONGEST_HEADER = 1 << 22
 # Bytes behind the voxels that are read to reach the check sum of a compressed stream. Some writers pad.
 _PADDING = 1 << 24
-_DETACHED = (".nhdr", ".mhd")
 _META_FIELD = b"ElementDataFile"
 _LOCAL = ("LOCAL", "Local", "local")
 _NRRD_COMPRESSIONS = {"gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
@@ -147,7 +147,7 @@ def _meta_fields(head: bytes) -> Iterator[tuple[str, str]]:
 
 def _beside(header: Path, where: str) -> Path:
     """File that a detached header names: in its own folder, no pattern and no list."""
-    if header.suffix.lower() not in _DETACHED:
+    if header.suffix.lower() not in DETACHED:
         raise ImageError(
             f"its voxels are in another file ({where[:100]!r}): save header and voxels as one .nrrd or .mha "
             "file"

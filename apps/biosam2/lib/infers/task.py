@@ -28,7 +28,7 @@ from lib.prompts.parsing.values import flag, sequence, shown
 from lib.prompts.types import PromptSet
 from lib.settings import Settings, Zoom
 from lib.transforms.frames import FrameStack
-from lib.transforms.windowing import Window
+from lib.transforms.windowing import IntensityWindow
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class PromptedImage:
 
     request: Mapping[str, Any]
     image: MedicalImage
-    window: Window
+    window: IntensityWindow
     frames: FrameStack
     prompts: PromptSet
     segmenter: InteractiveSegmenter

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
@@ -99,10 +99,19 @@ def _nearest(array: NDArray, to_label: NDArray, shape: tuple[int, int, int]) -> 
     tilt = (np.abs(turn).sum(axis=1) - np.abs(along)) * max(shape)
     if sorted(axes) == [0, 1, 2] and tilt.max() < TIE:
         return _nearest_along_axes(array, axes, along, offset, shape)
-    out = np.empty(shape, dtype=array.dtype, order="F")
-    # grid-constant: a voxel reaches half its size beyond its centre, also at the border.
-    ndimage.affine_transform(array, turn, offset, output=out, order=0, mode="grid-constant", cval=0)
-    return out
+    # On unit grids the transform maps indices; a voxel reaches half its size beyond its centre at the border.
+    transform = sitk.AffineTransform(turn.ravel().tolist(), offset.tolist())
+    grid = sitk.Image([1, 1, 1], sitk.sitkUInt8)
+    resampled = sitk.Resample(
+        sitk.GetImageFromArray(array.T),
+        shape,
+        transform,
+        sitk.sitkNearestNeighbor,
+        grid.GetOrigin(),
+        grid.GetSpacing(),
+        grid.GetDirection(),
+    )
+    return np.asarray(sitk.GetArrayFromImage(resampled).T)
 
 
 def _nearest_along_axes(

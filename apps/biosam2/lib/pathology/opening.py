@@ -12,7 +12,8 @@ from PIL import Image
 
 from lib.errors import ImageError, ImageNotFoundError
 from lib.images.cache import ImageCache
-from lib.images.reading import SLIDE_SUFFIXES, reason
+from lib.images.file_formats import SLIDE_SUFFIXES
+from lib.images.reading import reason
 from lib.pathology.slide import Picture, Slide, plausible_mpp
 from lib.pathology.tiff import TiffFacts, TiffSlide, damaged, inspect_tiff
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.transforms.orientation import in_plane_axes
-from lib.transforms.windowing import Window
+from lib.transforms.windowing import IntensityWindow
 
 # Ratio of the sides from which a picture is elongated: squeezed into the network's square, an object of
 # 80 x 60 pixels in one of 3001 x 237 has a Dice of 0.75 to 0.94, and 0.98 to 0.99 in a crop of 474 x 237.
@@ -96,7 +96,7 @@ class FrameStack:
         ValueError: where the array has another shape, or the axis another value.
     """
 
-    def __init__(self, array: NDArray, axis: int, window: Window, digest: str = "") -> None:
+    def __init__(self, array: NDArray, axis: int, window: IntensityWindow, digest: str = "") -> None:
         if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3):
             raise ValueError(f"an array of shape {array.shape} is neither (I, J, K) nor (I, J, K, 3)")
         x_axis, y_axis = in_plane_axes(axis)

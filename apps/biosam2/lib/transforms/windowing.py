@@ -40,7 +40,7 @@ LEVELS_NEEDED = 32
 
 
 @dataclass(frozen=True)
-class Window:
+class IntensityWindow:
     """The interval of intensities that is shown from black to white.
 
     Attributes:
@@ -83,7 +83,7 @@ def choose_window(
     requested: Sequence[float] | None = None,
     dicom: tuple[float, float] | None = None,
     modality: str | None = None,
-) -> Window:
+) -> IntensityWindow:
     """Chooses the window of an image: the request's, else DICOM's, else one that suits the intensities.
 
     DICOM's is left out where no voxel lies in it, and where a CT's values are all positive and its window is
@@ -107,11 +107,11 @@ def choose_window(
     sample = sorted_sample(array)
     require_finite(sample)
     if dicom is not None and _is_meant_for(sample, dicom, modality):
-        return Window(float(dicom[0]), float(dicom[1]), "dicom")
+        return IntensityWindow(float(dicom[0]), float(dicom[1]), "dicom")
     if array.dtype == np.uint8 and sample[-1] >= LEVELS_NEEDED:
-        return Window(0.0, 255.0, "levels")
+        return IntensityWindow(0.0, 255.0, "levels")
     if modality in (None, "CT") and _is_hounsfield(sample, known_ct=modality == "CT"):
-        return Window(*CT_SOFT_TISSUE, "ct")
+        return IntensityWindow(*CT_SOFT_TISSUE, "ct")
     return _percentile_window(sample)
 
 
@@ -119,8 +119,8 @@ def dicom_window(center: float, width: float, function: str = "LINEAR") -> tuple
     """Interval that DICOM's window centre and width stand for (PS3.3 C.11.2.1.2 and C.11.2.1.3).
 
     Args:
-        center: Window Center (0028,1050).
-        width: Window Width (0028,1051).
+        center: IntensityWindow Center (0028,1050).
+        width: IntensityWindow Width (0028,1051).
         function: VOI LUT Function (0028,1056). ``LINEAR``: from c - 0.5 - (w-1)/2 to c - 0.5 + (w-1)/2;
             ``LINEAR_EXACT`` and, as its nearest straight line, ``SIGMOID``: from c - w/2 to c + w/2.
 
@@ -133,7 +133,7 @@ def dicom_window(center: float, width: float, function: str = "LINEAR") -> tuple
     return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
 
 
-def _requested_window(requested: Sequence[float]) -> Window:
+def _requested_window(requested: Sequence[float]) -> IntensityWindow:
     remedy = "send [low, high] in the image's intensities, for example [-160, 240]"
     if isinstance(requested, str) or not isinstance(requested, Sequence) or len(requested) != 2:
         raise PromptError(f"window {requested!r} is not two numbers: {remedy}")
@@ -145,7 +145,7 @@ def _requested_window(requested: Sequence[float]) -> Window:
         raise PromptError(f"window has a number that no float holds: {remedy}") from error
     if not (math.isfinite(low) and math.isfinite(high) and low < high and math.isfinite(high - low)):
         raise PromptError(f"window [{low:g}, {high:g}] must be finite with low below high: {remedy}")
-    return Window(low, high, "request")
+    return IntensityWindow(low, high, "request")
 
 
 def _is_hounsfield(sample: NDArray, *, known_ct: bool) -> bool:
@@ -188,7 +188,7 @@ def _share(ordered: NDArray, interval: tuple[float, float]) -> float:
     return float(last - first) / ordered.size
 
 
-def _percentile_window(sample: NDArray) -> Window:
+def _percentile_window(sample: NDArray) -> IntensityWindow:
     foreground = _without_background(sample)
     low, high = (float(value) for value in np.percentile(foreground, PERCENTILES))
     if low >= high:
@@ -196,7 +196,7 @@ def _percentile_window(sample: NDArray) -> Window:
     if low >= high:
         # A constant image: any window makes it uniform, this one keeps it black.
         high = low + max(1.0, abs(low))
-    return Window(low, high, "percentiles")
+    return IntensityWindow(low, high, "percentiles")
 
 
 def _without_background(ordered: NDArray) -> NDArray:
