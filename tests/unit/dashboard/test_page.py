@@ -94,12 +94,10 @@ def test_an_image_that_cannot_be_opened_has_no_thumbnail_and_is_listed(studies, 
     assert ">e</td>" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"objects": []}', '{"objects": {"a": 3, "b": {"image": 7}}}']
-)
-def test_a_damaged_record_is_no_obstacle(tmp_path, text):
-    (tmp_path / "datastore_v2.json").write_text(text)
-    assert all(record.labelled_at is None for record in read_records(tmp_path))
+def test_a_damaged_record_is_no_obstacle(tmp_path):
+    for text in ["", "{", "[]", '{"objects": []}', '{"objects": {"a": 3, "b": {"image": 7}}}']:
+        (tmp_path / "datastore_v2.json").write_text(text)
+        assert all(record.labelled_at is None for record in read_records(tmp_path))
 
 
 def test_labels_are_counted_by_hour_and_annotator(studies):
@@ -120,14 +118,14 @@ def test_whatever_an_annotator_is_called_the_line_of_all_stays(studies, name):
     assert series["all (3)"] == [(0.0, 1.0), (1.0, 2.0), (3.0, 3.0)]
 
 
-@pytest.mark.parametrize("info", [{"client_id": "half \ud800"}, {"dice": 10**400}, {"ts": 10**400}])
-def test_whatever_clients_say_of_their_labels_there_is_a_page(tmp_path, info):
-    said = {"ts": 1000, "client_id": "ann", **info}
-    objects = {"a": entry(), "b": entry(2000, "bob", 0.5)}
-    objects["a"]["labels"] = {"final": {"ext": ".nii.gz", "info": said}}
-    (tmp_path / "datastore_v2.json").write_text(json.dumps({"objects": objects}))
-    write_overview(tmp_path, tmp_path / "model", tmp_path / "report.html", 1000)
-    assert ">b</td>" in (tmp_path / "report.html").read_text()
+def test_whatever_clients_say_of_their_labels_there_is_a_page(tmp_path):
+    for info in [{"client_id": "half \ud800"}, {"dice": 10**400}, {"ts": 10**400}]:
+        said = {"ts": 1000, "client_id": "ann", **info}
+        objects = {"a": entry(), "b": entry(2000, "bob", 0.5)}
+        objects["a"]["labels"] = {"final": {"ext": ".nii.gz", "info": said}}
+        (tmp_path / "datastore_v2.json").write_text(json.dumps({"objects": objects}))
+        write_overview(tmp_path, tmp_path / "model", tmp_path / "report.html", 1000)
+        assert ">b</td>" in (tmp_path / "report.html").read_text()
 
 
 def test_labels_of_nobody_in_particular_are_in_the_line_of_all_alone(studies):

@@ -57,9 +57,8 @@ def given(**moments):
     return {"strategy": {name: {"ts": ts, "client_id": who} for name, (ts, who) in moments.items()}}
 
 
-@pytest.mark.parametrize(
-    ("info", "expected"),
-    [
+def test_time_is_counted_from_the_next_sample_to_the_label():
+    for info, expected in [
         ({}, None),
         ({"strategy": "odd"}, None),
         (given(random=(900, "me")), 100),
@@ -70,10 +69,8 @@ def given(**moments):
         (given(random=(900, "user-xyz")), 100),  # 3D Slicer, where nobody entered one
         (given(random=(1100, "me")), None),  # after the label
         (given(random=(1000 - LONGEST_S - 1, "me")), None),
-    ],
-)
-def test_time_is_counted_from_the_next_sample_to_the_label(info, expected):
-    assert seconds_worked(info, "me", 1000) == expected
+    ]:
+        assert seconds_worked(info, "me", 1000) == expected
 
 
 def test_totals():
