@@ -102,6 +102,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed():
         ("max_voxels", "0", "1 or more"),
         ("threads", "nan", "0 or more"),
         ("fill_holes", "maybe", "true or false"),
+        ("allowed_origins", "*", "origins such as https://viewer.example.org"),
+        ("allowed_origins", "viewer.example.org", "origins such as https://viewer.example.org"),
     ]:
         with pytest.raises(SettingsError) as raised:
             Settings.from_conf({name: value})

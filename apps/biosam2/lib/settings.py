@@ -44,6 +44,7 @@ def _expand_home(path: Path | None) -> Path | None:
     return path.expanduser() if path else None
 
 
+_Origin = Annotated[str, Field(pattern=r"^https?://[^/\s*]+$")]
 _Text = Annotated[str | None, BeforeValidator(_none_if_empty)]
 _Path = Annotated[
     Path | None, AfterValidator(lambda path: path and path.expanduser()), BeforeValidator(_none_if_empty)
@@ -129,7 +130,7 @@ class Settings(BaseModel):
     )
 
     ohif_companion: bool = _option(True, "true or false", "add the annotation toolbar to OHIF's page")
-    allowed_origins: _Names = _option(
+    allowed_origins: Annotated[tuple[_Origin, ...], BeforeValidator(_names)] = _option(
         (),
         "origins such as https://viewer.example.org, separated by commas",
         "web pages of other origins that may use the server",

@@ -127,7 +127,7 @@ class BatchRunner:
 
         Args:
             request: ``model``, ``label_tag`` and the prompts, the same for all images.
-            images: All images, or those with or without a label under the tag.
+            images: All images, or those with or without a label that a person made.
             limit: Most images; 0 for all.
             user: Name of the person.
 
@@ -187,8 +187,12 @@ class BatchRunner:
         everything = sorted(self._datastore.list_images())
         if images == "all":
             return everything
-        labelled = [image for image in everything if self._datastore.get_labels_by_image_id(image)]
+        labelled = [image for image in everything if self._has_persons_label(image)]
         return labelled if images == "labeled" else sorted(set(everything) - set(labelled))
+
+    def _has_persons_label(self, image: str) -> bool:
+        tags = self._datastore.get_labels_by_image_id(image)
+        return any(is_persons_label(self._datastore, image, tag) for tag in tags)
 
     def _stays(self, run: BatchRun, image: str, tag: str) -> str | None:
         """Why the label of an image is kept; None where it may be made."""

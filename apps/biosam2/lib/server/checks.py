@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from http import HTTPStatus
 from pathlib import Path, PureWindowsPath
-from typing import Any, NoReturn
+from typing import Any
 
-from fastapi import HTTPException, UploadFile
+from fastapi import UploadFile
 from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.others.generic import file_checksum
 
@@ -24,6 +24,7 @@ from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.labels.polygons import require_polygons
 from lib.pathology.opening import is_slide_file, open_slide
+from lib.server.error_responses import refuse
 from lib.server.json_input import json_object
 
 # Images are files of one folder, whose name is the id and the type. Hidden files are never listed.
@@ -53,7 +54,7 @@ def label_object(text: str, name: str) -> dict[str, Any]:
     for part in (value, value.get("params")):
         if isinstance(part, dict) and not _are_classes(part.get("label_info") or []):
             example = '[{"name": "spleen", "idx": 1}], where each name is text'
-            _refuse(HTTPStatus.BAD_REQUEST, f"label_info must be a list such as {example}")
+            refuse(HTTPStatus.BAD_REQUEST, f"label_info must be a list such as {example}")
     return value
 
 
@@ -65,7 +66,7 @@ def require_label_tag(tag: Any) -> None:
     """
     if not (isinstance(tag, str) and _LABEL_TAG.fullmatch(tag)):
         reason = f"the label's tag is {str(tag)[:100]!r}; it must have 1 to 64 letters, digits, _ or -"
-        _refuse(HTTPStatus.BAD_REQUEST, reason)
+        refuse(HTTPStatus.BAD_REQUEST, reason)
 
 
 def _are_classes(listed: Any) -> bool:
@@ -116,10 +117,10 @@ def require_sum(file: Path, check_sum: str) -> None:
     algorithm = algorithm.upper() or _ALGORITHMS[0]
     if algorithm not in _ALGORITHMS:
         known = ", ".join(_ALGORITHMS)
-        _refuse(HTTPStatus.BAD_REQUEST, f"Unknown algorithm {algorithm!r} of check_sum (available: {known})")
+        refuse(HTTPStatus.BAD_REQUEST, f"Unknown algorithm {algorithm!r} of check_sum (available: {known})")
     found = file_checksum(file, algorithm)
     if found.lower() != f"{algorithm}:{digest}".lower():
-        _refuse(HTTPStatus.NOT_FOUND, f"the image of this id is another one: its check_sum is {found}")
+        refuse(HTTPStatus.NOT_FOUND, f"the image of this id is another one: its check_sum is {found}")
 
 
 class Checks:
@@ -143,7 +144,7 @@ class Checks:
         """
         if self._is_listed(image_id) or self._datastore.get_image_uri(image_id):
             return
-        _refuse(
+        refuse(
             HTTPStatus.NOT_FOUND,
             f"there is no image {image_id!r} in the datastore; /datastore/ lists the ids",
         )
@@ -161,7 +162,7 @@ class Checks:
         try:
             self._open(file)
         except ImageError as error:
-            _refuse(HTTPStatus.NOT_FOUND, str(error))
+            refuse(HTTPStatus.NOT_FOUND, str(error))
 
     def image(self, image_id: str) -> MedicalImage:
         """Opens an image of the datastore.
@@ -186,7 +187,7 @@ class Checks:
             return
         known = sorted(self._datastore.get_labels_by_image_id(label_id))
         there = f"it has {', '.join(known)}" if known else "it has none"
-        _refuse(HTTPStatus.NOT_FOUND, f"there is no label {tag!r} of {label_id!r}; {there}")
+        refuse(HTTPStatus.NOT_FOUND, f"there is no label {tag!r} of {label_id!r}; {there}")
 
     def is_new_image(self, image_id: str, file: Path) -> bool:
         """Whether an image has to be added; False where the same file is there already.
@@ -205,7 +206,7 @@ class Checks:
         if filecmp.cmp(there, file, shallow=False):
             return False
         if labels := self._datastore.get_labels_by_image_id(image_id):
-            _refuse(
+            refuse(
                 HTTPStatus.CONFLICT,
                 f"there is another image {image_id!r}, with the labels {', '.join(labels)}: send this one "
                 "under another id, or remove that one first",
@@ -272,12 +273,8 @@ def _may_be_slide(path: Path, error: ImageError) -> bool:
 
 def _require_id(item_id: str) -> None:
     if _UNSAFE_ID.search(item_id) or len(item_id.encode(errors="replace")) > _MOST_BYTES:
-        _refuse(
+        refuse(
             HTTPStatus.BAD_REQUEST,
             f"{item_id[:_MOST_BYTES]!r} cannot be an id: an id is a file name without type and folders, of "
             f"at most {_MOST_BYTES} bytes",
         )
-
-
-def _refuse(status: HTTPStatus, reason: str) -> NoReturn:
-    raise HTTPException(status, detail=reason)

@@ -6,7 +6,9 @@ import json
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, Request
+
+from lib.server.error_responses import refuse
 
 # Deeper than any client's request by a factor of four; the record and Python's own parser take 400.
 MAX_DEPTH = 32
@@ -33,17 +35,24 @@ def json_object(text: str | bytes, name: str) -> dict[str, Any]:
         # One pass over everything: both NaN and unpaired surrogates raise ValueError.
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        _refuse(f"{name} holds half a character (an unpaired surrogate such as \\ud83d): rename it")
+        refuse(
+            HTTPStatus.BAD_REQUEST,
+            f"{name} holds half a character (an unpaired surrogate such as \\ud83d): rename it",
+        )
     except RecursionError:
-        _refuse(f"{name} is not usable JSON: it is nested deeper than {MAX_DEPTH} levels")
+        refuse(
+            HTTPStatus.BAD_REQUEST, f"{name} is not usable JSON: it is nested deeper than {MAX_DEPTH} levels"
+        )
     except ValueError as error:
         if "JSON compliant" in str(error):
-            _refuse(f"{name} holds NaN or an infinite number: leave it out, or send null")
-        _refuse(f"{name} is not valid JSON: {error}")
+            refuse(
+                HTTPStatus.BAD_REQUEST, f"{name} holds NaN or an infinite number: leave it out, or send null"
+            )
+        refuse(HTTPStatus.BAD_REQUEST, f"{name} is not valid JSON: {error}")
     if not isinstance(value, dict):
-        _refuse(f"{name} must be a JSON object, not a {type(value).__name__}")
+        refuse(HTTPStatus.BAD_REQUEST, f"{name} must be a JSON object, not a {type(value).__name__}")
     if _is_deep(value):
-        _refuse(f"{name} is nested deeper than {MAX_DEPTH} levels")
+        refuse(HTTPStatus.BAD_REQUEST, f"{name} is nested deeper than {MAX_DEPTH} levels")
     return value
 
 
@@ -51,10 +60,7 @@ async def _read_body(request: Request) -> dict[str, Any]:
     size = request.headers.get("content-length", "0")
     if size.isdigit() and int(size) > MAX_BODY_BYTES:
         limit = f"{MAX_BODY_BYTES >> 20} MiB"
-        raise HTTPException(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            detail=f"the JSON body has {size} bytes; the limit is {limit}",
-        )
+        refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the JSON body has {size} bytes; the limit is {limit}")
     body = await request.body()
     return {} if body.strip() == b"null" else json_object(body, "the request body")
 
@@ -76,7 +82,3 @@ def _is_deep(value: Any) -> bool:
         if not level:
             return False
     return True
-
-
-def _refuse(reason: str) -> Any:
-    raise HTTPException(HTTPStatus.BAD_REQUEST, detail=reason)

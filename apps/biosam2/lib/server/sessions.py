@@ -17,11 +17,10 @@ from typing import IO, Any
 
 from lib.errors import BusyError, ImageError, ImageTooLargeError
 from lib.files import replacing
-from lib.server.archives import unpack
+from lib.server.archives import MAX_FILES, unpack
 
 logger = logging.getLogger(__name__)
 
-MAX_FILES = 20_000
 # Kept free on the disk: labels must be saved even if sessions fill the rest.
 _RESERVE = 1 << 30
 _RECORD = "session.json"

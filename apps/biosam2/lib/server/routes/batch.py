@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
 from lib.server.access import Admin, AnyUser
 from lib.server.batch import BatchRunner, Images
 from lib.server.checks import require_label_tag
+from lib.server.error_responses import refuse
 from lib.server.json_input import JSON_BODY, JsonBody
 
 # Options of MONAI Label's own batch without a meaning here: one image is segmented at a time.
@@ -52,7 +53,7 @@ class BatchRoutes:
         run = await run_in_threadpool(self._runner.start, request, images, limit, user.name)
         if run is None:
             reason = "a batch is running: wait until it ends, or stop it with DELETE /batch/infer"
-            _refuse(HTTPStatus.TOO_MANY_REQUESTS, reason)
+            refuse(HTTPStatus.TOO_MANY_REQUESTS, reason)
         if run_sync:
             await run.finished()
         return run.to_json()
@@ -65,7 +66,7 @@ class BatchRoutes:
         if run is None and not check_if_running and self._runner.runs:
             run = self._runner.runs[-1]
         if run is None:
-            _refuse(
+            refuse(
                 HTTPStatus.NOT_FOUND,
                 "no batch is running" if check_if_running else "no batch was started yet",
             )
@@ -79,28 +80,24 @@ class BatchRoutes:
     def _checked(self, model: str, params: dict[str, Any]) -> tuple[dict[str, Any], int]:
         """The request of every image, and the most images."""
         if model not in self._models:
-            _refuse(HTTPStatus.NOT_FOUND, f"Unknown model {model!r} (available: {', '.join(self._models)})")
+            refuse(HTTPStatus.NOT_FOUND, f"Unknown model {model!r} (available: {', '.join(self._models)})")
         if refused := [name for name in _REFUSED if name in params]:
-            _refuse(HTTPStatus.BAD_REQUEST, f"params must not hold {', '.join(refused)}")
+            refuse(HTTPStatus.BAD_REQUEST, f"params must not hold {', '.join(refused)}")
         if params.get("gpus", "all") not in ("all", None):
-            _refuse(HTTPStatus.BAD_REQUEST, "gpus is not an option: choose with device, such as cuda:1")
+            refuse(HTTPStatus.BAD_REQUEST, "gpus is not an option: choose with device, such as cuda:1")
         if params.get("model", model) != model:
-            _refuse(
+            refuse(
                 HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {model!r}"
             )
         tag = params.get("label_tag", "original")
         require_label_tag(tag)
         if tag == "final":
-            _refuse(
+            refuse(
                 HTTPStatus.BAD_REQUEST,
                 "label_tag 'final' is for labels that people submit and trainings learn from: choose another",
             )
         limit = params.get("max_batch_size") or 0
         if not isinstance(limit, int) or limit < 0:
-            _refuse(HTTPStatus.BAD_REQUEST, f"max_batch_size is {limit!r}; it must be 0 (all) or more")
+            refuse(HTTPStatus.BAD_REQUEST, f"max_batch_size is {limit!r}; it must be 0 (all) or more")
         own = {name: value for name, value in params.items() if name not in _IGNORED | _OPTIONS}
         return {**own, "model": model, "label_tag": tag}, limit
-
-
-def _refuse(status: HTTPStatus, reason: str) -> NoReturn:
-    raise HTTPException(status, detail=reason)

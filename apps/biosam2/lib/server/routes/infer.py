@@ -10,7 +10,7 @@ from enum import Enum
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -25,6 +25,7 @@ from lib.engine.interactive_priority import InteractivePriority
 from lib.infers.task import LABEL_FILE
 from lib.server.access import AnyUser, Role, User
 from lib.server.checks import received, require_label_tag
+from lib.server.error_responses import refuse
 from lib.server.json_input import JSON_BODY, JsonBody, json_object
 from lib.server.observability import Metrics
 from lib.server.sessions import SessionStore
@@ -268,17 +269,17 @@ class InferRoutes:
         """
         models = self._app.models
         if model not in models:
-            _refuse(HTTPStatus.NOT_FOUND, f"Unknown model {model!r} (available: {', '.join(models)})")
+            refuse(HTTPStatus.NOT_FOUND, f"Unknown model {model!r} (available: {', '.join(models)})")
         if reserved := [name for name in _RESERVED if name in params]:
-            _refuse(HTTPStatus.BAD_REQUEST, f"params must not hold {', '.join(reserved)}: use the query")
+            refuse(HTTPStatus.BAD_REQUEST, f"params must not hold {', '.join(reserved)}: use the query")
         if params.get("model", model) != model:
-            _refuse(
+            refuse(
                 HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {model!r}"
             )
         tag = params.get("label_tag", "original")
         require_label_tag(tag)
         if params.get("save_label") and user.role < Role.ANNOTATOR:
-            _refuse(HTTPStatus.FORBIDDEN, f"save_label needs the role {Role.ANNOTATOR.monailabel_name}")
+            refuse(HTTPStatus.FORBIDDEN, f"save_label needs the role {Role.ANNOTATOR.monailabel_name}")
         return {**params, "model": model, "user": user.name}
 
     @contextmanager
@@ -293,7 +294,7 @@ class InferRoutes:
         if session_id:
             session = self._sessions.get_session(session_id) if self._sessions else None
             if session is None:
-                _refuse(
+                refuse(
                     HTTPStatus.NOT_FOUND,
                     f"Unknown session {session_id[:100]!r}: it may have expired, upload again",
                 )
@@ -306,7 +307,7 @@ class InferRoutes:
 
     def _known(self, image: str) -> str:
         if not image:
-            _refuse(HTTPStatus.BAD_REQUEST, "No image is named: send ?image=<id>, a file or a session_id")
+            refuse(HTTPStatus.BAD_REQUEST, "No image is named: send ?image=<id>, a file or a session_id")
         # The app takes an absolute path for a file that was sent along.
         if not Path(image).is_absolute():
             try:
@@ -314,7 +315,7 @@ class InferRoutes:
                     return image
             except (ValueError, KeyError):
                 pass
-        _refuse(
+        refuse(
             HTTPStatus.NOT_FOUND, f"there is no image {image!r} in the datastore: /datastore/ lists the ids"
         )
 
@@ -326,7 +327,7 @@ class InferRoutes:
 @contextmanager
 def _received_label(upload: UploadFile) -> Iterator[Path]:
     if (upload.filename or "").lower().endswith(".bin"):
-        _refuse(HTTPStatus.BAD_REQUEST, "a label map of raw bytes (.bin) has no shape: send NIfTI or NRRD")
+        refuse(HTTPStatus.BAD_REQUEST, "a label map of raw bytes (.bin) has no shape: send NIfTI or NRRD")
     with received(upload) as (_, path):
         yield path
 
@@ -363,7 +364,3 @@ def _file_response(path: str, media_type: str | None = None) -> Response:
 def _discard(path: str | None) -> None:
     if path is not None:
         Path(path).unlink(missing_ok=True)
-
-
-def _refuse(status: HTTPStatus, reason: str) -> NoReturn:
-    raise HTTPException(status, detail=reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 from fastapi import APIRouter, File, HTTPException, UploadFile
 from fastapi.responses import FileResponse
@@ -14,6 +14,7 @@ from monailabel.utils.async_tasks.task import AsyncTask
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import CheckpointError
 from lib.server.access import Admin, AnyUser
+from lib.server.error_responses import refuse
 from lib.server.json_input import JSON_BODY, JsonBody
 from lib.trainers.config import TrainOptions
 from lib.trainers.publishing import publish_upload
@@ -52,7 +53,7 @@ class TrainingRoutes:
             self._require_trainer(name)
             if not isinstance(options, dict):
                 kind = type(options).__name__
-                _refuse(HTTPStatus.BAD_REQUEST, f"the options of {name!r} must be an object, not a {kind}")
+                refuse(HTTPStatus.BAD_REQUEST, f"the options of {name!r} must be an object, not a {kind}")
         requests = {name: self._checked(name, params.get(name) or {}) for name in self._trainers}
         started = {}
         for name, request in requests.items():
@@ -68,7 +69,7 @@ class TrainingRoutes:
         task, _ = AsyncTask.run("train", request=request, force_sync=run_sync, enqueue=enqueue)
         if task is None:
             reason = "a training is running: wait until it ends, or stop it with DELETE /train/"
-            _refuse(HTTPStatus.TOO_MANY_REQUESTS, reason)
+            refuse(HTTPStatus.TOO_MANY_REQUESTS, reason)
         return task
 
     def status(self, user: AnyUser, all: bool = False, check_if_running: bool = False) -> Any:
@@ -93,19 +94,17 @@ class TrainingRoutes:
     def _require_trainer(self, name: str) -> None:
         if name not in self._trainers:
             known = ", ".join(self._trainers)
-            _refuse(HTTPStatus.NOT_FOUND, f"Unknown trainer {name[:100]!r} (available: {known})")
+            refuse(HTTPStatus.NOT_FOUND, f"Unknown trainer {name[:100]!r} (available: {known})")
 
     def _checked(self, name: str, params: dict[str, Any]) -> dict[str, Any]:
         """The request of a training: known options alone."""
         self._require_trainer(name)
         if params.get("model", name) != name:
-            _refuse(
-                HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {name!r}"
-            )
+            refuse(HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {name!r}")
         if params.get("gpus", "all") not in ("all", None):
-            _refuse(HTTPStatus.BAD_REQUEST, "gpus is not an option: choose with device, such as cuda:1")
+            refuse(HTTPStatus.BAD_REQUEST, "gpus is not an option: choose with device, such as cuda:1")
         if "bundle_path" in params:
-            _refuse(HTTPStatus.BAD_REQUEST, "bundle_path is not an option of this server")
+            refuse(HTTPStatus.BAD_REQUEST, "bundle_path is not an option of this server")
         self._trainers[name].options(params)
         return {
             "model": name,
@@ -171,12 +170,6 @@ class ModelRoutes:
         with versions.unchanged():
             name = versions.current()
             if name is None:
-                _refuse(
-                    HTTPStatus.CONFLICT, "the base weights are in service: there is nothing to go back to"
-                )
+                refuse(HTTPStatus.CONFLICT, "the base weights are in service: there is nothing to go back to")
             versions.switch(versions.before(name))
         return {"version": self._engines.weights().name}
-
-
-def _refuse(status: HTTPStatus, reason: str) -> NoReturn:
-    raise HTTPException(status, detail=reason)
