@@ -58,6 +58,8 @@ class Version(BaseModel):
         metrics: what was measured before and after, numbers and texts.
         options: of the training.
         data: the images that it learned from and was measured on.
+        calibration: Calibration of predicted IoU times presence, as ``lib.metrics.calibration`` writes it;
+            empty for uploaded weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
