@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,12 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 
 from lib.datastores.local import image_path
 from lib.errors import LabelError, PromptError
+from lib.infers.label_merging import label_info, merge, read_label, write_label
+from lib.infers.task import SegmentTask
+from lib.labels import read_labels
 
+# Two answers that are merged at once would lose one of them.
+_MERGING = threading.Lock()
 # Key of a label's info: made by a model, with no person having looked at it.
 AUTOMATIC = "automatic"
 DEFAULT_TAG = "original"
@@ -25,7 +32,8 @@ def infer(tasks: Mapping[str, InferTask], request: Mapping[str, Any], datastore:
     Args:
         tasks: Tasks by name.
         request: ``model``; ``image``, an id of the datastore or the absolute path of a client's file;
-            ``save_label`` and ``label_tag``; and what the task reads.
+            ``save_label`` and ``label_tag``; and what the task reads. The answer of an interactive task is
+            merged into the label that is there: its objects are replaced, the others stay.
         datastore: Datastore of the images.
 
     Returns:
@@ -41,15 +49,43 @@ def infer(tasks: Mapping[str, InferTask], request: Mapping[str, Any], datastore:
     image, tag = request["image"], str(request.get("label_tag") or DEFAULT_TAG)
     is_file = Path(image).is_absolute()
     saves = bool(request.get("save_label")) and not is_file
-    if saves:
+    interactive = isinstance(task, SegmentTask)
+    if saves and not interactive:
         require_replaceable(datastore, image, tag)
     path = image if is_file else str(image_path(datastore, image))
     file, params = task({**request, "image": path, "description": task.description})
     label = file
     if saves and file:
         info = {"model": request["model"], "params": params, AUTOMATIC: True, **_user(request)}
-        label = save_automatic_label(datastore, image, Path(file), tag, info)
+        save = partial(_save_merged, task) if isinstance(task, SegmentTask) else save_automatic_label
+        label = save(datastore, image, Path(file), tag, info)
     return {"file": file, "label": label, "tag": tag, "params": params}
+
+
+def _save_merged(
+    task: SegmentTask, datastore: Datastore, image_id: str, file: Path, tag: str, info: Mapping[str, Any]
+) -> str:
+    """Merges an interactive answer into the label that the image has under a tag, one answer at a time.
+
+    Raises:
+        LabelError: The label that is there cannot be read, or would have more than 255 objects.
+    """
+    params = info["params"]
+    with _MERGING:
+        image = task.opened(image_path(datastore, image_id))
+        old = read_label(datastore, image_id, tag, image)
+        automatic = old is None or not is_persons_label(datastore, image_id, tag)
+        names = params["label_names"]
+        answer = read_labels(file, image, [{"name": name, "idx": value} for name, value in names.items()])
+        part = (params["axis"], params["slice"]) if task.dimension == 2 else None
+        merged = merge(old, answer, names, part)
+        path = write_label(merged, image)
+        try:
+            facts = {**info, AUTOMATIC: automatic, "label_info": label_info(merged)}
+            saved: str = datastore.save_label(image_id, str(path), tag, facts)
+        finally:
+            path.unlink(missing_ok=True)
+    return saved
 
 
 def save_automatic_label(

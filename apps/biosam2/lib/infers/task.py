@@ -177,6 +177,10 @@ class SegmentTask(InferTask):
         watch.lap("post")
         return str(path), self._params(prompted, result, watch.latencies)
 
+    def opened(self, path: Path) -> MedicalImage:
+        """The image of a file, from memory where it has been opened before."""
+        return self._services.images.get(path)
+
     @abstractmethod
     def segment(self, prompted: PromptedImage) -> TaskResult:
         """Segments the objects of a prompted."""

@@ -11,9 +11,10 @@ LABELS = ("liver", "spleen", "kidney")
 def parse():
     """``parse_prompts`` on a volume of 64 x 48 x 10 voxels with three configured labels."""
 
-    def _parse(request, mode="volume", shape=SHAPE, affine=None, is_2d=False, labels=LABELS):
+    def _parse(request, mode="volume", shape=SHAPE, affine=None, is_2d=False, labels=LABELS, label_map=None):
         affine = np.eye(4) if affine is None else affine
-        return parse_prompts(request, shape=shape, affine=affine, is_2d=is_2d, mode=mode, labels=labels)
+        options = {"shape": shape, "affine": affine, "is_2d": is_2d, "labels": labels, "label_map": label_map}
+        return parse_prompts(request, mode=mode, **options)
 
     return _parse
 

@@ -228,7 +228,17 @@ POINTS = st.none() | st.lists(st.none() | st.tuples(I_INDEX, J_INDEX, K_INDEX).m
 BOXES = st.none() | st.lists(
     st.none() | st.tuples(I_INDEX, J_INDEX, I_INDEX, J_INDEX, K_INDEX).map(list), max_size=3
 )
+VERTICES = st.lists(st.tuples(I_INDEX, J_INDEX).map(list), min_size=1, max_size=5)
+REGIONS = st.none() | st.lists(
+    st.fixed_dictionaries(
+        {"points": VERTICES},
+        optional={"slice": K_INDEX, "positive": st.booleans(), "label": st.sampled_from(["liver", "tumour"])},
+    ),
+    max_size=2,
+)
 GOOD = {
+    "scribbles": REGIONS,
+    "lassos": REGIONS,
     **dict.fromkeys(["foreground", "background", "points", "liver", "spleen", "tumour"], POINTS),
     "label": st.sampled_from([None, "liver", "spleen", "tumour"]),
     "label_prompt": st.none() | st.lists(st.integers(1, 2), max_size=1),
@@ -253,7 +263,7 @@ REQUESTS = st.builds(
 @settings(max_examples=400, deadline=None, derandomize=True, database=None)
 @given(
     request_=REQUESTS,
-    mode=st.sampled_from(["slice", "volume", "multi"]),
+    mode=st.sampled_from(["slice", "volume", "scribbles", "multi"]),
     shape=st.sampled_from([(64, 48, 10), (64, 48, 10), (64, 48, 1)]),
 )
 def test_anything_is_prompts_inside_the_image_or_a_prompt_error(request_, mode, shape):

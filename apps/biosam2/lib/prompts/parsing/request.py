@@ -205,7 +205,8 @@ def _uploaded(
         if name in marked:
             scribbles.extend(scribbled(marked.pop(name), positive, grid))
     if several:
-        return {None: scribbles, **{name: starting_mask(mask, grid) for name, mask in marked.items()}}
+        own: dict[str | None, Regions] = {name: starting_mask(mask, grid) for name, mask in marked.items()}
+        return {**({None: scribbles} if scribbles.points else {}), **own}
     asked = asked_label(request, labels)
     if len(marked) > 1 and asked not in marked and not scribbles.points:
         raise PromptError(
