@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from monailabel.config import settings
 
 from lib.datastores.local import LocalFolder, image_path, open_folder
+from tests.support.slides import write_dicom_slide
 
 TOLD = {"label_info": [{"name": "spleen", "idx": 1}]}
 
@@ -320,3 +323,34 @@ def test_a_label_that_was_drawn_anew_while_it_was_away_is_a_new_one(
     os.utime(file, (saved + 100, saved + 100))
     store.refresh()
     assert store.get_label_info("ct", "final")["ts"] == saved + 100
+
+
+def test_a_folder_with_a_dicom_whole_slide_is_one_image(
+    store: LocalFolder, folder: Path, label: str, tmp_path: Path
+) -> None:
+    slide, series = folder / "biopsy", folder / "series"
+    slide.mkdir()
+    series.mkdir()
+    pixels = np.zeros((200, 300, 3), np.uint8)
+    write_dicom_slide(slide / "a_small.dcm", pixels[::2, ::2], mpp=0.5)
+    write_dicom_slide(slide / "b_large.dcm", pixels)
+    (series / "slice1.dcm").write_bytes(b"no whole slide")
+    store.refresh()
+    assert sorted(store.list_images()) == ["biopsy", "ct"]
+    assert store.get_image_uri("biopsy") == str((slide / "b_large.dcm").resolve())
+    store.save_label("biopsy", label, "final", {})
+    store.refresh()
+    assert store.get_label_uri("biopsy", "final").endswith("labels/final/biopsy.nii.gz")
+    shutil.rmtree(slide)
+    store.refresh()
+    assert store.list_images() == ["ct"]
+
+
+def test_a_name_may_be_percent_encoded(store: LocalFolder, folder: Path, label: str) -> None:
+    (folder / "My Slide.svs").write_bytes(b"a slide")
+    (folder / "50%20off.svs").write_bytes(b"a slide")
+    store.refresh()
+    assert store.get_image_uri("My%20Slide") == store.get_image_uri("My Slide")
+    assert store.get_image_uri("50%20off").endswith("50%20off.svs")
+    assert store.get_image_uri("Other%20Slide") == ""
+    assert store.save_label("My%20Slide", label, "final", {}) == "My Slide"

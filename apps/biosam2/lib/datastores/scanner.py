@@ -3,6 +3,7 @@
 A label belongs to the image whose name it has. It lies in the folder of its tag (``labels/final/ct.nii.gz``,
 ``labels/final/ct.seg.nrrd``) or, as a final label, beside its image under a name that says what it is
 (``ct_seg.nii.gz``, ``ct-label.nrrd``, ``ct_mask.png``, ``ct.seg.nrrd``; outlines also as ``slide.xml``).
+A folder with a DICOM whole slide is one image; its type is the rest of the path of its largest level.
 Files that look like images or labels and are not used are named in the log once, with the reason.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel
 
 from lib.datastores.record import FolderModel
+from lib.datastores.whole_slides import whole_slide_file
 from lib.errors import LabelError
 from lib.labels.polygons import require_polygons
 from lib.labels.reading import LABEL_SUFFIXES
@@ -106,7 +108,10 @@ class FolderScanner:
             self._take_out(record, image_id, item, stems)
         for name in sorted(images, key=lambda name: (self._rank(name), name)):
             if not self._is_label_name(record, name, stems):
-                self._add_image(record, name)
+                self._add_image(record, *self.to_id(name))
+        for folder in (path for path in paths if path.is_dir() and path != self._labels):
+            if (slide := whole_slide_file(folder)) is not None:
+                self._add_image(record, folder.name, f"/{slide.name}")
         for folder in sorted(path for path in self._labels.glob("*") if path.is_dir()):
             for path in sorted(folder.iterdir()):
                 self._add_label(record, folder.name, path)
@@ -131,8 +136,8 @@ class FolderScanner:
             logger.info("Image %s is no longer in the folder", image_id)
             del record.objects[image_id]
 
-    def _add_image(self, record: FolderModel, name: str) -> None:
-        image_id, extension = self.to_id(name)
+    def _add_image(self, record: FolderModel, image_id: str, extension: str) -> None:
+        name = f"{image_id}{extension}"
         known = record.objects.get(image_id)
         if known is None:
             logger.info("New image %s", image_id)

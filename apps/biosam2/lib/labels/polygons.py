@@ -271,7 +271,8 @@ def _rings(corners: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     by its first corner; a simple polygon is not closed. A last part that is not closed goes on at the corner
     where the ring before it was closed.
     """
-    rings, start = [], 0
+    rings: list[NDArray[np.float64]] = []
+    start = 0
     while start < len(corners):
         again = np.flatnonzero((corners[start + _LEAST_RING :] == corners[start]).all(axis=1))
         if not len(again):

@@ -49,7 +49,7 @@ PATCH_STEP = 0.75
 FLAT, BLOCK = 12.0, 8
 # Logistic regression of "IoU with a labelled nucleus above 0.5" on what is known of a mask: constant, IoU
 # with its proposal, contrast of the stain to the surroundings, solidity, logarithm of area / radius squared,
-# mean logit. Fitted by `python -m benchmarks.nuclei --every 5 --fit`; predicted IoU and stability added
+# mean logit. Fitted by `python -m benchmarks.nuclei --fit`; predicted IoU and stability added
 # nothing.
 WEIGHTS = (-15.9, 6.3, 5.0, 5.0, 0.8, 0.9)
 # Quality from which on a mask counts as a nucleus.

@@ -26,8 +26,9 @@ _MPP_AT_POWER_1 = 10.0
 
 
 def is_slide_file(path: Path) -> bool:
-    """Whether a file is opened region by region, judged by its name."""
-    return path.suffix.lower() in SLIDE_SUFFIXES + TIFF_SUFFIXES
+    """Whether a file is opened region by region: by its name, or a DICOM whole slide."""
+    suffix = path.suffix.lower()
+    return suffix in SLIDE_SUFFIXES + TIFF_SUFFIXES or (suffix == _DICOM_SUFFIX and _is_dicom_slide(path))
 
 
 def open_slide(path: Path | str, images: ImageCache, channels: Sequence[str] = ()) -> Slide:
@@ -54,7 +55,7 @@ def open_slide(path: Path | str, images: ImageCache, channels: Sequence[str] = (
         slide = _open_tiff(path, facts, channels)
         if slide is not None:
             return slide
-    elif suffix in SLIDE_SUFFIXES or (suffix == _DICOM_SUFFIX and OpenSlide.detect_format(path)):
+    elif is_slide_file(path):
         return _open_scan(path, channels)
     image = images.get(path)
     if image.shape[2] != 1:
@@ -102,6 +103,14 @@ class Pyramid(Slide):
         # What was never scanned is transparent; on glass it would be white.
         white = Image.new("RGBA", pixels.size, "white")
         return np.asarray(Image.alpha_composite(white, pixels).convert("RGB"))
+
+
+def _is_dicom_slide(path: Path) -> bool:
+    """Whether OpenSlide takes a DICOM file for a whole slide."""
+    try:
+        return bool(OpenSlide.detect_format(path))
+    except OpenSlideError:
+        return False
 
 
 def _open_tiff(path: Path, facts: TiffFacts, channels: Sequence[str]) -> Slide | None:
