@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -16,6 +15,7 @@ from lib.evaluation.cases import Kind, LabelledSequence
 from lib.evaluation.options import DEFAULT_TOLERANCE_MM, EvaluationOptions, PipelineName
 from lib.prompts.simulation import jittered_box, random_clicks, tight_box
 from lib.prompts.types import FramePrompts
+from lib.transforms.sampling import seeded_rng
 
 # Object value of a result for all objects of a frame together.
 ALL_OBJECTS = 0
@@ -112,7 +112,7 @@ class PromptSampler:
     def generator(self, *purpose: object) -> np.random.Generator:
         """A random generator for one purpose."""
         name = "|".join(map(str, (self.seed, self.case, *purpose)))
-        return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+        return seeded_rng(name)
 
 
 @dataclass(frozen=True)
