@@ -65,15 +65,9 @@ def _bad_labels(folder: Path) -> dict[str, Path]:
     return files
 
 
-BAD_LABELS = [
-    "empty file", "garbage", "cut off", "no label type", "without type", "of short bytes",
-    "elsewhere", "impossible grid", "grid of nan", "probabilities", "another picture's", "polygons",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", BAD_LABELS)
-def test_a_label_that_no_training_could_read_is_refused(unchanged: Store, tmp_path: Path, kind: str) -> None:
-    reason_of(unchanged.put_label(_bad_labels(tmp_path)[kind]), 422)
+def test_a_label_that_no_training_could_read_is_refused(unchanged: Store, tmp_path: Path) -> None:
+    for kind, file in _bad_labels(tmp_path).items():
+        assert reason_of(unchanged.put_label(file), 422), kind
 
 
 def test_why_a_label_of_another_image_is_refused(unchanged: Store, tmp_path: Path) -> None:
@@ -106,10 +100,10 @@ def test_params_that_are_no_plain_json_are_refused(
         assert word in reason_of(unchanged.ask("PUT", "/image/info?image=ct", files=info), 400)
 
 
-@pytest.mark.parametrize("tag", ["..", "a/b", "a b", "x" * 65, "\\"])
-def test_a_tag_that_can_be_no_folder_is_refused(unchanged: Store, tmp_path: Path, tag: str) -> None:
+def test_a_tag_that_can_be_no_folder_is_refused(unchanged: Store, tmp_path: Path) -> None:
     file = write_nifti(tmp_path / "label.nii.gz", TRUTH, CT.affine)
-    assert "tag" in reason_of(unchanged.put_label(file, tag=tag), 400)
+    for tag in ("..", "a/b", "a b", "x" * 65, "\\"):
+        assert "tag" in reason_of(unchanged.put_label(file, tag=tag), 400)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_a_segmentation_that_the_store_cannot_serve_is_passed_over(
     assert (len(found.images), list(found.labels)) == (2, [pacs.mr.series_uid])
     contents.forget()
     contents.now()
-    assert caplog.text.count(f"The segmentation {bad} cannot be had") == 1
+    assert caplog.text.count(f"The segmentation {bad} cannot be read") == 1
     # It may have been repaired: nobody need start the server again.
     monkeypatch.undo()
     contents.forget()

@@ -93,8 +93,15 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", ["empty", "cut off", "others"])
 def test_a_damaged_record_is_kept_under_another_name_and_rebuilt(studies, label, caplog, damage):
+    for one in set(DAMAGES) - {"empty", "cut off"} if damage == "others" else {damage}:
+        for broken in studies.glob(f"{RECORD}.broken-*"):
+            broken.unlink()
+        check_rebuilt(studies, label, caplog, one)
+
+
+def check_rebuilt(studies, label, caplog, damage):
     open_folder(studies).save_label("case0", label, "final", {"label_info": LABEL_INFO})
     damaged = DAMAGES[damage]((studies / RECORD).read_bytes())
     (studies / RECORD).write_bytes(damaged)
@@ -136,10 +143,12 @@ def nested(depth):
     return value
 
 
-@pytest.mark.parametrize(
-    "value", ["\ud83d", {"\ud83d": 1}, float("nan"), float("inf"), nested(400), nested(190)], ids=str
-)
-def test_what_could_not_be_read_again_is_refused_and_changes_nothing(studies, label, value):
+def test_what_could_not_be_read_again_is_refused_and_changes_nothing(studies, label):
+    for value in ("\ud83d", {"\ud83d": 1}, float("nan"), float("inf"), nested(400), nested(190)):
+        check_refused(studies, label, value)
+
+
+def check_refused(studies, label, value):
     store = open_folder(studies)
     store.save_label("case0", label, "final", {"label_info": LABEL_INFO})
     before = (studies / RECORD).read_bytes()

@@ -82,10 +82,18 @@ FORMATS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("extension", [*FORMATS, "NII.GZ", "Seg.Nrrd"])
+@pytest.mark.parametrize("extension", ["nii.gz", "seg.nrrd", "xml", "others"])
 def test_a_label_is_found_in_every_place_where_people_put_it(
     store: LocalFolder, folder: Path, caplog: pytest.LogCaptureFixture, extension: str
 ) -> None:
+    others = [*FORMATS, "NII.GZ", "Seg.Nrrd"]
+    for one in others if extension == "others" else [extension]:
+        check_places(store, folder, one)
+    assert "not used" not in caplog.text
+
+
+def check_places(store: LocalFolder, folder: Path, extension: str) -> None:
+    """Puts a label of a type in one place after the other."""
     places = ["labels/final/ct.{}", "labels/final/ct_seg.{}", "ct_seg.{}", "ct-label.{}", "ct_label.{}"]
     places += [
         "ct_mask.{}",
@@ -111,7 +119,6 @@ def test_a_label_is_found_in_every_place_where_people_put_it(
         file.unlink()
         store.refresh()
         assert store.get_labeled_images() == []
-    assert "not used" not in caplog.text
 
 
 def test_a_label_that_is_saved_does_not_touch_the_one_beside_the_image(
@@ -186,8 +193,15 @@ def test_a_name_that_nobody_could_ask_for_is_not_listed_and_said_once(
     ]
 
 
-@pytest.mark.parametrize("away", ["ct.nii.gz", "labels/final/ct.nii.gz", "both"])
-@pytest.mark.parametrize("meanwhile", ["nothing", "another process", "a restart"])
+@pytest.mark.parametrize(
+    ("away", "meanwhile"),
+    [
+        ("ct.nii.gz", "nothing"),
+        ("labels/final/ct.nii.gz", "another process"),
+        ("both", "another process"),
+        ("both", "a restart"),
+    ],
+)
 def test_a_file_that_comes_back_is_the_one_that_went(
     store: LocalFolder, folder: Path, label: str, away: str, meanwhile: str
 ) -> None:

@@ -1,7 +1,7 @@
-"""What a DICOMweb store holds now: images, and the segmentations that people drew on them.
+"""Lists the images of a DICOMweb store and the segmentations drawn on them.
 
-A listing is one question to the store, and kept for a few seconds. A segmentation names the series that it
-was drawn on only in its own header: that is asked for once, and written down beside the images.
+A listing is one query, kept for a few seconds. Which series a segmentation belongs to stands only in its
+own header, which is fetched once and kept in a file of the cache.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ from lib.images.dicom_tags import utc_offset
 
 logger = logging.getLogger(__name__)
 
-# Seconds for which a listing counts as the store's contents: less than a person needs from one image to the
-# next.
+# Seconds for which a listing is kept: shorter than the time from one image to the next in a viewer.
 FRESH_S = 3.0
-# A store that takes long to answer is asked less often: it may work for us a tenth of the time.
+# A slow store is queried less often: listings take at most a tenth of its time.
 _SHARE = 10
 _PAGE = 1000
-# What holds no picture of a patient that could be segmented. Slides are pyramids of tiles: not by this way.
+# Modalities without an image that can be segmented here. Whole slides (SM) are pyramids of tiles.
 NO_PICTURES = frozenset(
     {"SEG", "SR", "PR", "KO", "DOC", "PLAN", "REG", "FID", "RWV", "ANN", "ASMT", "SMR", "STAIN", "M3D", "SM"}
     | {"RTSTRUCT", "RTPLAN", "RTRECORD", "RTDOSE", "RTINTENT", "RTSEGANN", "RTRAD", "TEXTUREMAP"}
@@ -44,14 +43,13 @@ NO_PICTURES = frozenset(
 )
 _FIELDS = ["StudyDate", "StudyTime", "Modality", "PatientID", "RetrieveURL", "StudyInstanceUID"]
 _ASKED = [*_FIELDS, "SeriesDescription", "NumberOfSeriesRelatedInstances"]
-# As JSON has them. A store sends others as well, and pydicom takes offence at any that is no number.
+# The tags that are read. Stores send others as well, and pydicom raises for numbers that are malformed.
 _TAGS = frozenset(f"{tag_for_keyword(name):08X}" for name in ("SeriesInstanceUID", *_ASKED))
-# What comes of a header that is not as DICOM has it.
-_NO_HEADER = (ValueError, TypeError, KeyError, AttributeError)
+# Errors that a malformed header raises.
+_BAD_HEADER = (ValueError, TypeError, KeyError, AttributeError)
 _UNKNOWN = "UNK"
 
-
-# When something was made, the most telling first.
+# Elements with the time at which a segmentation was made, the most specific first.
 _WHEN = (
     ("ContentDate", "ContentTime"),
     ("InstanceCreationDate", "InstanceCreationTime"),
@@ -64,10 +62,10 @@ class ImageSeries:
     """A series of the store that can be segmented.
 
     Attributes:
-        uid: its Series Instance UID, which is the image's id.
-        study_uid: of its study.
-        instances: how many the store has of it; None where it does not say.
-        info: for people and viewers, as MONAI Label names it.
+        uid: Series Instance UID, which is the image id.
+        study_uid: Study Instance UID.
+        instances: Number of instances in the store; None if the store does not say.
+        info: Description for viewers, under MONAI Label's names.
     """
 
     uid: str
@@ -78,16 +76,16 @@ class ImageSeries:
 
 @dataclass(frozen=True)
 class StoredSegmentation:
-    """One file of segments.
+    """A DICOM segmentation (one file) in the store, as its header describes it.
 
     Attributes:
-        uid: its SOP Instance UID.
-        series_uid: of its own series.
-        study_uid: of its study.
-        image_uid: of the series that it was drawn on.
-        made: seconds since 1970. A file that names no time zone is taken for one in UTC, as OHIF writes it.
-        label_info: names of the segments, ``[{"name": ..., "idx": ...}]``.
-        seen: when this server first saw it in the store, seconds since 1970.
+        uid: SOP Instance UID.
+        series_uid: Series Instance UID of the segmentation.
+        study_uid: Study Instance UID.
+        image_uid: Series Instance UID of the image that it was drawn on.
+        made: Time in its header, in seconds since 1970; UTC if it names no time zone, as OHIF writes it.
+        label_info: Names of the segments, ``[{"name": ..., "idx": ...}]``.
+        seen: Time at which this server first saw it in the store, in seconds since 1970.
     """
 
     uid: str
@@ -100,21 +98,21 @@ class StoredSegmentation:
 
     @property
     def age(self) -> tuple[float, float]:
-        """What orders segmentations: the clocks of those who make them differ, so what came last counts."""
+        """Sort key: clocks of the workstations differ, so the time of arrival counts first."""
         return self.seen, self.made
 
     def as_json(self) -> dict[str, Any]:
-        """The arguments that it is made of."""
+        """The fields by name, for a JSON file."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A store at one moment.
+    """Images and segmentations of a store at one moment.
 
     Attributes:
-        images: by id, in the store's order.
-        labels: segmentations of an image, by its id; first what came into the store last.
+        images: Images by id, in the store's order.
+        labels: Segmentations by image id; the latest arrival first.
     """
 
     images: Mapping[str, ImageSeries]
@@ -122,13 +120,13 @@ class Contents:
 
 
 class StoreContents:
-    """Asks a store for its contents. Safe to use from several threads.
+    """Queries a store for its contents. Safe to use from several threads.
 
     Args:
-        client: of the store.
-        search_filter: of images, as QIDO has it; empty for all that hold pictures.
-        known: file in which the references of segmentations are kept.
-        clock: seconds.
+        client: DICOMweb client of the store.
+        search_filter: QIDO filter of the images; empty for every series with images.
+        known: File that keeps the references of the segmentations.
+        clock: Clock in seconds.
     """
 
     def __init__(
@@ -142,9 +140,9 @@ class StoreContents:
         self._filter = search_filter
         self._known = known
         self._clock = clock
-        # Set while the last answer may lack what was stored since: also what was stored during the asking.
+        # Set when something was stored, also during a query: the last listing may lack it.
         self._outdated = threading.Event()
-        # Guards all below; held while the store is asked, so that many who want to know ask once.
+        # Guards everything below. Held during a query, so that simultaneous requests share one.
         self._lock = threading.Lock()
         self._contents: Contents | None = None
         self._until = 0.0
@@ -154,14 +152,14 @@ class StoreContents:
 
     @property
     def last(self) -> Contents:
-        """What the store held when it was last asked; nothing where it never answered."""
+        """The last listing; empty if the store never answered."""
         return self._contents or Contents({}, {})
 
     def now(self) -> Contents:
-        """What the store holds, a few seconds old at most.
+        """The store's contents, a few seconds old at most.
 
         Raises:
-            BusyError: the store does not answer.
+            BusyError: The store does not answer.
         """
         with self._lock:
             if self._outdated.is_set() or self._clock() >= self._until:
@@ -177,21 +175,21 @@ class StoreContents:
             with store_errors(self._client):
                 self._contents = self._ask()
         except BusyError as error:
-            # Whoever asks next need not wait as long to hear the same.
+            # The next requests fail at once instead of waiting for the same timeout.
             self._failure, self._until = str(error), self._clock() + FRESH_S
             return
         taken = self._clock() - start
         self._failure, self._until = "", self._clock() + max(FRESH_S, _SHARE * taken)
 
     def forget(self) -> None:
-        """Makes the next question go to the store: something was stored."""
+        """Makes the next request query the store, after something was stored."""
         self._outdated.set()
 
     def find(self, uid: str) -> ImageSeries | None:
-        """A series that can be segmented, also one that the filter leaves out; None where there is none.
+        """A series that can be segmented, even one that the filter excludes; None if there is none.
 
         Raises:
-            BusyError: the store does not answer.
+            BusyError: The store does not answer.
         """
         found = self.last.images.get(uid) or self.now().images.get(uid)
         if found is not None or not _is_uid(uid):
@@ -219,7 +217,7 @@ class StoreContents:
         return Contents(found, newest)
 
     def _search(self, filters: Mapping[str, Any]) -> list[Dataset]:
-        """All series that fit, page by page; a store that knows no pages gives all of them in the first."""
+        """All matching series, page by page; a store without paging sends all of them at once."""
         found: dict[str, Dataset] = {}
         while True:
             page = self._client.search_for_series(
@@ -234,7 +232,7 @@ class StoreContents:
                 return list(found.values())
 
     def _segmentations(self, listed: Sequence[Dataset]) -> list[StoredSegmentation]:
-        """Those of some series, from the file or, where they are new, from the store."""
+        """Segmentations of some series, from the file or, if they are new, from the store."""
         known, seen = self._read_references(), time.time()
         before, found = len(known), []
         try:
@@ -245,25 +243,25 @@ class StoreContents:
                     known[key] = drawn
                 found += [StoredSegmentation(**item) for item in known.get(key, ())]
         finally:
-            # Once for all that are new, also where the store stops answering among them.
+            # Written once for all new ones, also if the store fails in between.
             if len(known) > before:
                 write_atomically(self._known, json.dumps(known, indent=1).encode())
         return found
 
     def _ask_for_references(self, study: str, uid: str, seen: float) -> list[dict[str, Any]] | None:
-        """What a new series of segmentations holds; None where it cannot be had now, which hides no other."""
+        """Contents of a new series of segmentations; None if it cannot be read now."""
         try:
             metadata = self._client.retrieve_series_metadata(study, uid)
             read = [read_segmentation(_header(item), study, uid, seen) for item in metadata]
-        except (requests.HTTPError, *_NO_HEADER) as error:
-            # It is asked for with each listing, and named once.
+        except (requests.HTTPError, *_BAD_HEADER) as error:
+            # Tried again with each listing, and logged as a warning once.
             level = logging.DEBUG if uid in self._passed_over else logging.WARNING
-            logger.log(level, "The segmentation %s cannot be had and is passed over: %s", uid, error)
+            logger.log(level, "The segmentation %s cannot be read and is skipped: %s", uid, error)
             self._passed_over.add(uid)
             return None
         drawn = [item.as_json() for item in read if item is not None]
         if not drawn:
-            logger.warning("The segmentation %s names no series that it was drawn on: it is ignored", uid)
+            logger.warning("The segmentation %s names no series that it belongs to: it is ignored", uid)
         return drawn
 
     def _read_references(self) -> dict[str, list[dict[str, Any]]]:
@@ -277,10 +275,10 @@ class StoreContents:
 
 @contextmanager
 def store_errors(client: DICOMwebClient) -> Iterator[None]:
-    """Says in words that the store does not answer, or not as it should.
+    """Raises errors of the connection to a store as ``BusyError``.
 
     Raises:
-        BusyError: with the store's address.
+        BusyError: The store does not answer, or not as DICOMweb specifies.
     """
     try:
         yield
@@ -292,7 +290,7 @@ def store_errors(client: DICOMwebClient) -> Iterator[None]:
 
 
 def _reason(error: requests.RequestException) -> str:
-    """Without the client's own words, which are many."""
+    """The error in a few words, without the client library's details."""
     if isinstance(error, requests.Timeout):
         return "it takes too long"
     if isinstance(error, requests.ConnectionError):
@@ -303,7 +301,7 @@ def _reason(error: requests.RequestException) -> str:
 def read_segmentation(
     header: Dataset, study_uid: str, series_uid: str, seen: float = 0.0
 ) -> StoredSegmentation | None:
-    """Reads the header of a segmentation; None where it names no series that it was drawn on."""
+    """Reads the header of a segmentation; None if it does not say which series it was drawn on."""
     series = header.get("ReferencedSeriesSequence") or []
     image_uid = str(series[0].get("SeriesInstanceUID") or "") if series else ""
     if not image_uid:
@@ -346,7 +344,7 @@ def _is_uid(text: str) -> bool:
 
 
 def _header(item: Mapping[str, Any]) -> Dataset:
-    """Without what lies elsewhere: the pixels."""
+    """The header without bulk data such as pixels."""
     return Dataset.from_json({tag: value for tag, value in item.items() if "BulkDataURI" not in value})
 
 

@@ -17,20 +17,20 @@ from urllib3.util import Retry
 
 from lib.datastores.dicomweb import DicomWebStore
 
-# Seconds that a connection may take, and a store may be silent: it packs a series before it sends it.
+# Time limits in seconds for the connection and for silence: a store packs a series before it sends it.
 _CONNECT_S, _SILENT_S = 5.0, 300.0
-# Threads of the server that speak to the store at once.
+# Connections to the store at the same time.
 _CONNECTIONS = 32
 _GOOGLE = "googleapis.com"
 _FILTER = "MONAI_LABEL_DICOMWEB_SEARCH_FILTER"
 
 
 def open_store(url: str, max_voxels: int) -> DicomWebStore:
-    """Opens a store; it is asked nothing yet, so the server starts before the store does.
+    """Opens a store without a request to it, so that the server can start before the store.
 
     Args:
-        url: of its DICOMweb root.
-        max_voxels: largest image that is opened.
+        url: DICOMweb root of the store.
+        max_voxels: Largest image that is opened, in voxels.
     """
     client = DICOMwebClientX(
         url=url,
@@ -53,10 +53,10 @@ def open_store(url: str, max_voxels: int) -> DicomWebStore:
 
 
 def _search_filter() -> dict[str, Any]:
-    """The user's filter of images; where nobody set one, none: MONAI Label's default shows CT alone.
+    """The user's filter of images; without one, none: MONAI Label's default lists CT only.
 
-    MONAI Label's processes get all settings by their environment, where what nobody set looks as if somebody
-    had: so it is put right there.
+    Background processes get all settings as environment variables, so that the default looks like a choice of
+    the user there. It is therefore replaced in the environment as well.
     """
     if _FILTER not in settings.model_fields_set:
         settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER = {}
@@ -65,12 +65,12 @@ def _search_filter() -> dict[str, Any]:
 
 
 def open_session(url: str) -> requests.Session:
-    """A session with the credentials of the settings, that waits for no store for ever."""
+    """A session with the credentials of the settings and time limits; no redirects to other hosts."""
     session = create_session_from_gcp_credentials() if _GOOGLE in url else requests.Session()
     user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
     if user and password and _GOOGLE not in url:
         session.auth = (user, password)
-    # A store may hang up between two requests, of which one learns when the next is lost.
+    # A store may close an idle connection, which shows when the next request fails: it is sent again.
     again = Retry(total=1, connect=0, backoff_factor=0.1)
     session.get_redirect_target = partial(_redirect_target, session)  # type: ignore[method-assign]
     adapter = _Limited(pool_maxsize=_CONNECTIONS, max_retries=again)
@@ -93,10 +93,10 @@ def _redirect_target(session: requests.Session, answer: requests.Response) -> st
 
 
 class _Limited(HTTPAdapter):
-    """Gives each request a time limit, and wildcards that Orthanc knows."""
+    """Adds a time limit to each request, and sends wildcards as Orthanc reads them."""
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         options["timeout"] = options.get("timeout") or (_CONNECT_S, _SILENT_S)
-        # Orthanc 1.10 takes an asterisk that is written as its code for a letter.
+        # Orthanc 1.10 does not decode a percent-encoded asterisk.
         request.url = (request.url or "").replace("%2A", "*")
         return super().send(request, *args, **options)

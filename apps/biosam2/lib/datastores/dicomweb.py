@@ -1,10 +1,10 @@
 """MONAI Label's datastore on a DICOMweb store, such as Orthanc.
 
-Images are the store's series; their id is the Series Instance UID. Final labels live in the store, as DICOM
-segmentations: what a client saves here is sent there, and what OHIF or anybody else stored there counts as
-well. Of several segmentations of one image the one that came last is its label. In the cache a label is
-``labels/final/<uid>.nii.gz`` on the image's grid, made from the segmentation when somebody asks for it.
-Everything in the cache can be deleted, but labels that are not final.
+Images are the store's series; their id is the Series Instance UID. Final labels are DICOM segmentations in
+the store: those that clients save here are sent there, and those that OHIF or others stored there count as
+well. Of several segmentations of an image, the last to arrive is its label. The cache has it as
+``labels/final/<uid>.nii.gz`` on the image's grid, made from the segmentation on first request. The cache
+can be deleted, except labels with other tags than ``final``.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class DicomWebStore(DicomWebImages):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        # Segmentations that cannot be read, or do not fit an image of so many files: each is asked for once,
-        # and again when more of its image has come.
+        # Segmentations that cannot be read or do not fit their image, with its number of files: tried again
+        # when more files of the image have arrived.
         self._unreadable: set[tuple[str, int | None]] = set()
 
     def labels(self) -> dict[str, str]:
-        """The segmentation of each image that has one, when the store was last asked."""
+        """SOP Instance UID of each image's label, as of the last listing."""
         last = self._contents.last
         return {uid: last.labels[uid][0].uid for uid in last.images if uid in last.labels}
 
     def json(self) -> dict[str, Any]:
-        """MONAI Label's record, with the final labels that the store has, downloaded or not."""
+        """MONAI Label's record with the store's final labels, downloaded or not."""
         record = super().json()
         for uid, item in record["objects"].items():
             item["labels"].pop(FINAL, None)
@@ -63,7 +63,7 @@ class DicomWebStore(DicomWebImages):
         return {**others, **({FINAL: image_id} if self._segmentations(image_id) else {})}
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
-        """What is known of a label; of one that nobody has downloaded, what its header says."""
+        """Information of a label; before its download, that of its header."""
         own: dict[str, Any] = super().get_label_info(label_id, label_tag)
         if label_tag != FINAL:
             return own
@@ -71,18 +71,18 @@ class DicomWebStore(DicomWebImages):
         return (own if _is_of(own, drawn[0]) else label_facts(drawn[0])) if drawn else {}
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
-        """The file of a label, on its image's grid; a final one is downloaded if need be.
+        """The file of a label on its image's grid; a final label is downloaded if necessary.
 
         Args:
-            label_id: the image's id, or of a final label the Series Instance UID of the segmentation.
-            label_tag: such as ``final``.
-            image_id: as ``label_id`` where that is the segmentation's.
+            label_id: Image id, or Series Instance UID of the segmentation of a final label.
+            label_tag: Tag such as ``final``.
+            image_id: Image id, if ``label_id`` is that of a segmentation.
 
         Returns:
-            A path; empty where there is no such label, or none that can be read.
+            A path; empty if there is no label, or none that can be read.
 
         Raises:
-            BusyError: the store does not answer.
+            BusyError: The store does not answer.
         """
         if label_tag != FINAL:
             return str(super().get_label_uri(label_id, label_tag))
@@ -97,10 +97,10 @@ class DicomWebStore(DicomWebImages):
         return ""
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """Images with a final label, both downloaded: what a training learns from.
+        """Paths of the images with a final label, and of the label, for training; both are downloaded.
 
         Raises:
-            BusyError: the store does not answer.
+            BusyError: The store does not answer.
         """
         pairs = []
         for image_id in self.get_labeled_images():
@@ -122,20 +122,20 @@ class DicomWebStore(DicomWebImages):
         label_info: dict[str, Any],
         label_id: str = "",
     ) -> str:
-        """Saves a label; a final one goes to the store, as a DICOM segmentation.
+        """Saves a label; a final label is sent to the store as a DICOM segmentation.
 
         Args:
-            image_id: of an image.
-            label_filename: what any client wrote, or a ``.bin`` of OHIF: raw uint8, first axis fastest.
-            label_tag: such as ``final``.
-            label_info: of the client, with ``label_info`` for names and colours.
-            label_id: not used; MONAI Label's own signature.
+            image_id: Image id.
+            label_filename: Label file of any client, or a ``.bin`` of OHIF: raw uint8, first axis fastest.
+            label_tag: Tag such as ``final``.
+            label_info: Information of the client, with names and colours under ``label_info``.
+            label_id: Not used; part of MONAI Label's signature.
 
         Raises:
-            ImageNotFoundError: there is no such image.
-            LabelError: the label does not fit its image, or the store refuses it.
+            ImageNotFoundError: There is no such image.
+            LabelError: The label does not fit its image, or the store refuses it.
             ReadOnlyError: MONAI Label's setting protects the store.
-            BusyError: the store does not answer.
+            BusyError: The store does not answer.
         """
         self.require_writable()
         image, path = self._open(image_id), Path(label_filename)
@@ -151,18 +151,18 @@ class DicomWebStore(DicomWebImages):
         return self._cache(image_id, labels, image, label_tag, info)
 
     def as_dicom_seg(self, image_id: str, label: Path, label_info: Sequence[Mapping[str, Any]]) -> Path:
-        """Writes a label of an image as a DICOM segmentation, which is stored nowhere.
+        """Writes a label as a DICOM segmentation without sending it to the store.
 
         Args:
-            image_id: of the image.
-            label: what a client or a task wrote.
-            label_info: names and colours.
+            image_id: Image id.
+            label: Label file of a client or a task.
+            label_info: Names and colours.
 
         Returns:
-            A temporary file, the caller's to delete.
+            A temporary file, which the caller deletes.
 
         Raises:
-            LabelError: the label does not fit its image, or is empty.
+            LabelError: The label does not fit its image, or is empty.
         """
         image = self._open(image_id)
         return new_segmentation(
@@ -173,17 +173,17 @@ class DicomWebStore(DicomWebImages):
         return sorted((self._folder / image_id).glob("*.dcm"))
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
-        """Removes a label; not a final one, which is in the store.
+        """Deletes a label that is not final: final labels are deleted in the store.
 
         Raises:
-            LabelError: for a final label.
+            LabelError: The label is final.
         """
         if label_tag == FINAL:
             raise LabelError(f"{label_id}: its final label is in {self._client.base_url}; remove it there")
         super().remove_label(label_id, label_tag)
 
     def _segmentations(self, image_id: str) -> list[StoredSegmentation]:
-        """Of an image, the one that counts first; where the store does not answer, as it last did."""
+        """Segmentations of an image, its label first; of the last listing if the store does not answer."""
         contents = self._known()
         size = _size(contents, image_id)
         return [
@@ -191,14 +191,14 @@ class DicomWebStore(DicomWebImages):
         ]
 
     def _image_of(self, label_id: str) -> str:
-        """The image of a segmentation's series; any other id is that of an image."""
+        """Image id of a segmentation's series; any other id is an image id already."""
         for image_id, labels in self._contents.last.labels.items():
             if any(drawn.series_uid == label_id for drawn in labels):
                 return image_id
         return label_id
 
     def _label(self, image_id: str, drawn: StoredSegmentation) -> str:
-        # Where more of the image has come, this makes an end of its label in the cache.
+        # If more files of the image have arrived, this deletes its label from the cache.
         self.get_image_uri(image_id)
         if not self._is_cached(image_id, drawn):
             image = self._open(image_id)
@@ -219,17 +219,17 @@ class DicomWebStore(DicomWebImages):
         with as_volume(labels, image) as path:
             self._save_label(image_id, path, tag, dict(info))
         if "ts" in info:
-            # MONAI Label's time is that of the download, which would make an old label look new.
+            # The time of the download would make an old label look new.
             self.update_label_info(image_id, tag, {"ts": info["ts"]})
         return image_id
 
 
 def _size(contents: Contents, image_id: str) -> int | None:
-    """How many files the store has of an image, where it says so."""
+    """Number of an image's files in the store; None if the store does not say."""
     image = contents.images.get(image_id)
     return image.instances if image else None
 
 
 def _is_of(info: Mapping[str, Any], drawn: StoredSegmentation) -> bool:
-    """Whether a label in the cache is that segmentation of the store."""
+    """Whether a label in the cache was made from a segmentation."""
     return bool(info.get("SOPInstanceUID") == drawn.uid)

@@ -39,15 +39,16 @@ _HOME_CACHE = Path(".cache") / "monailabel" / "dicom"
 
 
 class DicomWebImages(LocalFolder):
-    """The images of a DICOMweb store, and who has a label. Safe to use from several threads and processes.
+    """Images of a DICOMweb store and their state. Safe to use from several threads and processes.
 
     Args:
-        client: of the store, which is asked nothing yet.
-        search_filter: of images, as QIDO has it; empty for all series that hold pictures.
-        cache: folder for downloads, with a folder for each store; MONAI Label's own in the home if None.
-        max_voxels: largest image that is opened.
-        fetch_by_frame: whether headers and pixels are asked for apart.
-        convert_to_nifti: whether volumes are handed out as NIfTI instead of a folder of DICOM files.
+        client: DICOMweb client of the store; no request is sent yet.
+        search_filter: QIDO filter of the images; empty for every series with images.
+        cache: Folder for downloads, with a folder for each store; None for MONAI Label's own in the
+            home folder.
+        max_voxels: Largest image that is opened, in voxels.
+        fetch_by_frame: Whether headers and frames are fetched separately.
+        convert_to_nifti: Whether volumes are served as NIfTI instead of a folder of DICOM files.
     """
 
     def __init__(
@@ -77,22 +78,22 @@ class DicomWebImages(LocalFolder):
         return str(self._client.base_url)
 
     def forget(self) -> None:
-        """Makes the next question go to the store: something was stored there by another way."""
+        """Makes the next request query the store, after something was stored there."""
         self._contents.forget()
 
     def list_images(self) -> list[str]:
         """Ids of all images.
 
         Raises:
-            BusyError: the store does not answer.
+            BusyError: The store does not answer.
         """
         return list(self._contents.now().images)
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Ids of the images that the store has a segmentation of.
+        """Ids of the images with a segmentation in the store.
 
         Raises:
-            BusyError: the store does not answer.
+            BusyError: The store does not answer.
         """
         contents = self._contents.now()
         return [uid for uid in contents.images if uid in contents.labels]
@@ -100,16 +101,16 @@ class DicomWebImages(LocalFolder):
     def get_unlabeled_images(
         self, label_tag: str | None = None, labels: list[str] | None = None
     ) -> list[str]:
-        """Ids of the others.
+        """Ids of the images without a segmentation in the store.
 
         Raises:
-            BusyError: the store does not answer.
+            BusyError: The store does not answer.
         """
         contents = self._contents.now()
         return [uid for uid in contents.images if uid not in contents.labels]
 
     def status(self) -> dict[str, Any]:
-        """Counts, for ``/info/``: where the store does not answer, those of its last answer."""
+        """Counts for ``/info/``; those of the last listing if the store does not answer."""
         known = self._known()
         completed = sum(uid in known.labels for uid in known.images)
         tags: dict[str, int] = {FINAL: completed} if completed else {}
@@ -119,7 +120,7 @@ class DicomWebImages(LocalFolder):
         return {"total": len(known.images), "completed": completed, "label_tags": tags}
 
     def json(self) -> dict[str, Any]:
-        """MONAI Label's record, with the images that nobody has downloaded yet."""
+        """MONAI Label's record with all images of the store, downloaded or not."""
         self._record.read()
         record: dict[str, Any] = super().json()
         with contextlib.suppress(BusyError):
@@ -129,13 +130,13 @@ class DicomWebImages(LocalFolder):
         return record
 
     def get_image_uri(self, image_id: str) -> str:
-        """The volume of an image, or its DICOM file or folder where it is none; downloaded if need be.
+        """The volume of an image, or its DICOM file or folder if it is no volume; downloaded if necessary.
 
         Returns:
-            A path; empty where the store has no such image.
+            A path; empty if the store has no such image.
 
         Raises:
-            BusyError: the store does not answer.
+            BusyError: The store does not answer.
         """
         try:
             series = self._contents.find(image_id)
@@ -156,8 +157,8 @@ class DicomWebImages(LocalFolder):
         return self._local_image(image_id) is not None
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """What is known of an image, from the store and from MONAI Label's record."""
-        # Another process may have written how sure the model is of it.
+        """Information of an image, from the store and from MONAI Label's record."""
+        # A scoring process may have added to it.
         self._record.read()
         own: dict[str, Any] = super().get_image_info(image_id)
         with contextlib.suppress(BusyError):
@@ -167,10 +168,10 @@ class DicomWebImages(LocalFolder):
         return own
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Refuses: images come into a DICOM store as DICOM.
+        """Refuses: images are sent to the DICOM store.
 
         Raises:
-            ImageError: always.
+            ImageError: Always.
         """
         raise ImageError(
             f"{Path(image_filename).name} cannot be added here: this server works on the DICOM store "
@@ -178,22 +179,22 @@ class DicomWebImages(LocalFolder):
         )
 
     def remove_image(self, image_id: str) -> None:
-        """Refuses: what is in the store is not this server's to delete.
+        """Refuses: images are deleted in the DICOM store.
 
         Raises:
-            ImageError: always.
+            ImageError: Always.
         """
         raise ImageError(f"{image_id} cannot be removed here: remove it in {self._client.base_url}")
 
     def _known(self) -> Contents:
-        """What the store holds; where it does not answer, what it held last."""
+        """The store's contents; the last listing if the store does not answer."""
         try:
             return self._contents.now()
         except BusyError:
             return self._contents.last
 
     def _local_image(self, image_id: str) -> Path | None:
-        """What is handed out of an image that is in the cache; None where it is not."""
+        """Path of an image in the cache; None if it is not there."""
         item = self._datastore.objects.get(image_id)
         if item is None:
             return None
@@ -207,7 +208,7 @@ class DicomWebImages(LocalFolder):
         folder, volume = self._folder / series.uid, self._folder / f"{series.uid}{VOLUME}"
         if not is_complete(folder, series):
             download_series(self._client, series, self._folder, self._fetch_by_frame)
-            # Both were made from fewer files.
+            # These were made from fewer files.
             for former in (volume, self._scanner.place(FINAL, series.uid, VOLUME)):
                 former.unlink(missing_ok=True)
         is_volume = self._convert_to_nifti and (
@@ -228,7 +229,7 @@ class DicomWebImages(LocalFolder):
 
     @contextlib.contextmanager
     def _alone(self, image_id: str) -> Iterator[None]:
-        """One thread of one process at a time downloads what belongs to an image."""
+        """Lock of an image's downloads, for all threads and processes."""
         locks = self._folder / ".locks"
         locks.mkdir(exist_ok=True)
         with FileLock(locks / image_id):
@@ -241,16 +242,16 @@ class DicomWebImages(LocalFolder):
 def download_series(
     client: DICOMwebClient, series: ImageSeries, folder: Path, fetch_by_frame: bool = False
 ) -> None:
-    """Downloads a series into ``<folder>/<uid>``, in place of one that is incomplete.
+    """Downloads a series into ``<folder>/<uid>`` and replaces an incomplete one.
 
     Args:
-        client: of the store.
-        series: which.
-        folder: of all series.
-        fetch_by_frame: whether headers and pixels are asked for apart, as MONAI Label can.
+        client: DICOMweb client of the store.
+        series: Series to download.
+        folder: Folder of all series.
+        fetch_by_frame: Whether headers and frames are fetched separately.
 
     Raises:
-        BusyError: the store does not answer, or sent less than it has.
+        BusyError: The store does not answer, or sent fewer files than it has.
     """
     target = folder / series.uid
     with tempfile.TemporaryDirectory(prefix=temporary_name("download"), dir=folder) as temporary:
@@ -269,7 +270,7 @@ def download_series(
 
 
 def is_complete(folder: Path, series: ImageSeries) -> bool:
-    """Whether a series lies in its folder, as far as the store says how large it is."""
+    """Whether a folder has all files of a series, as far as the store says how many there are."""
     count = len(list(folder.glob("*.dcm"))) if folder.is_dir() else 0
     return count > 0 and count >= (series.instances or 0)
 
@@ -278,13 +279,13 @@ def convert_series(folder: Path, path: Path, max_voxels: int) -> bool:
     """Writes the volume of a series as NIfTI, which every client can open.
 
     Args:
-        folder: of the series.
-        path: of the volume; replaced in one step.
-        max_voxels: largest series that is opened.
+        folder: Folder of the series.
+        path: File of the volume; replaced in one step.
+        max_voxels: Largest series that is opened, in voxels.
 
     Returns:
-        Whether there is one: colours, and series that are no even stack of slices, stay DICOM. Who opens
-        those is told what is wrong.
+        Whether the series is a volume. Colour images, and series that are no regular stack of slices, stay
+        DICOM; opening them gives the reason.
     """
     with tempfile.TemporaryDirectory(prefix=temporary_name("convert"), dir=path.parent) as temporary:
         part = Path(temporary) / path.name

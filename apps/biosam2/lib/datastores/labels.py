@@ -1,4 +1,4 @@
-"""Labels on their way: from a client's file to a DICOMweb store, and from there onto the image's grid."""
+"""Sends labels to a DICOMweb store as segmentations, and reads segmentations onto the image's grid."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from lib.labels.names import name_values
 from lib.labels.segments import describe_segments
 
 _MOST_OBJECTS = 255
-# What is answered in place of a store that is down or too busy.
+# Status codes of a store, or of a proxy before it, that is down or overloaded.
 _DOWN = (
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 )
-# The segment of a segmentation without any, where nobody said what was looked for.
+# Name of the only segment of an empty label without names: DICOM requires one.
 NOTHING = "nothing found"
 
 
 def open_label(path: Path, image: MedicalImage, label_info: Sequence[Mapping[str, Any]] | None) -> LabelMap:
-    """Opens a label that a client sent, on its image's grid.
+    """Reads a client's label onto its image's grid.
 
     Args:
-        path: of a file that ``read_labels`` reads, or a ``.bin``: uint8 of the whole image, x fastest.
-        image: which it belongs to.
-        label_info: what the client says of its values.
+        path: File that ``read_labels`` reads, or a ``.bin``: uint8 of the whole image, x fastest.
+        image: Image of the label.
+        label_info: Names of the values, from the client.
 
     Raises:
-        LabelError: it does not fit its image, or has more than 255 objects.
+        LabelError: The label does not fit its image, or has more than 255 objects.
     """
     if path.suffix == ".bin":
         return _read_bytes(path, image, label_info)
@@ -78,18 +78,18 @@ def send_label(
     files: Sequence[Path],
     label_info: Sequence[Mapping[str, Any]] | None,
 ) -> StoredSegmentation:
-    """Stores a label as a DICOM segmentation.
+    """Sends a label to a store as a DICOM segmentation.
 
     Args:
-        client: of the store.
-        labels: on the image's grid.
-        image: as it was opened.
-        files: of the image's series.
-        label_info: colours and codes of the client.
+        client: DICOMweb client of the store.
+        labels: Label on the image's grid.
+        image: Image of the label.
+        files: Files of the image's series.
+        label_info: Colours and codes, from the client.
 
     Raises:
-        LabelError: it cannot be written, or the store refuses it.
-        BusyError: the store does not answer.
+        LabelError: The label cannot be written, or the store refuses it.
+        BusyError: The store does not answer.
     """
     path = new_segmentation(labels, image, files, label_info)
     try:
@@ -111,11 +111,11 @@ def send_label(
 
 
 def fetch_label(client: DICOMwebClient, drawn: StoredSegmentation, image: MedicalImage) -> LabelMap:
-    """Reads a segmentation of the store onto the grid of its image.
+    """Reads a segmentation of the store onto its image's grid.
 
     Raises:
-        LabelError: it does not fit its image, is none that can be read, or its file is lost.
-        BusyError: the store does not answer.
+        LabelError: The segmentation does not fit its image, cannot be read, or is missing in the store.
+        BusyError: The store does not answer.
     """
     with tempfile.TemporaryDirectory(prefix="biosam2-seg-") as folder:
         path = Path(folder) / f"{drawn.uid}.dcm"
@@ -126,18 +126,18 @@ def fetch_label(client: DICOMwebClient, drawn: StoredSegmentation, image: Medica
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Tells a store that cannot hand out one file from one that is down."""
+    """Raises ``LabelError`` where the store refuses one file, as opposed to a store that is down."""
     try:
         yield
     except requests.HTTPError as error:
         if error.response is None or error.response.status_code in _DOWN:
             raise
-        raise LabelError(f"the DICOM store cannot hand it out: {error}") from error
+        raise LabelError(f"the DICOM store cannot send it: {error}") from error
 
 
 @contextmanager
 def as_volume(labels: LabelMap, image: MedicalImage) -> Iterator[Path]:
-    """The label as a temporary ``.nii.gz`` on its image's grid."""
+    """Writes a label to a temporary ``.nii.gz`` on its image's grid."""
     path = write_mask(labels.array.astype(np.uint8, copy=False), image, ".nii.gz")
     try:
         yield path
@@ -151,7 +151,7 @@ def new_segmentation(
     files: Sequence[Path],
     label_info: Sequence[Mapping[str, Any]] | None,
 ) -> Path:
-    """Writes a label as a DICOM segmentation to a temporary file, which is the caller's to delete."""
+    """Writes a label as a DICOM segmentation to a temporary file, which the caller deletes."""
     handle, name = tempfile.mkstemp(suffix=".dcm")
     os.close(handle)
     path = Path(name)
@@ -165,7 +165,7 @@ def new_segmentation(
 
 
 def _expected_names(label_info: Sequence[Mapping[str, Any]] | None) -> dict[int, str]:
-    """What was looked for and not found: DICOM wants a name where nothing is drawn as well."""
+    """Segment names of an empty label: DICOM requires a segment even if nothing is drawn."""
     names = [str(item.get("name") or "").strip() for item in label_info or ()]
     return dict(enumerate(filter(None, names), start=1)) or {1: NOTHING}
 
@@ -175,12 +175,12 @@ def label_facts(
     names: Mapping[int, str] | None = None,
     label_info: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """What the datastore keeps of a label.
+    """Information that the datastore keeps of a label.
 
     Args:
-        drawn: in the store.
-        names: of the values in the volume beside the image, where that is there.
-        label_info: what a client said of them, whose colours are kept.
+        drawn: Segmentation in the store.
+        names: Names by value in the cached volume; None if there is none.
+        label_info: Names and colours, from the client.
     """
     said = {
         str(item.get("name") or "").strip(): item for item in label_info or () if isinstance(item, Mapping)

@@ -1,4 +1,4 @@
-"""Noticing that files of a folder come, go, or are renamed: many at once are looked at once."""
+"""Notices files that appear, vanish or are renamed in a folder; many changes are reported together."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from watchdog.observers.polling import PollingObserver
 
 logger = logging.getLogger(__name__)
 
-# Seconds without news after which a folder is looked at; while news keep coming, the longest wait.
+# Seconds without an event after which changes are reported; and the longest wait while events go on.
 _QUIET_S, _LONGEST_S = 0.5, 2.0
 _COME_OR_GONE = ("created", "deleted", "moved")
 
 
 class FolderWatch(FileSystemEventHandler):
-    """Calls back from a thread of its own when files have come or gone, until it is stopped.
+    """Calls a function from a thread of its own when files have appeared or vanished.
 
     Args:
-        folder: with all folders in it.
-        read: a file of which it matters as well when it is written to.
-        look: is given the files, and folders, that have come or gone since it was called last.
-        polling: whether the folder is gone through each second: the system tells nothing of a network's disk.
+        folder: Folder, watched with its sub-folders.
+        read: File whose writes are reported as well.
+        look: Function called with the files and folders that have appeared or vanished since the last call.
+        polling: Whether the folder is listed every second: network disks send no events.
     """
 
     def __init__(self, folder: Path, read: Path, look: Callable[[set[Path]], None], polling: bool = False):
@@ -50,7 +50,7 @@ class FolderWatch(FileSystemEventHandler):
                 self._news.put(path)
 
     def stop(self) -> None:
-        """Ends the watch; returns when nobody is called any more."""
+        """Ends the watch; afterwards the function is not called any more."""
         self._observer.stop()
         self._observer.join()
         self._news.put(None)
@@ -64,8 +64,8 @@ class FolderWatch(FileSystemEventHandler):
             try:
                 self._look({path for path in news if path is not None})
             except Exception:
-                # Such as a disk that is away for a moment; the watch goes on to the next news.
-                logger.exception("%d files have come or gone, and cannot be looked at", len(news))
+                # Such as a disk that is missing for a moment; the watch goes on.
+                logger.exception("%d files have changed and cannot be read", len(news))
 
     def _next(self) -> set[Path | None]:
         news = {self._news.get()}
