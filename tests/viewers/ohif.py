@@ -30,7 +30,7 @@ _READY = """() => {
     return ids.length > 0 && ids.every((id) => view(id).getImageData().imageData && loaded(id));
   } catch { return false; }  // the services come one after another
 }"""
-_PIXEL = """([id, index]) => {
+PIXEL = """([id, index]) => {
   const viewport = window.services.cornerstoneViewportService.getCornerstoneViewport(id);
   const world = viewport.getImageData().imageData.indexToWorld(index);
   viewport.jumpToWorld(world);
@@ -157,7 +157,7 @@ class Ohif:
     def click(self, index: Sequence[int], view: str = "mpr-axial") -> None:
         """Scrolls a view to a voxel and clicks on it."""
         before = self.page.evaluate(_POINTS)
-        x, y = self.page.evaluate(_PIXEL, [view, list(index)])
+        x, y = self.page.evaluate(PIXEL, [view, list(index)])
         self.page.mouse.click(x, y)
         # OHIF waits whether a second click makes it a double click.
         self.page.wait_for_function(f"(before) => ({_POINTS})() > before", arg=before)
@@ -225,7 +225,7 @@ class Ohif:
     def show(self, index: Sequence[int]) -> None:
         """Scrolls all views to a voxel."""
         for view in VIEWS:
-            self.page.evaluate(_PIXEL, [view, list(index)])
+            self.page.evaluate(PIXEL, [view, list(index)])
 
     def tidy(self) -> None:
         """Closes the notice about investigational use, and waits until others are gone."""

@@ -1,0 +1,204 @@
+"""The annotation toolbar: draw, undo, save, load, train, through its buttons and keys alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from playwright.sync_api import Response
+
+from sample_study.orthanc import Orthanc
+from tests.support.phantoms import dice
+from tests.support.server import Server, copy_model_folder
+from tests.viewers.cases import NAMES, Case
+from tests.viewers.clicks import correction
+from tests.viewers.companion import Companion, read_answer
+from tests.viewers.ohif import Ohif
+from tests.viewers.segmentations import Stored, stored
+
+GOOD = 0.85
+CLICKS = 10
+PAUSE_MS = 300
+NEXT_SLICE = np.array([0, 0, 1])
+APART = 14  # pixels of the screen
+
+
+@pytest.fixture
+def companion(ohif: Ohif) -> Companion:
+    return Companion(ohif)
+
+
+def newest(pacs: Orthanc, case: Case, before: dict[str, Stored]) -> Stored:
+    """The segmentation of the case that was not there before."""
+    (new,) = (item for uid, item in stored(pacs, case.series.series_uid).items() if uid not in before)
+    return new
+
+
+def same_in_the_store(pacs: Orthanc, case: Case, before: dict[str, Stored], companion: Companion) -> None:
+    """Compares every drawn segment with the stored one, in world coordinates."""
+    segmentation = newest(pacs, case, before)
+    overlay = companion.ohif.overlay()
+    drawn = {name: value for name, value in companion.ohif.segments().items() if (overlay == value).any()}
+    assert set(segmentation.names) == set(drawn)
+    for name, value in drawn.items():
+        assert np.array_equal(segmentation.mask(name, case.phantom.affine, overlay.shape), overlay == value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_organs_undo_redo_save_load_correct(
+    companion: Companion, cases: dict[str, Case], pacs: Orthanc, name: str
+) -> None:
+    case = cases[name]
+    first = case.label
+    clicks = {first: case.phantom.click(first)}
+    second = next((name for name in case.phantom.objects if name != first), "organ")
+    # Where there is one object, the second segment takes the next slice of it.
+    clicks[second] = (
+        case.phantom.click(second) if second in case.phantom.objects else clicks[first] + NEXT_SLICE
+    )
+    companion.open(case.series.study_uid)
+    for label in (first, second):
+        if label not in companion.ohif.segments():
+            companion.add_segment(label)
+        companion.segment(label)
+        answer = companion.click(clicks[label])
+        assert answer.status == 200, answer.text
+        # Voxels that another segment has stay with it.
+        assert not (companion.overlay(label) & ~answer.mask).any()
+    drawn = companion.ohif.overlay()
+    assert companion.overlay(first).any()
+    assert companion.overlay(second).any()
+
+    companion.press("undo")
+    assert not companion.overlay(second).any()
+    assert np.array_equal(companion.overlay(first), drawn == companion.ohif.segments()[first])
+    companion.key("Control+y")
+    assert np.array_equal(companion.ohif.overlay(), drawn)
+
+    before = stored(pacs, case.series.series_uid)
+    companion.save()
+    same_in_the_store(pacs, case, before, companion)
+
+    companion.reload()
+    assert not companion.ohif.overlay().any()
+    companion.load()
+    assert set(companion.ohif.segments()) >= {first, second}
+    assert np.array_equal(companion.ohif.overlay() > 0, drawn > 0)
+    companion.segment(first)
+    companion.press("refine")
+    k = clicks[first][2]
+    truth = case.phantom.objects[first][:, :, k]
+    row, place = correction(companion.overlay(first)[:, :, k], truth, first)
+    if row == "background":
+        companion.click(clicks[first])
+        companion.press("sign")
+    companion.click([*place, k])
+    assert dice(companion.overlay(first)[:, :, k], truth) >= GOOD
+    before = stored(pacs, case.series.series_uid)
+    companion.save()
+    same_in_the_store(pacs, case, before, companion)
+    assert companion.dialogs == []
+
+
+def test_a_box_and_a_negative_click(companion: Companion, cases: dict[str, Case]) -> None:
+    case = cases["top_first"]
+    companion.open(case.series.study_uid)
+    companion.segment("lesion")
+    _, j, k = case.phantom.click("lesion")
+    inside = np.argwhere(case.phantom.objects["lesion"][:, :, k])
+    (x0, y0), (x1, y1) = inside.min(0), inside.max(0)
+    companion.key("b")
+    answer = companion.drag([[x0, y0, k], [x1, y1, k]])
+    ((*box, index),) = answer.sent["boxes"]
+    assert index == k
+    assert np.abs(np.subtract(box, [x0, y0, x1 + 1, y1 + 1])).max() <= 1
+    assert np.array_equal(companion.overlay("lesion"), answer.mask)
+    assert dice(companion.overlay("lesion")[:, :, k], case.phantom.objects["lesion"][:, :, k]) >= GOOD
+
+    companion.key("p")
+    companion.key("x")
+    answer = companion.click([x1, j, k])
+    assert len(answer.sent["background"]) == 1
+    assert np.array_equal(companion.overlay("lesion"), answer.mask)
+
+
+def test_a_negative_click_alone_shows_the_reason(companion: Companion, cases: dict[str, Case]) -> None:
+    companion.open(cases["top_first"].series.study_uid)
+    companion.segment("organ")
+    companion.key("x")
+    assert companion.click(cases["top_first"].phantom.click("organ")).status == 400
+    companion.notice("has only negative points")
+    assert companion.page.locator("[data-action=run]").is_enabled()
+
+
+def test_live_mode_shows_the_answer_to_the_last_of_ten_clicks(
+    companion: Companion, cases: dict[str, Case]
+) -> None:
+    case = cases["bottom_first"]
+    companion.open(case.series.study_uid)
+    companion.segment("lesion")
+    i, j, k = case.phantom.click("lesion")
+    x, y = companion.place([i, j, k], "mpr-axial")
+    answers: list[Response] = []
+
+    def keep(response: Response) -> None:
+        if "/infer/" in response.url:
+            answers.append(response)
+
+    companion.page.on("response", keep)
+    for step in range(CLICKS):
+        # Cornerstone takes two clicks at one place for a double click.
+        angle = 2 * np.pi * step * 3 / CLICKS
+        companion.page.mouse.click(x + APART * np.cos(angle), y + APART * np.sin(angle))
+        companion.page.wait_for_timeout(PAUSE_MS)
+    companion.idle()
+    answer = read_answer(max(answers, key=lambda response: len(response.request.post_data or "")))
+    assert len(answer.sent["foreground"]) == CLICKS
+    assert np.array_equal(companion.overlay("lesion"), answer.mask)
+
+
+def test_the_second_of_two_people_is_asked_and_both_labels_stay(
+    new_page: Callable[[str], Ohif], server: Server, cases: dict[str, Case], pacs: Orthanc
+) -> None:
+    case = cases["oblique_ct"]
+    one, two = Companion(new_page(server.url)), Companion(new_page(server.url))
+    for person in (one, two):
+        person.open(case.series.study_uid)
+        person.segment("organ")
+    one.click(case.phantom.click("organ"))
+    two.click(case.phantom.click("organ"))
+    before = stored(pacs, case.series.series_uid)
+    one.save()
+    two.accept = False
+    two.press("save")
+    two.notice("after yours was loaded")
+    assert len(two.dialogs) == 1
+    assert len(stored(pacs, case.series.series_uid)) == len(before) + 1
+    two.accept = True
+    two.save()
+    assert len(stored(pacs, case.series.series_uid)) == len(before) + 2
+
+
+def test_the_overlay_stays_while_the_server_is_away(
+    new_page: Callable[[str], Ohif], pacs: Orthanc, cases: dict[str, Case], tmp_path
+) -> None:
+    case = cases["oblique_mr"]
+    conf = {"labels": "tumour", "model_dir": str(copy_model_folder(tmp_path / "model"))}
+    server = Server(pacs.dicomweb_url, tmp_path, conf).start()
+    try:
+        companion = Companion(new_page(server.url))
+        companion.open(case.series.study_uid)
+        companion.segment("tumour")
+        companion.click(case.phantom.click("tumour"))
+        drawn = companion.ohif.overlay()
+        server.stop()
+        companion.press("save")
+        companion.notice("The server cannot be reached")
+        assert np.array_equal(companion.ohif.overlay(), drawn)
+        server.start()
+        before = stored(pacs, case.series.series_uid)
+        companion.save()
+        same_in_the_store(pacs, case, before, companion)
+    finally:
+        server.stop()
