@@ -20,7 +20,6 @@ from tests.viewers.segmentations import Stored, stored
 GOOD = 0.85
 CLICKS = 10
 PAUSE_MS = 300
-NEXT_SLICE = np.array([0, 0, 1])
 APART = 14  # pixels of the screen
 
 
@@ -54,9 +53,8 @@ def test_two_organs_undo_redo_save_load_correct(
     clicks = {first: case.phantom.click(first)}
     second = next((name for name in case.phantom.objects if name != first), "organ")
     # Where there is one object, the second segment takes the next slice of it.
-    clicks[second] = (
-        case.phantom.click(second) if second in case.phantom.objects else clicks[first] + NEXT_SLICE
-    )
+    i, j, k = clicks[first]
+    clicks[second] = case.phantom.click(second) if second in case.phantom.objects else [i, j, k + 1]
     companion.open(case.series.study_uid)
     for label in (first, second):
         if label not in companion.ohif.segments():
@@ -202,3 +200,47 @@ def test_the_overlay_stays_while_the_server_is_away(
         same_in_the_store(pacs, case, before, companion)
     finally:
         server.stop()
+
+
+def test_a_scribble_and_a_lasso_give_the_mask_that_the_server_computed(
+    companion: Companion, cases: dict[str, Case]
+) -> None:
+    case = cases["top_first"]
+    truth = case.phantom.objects["organ"]
+    companion.open(case.series.study_uid)
+    companion.segment("organ")
+    i, j, k = case.phantom.click("organ")
+    companion.key("g")
+    answer = companion.drag([[i - 4, j - 3, k], [i, j, k], [i + 4, j + 3, k]])
+    assert answer.status == 200, answer.text
+    (stroke,) = answer.sent["scribbles"]
+    assert (stroke["slice"], stroke["positive"]) == (k, True)
+    assert np.array_equal(companion.overlay("organ"), answer.mask)
+    assert answer.mask[i, j, k]
+
+    companion.press("next")
+    companion.press("undo")
+    assert not companion.overlay("organ").any()
+    companion.key("l")
+    (x0, y0), (x1, y1) = (edge(np.argwhere(truth[:, :, k]), 0) for edge in (np.min, np.max))
+    corners = [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0 + 1]]
+    answer = companion.drag([[x, y, k] for x, y in corners])
+    assert answer.status == 200, answer.text
+    assert answer.sent["lassos"][0]["slice"] == k
+    assert np.array_equal(companion.overlay("organ"), answer.mask)
+    assert dice(answer.mask[:, :, k], truth[:, :, k]) >= GOOD
+
+
+def test_a_training_is_shown_and_stopped(companion: Companion, cases: dict[str, Case]) -> None:
+    names = ("top_first", "bottom_first")
+    for name in names:
+        companion.open(cases[name].series.study_uid)
+        companion.segment("lesion")
+        companion.click(cases[name].phantom.click("lesion"))
+        companion.press("save")
+        companion.notice("The label is saved.")
+    companion.press("train")
+    companion.page.get_by_role("button", name="Stop training").wait_for()
+    companion.notice("Training")
+    companion.press("train")
+    companion.page.get_by_role("button", name="Update model").wait_for()
