@@ -1,13 +1,23 @@
 """A label on its image's voxels, whatever grid it was saved on."""
 
+import tempfile
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from lib.errors import LabelError
-from lib.images.medical_image import LPS_IDENTITY
+from lib.images.medical_image import LPS_IDENTITY, Voxels, make_image
+from lib.images.reading import read_image
+from lib.images.writing import write_mask
 from lib.labels import read_labels
+from lib.labels.grid import on_image_grid
+from lib.labels.label_map import LabelFile
 from tests.unit.labels.conftest import GRIDS, drawn
 
 
@@ -191,3 +201,55 @@ def test_a_label_of_a_nifti_image_without_an_affine_is_taken_voxel_by_voxel(imag
     opened = image(nib.load(path).affine, shape, file_format="nifti", path=path)
     by_itk = nifti(labels, LPS_IDENTITY @ np.diag([1.0, 1.0, 1.0, 1.0]))
     np.testing.assert_array_equal(read_labels(by_itk, opened).array, labels)
+
+
+def turned(angles, sides, origin, flips):
+    """RAS affine of voxels of these sides, turned about three axes and counted backwards along some."""
+    turn = Rotation.from_euler("xyz", angles).as_matrix() * np.where(flips, -1.0, 1.0)
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = turn * np.array(sides), origin
+    return affine
+
+
+ANGLES = st.tuples(*[st.sampled_from([0.0, np.pi / 2, -np.pi]) | st.floats(-3.1, 3.1)] * 3)
+AFFINES = st.builds(
+    turned,
+    ANGLES,
+    st.tuples(*[st.floats(0.3, 5)] * 3),
+    st.tuples(*[st.floats(-300, 300)] * 3),
+    st.tuples(*[st.booleans()] * 3),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(AFFINES, AFFINES)
+def test_any_format_in_any_orientation_keeps_its_objects_in_their_place(affine, other):
+    """Image formats x label formats, on one grid voxel by voxel, and on any other by millimetres."""
+    shape = (13, 11, 9)
+    centre = affine @ [6.2, 5.1, 4.3, 1]
+    world = np.moveaxis(np.tensordot(affine, np.stack([*np.indices(shape), np.ones(shape)]), 1), 0, -1)
+    mask = np.asfortranarray((np.linalg.norm(world - centre, axis=-1) < 4).astype(np.uint8))
+    mask[6, 5, 4] = 1
+    with tempfile.TemporaryDirectory() as folder:
+        source = make_image(Voxels(mask.astype(np.int16) * 900, affine), Path(folder), "itk")
+        for image_type in (".nii.gz", ".nrrd", ".mha"):
+            path = write_mask(mask, source, image_type)
+            image = read_image(path, 10**9)
+            np.testing.assert_allclose(image.affine, affine, atol=2e-3)
+            np.testing.assert_array_equal(image.array, mask)
+            for label_type in (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha"):
+                label = write_mask(mask, image, label_type)
+                np.testing.assert_array_equal(read_labels(label, image).array, mask)
+                label.unlink()
+            path.unlink()
+    # A label on another grid: each image voxel gets the label's voxel in which its centre lies.
+    other = other.copy()
+    other[:3, 3] += centre[:3] - (other @ [6.2, 5.1, 4.3, 1])[:3]
+    found = on_image_grid(LabelFile(mask, other), source)
+    inside = np.moveaxis(np.tensordot(np.linalg.inv(other), np.moveaxis(world, -1, 0), 1), 0, -1)[..., :3]
+    index = np.rint(inside).astype(int)
+    sure = np.abs(np.abs(inside - index) - 0.5).min(axis=-1) > 0.01
+    within = ((index >= 0) & (index < shape)).all(axis=-1)
+    nearest = mask[tuple(np.clip(index, 0, np.array(shape) - 1).reshape(-1, 3).T)].reshape(shape)
+    expected = np.where(within, nearest, 0)
+    np.testing.assert_array_equal(found[sure], expected[sure])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import logging
 import math
@@ -271,17 +272,20 @@ def _rings(corners: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     by its first corner; a simple polygon is not closed. A last part that is not closed goes on at the corner
     where the ring before it was closed.
     """
+    places: dict[tuple[float, ...], list[int]] = {}
+    for index, corner in enumerate(map(tuple, corners.tolist())):
+        places.setdefault(corner, []).append(index)
     rings: list[NDArray[np.float64]] = []
     start = 0
     while start < len(corners):
-        again = np.flatnonzero((corners[start + _LEAST_RING :] == corners[start]).all(axis=1))
-        if not len(again):
+        same = places[tuple(corners[start].tolist())]
+        again = bisect.bisect_left(same, start + _LEAST_RING)
+        if again == len(same):
             rest = corners[start:]
             rings.append(np.concatenate([corners[start - 1 : start], rest]) if rings else rest)
             break
-        end = start + _LEAST_RING + int(again[0])
-        rings.append(corners[start:end])
-        start = end + 1
+        rings.append(corners[start : same[again]])
+        start = same[again] + 1
     return tuple(ring for ring in rings if len(ring) >= _LEAST_RING)
 
 
