@@ -1,1 +1,1 @@
-"""Files in, arrays out, and masks out to files."""
+"""Image files to arrays, and masks to files."""

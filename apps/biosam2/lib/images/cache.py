@@ -21,15 +21,15 @@ class _Key:
 
 
 class ImageCache:
-    """Images by file, least recently used out first. Safe to share between threads.
+    """Images by file; the least recently used is dropped first. Safe to share between threads.
 
-    One lock guards the books and is never held while a file is read. Whoever asks for an image that another
-    thread is reading waits for that one reading, and gets its error where it fails; errors are not kept.
+    The lock protects the index only; files are read without it. A thread that asks for an image that another
+    thread is reading waits for that reading, and gets its error if it fails; errors are not kept.
 
     Args:
-        budget_bytes: most bytes of voxels that are kept; 0 keeps nothing. An image that alone is larger is
-            read for each request.
-        max_voxels: most voxels of an image that is opened.
+        budget_bytes: Limit of the bytes of kept voxels; 0 keeps nothing. A larger image is read for each
+            request.
+        max_voxels: Limit of voxels of an image (``--conf max_voxels``).
     """
 
     def __init__(self, budget_bytes: int, max_voxels: int) -> None:
@@ -42,16 +42,16 @@ class ImageCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of voxels that are kept now."""
+        """Bytes of the voxels that are kept now."""
         return self._bytes
 
     def get(self, path: Path | str) -> MedicalImage:
-        """The image of a file or a DICOM folder, from memory where the file has not changed since.
+        """Image of a file or a DICOM folder, from memory if the file has not changed since.
 
         Raises:
-            ImageNotFoundError: where there is no such file.
-            ImageTooLargeError: where it has too many voxels.
-            ImageError: where it cannot be used.
+            ImageNotFoundError: There is no such file.
+            ImageTooLargeError: It has too many voxels or bytes.
+            ImageError: It cannot be read.
         """
         key = _key(path)
         if key is None:
@@ -96,7 +96,7 @@ class ImageCache:
 
 
 def _key(path: Path | str) -> _Key | None:
-    """Key of a file, or of a folder by the files in it; None where there is nothing to ask."""
+    """Key of a file, or of a folder by the files in it; None if there is no such file."""
     if not str(path):
         return None
     try:

@@ -1,4 +1,4 @@
-"""NRRD, MetaImage and the other volume files that ITK reads."""
+"""NRRD and MetaImage files, and conversions between ITK's images and arrays."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def _itemsize(pixel_id: int) -> int:
 
 
 def itk_name(path: Path) -> str:
-    """The path as ITK takes it.
+    """Path as text for ITK.
 
     Raises:
-        ImageError: where it is not UTF-8, at which ITK would end the whole server.
+        ImageError: It is not UTF-8, at which ITK would end the process.
     """
     name = str(path)
     try:
@@ -76,7 +76,7 @@ def from_itk(image: sitk.Image) -> Voxels:
     """Turns ITK's image (k, j, i, LPS) into ours (i, j, k, RAS). The voxels are copied once.
 
     Raises:
-        ImageError: for channels that are no colours.
+        ImageError: Channels that are no colours.
     """
     while image.GetDimension() > 3:
         image = image[..., 0]
@@ -103,12 +103,12 @@ def colours_or_greys(memory: NDArray) -> NDArray:
 
 
 def ras_affine(image: sitk.Image | sitk.ImageFileReader) -> NDArray[np.float64]:
-    """(4, 4) from voxel index to RAS millimetres, of the first three axes.
+    """Affine (4, 4) from voxel index to RAS millimetres, of the first three axes.
 
     A 2-D image lies in the plane z = 0, 1 mm thick.
 
     Args:
-        image: an image, or a reader that has read what a file says of one.
+        image: Image, or a reader that has read the header of one.
     """
     axes = image.GetDimension()
     n = min(axes, 3)

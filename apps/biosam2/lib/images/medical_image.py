@@ -1,4 +1,4 @@
-"""An opened image: its voxels on the native grid, where they lie, and what is known of their intensities."""
+"""An opened image: voxels on the native grid, geometry, and facts about their intensities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lib.errors import ImageError, ImageTooLargeError
 from lib.transforms.sampling import require_finite
 from lib.transforms.windowing import IntensityWindow, choose_window
 
-# A pixel grid without geometry, as ITK and 3D Slicer place it: 1 mm, i to the left, j to the back.
+# Grid without geometry, as ITK and 3D Slicer place it: 1 mm, i to the left, j to the back.
 LPS_IDENTITY = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -32,12 +32,12 @@ class MedicalImage:
         array: (I, J, K), or uint8 (I, J, K, 3) for colours, indexed as in the file; first axis fastest in
             memory. A 2-D image has K = 1, and array[x, y, 0] is its pixel in column x and row y.
         affine: (4, 4) float64, voxel index (i, j, k) to RAS millimetres.
-        is_2d: whether the file has no third axis. A volume of one slice is no 2-D image.
-        is_rgb: whether the voxels are colours.
-        modality: DICOM modality such as ``CT``; None where it is not known.
-        dicom_window: (low, high) of the DICOM tags; None where there are none.
-        digest: of shape, dtype and voxels. Equal contents have equal digests, wherever they came from.
-        path: where it was read.
+        is_2d: True if the file has no third axis. A volume of one slice is no 2-D image.
+        is_rgb: True if the voxels are colours.
+        modality: DICOM modality such as ``CT``; None if it is not known.
+        dicom_window: (low, high) of the DICOM tags; None if there are none.
+        digest: SHA-256 of shape, dtype and voxels. Equal contents have equal digests, whatever the format.
+        path: File or folder that it was read from.
         format: ``nifti``, ``itk``, ``raster`` or ``dicom``.
     """
 
@@ -64,7 +64,7 @@ class MedicalImage:
             requested: (low, high) in the image's intensities.
 
         Raises:
-            PromptError: where the requested window is not two finite numbers, low before high.
+            PromptError: The requested window is not two finite numbers, low before high.
         """
         return self._own_window if requested is None else choose_window(self.array, requested=requested)
 
@@ -77,12 +77,12 @@ class MedicalImage:
 
 @dataclass(frozen=True, eq=False)
 class Voxels:
-    """What a reader found in a file, before it is checked and made lean.
+    """Contents of an image file, before they are checked and stored in the smallest type.
 
     Attributes:
         array: (I, J, K) or uint8 (I, J, K, 3), any dtype.
         affine: (4, 4), voxel index to RAS millimetres.
-        is_2d: whether the file has no third axis.
+        is_2d: True if the file has no third axis.
         modality: DICOM modality.
         dicom_window: (low, high) of the DICOM tags.
     """
@@ -95,10 +95,10 @@ class Voxels:
 
 
 def make_image(voxels: Voxels, path: Path, file_format: str) -> MedicalImage:
-    """Checks what a reader found and completes it.
+    """Checks and completes the contents of a file.
 
     Raises:
-        ImageError: for NaN, infinities, complex numbers, or an affine that cannot be inverted.
+        ImageError: NaN, infinities, complex numbers, or an affine that cannot be inverted.
     """
     array = _lean(voxels.array)
     require_finite(array)
@@ -180,10 +180,10 @@ def _integer_type(array: NDArray) -> np.dtype:
 
 
 def regular_affine(affine: NDArray) -> NDArray[np.float64]:
-    """The affine, where an axis without extent (a 2-D image's third) gets 1 mm across the other two.
+    """Affine in which an axis without extent (the third of a 2-D image) gets 1 mm across the other two.
 
     Raises:
-        ImageError: where it cannot be inverted all the same.
+        ImageError: It still cannot be inverted.
     """
     fixed = np.array(affine, dtype=np.float64)
     columns = fixed[:3, :3]

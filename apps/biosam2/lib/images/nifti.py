@@ -28,8 +28,8 @@ def read_nifti(path: Path, max_voxels: int) -> Voxels:
     last axis of 3 or 4 bytes.
 
     Raises:
-        ImageError: for more than three axes, or fewer bytes than the header promises.
-        ImageTooLargeError: by the header, before voxels are read.
+        ImageError: More than three axes, or fewer bytes than the header promises.
+        ImageTooLargeError: By the header, before voxels are read.
     """
     header = read_nifti_header(path)
     size = header.get_data_shape()
@@ -53,7 +53,7 @@ def read_nifti_header(path: Path) -> Any:
     """Reads the header alone: nibabel makes no image where the qform is no rotation, and ITK does.
 
     Raises:
-        ImageError: where it is no header of NIfTI-1 or NIfTI-2.
+        ImageError: It is no header of NIfTI-1 or NIfTI-2.
     """
     with _open(path) as file:
         block = file.read(_LONGEST_HEADER)
@@ -64,19 +64,19 @@ def read_nifti_header(path: Path) -> Any:
 
 
 def states_geometry(header: Any) -> bool:
-    """Whether a NIfTI header has an affine; without one each program makes up another."""
+    """True if a NIfTI header has an affine; without one each program assumes another."""
     return bool(int(header["sform_code"]) or int(header["qform_code"]))
 
 
 def _affine(path: Path, header: Any) -> NDArray[np.float64]:
-    """(4, 4), voxel index to RAS millimetres, as ITK has it, for ITK's viewers draw and show the masks.
+    """Affine (4, 4), voxel index to RAS millimetres, as ITK reads it: viewers built on ITK show the masks.
 
     ITK chooses between sform and qform by their codes, takes the spacing from the header's own field, and
     knows metres and micrometres. What it does not open, such as NIfTI-2 or a sheared sform alone, only
     programs can show that take the sform where there is one, as nibabel does.
 
     Raises:
-        ImageError: where neither can place it.
+        ImageError: Neither form can be used.
     """
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NiftiImageIO")
@@ -97,14 +97,14 @@ def _affine(path: Path, header: Any) -> NDArray[np.float64]:
 
 
 def _voxel_type(dtype: np.dtype) -> tuple[np.dtype, int]:
-    """Type of a number in the file, and numbers per voxel where a voxel is a colour, else 0."""
+    """Type of a number in the file, and the numbers per voxel if voxels are colours, else 0."""
     if dtype.names:
         return np.dtype(np.uint8), len(dtype.names)
     return dtype, 0
 
 
 def _spatial(shape: tuple[int, ...], dtype: np.dtype, channels: int) -> tuple[tuple[int, int, int], int]:
-    """(I, J, K), and the length of a last axis that is colours, else 0."""
+    """(I, J, K), and the length of a last axis of colours, else 0."""
     trailing = 0
     is_colour_axis = dtype == np.uint8 and not channels and shape[-1] in (3, 4)
     if is_colour_axis and (len(shape) == 4 or (len(shape) == 5 and shape[3] == 1)):
@@ -139,7 +139,7 @@ def _open(path: Path) -> Any:
 
 
 def _scaled(raw: NDArray, slope: float, inter: float) -> NDArray:
-    """Voxels times slope plus inter: as they are where that changes nothing, else float32."""
+    """Voxels times slope plus inter: unchanged if that changes nothing, else float32."""
     if (slope, inter) == (1.0, 0.0):
         return raw
     if np.issubdtype(raw.dtype, np.complexfloating):

@@ -1,4 +1,4 @@
-"""Opening an image: which reader, and one kind of error for whatever goes wrong."""
+"""Opens an image with the reader of its format, and reports every failure as one kind of error."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def read_image(path: Path | str, max_voxels: int) -> MedicalImage:
     """Opens an image on its native grid.
 
     Args:
-        path: a NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or DICOM file, or a folder with a DICOM series.
-            The window of ``<name>.nii.gz`` comes from the series in ``<name>/`` where there is one.
-        max_voxels: most voxels that are opened; the file's header is asked before its voxels are read.
+        path: NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or DICOM file, or a folder with a DICOM series.
+            The window of ``<name>.nii.gz`` comes from the series in ``<name>/`` if there is one.
+        max_voxels: Limit of voxels, checked by the header before voxels are read.
 
     Raises:
-        ImageNotFoundError: where there is no such file.
-        ImageTooLargeError: where it has more voxels.
-        ImageError: where it cannot be read, has more than three axes, or NaN or infinite values.
+        ImageNotFoundError: There is no such file.
+        ImageTooLargeError: It has more voxels, or too many bytes.
+        ImageError: It cannot be read, has more than three axes, or NaN or infinite values.
     """
     if not str(path) or not Path(path).exists():
         raise ImageNotFoundError(
@@ -85,7 +85,7 @@ def _reader(path: Path) -> tuple[str, Reader]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file says that it is DICOM."""
+    """True if a file has the mark of DICOM behind its preamble."""
     offset, mark = _DICOM_MARK
     with path.open("rb") as file:
         file.seek(offset)
@@ -93,7 +93,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def reason(error: Exception, path: Path) -> str:
-    """Last line of the error's text, without the server's folders."""
+    """Last line of an error's text, without the folders of the server."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else type(error).__name__
     text = text.removeprefix("sitk::ERROR: ").replace(f"{path.parent}{os.sep}", "")

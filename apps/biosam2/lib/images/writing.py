@@ -1,4 +1,4 @@
-"""Masks to files, on the grid of the image they were drawn on."""
+"""Writes masks to files on the grid of their image: NIfTI, NRRD, MetaImage, PNG."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lib.images.medical_image import LPS_IDENTITY, MedicalImage, Voxels
 from lib.images.sparse_writer import write_gzip, write_plain
 
 VOLUME_EXTENSIONS = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha")
-# A mask as JPEG loses pixels, so whoever sends a picture gets a PNG; every client looks into the file.
+# JPEG would change pixels, so every picture becomes a PNG; clients recognise it by its content.
 PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-# The fastest level: a mask is so regular that the best one saves nothing worth waiting for.
+# Fastest level: masks are so regular that higher levels save little.
 LEVEL = 1
 
 # NIFTI_XFORM_SCANNER_ANAT: millimetres of the scanner. With this code alone ITK takes the sform before the
@@ -42,22 +42,22 @@ def write_mask(
     compress: bool = False,
     label_names: Mapping[str, int] | None = None,
 ) -> Path:
-    """Writes a mask to a new temporary file, which is the caller's to delete.
+    """Writes a mask to a new temporary file; the caller deletes it.
 
     Slices without an object cost next to nothing: they become holes of a plain file, and ready-made blocks of
     a gzipped one.
 
     Args:
         mask: uint8 (I, J, K), 0 for background; fastest where the first axis is fastest in memory.
-        image: image whose grid the mask is on.
+        image: Image with the grid of the mask.
         extension: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.seg.nrrd``, ``.mha``; or ``.png``, ``.jpg``,
             ``.jpeg``, ``.bmp``, ``.tif``, ``.tiff``, which all become a PNG of I x J pixels.
-        compress: whether NRRD and MetaImage are gzipped (``.nii.gz`` and PNG are always, ``.nii`` never is).
-        label_names: segment name to mask value; written into ``.seg.nrrd``.
+        compress: True to compress NRRD and MetaImage (``.nii.gz`` and PNG always are, ``.nii`` never is).
+        label_names: Segment name to mask value; written into ``.seg.nrrd``.
 
     Raises:
-        PromptError: for another extension, or a picture of a volume.
-        ValueError: for a mask of another type or shape than the image.
+        PromptError: Another extension, or a picture of a volume.
+        ValueError: A mask of another type or shape than the image.
     """
     if mask.dtype != np.uint8 or mask.shape != image.shape:
         raise ValueError(f"a mask of {mask.dtype} {mask.shape} does not fit an image of {image.shape}")
@@ -80,10 +80,10 @@ def write_mask(
 
 
 def known_extension(extension: object, slices: int) -> str:
-    """The extension in lower case and with its dot, where a mask of so many slices can be written so.
+    """Extension in lower case and with its dot, if a mask of so many slices can be written so.
 
     Raises:
-        PromptError: for what is no text, another extension, or a picture of a volume.
+        PromptError: No text, another extension, or a picture of a volume.
     """
     if not isinstance(extension, str):
         raise PromptError(f"result_extension is {extension!r}; it must be text, such as .nrrd")
@@ -100,7 +100,7 @@ def known_extension(extension: object, slices: int) -> str:
 
 @contextmanager
 def _temporary(suffix: str) -> Iterator[Path]:
-    """A new file, deleted again where writing it fails."""
+    """A new file, deleted again if writing it fails."""
     handle, name = tempfile.mkstemp(suffix=suffix)
     os.close(handle)
     path = Path(name)
@@ -135,7 +135,7 @@ def _write_png(mask: NDArray[np.uint8]) -> Path:
 
 
 def nifti_header(shape: tuple[int, ...], affine: NDArray[np.float64]) -> bytes:
-    """Bytes that stand before the voxels of a uint8 volume in a single NIfTI-1 file.
+    """Bytes before the voxels of a uint8 volume in a single NIfTI-1 file.
 
     The geometry is in both forms, sform and qform, and every program finds the same one. A sheared affine has
     no qform, which can hold a rotation alone: ITK would take the nearest one, and the mask would lie beside
@@ -167,13 +167,13 @@ def nrrd_header(
     compress: bool,
     segments: Mapping[str, int],
 ) -> bytes:
-    """Bytes that stand before the voxels of a uint8 volume, first axis fastest (NRRD format 4).
+    """Bytes before the voxels of a uint8 volume, first axis fastest (NRRD format 4).
 
     Args:
         shape: (I, J, K).
         affine: (4, 4), voxel index to RAS millimetres; written as LPS, as ITK does.
-        compress: whether the voxels are gzipped.
-        segments: segment name to mask value, for a ``.seg.nrrd``; empty for a plain volume.
+        compress: True if the voxels are gzipped.
+        segments: Segment name to mask value, for a ``.seg.nrrd``; empty for a plain volume.
     """
     lps = LPS_IDENTITY @ affine
     lines = [

@@ -1,4 +1,4 @@
-"""What viewers wrote as labels, on the grid of their images."""
+"""Label files of viewers, on the grid of their images."""
 
 from lib.labels.label_map import LabelMap
 from lib.labels.reading import read_labels

@@ -31,13 +31,13 @@ _EVEN = 0.1
 
 
 class SegmentFrames:
-    """Pixels of the frames; packed bits and compressed frames are unpacked when asked for.
+    """Pixels of the frames; packed bits and compressed frames are unpacked on access.
 
     Args:
-        dataset: a DICOM segmentation.
+        dataset: DICOM segmentation.
 
     Raises:
-        LabelError: where there are fewer pixels than the header promises.
+        LabelError: Fewer pixels than the header promises.
     """
 
     def __init__(self, dataset: pydicom.Dataset) -> None:
@@ -96,8 +96,8 @@ class Stack:
 
     Attributes:
         affine: (4, 4), pixel column, row and slice to RAS millimetres.
-        slices: slice of each frame, from 0.
-        depth: number of slices, with those that no frame is of.
+        slices: Slice of each frame, from 0.
+        depth: Number of slices, including those without a frame.
     """
 
     affine: NDArray[np.float64]
@@ -106,17 +106,17 @@ class Stack:
 
 
 def stack_frames(dataset: pydicom.Dataset, image_affine: NDArray[np.float64]) -> Stack | None:
-    """Puts the frames into one stack, whatever their order, and with places for those that are not there.
+    """Sorts the frames into one stack, with empty slices for missing frames.
 
     Args:
-        dataset: a DICOM segmentation.
-        image_affine: the image's, (4, 4): its slice spacing counts where the file states none.
+        dataset: DICOM segmentation.
+        image_affine: Affine of the image, (4, 4); its slice spacing is used if the file states none.
 
     Returns:
-        The stack; None where frames have no position.
+        The stack; None if frames have no position.
 
     Raises:
-        LabelError: for frames of several directions or pixel spacings.
+        LabelError: Frames of several directions or pixel spacings.
     """
     positions = [numbers(item, "ImagePositionPatient") for item in groups(dataset, "PlanePositionSequence")]
     turns = [numbers(item, "ImageOrientationPatient") for item in groups(dataset, "PlaneOrientationSequence")]
@@ -154,10 +154,9 @@ def _across(affine: NDArray[np.float64], normal: NDArray[np.float64]) -> list[fl
 def _step(
     along: NDArray, measures: pydicom.Dataset | None, of_image: Sequence[float], same_plane: float
 ) -> float:
-    """Slice spacing in millimetres: the first one known that all gaps are multiples of, else the least gap.
+    """Slice spacing in millimetres: the first known one of which all gaps are multiples, else the least gap.
 
-    Only where frames are missing does what is known matter: of a stack with every second frame the least gap
-    is twice the spacing.
+    The known ones matter if frames are missing: with every second frame the least gap is twice the spacing.
     """
     ordered = np.sort(along)
     gaps = np.diff(ordered)
@@ -190,7 +189,7 @@ def read_dicom_seg(path: Path, image: MedicalImage) -> LabelFile:
     are those of the image that they refer to. See ``paint_order`` for voxels in two segments.
 
     Raises:
-        LabelError: for another kind of DICOM file, one that is cut off, or one of another series.
+        LabelError: Another kind of DICOM file, one that is cut off, or one of another series.
     """
     dataset = pydicom.dcmread(path)
     kind = dataset.get("SOPClassUID")
@@ -231,7 +230,7 @@ def _require_same_frame_of_reference(dataset: pydicom.Dataset, image: MedicalIma
 
 
 def _source(image: MedicalImage) -> Path | None:
-    """A DICOM file of the image's series, where one is at hand."""
+    """A DICOM file of the image's series, if there is one."""
     if not image.path.exists():
         return None
     if image.format == "dicom":

@@ -36,15 +36,15 @@ MANUFACTURER = "BioSAM-2"
 MODEL = "biosam2"
 VERSION = "0.1.0"
 DESCRIPTION = "BioSAM-2 segmentation"
-# All alphabets (PS3.3, C.12.1.1.2): a class may be named in another one than the patient.
+# All alphabets (PS3.3, C.12.1.1.2): class names and the patient's name may use different ones.
 _UTF_8 = "ISO_IR 192"
 # DICOM PS3.16, CID 7162.
 _FAMILY = Code("123109", "DCM", "Artificial Intelligence")
-# Behind whatever the scanner made.
+# Higher than the series numbers of scanners.
 SERIES_NUMBER = 300
 # Decimals that DICOM and NIfTI cut off, in voxels.
 _ROUNDING = 0.05
-# What every file of the standard has, if empty, and files of the world may not.
+# Type 2 attributes: required by the standard, possibly empty, and missing in many files.
 _TYPE_2 = (
     "PatientID",
     "PatientName",
@@ -97,7 +97,7 @@ def source_headers(files: Sequence[Path], image: MedicalImage) -> Sources:
     if len(headers) != image.shape[2]:
         raise LabelError(f"its image has {image.shape[2]} slices and the DICOM series {len(headers)}")
     if len(headers) == 1 and "ImagePositionPatient" not in headers[0]:
-        # A radiograph or an ultrasound picture: a frame of reference without a position helps nobody.
+        # A radiograph or an ultrasound picture: without a position a frame of reference has no use.
         headers[0].pop("FrameOfReferenceUID", None)
         return Sources(headers, [0], is_placed=True)
     if all(header.get(name) for header in headers for name in _PLACE[:2]):
@@ -110,7 +110,7 @@ def source_headers(files: Sequence[Path], image: MedicalImage) -> Sources:
 
 
 def _tidy(header: pydicom.Dataset, file: Path) -> pydicom.Dataset:
-    """Fills in what the standard asks for and highdicom insists on."""
+    """Completes a header as the standard and highdicom require it."""
     for name in _TYPE_2:
         if header.get(name) is None:
             setattr(header, name, "")
@@ -200,7 +200,7 @@ def _slices(positions: Sequence[Sequence[float]], image: MedicalImage) -> list[i
 
 
 def _frames(header: pydicom.Dataset, image: MedicalImage) -> Sources:
-    """A file of many frames: each with its place, or in the order of time."""
+    """Sources of a file of many frames: each with its position, or in the order of time."""
     count = int(header.NumberOfFrames)
     if count != image.shape[2]:
         raise LabelError(f"its image has {image.shape[2]} slices and the DICOM file {count} frames")
@@ -257,17 +257,17 @@ def write_dicom_seg(
     Segments are numbered from 1 in ascending order of their values.
 
     Args:
-        path: of the new file.
+        path: New file.
         labels: uint8 (I, J, K) on the image's grid, 0 for background.
-        image: the series as it was opened.
-        files: of the series, in any order; or the one file of many frames.
-        segments: all values that are present, and at least one.
+        image: The series as it was opened.
+        files: Files of the series, in any order; or the one file of many frames.
+        segments: Segments of all values that are present, at least one.
 
     Returns:
         The segmentation's Series Instance UID.
 
     Raises:
-        LabelError: for a label map of another size, or a series that is not the image.
+        LabelError: A label map of another size, or a series that is not the image.
     """
     if labels.shape != image.shape:
         raise LabelError(f"the label is {labels.shape} and its image {image.shape}: save it on its image")
@@ -279,7 +279,7 @@ def write_dicom_seg(
     if not frames.any() and len(sources.headers) > 1:
         sources, frames = replace(sources, headers=sources.headers[:1]), frames[:1]
     with warnings.catch_warnings():
-        # A patient's name of one part is what it is, and the store's to mend.
+        # Names of one part are valid enough: the warning helps nobody here.
         warnings.filterwarnings("ignore", message=".*intended person name")
         made = _segmentation(sources, frames, segments)
     _complete(made, sources)
@@ -329,7 +329,7 @@ def _described(number: int, segment: Segment) -> SegmentDescription:
 
 
 def _complete(made: hd.seg.Segmentation, sources: Sources) -> None:
-    """Says its alphabet and when it was made, and takes out the places that a loop of frames has not."""
+    """Sets character set and dates, and removes positions if the frames are a loop in time."""
     made.SpecificCharacterSet = _UTF_8
     offset = sources.headers[0].get("TimezoneOffsetFromUTC")
     now = datetime.now(timezone(utc_offset(offset))) if offset else datetime.now().astimezone()
@@ -342,7 +342,7 @@ def _complete(made: hd.seg.Segmentation, sources: Sources) -> None:
 
 
 def _number_by_time(made: hd.seg.Segmentation) -> None:
-    """Takes out the places that a loop of frames has not: what orders them is time."""
+    """Replaces the positions of a loop of frames by their order in time."""
     del made.FrameOfReferenceUID, made.PositionReferenceIndicator
     made.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
     for item in made.PerFrameFunctionalGroupsSequence:

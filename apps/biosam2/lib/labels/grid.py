@@ -27,13 +27,13 @@ def on_image_grid(label: LabelFile, image: MedicalImage) -> NDArray:
 
     Args:
         label: uint8 or uint16 labels with their geometry.
-        image: the image they belong to.
+        image: Image that they belong to.
 
     Returns:
-        (I, J, K) of the image and the label's dtype; the label's own array where the grids are the same.
+        (I, J, K) of the image and the label's dtype; the label's own array if the grids are the same.
 
     Raises:
-        LabelError: where a side has no geometry and the sizes differ, or the two lie elsewhere.
+        LabelError: One has no geometry and the sizes differ, or the two do not overlap.
     """
     if label.affine is None or not is_placed(image):
         _require_size(label.array.shape, image)
@@ -46,7 +46,7 @@ def on_image_grid(label: LabelFile, image: MedicalImage) -> NDArray:
 
 
 def is_placed(image: MedicalImage) -> bool:
-    """Whether the image's file says where it lies: pictures do not, and NIfTI headers may not."""
+    """True if the image's file has a geometry: pictures have none, and NIfTI headers may have none."""
     if image.format == "nifti" and image.path.is_file():
         return states_geometry(read_nifti_header(image.path))
     return image.format != "raster"
@@ -71,13 +71,13 @@ def _corners(shape: Sequence[int]) -> NDArray[np.float64]:
 
 
 def _deviation(to_label: NDArray, shape: Sequence[int]) -> float:
-    """Farthest that a voxel lies from the voxel of the same index, in voxels; a corner is the farthest."""
+    """Largest distance between voxels of the same index, in voxels; it is reached at a corner."""
     corners = _corners(shape)
     return float(np.abs(corners @ to_label.T - corners).max())
 
 
 def _require_overlap(shape: Sequence[int], affine: NDArray, image: MedicalImage, to_label: NDArray) -> None:
-    """Refuses a label whose box, in its own voxels, the image's box does not reach."""
+    """Refuses a label that the image's box does not overlap."""
     corners = _corners(image.shape) @ to_label.T
     low, high = corners[:, :3].min(axis=0), corners[:, :3].max(axis=0)
     sides = np.array(shape)
@@ -117,14 +117,14 @@ def _nearest(array: NDArray, to_label: NDArray, shape: tuple[int, int, int]) -> 
 def _nearest_along_axes(
     array: NDArray, axes: NDArray, along: NDArray, offset: NDArray, shape: tuple[int, int, int]
 ) -> NDArray:
-    """The same in a tenth of the time, for grids whose axes run along each other, as cut or flipped ones do.
+    """Same as ``_nearest`` in a tenth of the time, for parallel grids such as cropped or flipped ones.
 
     Args:
         array: (I, J, K) of the label.
-        axes: the image's axis that each of the label's axes runs along.
-        along: label voxels for each image voxel along them, negative where they run against each other.
-        offset: label voxel of the image's first voxel.
-        shape: of the image.
+        axes: Axis of the image parallel to each axis of the label.
+        along: Label voxels per image voxel along them, negative for opposite directions.
+        offset: Label voxel of the image's first voxel.
+        shape: Shape of the image.
     """
     taken: list[NDArray] = []
     given = [slice(0)] * 3

@@ -12,13 +12,13 @@ from lib.images.medical_image import MedicalImage
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """What a person drew on one image.
+    """Label of one image, on its grid.
 
     Attributes:
         array: uint8 or uint16 (I, J, K) on the image's own grid, read-only, first axis fastest in memory;
             0 is background and each other value is one object.
-        names: class name of every value that is present; objects of one class share it. Empty where nothing
-            is drawn: somebody looked, and there was nothing.
+        names: Class name of every value that is present; objects of one class share it. Empty if nothing is
+            drawn, as in a label saved to state that nothing was found.
     """
 
     array: NDArray
@@ -36,9 +36,9 @@ class LabelFile:
 
     Attributes:
         array: (I, J, K) of any number type, 0 for background.
-        affine: (4, 4), voxel index to RAS millimetres; None where the file says nothing of its geometry.
-        names: class names that the file itself gives to its values; empty where it gives none.
-        has_instances: whether the file tells objects of one class apart, each with its value.
+        affine: (4, 4), voxel index to RAS millimetres; None if the file has no geometry.
+        names: Class names in the file by value; empty if there are none.
+        has_instances: True if objects of one class have values of their own.
     """
 
     array: NDArray
@@ -48,5 +48,5 @@ class LabelFile:
 
 
 def most_voxels(image: MedicalImage) -> int:
-    """Voxels that a label file of an image may have: 3D Slicer can draw on a finer grid than the image's."""
+    """Limit of voxels of an image's label file: 3D Slicer can draw on a finer grid than the image's."""
     return max(_ROOM, 8 * image.shape[0] * image.shape[1] * image.shape[2])

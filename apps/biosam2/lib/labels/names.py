@@ -7,11 +7,11 @@ from typing import Any
 
 
 def listed_label_info(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The list of classes in what a datastore keeps of a label; empty where the client sent none.
+    """List of classes in the datastore's info of a label; empty if the client sent none.
 
     Args:
-        info: of the label. Slicer's params are kept whole, under ``params`` or not, by the release of MONAI
-            Label that saved them.
+        info: Info of the label. Slicer's params are kept whole, under ``params`` or not, depending on the
+            release of MONAI Label that saved them.
 
     Returns:
         ``[{"name": "spleen", "idx": 1}, ...]``.
@@ -36,9 +36,9 @@ def name_values(
     instances. A file that itself names all its values, by names from the list, is believed.
 
     Args:
-        values: those in the file, ascending, without 0.
-        own: value to name, as the file says.
-        label_info: what MONAI Label keeps of a label, ``[{"name": "spleen", "idx": 1}, ...]``. An entry with
+        values: Values in the file, ascending, without 0.
+        own: Value to name, from the file itself.
+        label_info: MONAI Label's list of classes, ``[{"name": "spleen", "idx": 1}, ...]``. An entry with
             ``idx`` 0 is the background.
     """
     listed = _entries(label_info or ())
@@ -88,20 +88,20 @@ def _by_datastore(values: Sequence[int], listed: Sequence[tuple[str, int | None]
     return by_place
 
 
-# What 3D Slicer sends as long as nobody entered a name in its settings: it is that of everybody.
+# Client id that 3D Slicer sends until a user name is entered in its settings.
 UNNAMED_CLIENT = "user-xyz"
-# As whom MONAI Label knows everybody where access control is off.
+# User name of everybody in MONAI Label if access control is off.
 _UNNAMED_USER = "admin"
 
 
 def annotator_of(info: Mapping[str, Any]) -> str:
-    """The annotator that an info names; empty where it names nobody in particular.
+    """Annotator named in an info; empty if it names nobody in particular.
 
     Args:
-        info: of a label, or MONAI Label's note of whom it gave an image to. Who signed in counts first:
-            ``saved_by``, or ``user``, which becomes the reviewer's name. ``client_id`` is what the client
-            said; Slicer's params are kept whole, under ``params`` or not, by the release of MONAI Label that
-            saved them.
+        info: Info of a label, or MONAI Label's record of an assignment. The signed-in user comes first:
+            ``saved_by``, or ``user``, which becomes the reviewer's name. ``client_id`` is sent by the
+            client; Slicer's params are kept whole, under ``params`` or not, depending on the release of MONAI
+            Label that saved them.
     """
     nested = info.get("params")
     inner = nested if isinstance(nested, Mapping) else {}

@@ -27,7 +27,7 @@ _SEGMENT = re.compile(r"Segment(\d+)_(Name|LabelValue|Layer)")
 
 @dataclass(frozen=True)
 class _Segment:
-    """A segment as the header describes it; value None is all that is not 0 in its layer."""
+    """A segment in the header; value None means every voxel of its layer that is not 0."""
 
     name: str
     layer: int
@@ -43,8 +43,8 @@ def read_nrrd_label(path: Path, image: MedicalImage) -> LabelFile:
     in the order of the segments. See ``paint_order`` for voxels in two segments.
 
     Raises:
-        LabelError: for voxels in another file, or more axes than three and the layers.
-        ImageTooLargeError: by the header, before voxels are read.
+        LabelError: Voxels in another file, or more axes than three and the layers.
+        ImageTooLargeError: By the header, before voxels are read.
     """
     voxels = nrrd_voxels(path)
     with voxels.path.open("rb") as file:
@@ -112,7 +112,7 @@ def _segments(header: Mapping[str, Any], is_layered: bool) -> list[_Segment]:
 
 
 def _affine(header: Mapping[str, Any], layer_axis: int | None) -> NDArray[np.float64] | None:
-    """(4, 4) to RAS millimetres; None where the header has no directions or no origin."""
+    """Affine (4, 4) to RAS millimetres; None if the header has no directions or no origin."""
     directions, origin = header.get("space directions"), header.get("space origin")
     if directions is None or origin is None:
         return None

@@ -30,9 +30,9 @@ def read_picture_label(path: Path, image: MedicalImage) -> LabelFile:
     colour is a value, in ascending order of red, green, blue, and its name is ``#rrggbb``.
 
     Raises:
-        LabelError: for a JPEG, or more than 255 colours.
-        ImageError: for a stack of pages.
-        ImageTooLargeError: by the header, before pixels are read.
+        LabelError: A JPEG, or more than 255 colours.
+        ImageError: A stack of pages.
+        ImageTooLargeError: By the header, before pixels are read.
     """
     numbers = tiff_numbers(path, most_voxels(image)) if is_tiff(path) else None
     if numbers is not None and numbers.ndim == 2:
@@ -60,7 +60,7 @@ def _pixels(opened: Image.Image) -> tuple[NDArray, dict[int, str]]:
 
 
 def _is_coloured(opened: Image.Image) -> bool:
-    """Whether a palette has colours: one of greys stands for the greys, not for numbers of classes."""
+    """True if a palette has colours: a palette of greys means grey levels, not class numbers."""
     used = np.unique(np.asarray(opened))
     palette = np.array(opened.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
     shown = palette[used[used < len(palette)]]
@@ -90,7 +90,7 @@ SPECK_SHARE = 0.003
 
 
 def split_instances(array: NDArray) -> NDArray | None:
-    """Numbers the pieces of a 2-D label of one class, where it has so many that they must be objects.
+    """Numbers the pieces of a 2-D label of one class, if they are so many that they must be objects.
 
     A piece is connected by edges; cells that touch by a corner are two. Specks become background.
 
@@ -98,10 +98,10 @@ def split_instances(array: NDArray) -> NDArray | None:
         array: (I, J, 1), with one value besides 0.
 
     Returns:
-        uint8 or uint16 of the same shape, pieces as 1, 2, 3 ...; None where there are fewer than three.
+        uint8 or uint16 of the same shape, pieces as 1, 2, 3 ...; None if there are fewer than three.
 
     Raises:
-        LabelError: for more than 65535 pieces.
+        LabelError: More than 65535 pieces.
     """
     pieces, count = ndimage.label(array[:, :, 0] != 0)
     if count < LEAST_PIECES:
@@ -122,6 +122,6 @@ def split_instances(array: NDArray) -> NDArray | None:
 
 
 def _typical(sizes: NDArray) -> float:
-    """Size of the piece in which the middle one of all pixels lies: many specks do not make it small."""
+    """Size of the piece that holds the median pixel: many specks do not make it small."""
     ascending = np.sort(sizes)
     return float(ascending[np.searchsorted(np.cumsum(ascending), ascending.sum() / 2)])

@@ -78,7 +78,7 @@ def read_polygon_label(path: Path, image: MedicalImage) -> LabelFile:
     QuPath sends along as an image of its own; read for the whole image, they are moved to the region's place.
 
     Raises:
-        LabelError: For a volume, a file without annotations, or more than 65535 of them.
+        LabelError: A volume, a file without annotations, or more than 65535 of them.
     """
     if image.shape[2] != 1:
         raise LabelError(f"polygons belong to a 2-D image and this one has {image.shape[2]} slices")

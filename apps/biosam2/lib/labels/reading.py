@@ -1,4 +1,4 @@
-"""Opening a label: which reader, the image's grid, names, and one kind of error for whatever goes wrong."""
+"""Opens a label with the reader of its format, on its image's grid, and reports failures as LabelError."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def read_labels(
     """Reads a label file onto the grid of its image.
 
     Args:
-        path: a label as a viewer or MONAI Label wrote it.
-        image: the image it belongs to.
-        label_info: what the datastore keeps of the label, ``[{"name": "spleen", "idx": 1}, ...]``.
+        path: Label file of a viewer or MONAI Label.
+        image: Image that it belongs to.
+        label_info: Classes in the datastore's info, ``[{"name": "spleen", "idx": 1}, ...]``.
 
     Returns:
-        The label; without names where nothing is drawn in it, as somebody saves who found nothing.
+        The label; without names if nothing is drawn in it.
 
     Raises:
-        LabelError: with the file's name, what does not fit, and what to do.
+        LabelError: With the file's name, what does not fit, and what to do.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,7 +89,7 @@ def _label_map(path: Path, image: MedicalImage, label_info: Sequence[Mapping[str
 
 
 def _present(array: NDArray, names: Mapping[int, str], path: Path) -> dict[int, str]:
-    """Names of the values that are still there on the image's grid."""
+    """Names of the values that are present on the image's grid."""
     present = present_values(array)
     if not present:
         raise LabelError(

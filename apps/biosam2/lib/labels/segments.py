@@ -1,4 +1,4 @@
-"""What a segment of a DICOM segmentation says of itself: its name, what it is, and its colour."""
+"""Segments of a DICOM segmentation: name, codes and colour."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _CATEGORIES = (
     (Code("260787004", "SCT", "Physical object"), "cid7193"),
     (Code("91720002", "SCT", "Body Substance"), "cid7197"),
 )
-# What people call things that stand there by another name, or not at all.
+# Common names that the context groups lack or spell differently.
 _ALSO = {
     "Tumor": (_ABNORMAL, Code("108369006", "SCT", "Neoplasm")),
     "Tumour": (_ABNORMAL, Code("108369006", "SCT", "Neoplasm")),
     "Lesion": (_ABNORMAL, Code("52988006", "SCT", "Lesion")),
 }
-# Words of a name that no code has.
+# Words that no code contains.
 _SIDES = {"left", "right"}
 # Bounds of L*, a* and b* that 0 to 65535 stand for (PS3.3, C.10.7.1.1).
 _LAB_LOW, _LAB_HIGH = np.array([0.0, -128.0, -128.0]), np.array([100.0, 127.0, 127.0])
@@ -44,12 +44,12 @@ class Segment:
     """One class of a label map, as DICOM describes it.
 
     Attributes:
-        value: in the label map.
-        name: the segment's label.
-        category: what kind of thing it is.
-        type: what it is.
-        colour: red, green and blue, 0 to 255.
-        description: for people; may be empty.
+        value: Value in the label map.
+        name: Segment label.
+        category: Code of the property category, such as tissue.
+        type: Code of the property type, such as liver.
+        colour: Red, green and blue, 0 to 255.
+        description: Free text; may be empty.
     """
 
     value: int
@@ -61,7 +61,7 @@ class Segment:
 
     @property
     def lab(self) -> list[int]:
-        """The colour as DICOM stores it: CIELab in whole numbers from 0 to 65535."""
+        """Colour as DICOM stores it: CIELab in whole numbers from 0 to 65535."""
         lab = rgb2lab(np.array(self.colour, dtype=float) / 255)
         shares = (lab - _LAB_LOW) / (_LAB_HIGH - _LAB_LOW)
         return [int(number) for number in np.rint(np.clip(shares, 0, 1) * 65535)]
@@ -70,13 +70,13 @@ class Segment:
 def describe_segments(
     names: Mapping[int, str], label_info: Sequence[Mapping[str, Any]] | None = None
 ) -> list[Segment]:
-    """Describes the values of a label map by their names, and by what else a client says of them.
+    """Describes the values of a label map by their names and the client's entries.
 
     A name that DICOM knows gets its code ("liver", "left kidney", "tumor"); any other is a tissue, as 3D
     Slicer has it. An entry's ``segmentAttribute``, as dcmqi has it, comes before that.
 
     Args:
-        names: value to name, of all values that are present.
+        names: Value to name, for all values that are present.
         label_info: ``[{"name": "spleen", "color": [r, g, b], "description": ...}, ...]``.
     """
     entries = {str(entry.get("name") or "").strip(): entry for entry in _mappings(label_info)}
@@ -129,7 +129,7 @@ def _code(item: Any) -> Code | None:
 
 
 def _colour(value: Any) -> tuple[int, int, int] | None:
-    """Red, green and blue, where a client sent at least three numbers."""
+    """Red, green and blue, if a client sent at least three numbers."""
     try:
         red, green, blue = (min(255, max(0, int(number))) for number in list(value)[:3])
     except (TypeError, ValueError):

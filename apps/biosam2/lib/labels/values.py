@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lib.errors import LabelError
 
-# What uint16 holds. No viewer numbers more objects than that.
+# Largest uint16. No viewer numbers more objects.
 MOST_OBJECTS = 65535
 # Scale factors of NIfTI and resampling leave whole numbers off by less than that.
 WHOLE = 1e-3
@@ -22,16 +22,16 @@ _CHUNK = 1 << 20
 def as_labels(array: NDArray) -> tuple[NDArray, dict[int, int]]:
     """The same labels as uint8 or uint16, first axis fastest.
 
-    Where a value is beyond 65535 all are numbered anew, 1, 2, 3 ..., in ascending order.
+    If a value is beyond 65535, all are renumbered 1, 2, 3 ... in ascending order.
 
     Args:
-        array: any shape, booleans, integers or floats.
+        array: Array of any shape, of booleans, integers or floats.
 
     Returns:
-        Labels of the same shape, and for each value that is present the one that the file has for it.
+        Labels of the same shape, and for each value that is present its value in the file.
 
     Raises:
-        LabelError: for NaN, infinite, broken or negative numbers, or more than 65535 different ones.
+        LabelError: NaN, infinite, fractional or negative numbers, or more than 65535 different ones.
     """
     if array.dtype == bool:
         array = array.view(np.uint8)
@@ -58,7 +58,7 @@ def present_values(array: NDArray) -> list[int]:
     """Values of an array other than 0, ascending.
 
     Raises:
-        LabelError: for what is no whole number, or more than 65535 values.
+        LabelError: Fractional numbers, or more than 65535 values.
     """
     found: set[int] = set()
     for chunk in _chunks(array):
@@ -113,11 +113,11 @@ def _whole(chunk: NDArray) -> NDArray:
 def paint_order(sizes: Sequence[float]) -> list[int]:
     """Order in which objects are painted over each other: the largest first, equal ones as in the file.
 
-    So a voxel in two objects is the smaller one's: a lesion stays whole in its organ whichever of the two was
-    drawn first. Of two objects of one size it is the later one's.
+    A voxel in two objects belongs to the smaller one: a lesion stays whole in its organ whichever was drawn
+    first. Of two objects of one size it belongs to the later one.
 
     Args:
-        sizes: voxels, or area, of each object in the order of the file.
+        sizes: Voxels, or area, of each object in the order of the file.
 
     Returns:
         Indices of all objects.

@@ -15,11 +15,11 @@ from lib.labels.label_map import LabelFile, most_voxels
 
 
 def read_nifti_label(path: Path, image: MedicalImage) -> LabelFile:
-    """Reads a NIfTI label; one whose header has no affine is a label without a position.
+    """Reads a NIfTI label; without an affine in its header it has no position.
 
     Raises:
-        LabelError: for colours.
-        ImageError: for more than three axes, or fewer bytes than the header promises.
+        LabelError: Colours.
+        ImageError: More than three axes, or fewer bytes than the header promises.
     """
     voxels = read_nifti(path, most_voxels(image))
     if voxels.array.ndim != 3:
@@ -32,7 +32,7 @@ def read_nifti_label(path: Path, image: MedicalImage) -> LabelFile:
 
 
 def _has_sform_of(image: MedicalImage, header: Any) -> bool:
-    """Whether a label has its image's sform, which nibabel's programs copy alone and ITK may not take."""
+    """True if a label has its image's sform: nibabel's programs copy it alone, and ITK may ignore it."""
     if image.format != "nifti" or not image.path.is_file():
         return False
     sforms = [one.get_sform(coded=True)[0] for one in (header, read_nifti_header(image.path))]
@@ -43,8 +43,8 @@ def read_metaimage_label(path: Path, image: MedicalImage) -> LabelFile:
     """Reads a MetaImage label.
 
     Raises:
-        LabelError: for colours.
-        ImageError: for more than three axes, or several channels.
+        LabelError: Colours.
+        ImageError: More than three axes, several channels, or voxels in another file.
     """
     voxels = read_itk(path, most_voxels(image))
     if voxels.array.ndim != 3:

@@ -1,4 +1,4 @@
-"""Tidying a mask: its largest component, its holes."""
+"""Largest component of a mask, and its holes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from scipy import ndimage
 
 
 def largest_component(mask: NDArray, seeds: Iterable[Sequence[int]] | None = None) -> NDArray:
-    """Keeps the largest component; where seeds lie on the mask, the components that they lie on instead.
+    """Keeps the largest component, or the components on which seeds lie.
 
     Voxels that touch by a corner are connected, so a thin oblique vessel stays whole.
 
     Args:
-        mask: 2-D or 3-D, bool or uint8; non-zero is the object.
-        seeds: voxel indices in the mask's axis order, such as the foreground clicks. Those off the mask or
-            outside the array count for nothing.
+        mask: 2-D or 3-D array, bool or uint8; non-zero is the object.
+        seeds: Voxel indices in the mask's axis order, such as the foreground clicks. Those off the mask or
+            outside the array are ignored.
 
     Returns:
         Same shape and dtype, values kept, other components zero. An empty mask, or one of one component,
-        comes back as it is.
+        is returned as it is.
     """
     box = _bounding_box(mask)
     if box is None:
@@ -43,10 +43,10 @@ def fill_holes(mask: NDArray) -> NDArray:
     """Fills background that is enclosed on all sides: in 2-D by a ring, in 3-D by a shell.
 
     Args:
-        mask: 2-D or 3-D, bool or uint8 with one non-zero value.
+        mask: 2-D or 3-D array, bool or uint8 with one non-zero value.
 
     Returns:
-        Same shape and dtype; a mask without holes comes back as it is.
+        Same shape and dtype; a mask without holes is returned as it is.
     """
     box = _bounding_box(mask)
     if box is None:
@@ -67,7 +67,7 @@ def fill_holes(mask: NDArray) -> NDArray:
 
 
 def _bounding_box(mask: NDArray) -> tuple[slice, ...] | None:
-    """Smallest box around the non-zero voxels; None where there are none."""
+    """Smallest box around the non-zero voxels; None if there are none."""
     box = []
     for axis in range(mask.ndim):
         used = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
@@ -78,7 +78,7 @@ def _bounding_box(mask: NDArray) -> tuple[slice, ...] | None:
 
 
 def _seeded(components: NDArray, box: tuple[slice, ...], seeds: Iterable[Sequence[int]]) -> set[int]:
-    """Labels of the components that seeds lie on."""
+    """Labels of the components on which seeds lie."""
     found = set()
     for seed in seeds:
         local = [int(index) - side.start for index, side in zip(seed, box, strict=True)]

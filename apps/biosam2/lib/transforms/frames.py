@@ -78,22 +78,22 @@ def crops_around(width: int, height: int, low: Sequence[float], high: Sequence[f
 
 
 class FrameStack:
-    """Frames of a volume, made one by one when asked for.
+    """Frames of a volume, made one by one on access.
 
     Args:
         array: (I, J, K), or (I, J, K, 3) for colours.
-        axis: slice axis, 0, 1 or 2.
-        window: intensities to levels.
+        axis: Slice axis, 0, 1 or 2.
+        window: Intensity window.
         digest: Digest of the image's content; empty: embeddings of the frames are not cached.
 
     Attributes:
-        axis: slice axis.
+        axis: Slice axis.
         digest: Digest of the image's content.
-        height: pixels of a frame along y.
-        width: pixels of a frame along x.
+        height: Pixels of a frame along y.
+        width: Pixels of a frame along x.
 
     Raises:
-        ValueError: where the array has another shape, or the axis another value.
+        ValueError: Another shape of the array, or another axis.
     """
 
     def __init__(self, array: NDArray, axis: int, window: IntensityWindow, digest: str = "") -> None:
@@ -114,7 +114,7 @@ class FrameStack:
         """Frame t: uint8 (H, W, 3), C-contiguous, a fresh copy, grey levels three times.
 
         Raises:
-            IndexError: where there is no slice t. Negative ones count from no end.
+            IndexError: There is no slice t; negative indices are not allowed.
         """
         levels = self._window.apply(frame_view(self._array, self.axis, t))
         if levels.ndim == 3:
@@ -129,7 +129,7 @@ class FrameStack:
         return (self[t] for t in range(len(self)))
 
     def key(self, t: int) -> Hashable:
-        """What, beside the image's content, a frame depends on: equal keys mean equal frames."""
+        """Key of a frame beside the digest: equal keys of one image mean equal frames."""
         return (self.axis, t, self._window.low, self._window.high)
 
     def slice_to_volume(self, mask: NDArray, t: int, out: NDArray) -> None:
@@ -137,12 +137,12 @@ class FrameStack:
 
         Args:
             mask: (H, W), bool or uint8.
-            t: slice index.
+            t: Slice index.
             out: (I, J, K), changed in place.
 
         Raises:
-            ValueError: where the mask has another size than the frame, or ``out`` than the volume.
-            IndexError: where there is no slice t.
+            ValueError: The mask has another size than the frame, or ``out`` than the volume.
+            IndexError: There is no slice t.
         """
         if mask.shape != (self.height, self.width):
             raise ValueError(f"a mask of {mask.shape} does not fit frames of {(self.height, self.width)}")
@@ -154,7 +154,7 @@ class FrameStack:
         """Volume of the given frame masks, zero on every other slice.
 
         Args:
-            masks: slice index to mask (H, W), bool or uint8.
+            masks: Slice index to mask (H, W), bool or uint8.
 
         Returns:
             uint8 (I, J, K), first axis fastest in memory as in the files.
@@ -173,14 +173,14 @@ def frame_view(array: NDArray, axis: int, t: int) -> NDArray:
 
     Args:
         array: (I, J, K), or (I, J, K, C).
-        axis: slice axis, 0, 1 or 2.
-        t: slice index.
+        axis: Slice axis, 0, 1 or 2.
+        t: Slice index.
 
     Returns:
         (H, W) or (H, W, C).
 
     Raises:
-        IndexError: where there is no slice t.
+        IndexError: There is no slice t.
     """
     return array[_across(axis, t, array.shape[axis])].swapaxes(0, 1)
 

@@ -1,4 +1,4 @@
-"""Axes of a volume: which ones lie in a slice, how they stand in the patient, millimetres to slices."""
+"""Axes of a volume: axes in a slice, directions in the patient, spacing, millimetres to slices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def in_plane_axes(axis: int) -> tuple[int, int]:
     """Voxel axes that lie in a slice across ``axis``, ascending: the frame's x, then its y.
 
     Raises:
-        ValueError: where axis is not 0, 1 or 2.
+        ValueError: The axis is not 0, 1 or 2.
     """
     if axis not in (0, 1, 2):
         raise ValueError(f"slice axis {axis!r} must be 0, 1 or 2")
@@ -33,7 +33,7 @@ def spacing(affine: NDArray) -> tuple[float, float, float]:
 def world_axes(affine: NDArray) -> tuple[int, int, int]:
     """Patient axis (0 left-right, 1 front-back, 2 foot-head) that i, j and k each run along the most.
 
-    Each is used once: of an oblique volume the best fitting pair is taken first.
+    Each is used once; in an oblique volume the best fitting pair is chosen first.
 
     Args:
         affine: (4, 4), voxel index to RAS millimetres.
@@ -60,17 +60,17 @@ def axis_codes(affine: NDArray) -> tuple[str, str, str]:
 
 
 def slice_index_from_offset(offset_mm: float, affine: NDArray, axis: int, n: int) -> int:
-    """Slice that a viewer's slice offset in millimetres means.
+    """Slice of a viewer's slice offset in millimetres.
 
     3D Slicer sends ``round(abs(offset))`` with the sign lost, so both signs are tried: the one inside the
     volume wins, the positive one where both are, and the nearest slice where none is. Tilt is left out: the
     offset is taken along the patient axis that the slices are stacked along, from the volume's first voxel.
 
     Args:
-        offset_mm: distance from the patient origin.
+        offset_mm: Distance from the patient origin, millimetres.
         affine: (4, 4), voxel index to RAS millimetres.
-        axis: slice axis.
-        n: number of slices.
+        axis: Slice axis.
+        n: Number of slices.
 
     Returns:
         Index from 0 to n - 1.

@@ -17,13 +17,13 @@ CHUNK = 1 << 22
 
 
 def sorted_sample(array: NDArray) -> NDArray:
-    """Every n-th value of an array in memory order, sorted; all of them where there are few.
+    """Every n-th value of an array in memory order, sorted; all of them if there are few.
 
     The step is the same for the same shape. It shares no factor with any side of the array: a step of 512
     through rows of 512 would see one column only.
 
     Args:
-        array: any shape, at least one element.
+        array: Array of any shape, at least one element.
 
     Returns:
         1-D, of the array's dtype, about SAMPLE_SIZE values, in ascending order.
@@ -35,10 +35,10 @@ def sorted_sample(array: NDArray) -> NDArray:
 
 
 def require_finite(array: NDArray) -> None:
-    """Refuses an array with NaN or infinite values. Looks at every one, in chunks.
+    """Refuses an array with NaN or infinite values. Checks every value, in chunks.
 
     Raises:
-        ImageError: with the number of such values.
+        ImageError: With the number of such values.
     """
     if not np.issubdtype(array.dtype, np.inexact):
         return

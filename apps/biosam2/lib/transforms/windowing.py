@@ -1,4 +1,4 @@
-"""Intensities to 8-bit levels: which window, and its use on one slice."""
+"""Intensities to 8-bit levels: choice of the window, and its application to a slice."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class IntensityWindow:
     """The interval of intensities that is shown from black to white.
 
     Attributes:
-        low: intensity that becomes level 0, and so does everything below.
-        high: intensity that becomes level 255, and so does everything above.
-        source: who chose it: ``request``, ``dicom``, ``levels``, ``ct`` or ``percentiles``.
+        low: Intensity that becomes level 0, as everything below.
+        high: Intensity that becomes level 255, as everything above.
+        source: Origin of the choice: ``request``, ``dicom``, ``levels``, ``ct`` or ``percentiles``.
     """
 
     low: float
@@ -59,7 +59,7 @@ class IntensityWindow:
         Meant for one slice at a time: it makes a float copy of what it gets.
 
         Args:
-            array: any shape, integer or float.
+            array: Any shape, integer or float.
 
         Returns:
             uint8 of the same shape, 0 to 255. An 8-bit array under the window (0, 255) comes back as it is.
@@ -84,7 +84,7 @@ def choose_window(
     dicom: tuple[float, float] | None = None,
     modality: str | None = None,
 ) -> IntensityWindow:
-    """Chooses the window of an image: the request's, else DICOM's, else one that suits the intensities.
+    """Chooses the window of an image: the request's, else DICOM's, else one by the intensities.
 
     DICOM's is left out where no voxel lies in it, and where a CT's values are all positive and its window is
     not, as after a conversion that forgot the tags. Else levels of
@@ -93,14 +93,14 @@ def choose_window(
     (``sampling.sorted_sample``), so the cost does not grow with the volume.
 
     Args:
-        array: the whole image, any shape, integer or float, finite.
+        array: Whole image, any shape, integer or float, finite.
         requested: (low, high) of the request, in the image's intensities.
         dicom: (low, high) of the image's DICOM tags.
-        modality: DICOM modality such as ``CT`` or ``MR``; None where it is not known.
+        modality: DICOM modality such as ``CT`` or ``MR``; None if it is not known.
 
     Raises:
-        PromptError: where the requested window is not two finite numbers, low before high.
-        ImageError: where the sample has NaN or infinite values.
+        PromptError: The requested window is not two finite numbers, low before high.
+        ImageError: The sample has NaN or infinite values.
     """
     if requested is not None:
         return _requested_window(requested)
@@ -116,7 +116,7 @@ def choose_window(
 
 
 def dicom_window(center: float, width: float, function: str = "LINEAR") -> tuple[float, float] | None:
-    """Interval that DICOM's window centre and width stand for (PS3.3 C.11.2.1.2 and C.11.2.1.3).
+    """Interval of DICOM's window centre and width (PS3.3 C.11.2.1.2 and C.11.2.1.3).
 
     Args:
         center: IntensityWindow Center (0028,1050).
@@ -125,7 +125,7 @@ def dicom_window(center: float, width: float, function: str = "LINEAR") -> tuple
             ``LINEAR_EXACT`` and, as its nearest straight line, ``SIGMOID``: from c - w/2 to c + w/2.
 
     Returns:
-        (low, high), or None where the tags make no interval.
+        (low, high), or None if the tags make no interval.
     """
     if function == "LINEAR":
         center, width = center - 0.5, width - 1.0
