@@ -14,6 +14,7 @@ const SERVICES = [
 ];
 const TOOLS = { point: 'Probe', box: 'RectangleROI', scribble: 'PlanarFreehandROI', lasso: 'PlanarFreehandROI' };
 const TOOL_CLASSES = ['ProbeTool', 'RectangleROITool', 'PlanarFreehandROITool'];
+const PROMPT = { getTextLines: () => [], calculateStats: false }; // a prompt is no measurement
 const PANEL_TOOL = 'ProbeMONAILabel'; // MONAI Label's own point tool
 const TOOL_GROUPS = ['mpr', 'default'];
 const PRIMARY_BUTTON = 1;
@@ -139,7 +140,7 @@ export class Viewer {
     }
   }
 
-  /** Colours an annotation by its sign, hides its measurements and keeps it where it is. */
+  /** Colours an annotation by its sign and keeps it where it is. */
   style(uid, positive) {
     const colour = COLOURS[positive];
     this.tools.annotation.locking.setAnnotationLocked(uid, true); // else a click beside it would move it
@@ -147,7 +148,6 @@ export class Viewer {
       color: colour,
       colorHighlighted: colour,
       colorSelected: colour,
-      textBoxVisibility: false,
     });
   }
 
@@ -200,7 +200,7 @@ export class Viewer {
       }
     }
     for (const group of this._groups()) {
-      for (const tool of new Set(Object.values(TOOLS))) if (!group.hasTool(tool)) group.addTool(tool);
+      for (const tool of new Set(Object.values(TOOLS))) if (!group.hasTool(tool)) group.addTool(tool, PROMPT);
     }
   }
 
