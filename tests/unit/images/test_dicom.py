@@ -14,7 +14,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, JPEGBaseline8Bit, RLELossless
 
 from lib.errors import ImageError, ImageTooLargeError
-from lib.images.dicom import read_dicom, save_as_nifti
+from lib.images.dicom import read_dicom, save_as_nifti, why_no_nifti
 from lib.images.reading import read_image
 from tests.unit.conftest import group_of, many_frames
 
@@ -423,6 +423,7 @@ def test_a_tilted_gantry_keeps_every_voxel_in_its_place(tmp_path, ct_slice, degr
     for k, file in enumerate(files):
         left, back, up = sitk.ReadImage(str(file)).TransformIndexToPhysicalPoint((2, 3, 0))
         assert image.affine @ [2, 3, k, 1] == pytest.approx([-left, -back, up, 1], abs=1e-4)
+    assert bool(why_no_nifti(tmp_path / "a")) == (degrees > 2)
     if degrees > 2:
         with pytest.raises(ImageError, match="tilted gantry, which NIfTI cannot hold"):
             save_as_nifti(tmp_path / "a", tmp_path / "b.nii.gz", MANY)

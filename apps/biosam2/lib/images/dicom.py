@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 # The fastest: a volume that is made once and read often from the disk beside it.
 _LEVEL = 1
+_TILTED = (
+    "its slices are shifted against each other by a tilted gantry, which NIfTI cannot hold: open it as "
+    "DICOM, or resample it to right angles, for example in 3D Slicer"
+)
 _TRANSFORMATION = "PixelValueTransformationSequence"
 
 
@@ -58,15 +63,23 @@ def save_as_nifti(folder: Path, path: Path, max_voxels: int) -> bool:
     if headers[0].samples > 1:
         return False
     if is_tilted(_slices(headers), headers[0].spacing):
-        raise ImageError(
-            "its slices are shifted against each other by a tilted gantry, which NIfTI cannot hold: open it "
-            "as DICOM, or resample it to right angles, for example in 3D Slicer"
-        )
+        raise ImageError(_TILTED)
     found = _read(headers)
     if found.array.ndim == 4:
         return False
     sitk.WriteImage(to_itk(found), str(path), useCompression=True, compressionLevel=_LEVEL)
     return True
+
+
+def why_no_nifti(folder: Path) -> str:
+    """Reason why the first series of a folder cannot be a NIfTI volume; empty if its headers show none."""
+    try:
+        headers = _headers(folder, sys.maxsize)
+    except ImageError as error:
+        return str(error)
+    if headers[0].samples > 1:
+        return "it has colours"
+    return _TILTED if is_tilted(_slices(headers), headers[0].spacing) else ""
 
 
 def series_files(folder: Path) -> list[Path]:

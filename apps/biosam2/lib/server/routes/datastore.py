@@ -19,6 +19,7 @@ from starlette.background import BackgroundTask
 
 from lib.datastores.local import LocalFolder
 from lib.images.cache import ImageCache
+from lib.images.dicom import why_no_nifti
 from lib.infers.inference import AUTOMATIC
 from lib.server.access import Admin, Annotator, AnyUser
 from lib.server.checks import Checks, label_object, received, require_sum
@@ -204,6 +205,8 @@ class DatastoreRoutes:
         path = Path(self._store.get_image_uri(image))
         if not path.is_file():
             reason = f"the image {image!r} is not one file: it cannot be downloaded as a file"
+            if path.is_dir() and (why := why_no_nifti(path)):
+                reason = f"the series {image!r} cannot be downloaded as one volume: {why}"
             raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
         return path
 
