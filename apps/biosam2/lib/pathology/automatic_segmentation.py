@@ -33,8 +33,9 @@ Region = tuple[int, int, int, int]
 # Side of the squares that nuclei are proposed in, and the margin in which neighbours see the same nuclei, in
 # pixels at the working resolution.
 FIELD_SIDE, FIELD_MARGIN = 1024, 64
-# Working resolution in micrometres per pixel where a slide is scanned finer: a nucleus has a radius of 10 px.
-FIELD_MPP = 0.4
+# Working resolution in micrometres per pixel where a slide is scanned finer. On 172 nuclei of haematoxylin and
+# eosin, 0.25 found 35 % and 0.4 found 19 %.
+FIELD_MPP = 0.25
 # Largest area of one request in pixels at the working resolution: about ten minutes on two cores.
 MOST_PIXELS = 1 << 26
 # Range of a nucleus's radius in micrometres.
@@ -138,27 +139,34 @@ def candidates(
     if _is_blank(field.pixels):
         return []
     mpp = predictor.slide.mpp
-    limits = tuple(radius / (mpp * scale) for radius in RADIUS_UM) if mpp else RADIUS_RANGE
-    proposals = propose_nuclei(field.pixels, (limits[0], limits[1]))
-    centres, boxes = proposals.centres, proposals.boxes
-    middles = field.to_slide(centres + 0.5)
-    left, top, width, height = core
-    is_in = (middles >= (left, top)).all(axis=1) & (middles < (left + width, top + height)).all(axis=1)
-    found = []
-    for rectangle, numbers in _patches(predictor, field, middles, np.flatnonzero(is_in), proposals).items():
-        patch = read_patch(predictor.slide, rectangle)
-        clicks = middles[numbers] - 0.5
-        corners = field.to_slide(boxes[numbers].reshape(-1, 2)).reshape(-1, 4)
-        one = np.ones(1, dtype=np.int32)
-        prompts = [
-            FramePrompts(patch.inside(click), one, patch.box_inside(corner))
-            for click, corner in zip(clicks, corners, strict=True)
-        ]
-        outputs = predictor.predictor.outputs(patch, 0, prompts)
-        for number, logits in zip(numbers, outputs.logits, strict=True):
-            if (item := _measured(patch, field, proposals, number + 1, logits)) is not None:
-                found.append(item)
-    return found
+    low, high = (radius / (mpp * scale) for radius in RADIUS_UM) if mpp else RADIUS_RANGE
+    proposals = propose_nuclei(field.pixels, (low, high))
+    patches = _patches(predictor, field, proposals)
+    return [item for place in patches.items() for item in _on_patch(predictor, field, proposals, *place)]
+
+
+def _on_patch(
+    predictor: SlidePredictor,
+    field: Field,
+    proposals: Proposals,
+    rectangle: TileRectangle,
+    numbers: list[int],
+) -> list[tuple[Outline, MaskMeasurements]]:
+    """Masks of some proposals, from a click and a box each, on one patch."""
+    patch = read_patch(predictor.slide, rectangle)
+    clicks = field.to_slide(proposals.centres[numbers] + 0.5) - 0.5
+    corners = field.to_slide(proposals.boxes[numbers].reshape(-1, 2)).reshape(-1, 4)
+    one = np.ones(1, dtype=np.int32)
+    prompts = [
+        FramePrompts(patch.inside(click), one, patch.box_inside(corner))
+        for click, corner in zip(clicks, corners, strict=True)
+    ]
+    logits = predictor.predictor.outputs(patch, 0, prompts).logits
+    measured = (
+        _measured(patch, field, proposals, number + 1, mask)
+        for number, mask in zip(numbers, logits, strict=True)
+    )
+    return [item for item in measured if item is not None]
 
 
 def _cores(regions: Sequence[Region], scale: float) -> Iterator[Region]:
@@ -198,25 +206,22 @@ def _is_blank(pixels: NDArray[np.uint8]) -> bool:
     return bool(np.ptp(blocks) < FLAT)
 
 
-def _patches(
-    predictor: SlidePredictor,
-    field: Field,
-    middles: NDArray[np.float64],
-    numbers: NDArray[np.int_],
-    proposals: Proposals,
-) -> dict[TileRectangle, list[int]]:
-    """The patch for each proposal: of a grid over the field, the one whose centre is nearest."""
+def _patches(predictor: SlidePredictor, field: Field, proposals: Proposals) -> dict[TileRectangle, list[int]]:
+    """Indices of the core's proposals by patch: of a grid over the field, the nearest one."""
     scale = proposals.radius * float(field.step.mean()) / PATCH_RADIUS
     size = np.array(field.pixels.shape[1::-1]) * field.step
     length = min(round(predictor.side * scale), math.floor(size.max()))
     grid = [_starts(round(extent), length) for extent in size]
+    width, height = (int(min(length, extent)) for extent in size)
+    left, top, *core_size = field.core
     together: dict[TileRectangle, list[int]] = defaultdict(list)
-    for number in numbers.tolist():
+    for number, middle in enumerate(field.to_slide(proposals.centres + 0.5)):
+        if (middle < (left, top)).any() or (middle >= np.add((left, top), core_size)).any():
+            continue
         x, y = (
             int(starts[np.argmin(np.abs(starts + length / 2 - place))])
-            for starts, place in zip(grid, middles[number] - (field.x, field.y), strict=True)
+            for starts, place in zip(grid, middle - (field.x, field.y), strict=True)
         )
-        width, height = (int(min(length, extent)) for extent in size)
         together[TileRectangle(field.x + x, field.y + y, width, height, scale)].append(number)
     return together
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +51,13 @@ class Proposals:
     stain: NDArray[np.float32]
     radius: float
 
-    @property
+    @cached_property
     def boxes(self) -> NDArray[np.float64]:
         """(N, 4) edges x0, y0, x1, y1 in the order of the numbers."""
         found = [(box[1], box[0], box[3], box[2]) for box in (p.bbox for p in regionprops(self.labels))]
         return np.array(found, dtype=float).reshape(-1, 4)
 
-    @property
+    @cached_property
     def centres(self) -> NDArray[np.float64]:
         """(N, 2) pixel index x, y of the point farthest from each candidate's border."""
         points = []
