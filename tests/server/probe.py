@@ -158,7 +158,7 @@ def clicks(app: App, facts: dict[str, Any]) -> None:
     with encoding(facts, "a second click"):
         app.ask("biosam2_point", "ct", foreground=[LESION, [i + 3, j + 2, K]], **NRRD)
     with encoding(facts, "a box from another task"):
-        app.ask("biosam2_box", "ct", roi=CT.box("lesion"), slice=K, **NRRD)
+        app.ask("biosam2_box", "ct", roi=CT.box("lesion"), slice=K, zoom="off", **NRRD)
     with encoding(facts, "under another name"):
         app.ask("sam_2d", "ct_linked", foreground=[LESION], **NRRD)
     with encoding(facts, "a copy in another file type"):

@@ -15,6 +15,7 @@ TASKS = {
     "biosam2_box": ("deepgrow", 2),
     "biosam2_propagate": ("deepgrow", 3),
     "biosam2_multi": ("deepedit", 3),
+    "biosam2_scribbles": ("scribbles", 3),
     "biosam2_video": ("deepgrow", 3),
     "biosam2_pathology": ("annotation", 2),
     "sam_2d": ("deepgrow", 2),

@@ -78,7 +78,8 @@ def test_row_04_points_of_other_slices_are_left_out(client: Client) -> None:
 
 def test_row_04_points_of_the_same_slice_count(client: Client) -> None:
     one = _ask(client, "biosam2_point", foreground=[LESION])
-    two = _ask(client, "biosam2_point", foreground=[[64, 25, K], LESION])
+    # Another client, since a click that confirms an earlier answer changes nothing.
+    two = _ask(client, "biosam2_point", foreground=[[64, 25, K], LESION], client_id="another")
     less = _ask(client, "biosam2_point", foreground=[LESION], background=[[66, 25, K]])
     assert (two != one).any()
     assert (less != one).any()

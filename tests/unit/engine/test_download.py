@@ -113,4 +113,4 @@ def test_a_licence_that_is_not_permissive_wants_consent(tmp_path, address, capsy
 def test_an_unknown_name_is_refused(tmp_path, address, capsys):
     make_registry(tmp_path, address)
     assert main(["sam9", "--model-dir", str(tmp_path)]) == 1
-    assert "no checkpoint is called 'sam9'" in capsys.readouterr().err
+    assert "Unknown model 'sam9'" in capsys.readouterr().err

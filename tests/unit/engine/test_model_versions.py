@@ -101,7 +101,7 @@ def test_more_than_nine_thousand_versions_stay_in_order(versions, tmp_path):
 @pytest.mark.parametrize("name", ["v0007", "", "../v0001", "base"])
 def test_an_unknown_version_cannot_be_switched_to(versions, name):
     add(versions)
-    with pytest.raises(CheckpointError, match="known are: v0001"):
+    with pytest.raises(CheckpointError, match=r"available: v0001"):
         versions.switch(name)
     assert versions.current() is None
 

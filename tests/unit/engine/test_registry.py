@@ -46,7 +46,7 @@ def test_the_bundled_weights_are_those_of_the_registry(registry):
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known(registry):
-    with pytest.raises(CheckpointError, match=r"no checkpoint is called 'sam3'; known are biosam2_mini"):
+    with pytest.raises(CheckpointError, match=r"Unknown model 'sam3' \(available: biosam2_mini"):
         registry.entry("sam3")
 
 

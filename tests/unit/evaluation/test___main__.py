@@ -52,7 +52,7 @@ def test_two_weights_stand_side_by_side_on_the_same_prompts(study, tmp_path, cap
     [
         (["--clicks", "0"], "--clicks: '0' must be whole numbers from 1 to 100"),
         (["--weights", "nothing.pt"], "there is no file"),
-        (["--device", "cuda:77"], "device 'cuda:77' does not exist here"),
+        (["--device", "cuda:77"], "Unknown device 'cuda:77'"),
         (["--preset", "flare22"], "does not look like FLARE22"),
     ],
 )

@@ -39,7 +39,7 @@ def test_weights_that_are_not_there_are_named(options):
 
 
 def test_a_device_that_is_not_there_is_named(options):
-    with pytest.raises(DeviceError, match="device 'cuda:77' does not exist here"):
+    with pytest.raises(DeviceError, match="Unknown device 'cuda:77'"):
         open_models(changed(options, device="cuda:77"))
 
 

@@ -44,8 +44,8 @@ def build_network(
     """Builds a network with random weights, on the CPU, ready for inference.
 
     Args:
-        config: a SAM 2 configuration (YAML).
-        image_size: side of the input in pixels, a multiple of 32; None: the configuration's own.
+        config: SAM 2 configuration (YAML).
+        image_size: Side of the input in pixels, a multiple of 32; None: the configuration's own.
         meta_settings: see ``registry.yaml``.
         single_mask: see ``Weights``.
 
@@ -80,12 +80,12 @@ def load_network(weights: Weights, registry: Registry, device: DeviceType) -> Ne
     """Builds the network of a checkpoint and fills it, strictly.
 
     Args:
-        weights: the checkpoint.
-        registry: where the architecture of a checkpoint without a configuration is looked for.
-        device: where the network will run; it decides the size of the input where nothing else does.
+        weights: Checkpoint.
+        registry: Known architectures, for a checkpoint without a configuration.
+        device: Type of the device; it decides the size of the input where nothing else does.
 
     Raises:
-        CheckpointError: when the file cannot be trusted or read, or is of another architecture.
+        CheckpointError: The file cannot be trusted or read, or has another architecture.
     """
     tensors = load_state_dict(weights)
     weights = _described(weights, tensors, registry, device)

@@ -29,8 +29,8 @@ def fetch(name: str, registry: Registry) -> Path:
     """Downloads a checkpoint with a progress bar, or finds it there already.
 
     Args:
-        name: of the registry.
-        registry: of the folder to download to.
+        name: Name in the registry.
+        registry: Registry of the folder to download to.
 
     Returns:
         The file.

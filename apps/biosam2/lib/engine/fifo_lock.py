@@ -8,10 +8,10 @@ from types import TracebackType
 
 
 class FifoLock:
-    """Held by one thread at a time; whoever waits longest is next.
+    """A lock that goes to the thread that has waited longest.
 
-    Python's own lock goes to anybody: a thread that releases it and asks again at once gets it back most
-    times, while others wait.
+    Python's own lock has no order: a thread that releases it and asks again at once mostly gets it back,
+    while others wait.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Frames that come one at a time, each with the object's box on the frame before: a video without a name.
+"""Follows objects through frames that come one at a time, each with the object's box on the frame before.
 
 CVAT's tracker sends a frame and a box, and nothing of who asks, of which object, or of which video. The box
 tells: it is the one that this object was just seen in, which the client took from the answer before. So what
@@ -51,14 +51,14 @@ class Sighting:
     """One object on one frame, as it was answered.
 
     Attributes:
-        video: what all frames of one video have in common: client, weights, size.
-        digest: of the frame's content.
+        video: Client, weights and size: equal for all frames of one video.
+        digest: Digest of the frame's content.
         small: float32 (h, w), the frame's grey levels.
         boxes: float32 (n, 4), x0, y0, x1, y1 in pixels, one of which the client sends with the next frame:
             that of the answer, and that of the request where it was the object's first, or the answer empty.
-        number: of the frame, from 0 where the object was first named.
+        number: Number of the frame, 0 where the object was first boxed.
         bank: the object's memory, up to and with this frame.
-        seconds: when.
+        seconds: Time of the answer.
     """
 
     video: Hashable
@@ -78,9 +78,9 @@ class FrameTracker:
     """Follows objects through frames that come one at a time. Safe to use from several threads.
 
     Args:
-        most: sightings that are kept.
-        seconds: for how long.
-        clock: seconds that never go back.
+        most: Sightings that are kept.
+        seconds: Time for which they are kept.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class FrameTracker:
         """The object on a frame: from memory where its box is that of a sighting, else from the box.
 
         Args:
-            predictor: the network.
-            frames: of the image.
-            index: of the frame.
-            prompts: a box, and no points.
-            client: who asks, where that is known; what others were told is not taken.
+            predictor: Network.
+            frames: Frames of the image.
+            index: Index of the frame.
+            prompts: Box, and no points.
+            client: Name of the client, where it is known; answers to others are not used.
 
         Returns:
             The object in one piece without holes, from which every client takes the same box; and how many

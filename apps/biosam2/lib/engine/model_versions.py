@@ -53,10 +53,10 @@ class Version(BaseModel):
         before: the version in service when it was made, to go back to; None where that was the base.
         image_size: side of the network's input in pixels.
         rendered_prompts: see ``registry.yaml``.
-        sha256: of the weights.
+        sha256: SHA-256 of the weights.
         created: UTC, ISO 8601.
         metrics: what was measured before and after, numbers and texts.
-        options: of the training.
+        options: Options of the training.
         data: the images that it learned from and was measured on.
         calibration: Calibration of predicted IoU times presence, as ``lib.metrics.calibration`` writes it;
             empty for uploaded weights.
@@ -130,7 +130,7 @@ class Versions:
         """
         if name not in self._all_names():
             known = ", ".join(self.names()) or "none was published yet"
-            raise CheckpointError(f"no version is called {name!r}; known are: {known}")
+            raise CheckpointError(f"Unknown version {name!r} (available: {known})")
         path = self._folder / name / RECORD_FILE
         try:
             return Version.model_validate_json(path.read_text())

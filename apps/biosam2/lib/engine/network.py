@@ -92,7 +92,7 @@ class Network(SAM2Base):
     """SAM 2 as a set of functions. The configuration's fields are those of ``SAM2Base``.
 
     Attributes:
-        rendered_prompts: whether the weights want prompts drawn as a mask too (``lib.prompts.rendering``).
+        rendered_prompts: True where the weights need prompts drawn as a mask too (``lib.prompts.rendering``).
     """
 
     rendered_prompts = False
@@ -127,7 +127,7 @@ class Network(SAM2Base):
         drawn = render_prompts(prompts.coordinates, prompts.labels, guide, start)
         decoded = self._step(features, points, drawn, frame=0, count=1)
         if prompts.are_several_clicks and start is None:
-            # Beside the first result, clicks mend it: 3 clicks went from a Dice of 0.80 to 0.84 and 5 from
+            # Beside the first result, clicks correct it: 3 clicks went from a Dice of 0.80 to 0.84 and 5 from
             # 0.82 to 0.85, on 26 objects of phantoms, CT and MR. One click and boxes gained nothing.
             drawn = render_prompts(prompts.coordinates, prompts.labels, guide, decoded.logits)
             decoded = self._step(features, points, drawn, frame=0, count=1)
@@ -137,11 +137,11 @@ class Network(SAM2Base):
         """Segments an object on a frame without prompts, from what the bank remembers of it.
 
         Args:
-            features: of the frame.
-            bank: the object's memories.
-            frame: index of the frame.
-            count: number of frames.
-            reverse: whether the frames are visited from last to first.
+            features: Embedding of the frame.
+            bank: Memories of the object.
+            frame: Index of the frame.
+            count: Number of frames.
+            reverse: True where the frames are visited from last to first.
         """
         points, rendered = None, None
         neighbour = bank.neighbour(frame, reverse)

@@ -20,7 +20,7 @@ from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
 from lib.settings import MemoryPolicy
 
-# Objects that are decoded in one step: at 1024 px each takes 16 MB, and a click should not wait long for all.
+# Objects that are decoded in one step: at 1024 px each takes 16 MB, and a click waits for the step.
 MOST_AT_ONCE = 8
 
 
@@ -41,7 +41,7 @@ class FrameMask:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What the network says about B objects on one frame, before anything is decided from it.
+    """Raw outputs of the network for B objects on one frame.
 
     Attributes:
         logits: float32 (B, h, w), of the network's own mask grid; -1024 everywhere where it sees no object.
@@ -63,11 +63,11 @@ class Predictor:
     """A network on a device, with its embeddings.
 
     Args:
-        network: on the CPU; it is moved to the runtime's device.
-        runtime: the device.
-        embeddings: shared with other predictors as it may be: the keys tell them apart.
-        name: of the weights, for people.
-        version: of the weights: embeddings of another version are never taken.
+        network: Network on the CPU; it is moved to the runtime's device.
+        runtime: Device.
+        embeddings: Cache, which predictors may share: the keys tell them apart.
+        name: Name of the weights, for people.
+        version: Version of the weights; embeddings of another version are never used.
 
     Attributes:
         key: equal where embeddings and memories of one predictor can be another's.
@@ -94,7 +94,7 @@ class Predictor:
         return MemoryBank(reach, policy, self._network.num_maskmem)
 
     def warm_up(self) -> None:
-        """Runs the network once on a blank frame: its first run is slow, and should not be a person's."""
+        """Runs the network once on a blank frame: its first run is slow."""
         blank = np.zeros((self.image_size, self.image_size, 3), dtype=np.uint8)
         centre = np.full((1, 2), self.image_size / 2, dtype=np.float32)
         points = torch.from_numpy(centre).to(self.runtime.device)[None]
@@ -107,8 +107,8 @@ class Predictor:
         """The embedding of a frame: kept, or encoded now.
 
         Args:
-            frames: the image's frames.
-            index: of the frame.
+            frames: Frames of the image.
+            index: Index of the frame.
         """
         key = (self.key, frames.digest, frames.key(index)) if frames.digest else None
         if key is not None and (features := self._embeddings.get(key)) is not None:
@@ -132,8 +132,8 @@ class Predictor:
         """Segments an object on a frame from its prompts there, and remembers it where a bank is given.
 
         Args:
-            frames: the image's frames.
-            index: of the frame.
+            frames: Frames of the image.
+            index: Index of the frame.
             prompts: Prompts in pixels of the native frame. A mask alone is the answer as it is; beside
                 points or a box it is where they start.
             bank: Memory of the object.
@@ -148,12 +148,12 @@ class Predictor:
             return self._frame_mask(decoded, frames)
 
     def outputs(self, frames: FrameSequence, index: int, prompts: Sequence[FramePrompts]) -> Outputs:
-        """What the network says about several objects on a frame, in steps of a few of them.
+        """Raw outputs of the network for several objects on a frame, in steps of a few of them.
 
         Args:
-            frames: the image's frames.
-            index: of the frame.
-            prompts: one for each object, at least one; points and boxes, as many of each as the others have.
+            frames: Frames of the image.
+            index: Index of the frame.
+            prompts: Prompts of each object, at least one; as many points and boxes as the others have.
         """
         features = self.features(frames, index)
         steps = []
@@ -180,11 +180,11 @@ class Predictor:
         """Segments an object on a frame from its memory, and remembers it there.
 
         Args:
-            frames: the image's frames.
-            index: of the frame.
-            bank: the object's memory; it holds a prompted frame at least.
-            reverse: whether the frames are visited from last to first.
-            prompts: negative points, which correct what is found where they lie in it.
+            frames: Frames of the image.
+            index: Index of the frame.
+            bank: Memory of the object; it holds a prompted frame at least.
+            reverse: True where the frames are visited from last to first.
+            prompts: Negative points, which correct the mask where they lie in it.
         """
         features = self.features(frames, index)
         with self.runtime.step():
@@ -230,7 +230,7 @@ class Predictor:
 def _against(mask: NDArray[np.bool_], refused: FramePrompts) -> FramePrompts | None:
     """Negative points, and a positive one where the mask is deepest; None where none lies in the mask.
 
-    Beside the mask as a prompt the network hardly heeds them: of 16 inside objects, 11 were not taken out.
+    With the mask as a prompt the network ignored most of them: of 16 inside objects, 11 stayed in the mask.
     """
     height, width = mask.shape
     x, y = np.rint(refused.points).astype(int).T

@@ -30,8 +30,8 @@ class PredictorPool:
     """Predictors by device. Constructing one reads nothing and loads nothing.
 
     Args:
-        settings: of the app.
-        model_dir: the folder of ``registry.yaml`` and the weights.
+        settings: App settings (`--conf`).
+        model_dir: Folder of ``registry.yaml`` and the weights.
     """
 
     def __init__(self, settings: Settings, model_dir: Path):
@@ -65,7 +65,7 @@ class PredictorPool:
         They are loaded now if they are not yet, or if others were published since.
 
         Args:
-            device: of the request; None or empty for the app's own.
+            device: Device of the request; None or empty for the app's own.
 
         Raises:
             DeviceError: for a device that does not exist here.
@@ -83,7 +83,7 @@ class PredictorPool:
         """Serves a published version from now on, or the weights that were there before all of them.
 
         Args:
-            version: its name, or ``base``.
+            version: Name of the version, or ``base``.
 
         Raises:
             CheckpointError: no version has this name.

@@ -51,10 +51,10 @@ def stack_prompts(
     taken from all after it.
 
     Args:
-        prompts: B of them, each with as many points as the others, and a box where the others have one.
-        sizes: (width, height) of each native frame.
-        image_size: side of the network's input.
-        device: of the result.
+        prompts: Prompts of B frames, all with the same number of points, and with a box or all without.
+        sizes: Width and height of each native frame.
+        image_size: Side of the network's input.
+        device: Device of the result.
     """
     coordinates, labels = [], []
     for item, (width, height) in zip(prompts, sizes, strict=True):

@@ -26,8 +26,8 @@ class _Track:
     """One object on its way through the frames.
 
     Attributes:
-        prompts: those that say where the object is.
-        refused: negative points of other frames.
+        prompts: Prompts that say where the object is.
+        refused: Negative points of other frames.
         remembered: Prompted frames that go into the memory.
         closed: Whether the object ends with its first, and with its last prompted frame.
     """
@@ -95,12 +95,12 @@ def propagate(
     mask that they lie in.
 
     Args:
-        predictor: the network.
-        frames: the image's frames.
-        objects: per object, its prompts by frame index; one of each says where the object is.
-        bounds: half-open range of the frames to visit; all when None. Prompted frames are visited anyway.
-        limit: most frames to go beyond the first and the last prompted one; 0 for no limit.
-        ends: whether an object that has gone stays away, as in a volume; in a video it may come back.
+        predictor: Network.
+        frames: Frames of the image.
+        objects: Prompts of each object by frame index; one of them says where the object is.
+        bounds: Half-open range of the frames to visit; all when None. Prompted frames are visited anyway.
+        limit: Most frames to go beyond the first and the last prompted one; 0 for no limit.
+        ends: Whether an object that has gone stays away, as in a volume; in a video it may come back.
         closed: Whether an object ends where a mask was drawn on its last ``CLOSED_SLICES`` slices.
         memory: Memories that are looked back at (``lib.engine.memory``).
         segment: Answers the prompts of a frame and adds the answer to the bank; the predictor's by default.

@@ -46,7 +46,7 @@ class Registry:
     """The registry of one model folder.
 
     Args:
-        folder: holds ``registry.yaml``, the bundled weights, and what was downloaded.
+        folder: Folder of ``registry.yaml``, the bundled and the downloaded weights.
     """
 
     def __init__(self, folder: Path):
@@ -72,7 +72,7 @@ class Registry:
             CheckpointError: for a name that is not in the registry, with those that are.
         """
         if name not in self.entries:
-            raise CheckpointError(f"no checkpoint is called {name!r}; known are {', '.join(self.entries)}")
+            raise CheckpointError(f"Unknown model {name!r} (available: {', '.join(self.entries)})")
         return self.entries[name]
 
     def preferred(self, device: DeviceType) -> list[str]:

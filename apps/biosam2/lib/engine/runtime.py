@@ -26,8 +26,8 @@ class Runtime:
     so that a click is never behind more than one step of each propagation.
 
     Args:
-        device: a torch device.
-        precision: of ``--conf precision``; ``auto`` takes bf16 where the hardware has it.
+        device: Torch device.
+        precision: Value of ``--conf precision``; ``auto`` takes bf16 where the hardware has it.
 
     Raises:
         DeviceError: for fp16 on a CPU, where torch lacks kernels for it.
@@ -79,7 +79,7 @@ def resolve_device(name: str | None) -> torch.device:
     if name is None or name in ("", "auto"):
         return torch.device(names[0])
     if not isinstance(name, str) or (name not in names and not (name == "cuda" and len(names) > 1)):
-        raise DeviceError(f"device {name!r} does not exist here; there is {', '.join(names)}")
+        raise DeviceError(f"Unknown device {name!r} (available: {', '.join(names)})")
     return torch.device("cuda:0" if name == "cuda" else name)
 
 

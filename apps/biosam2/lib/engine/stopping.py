@@ -25,7 +25,7 @@ class StopRule:
     """Watches the area of one object in one direction.
 
     Args:
-        area: of the mask that the direction starts from, in pixels.
+        area: Pixels of the mask that the direction starts from.
     """
 
     def __init__(self, area: int):
@@ -39,7 +39,7 @@ class StopRule:
         """Takes in the next slice.
 
         Args:
-            area: of the mask there, in pixels; 0 where the network does not see the object.
+            area: Pixels of the mask there; 0 where the network does not see the object.
 
         Returns:
             Whether the object has ended before this slice, so that what was found there is not it.

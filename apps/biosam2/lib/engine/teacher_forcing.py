@@ -1,7 +1,7 @@
-"""What makes the network's own steps fit to learn from: the truth about presence is handed in.
+"""Teacher forcing of object presence for training.
 
-In service a step answers "absent" with a constant mask, which has no gradient. Here the truth takes the place
-of the network's word on whether the object is on the frame, while that word is kept for its own loss.
+In inference a step answers "absent" with a constant mask, which has no gradient. Here mask decoding uses the
+ground truth of presence; the predicted score is kept for its own loss.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def told_presence(network: Network, present: torch.Tensor) -> Iterator[list[torc
     nothing below it, as BioSAM-2 has it: "if GT is empty, no mask loss; the occlusion head always".
 
     Args:
-        network: whose ``segment`` and ``track`` are called within.
-        present: (B,) bool, the truth for each row.
+        network: Network, of which ``segment`` and ``track`` are called within.
+        present: Ground truth of each row, (B,) bool.
 
     Yields:
         A list that gets the network's own object logits (B, 1) of each decoding, in order.

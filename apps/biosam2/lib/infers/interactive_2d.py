@@ -21,9 +21,9 @@ class SliceTask(SegmentTask):
     """``biosam2_point``, ``biosam2_box`` and ``sam_2d``: all slices but the prompted one stay empty.
 
     Args:
-        services: what the app shares among its tasks.
-        tracker: of the videos whose frames come one by one.
-        description: for people.
+        services: Parts that the tasks share.
+        tracker: Tracker of the videos that come frame by frame.
+        description: Description for people.
     """
 
     def __init__(self, services: Services, tracker: FrameTracker, description: str):

@@ -1,4 +1,4 @@
-"""What all tasks share: a request comes in, prompts and image go to the engine, a file and facts go out."""
+"""Base of the interactive tasks: from a request to a mask file and its parameters."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Services:
     """What the app builds once and every task uses.
 
     Attributes:
-        settings: of the app.
-        engines: the networks.
-        images: opened ones.
-        labels: names that viewers offer.
+        settings: App settings (`--conf`).
+        engines: Networks.
+        images: Cache of opened images.
+        labels: Names that viewers offer.
         answers: Earlier answers, which corrections change.
     """
 
@@ -98,7 +98,7 @@ class TaskResult:
 
 
 class Stopwatch:
-    """Seconds between laps, under the names of MONAI Label's ``latencies``: ``post`` is writing the file."""
+    """Measures the stages of a request under the names of MONAI Label's ``latencies``."""
 
     def __init__(self) -> None:
         self._start = self._last = time.perf_counter()
@@ -116,12 +116,12 @@ class SegmentTask(InferTask):
     """A task that answers prompts with a mask on the image's own grid.
 
     Args:
-        services: what the app shares among its tasks.
-        type: how viewers show it.
+        services: Parts that the tasks share.
+        type: Type that viewers show.
         dimension: 2 for one slice, 3 for a volume.
-        mode: how the prompts of a request are read.
-        labels: names that this task itself offers, to their values.
-        description: for people.
+        mode: Way in which the prompts of a request are read.
+        labels: Names that this task itself offers, with their values.
+        description: Description for people.
     """
 
     def __init__(
@@ -160,13 +160,13 @@ class SegmentTask(InferTask):
         """Answers a request.
 
         Args:
-            request: as MONAI Label hands it over: the client's ``params`` and the path of the image.
+            request: The client's ``params`` and the path of the image.
 
         Returns:
             The path of the answer's file, and what goes into the answer's ``params``.
 
         Raises:
-            BioSam2Error: With a reason, for whatever is wrong with the request.
+            BioSam2Error: The request cannot be answered; the message says why.
         """
         watch = Stopwatch()
         prompted = self._open({**self._defaults(), **_said(request)})

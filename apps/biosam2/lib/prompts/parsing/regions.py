@@ -120,7 +120,7 @@ def spread_clicks(mask: Mask) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _DrawnRegion:
     """One scribble or lasso: vertices (x, y) in frame pixels on a slice."""
 
     name: str
@@ -158,7 +158,7 @@ class _Entry:
 
 def _entries(
     request: Mapping[str, Any], field_name: str, grid: Grid, option: SliceOption
-) -> Iterator[_Entry]:
+) -> Iterator[_DrawnRegion]:
     entries = sequence(request.get(field_name), field_name, f"a list of objects {_REGION}")
     if len(entries) > MAX_REGIONS:
         raise PromptError(f"{field_name} has {len(entries)} entries; at most {MAX_REGIONS} are allowed.")
@@ -167,7 +167,7 @@ def _entries(
             yield _entry(entry, f"{field_name}[{place}]", grid, option)
 
 
-def _entry(entry: Any, name: str, grid: Grid, option: SliceOption) -> _Entry:
+def _entry(entry: Any, name: str, grid: Grid, option: SliceOption) -> _DrawnRegion:
     if not isinstance(entry, Mapping):
         raise PromptError(f"{name} is {shown(entry)}; expected {_REGION}.")
     points = sequence(entry.get("points"), f"{name}.points", "a list of points [[x, y], ...]")
@@ -179,7 +179,7 @@ def _entry(entry: Any, name: str, grid: Grid, option: SliceOption) -> _Entry:
     index = entry.get("slice")
     at = option if index is None else SliceOption(number(index, f"{name}.slice"), grid)
     vertices = [_vertex(point, f"{name}.points[{place}]", grid) for place, point in enumerate(points)]
-    return _Entry(
+    return _DrawnRegion(
         name, at.index(name), vertices, flag(entry.get("positive", True), f"{name}.positive"), label
     )
 
