@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Annotated
+from tempfile import SpooledTemporaryFile
+from typing import IO, Annotated
 from urllib.parse import quote, unquote
 
 import requests
@@ -29,15 +30,21 @@ _ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "upgrade", "
 _REDIRECTS = range(300, 400)
 _NOT_MODIFIED = 304
 _CHUNK = 1 << 16
+_IN_MEMORY = 1 << 20
 # Parts of an address that some servers read as the parent folder, also with parameters: "..;x".
 _PARENT = re.compile(r"^\.{1,2}(;.*)?$")
 
 
-async def _read(request: Request) -> bytes:
-    return await request.body()
+async def _spool(request: Request) -> AsyncIterator[IO[bytes]]:
+    """The body as a temporary file: a study may be larger than the memory."""
+    with SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
+        async for chunk in request.stream():
+            file.write(chunk)
+        file.seek(0)
+        yield file
 
 
-_Body = Annotated[bytes, Depends(_read)]
+_Body = Annotated[IO[bytes], Depends(_spool)]
 
 
 class ProxyRoutes:
@@ -84,7 +91,7 @@ class ProxyRoutes:
         return self._store
 
     def _forward(
-        self, store: DicomWebStore, method: str, path: str, request: Request, body: bytes | None = None
+        self, store: DicomWebStore, method: str, path: str, request: Request, body: IO[bytes] | None = None
     ) -> StreamingResponse:
         assert self._session is not None
         # Without the client's own wish the answer would come in a form that only this server can unpack.
