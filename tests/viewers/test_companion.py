@@ -244,3 +244,12 @@ def test_a_training_is_shown_and_stopped(companion: Companion, cases: dict[str, 
     companion.notice("Training")
     companion.press("train")
     companion.page.get_by_role("button", name="Update model").wait_for()
+
+
+def test_the_next_sample_opens(companion: Companion, cases: dict[str, Case]) -> None:
+    companion.open(cases["top_first"].series.study_uid)
+    with companion.page.expect_navigation():
+        companion.press("sample")
+    assert companion.dialogs[0].startswith("Open ")
+    companion.ready()
+    assert any(companion.page.url.endswith(case.series.study_uid) for case in cases.values())

@@ -8,7 +8,6 @@ import { Viewer, missingParts } from './viewer.js';
 const POLL_MS = 400;
 const TRAINING_POLL_MS = 2000;
 const OHIF_REQUESTS = ['/infer/', '/train/', '/activelearning/'];
-const MODE = '/monai-label';
 const SLICE_KEY = 'biosam2-slice';
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
