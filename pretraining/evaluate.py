@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sam2.modeling.sam2_base import SAM2Base
 
 from pretraining import phantoms
 from pretraining.checkpoint import read_weights
@@ -39,7 +40,7 @@ REACH = 20  # slices to each side that an object is followed
 Row = dict[str, list[float]]
 
 
-def scores(model: torch.nn.Module, image: torch.Tensor, masks: torch.Tensor, gen: torch.Generator) -> Row:
+def scores(model: SAM2Base, image: torch.Tensor, masks: torch.Tensor, gen: torch.Generator) -> Row:
     """Dice of N masks (N, S, S) of one image (3, S, S) by kind of prompt; one number per object or click."""
     features = encode(model, image[None]).take(torch.zeros(len(masks), dtype=torch.long))
     box = draw_boxes(gen, masks, jitter=0.0)
@@ -55,7 +56,7 @@ def scores(model: torch.nn.Module, image: torch.Tensor, masks: torch.Tensor, gen
     return out
 
 
-def _clicked(model: torch.nn.Module, features: Features, masks: torch.Tensor, gen: torch.Generator) -> Row:
+def _clicked(model: SAM2Base, features: Features, masks: torch.Tensor, gen: torch.Generator) -> Row:
     """Dice after one, three and five clicks, each where the error is deepest; harm and disobedience."""
     dice, disobeyed = [], []
     for prompts, predicted in _clicking(model, features, masks, gen, feeds_back=False):
@@ -69,7 +70,7 @@ def _clicked(model: torch.nn.Module, features: Features, masks: torch.Tensor, ge
 
 
 def _clicking(
-    model: torch.nn.Module, features: Features, masks: torch.Tensor, gen: torch.Generator, feeds_back: bool
+    model: SAM2Base, features: Features, masks: torch.Tensor, gen: torch.Generator, feeds_back: bool
 ) -> Iterator[tuple[Prompts, torch.Tensor]]:
     """Clicks so far and the mask after each of them; `feeds_back` gives the network its last mask too."""
     prompts, previous, predicted = None, None, torch.zeros_like(masks)
@@ -100,9 +101,7 @@ def _filled(boxes: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     return y[:, :, None] & x[:, None, :]
 
 
-def propagate(
-    model: torch.nn.Module, frames: torch.Tensor, masks: torch.Tensor, gen: torch.Generator
-) -> float:
+def propagate(model: SAM2Base, frames: torch.Tensor, masks: torch.Tensor, gen: torch.Generator) -> float:
     """Dice over a volume (T, 3, S, S) of one object (T, S, S) from a box on its middle slice, both ways."""
     filled = torch.nonzero(masks.flatten(1).any(1))[:, 0]
     start = int(filled[len(filled) // 2])
@@ -163,7 +162,7 @@ def _extend(row: Row, more: Row) -> None:
         row[name] += values
 
 
-def plane_row(model: torch.nn.Module, levels: np.ndarray, labels: np.ndarray, gen: torch.Generator) -> Row:
+def plane_row(model: SAM2Base, levels: np.ndarray, labels: np.ndarray, gen: torch.Generator) -> Row:
     """Scores of some objects of a picture (H, W[, 3])."""
     squash = Squash(model.image_size)
     sizes = np.bincount(labels.ravel())
@@ -174,7 +173,7 @@ def plane_row(model: torch.nn.Module, levels: np.ndarray, labels: np.ndarray, ge
     return scores(model, squash.pictures(levels[None])[0], masks, gen) if len(masks) else {}
 
 
-def volume_row(model: torch.nn.Module, levels: np.ndarray, labels: np.ndarray, gen: torch.Generator) -> Row:
+def volume_row(model: SAM2Base, levels: np.ndarray, labels: np.ndarray, gen: torch.Generator) -> Row:
     """Scores of the objects of (T, H, W): some slices of each, and each followed from its middle slice."""
     squash = Squash(model.image_size)
     row: Row = defaultdict(list)
@@ -195,9 +194,7 @@ def volume_row(model: torch.nn.Module, levels: np.ndarray, labels: np.ndarray, g
     return row
 
 
-def evaluate_real(
-    model: torch.nn.Module, folders: list[Path], with_trained: bool
-) -> dict[str, dict[str, Row]]:
+def evaluate_real(model: SAM2Base, folders: list[Path], with_trained: bool) -> dict[str, dict[str, Row]]:
     """Scores by split and kind of image."""
     out: dict[str, dict[str, Row]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for folder in folders:
@@ -212,7 +209,7 @@ def evaluate_real(
     return out
 
 
-def _item_row(model: torch.nn.Module, folder: Path, item: dict) -> Row:
+def _item_row(model: SAM2Base, folder: Path, item: dict) -> Row:
     gen = torch.Generator().manual_seed(SEED)
     if item["kind"] == "image2d":
         return plane_row(model, *read_plane(folder, item), gen)
@@ -224,7 +221,7 @@ def _item_row(model: torch.nn.Module, folder: Path, item: dict) -> Row:
     return volume_row(model, to_levels(image).transpose(2, 1, 0), labels.transpose(2, 1, 0), gen)
 
 
-def evaluate_synthetic(model: torch.nn.Module, images: int) -> dict[str, Row]:
+def evaluate_synthetic(model: SAM2Base, images: int) -> dict[str, Row]:
     """Scores by style."""
     table: dict[str, Row] = {}
     for offset, style in enumerate(STYLES):
@@ -240,7 +237,7 @@ def evaluate_synthetic(model: torch.nn.Module, images: int) -> dict[str, Row]:
     return table
 
 
-def evaluate_phantoms(model: torch.nn.Module) -> dict[str, Row]:
+def evaluate_phantoms(model: SAM2Base) -> dict[str, Row]:
     """Scores on simple volumes and a picture."""
     table = {}
     for name, (levels, labels) in phantoms.all_phantoms().items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from sam2.modeling.sam2_base import SAM2Base
 
 from lib.engine.efficientnet import FixedNormConv
 from lib.engine.network import IMAGE_MEAN, IMAGE_STD
@@ -33,7 +35,7 @@ __all__ = [
 CONFIG = APP / "model" / "biosam2_mini.yaml"
 
 
-def build(image_size: int | None = None, config: Path = CONFIG) -> torch.nn.Module:
+def build(image_size: int | None = None, config: Path = CONFIG) -> SAM2Base:
     """A freshly initialised network of a configuration, prepared to learn sooner.
 
     The key projections of the cross-attentions start equal to their query projections, so that
@@ -74,13 +76,21 @@ class _DepthwiseConvolution(torch.autograd.Function):
     """Convolution whose backward pass is in single precision."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, stride, padding, groups):
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        stride: int,
+        padding: int,
+        groups: int,
+    ) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = ([stride] * 2, [padding] * 2, groups)
         return F.conv2d(x, weight, bias, stride, padding, groups=groups)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         stride, padding, groups = ctx.geometry
         wanted = [ctx.needs_input_grad[0], True, True]
@@ -96,14 +106,17 @@ def quick_depthwise(model: torch.nn.Module) -> None:
     """Let an EfficientNet-Lite learn quickly on a CPU: bf16's backward pass is up to 7 times that of fp32."""
     for module in model.modules():
         if isinstance(module, FixedNormConv) and module.groups > 1:
-            module.convolve = _depthwise
+            setattr(module, "convolve", _depthwise)  # noqa: B010
 
 
-def _depthwise(x, weight, bias, stride, padding, groups):
+def _depthwise(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, padding: int, groups: int
+) -> torch.Tensor:
     if torch.is_autocast_enabled("cpu"):
         kind = torch.get_autocast_dtype("cpu")
         x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
-    return _DepthwiseConvolution.apply(x, weight, bias, stride, padding, groups)
+    result: torch.Tensor = _DepthwiseConvolution.apply(x, weight, bias, stride, padding, groups)
+    return result
 
 
 @dataclass
@@ -130,7 +143,7 @@ class Decoded:
     guide: torch.Tensor
 
 
-def encode(model: torch.nn.Module, images: torch.Tensor) -> Features:
+def encode(model: SAM2Base, images: torch.Tensor) -> Features:
     """Encode (B, 3, S, S) images in [0, 1]."""
     mean = torch.tensor(IMAGE_MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=images.device).view(1, 3, 1, 1)
@@ -139,7 +152,7 @@ def encode(model: torch.nn.Module, images: torch.Tensor) -> Features:
 
 
 def decode(
-    model: torch.nn.Module,
+    model: SAM2Base,
     features: Features,
     prompts: Prompts | None,
     previous: torch.Tensor | None = None,
@@ -173,7 +186,7 @@ def decode(
     return Decoded(logits.float(), iou.float(), presence.float(), tokens[:, 0], features.guide)
 
 
-def remember(model: torch.nn.Module, features: Features, decoded: Decoded, present: torch.Tensor) -> dict:
+def remember(model: SAM2Base, features: Features, decoded: Decoded, present: torch.Tensor) -> dict:
     """The memory of a decoded frame, as SAM2Base.track_step would store it.
 
     Args:
@@ -201,7 +214,7 @@ def remember(model: torch.nn.Module, features: Features, decoded: Decoded, prese
 
 
 def track(
-    model: torch.nn.Module,
+    model: SAM2Base,
     features: Features,
     before: Decoded,
     frame: int,
@@ -231,7 +244,7 @@ def track(
     return decode(model, features, None, rendered=rendered, conditioned=conditioned)
 
 
-def set_image_size(model: torch.nn.Module, size: int) -> None:
+def set_image_size(model: SAM2Base, size: int) -> None:
     """Let a network take square inputs of another side, a multiple of 32; no weight depends on it."""
     grid = size // model.backbone_stride
     model.image_size = size

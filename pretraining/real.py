@@ -82,8 +82,10 @@ def read_items(folder: Path) -> tuple[list[dict], dict[str, str]]:
 
 def read_volume(folder: Path, item: dict) -> tuple[np.ndarray, np.ndarray]:
     """Image and int16 labels (X, Y, Z)."""
-    image = np.asanyarray(nibabel.load(folder / item["file"]).dataobj)
-    return image, np.asanyarray(nibabel.load(folder / item["label_file"]).dataobj).astype(np.int16)
+    image = np.asanyarray(nibabel.Nifti1Image.from_filename(folder / item["file"]).dataobj)
+    return image, np.asanyarray(
+        nibabel.Nifti1Image.from_filename(folder / item["label_file"]).dataobj
+    ).astype(np.int16)
 
 
 def read_plane(folder: Path, item: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from pathlib import Path
 
+from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
 from pretraining.checkpoint import read_weights
@@ -18,7 +19,7 @@ WEIGHT_DECAY = 0.02
 logger = logging.getLogger("pretraining")
 
 
-def fill(model: nn.Module, weights: Path | None, trunk: Path | None) -> None:
+def fill(model: SAM2Base, weights: Path | None, trunk: Path | None) -> None:
     """Fill a network from exported weights, where names and shapes agree, and its trunk from ImageNet's."""
     if weights:
         source, target = read_weights(weights), model.state_dict()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from sam2.modeling.sam2_base import SAM2Base
 
 from lib.prompts.rendering import CELL
 from pretraining.losses import dice_of, mask_loss
@@ -27,7 +28,7 @@ CLICK_ROUNDS = {0: 0.2, 1: 0.2, 2: 0.35, 4: 0.25}
 class Outcome:
     """Summed loss of a step and mean Dice by kind of prompt."""
 
-    loss: torch.Tensor | float = 0.0
+    loss: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
     dice: dict[str, float] = field(default_factory=dict)
 
 
@@ -87,7 +88,7 @@ def _draw_prompts(gen: torch.Generator, masks: torch.Tensor, boxes: bool) -> tup
 
 
 def _group(
-    model: torch.nn.Module,
+    model: SAM2Base,
     features: Features,
     masks: torch.Tensor,
     valid: torch.Tensor,
@@ -136,7 +137,7 @@ def _correct(
 
 
 def image_step(
-    model: torch.nn.Module,
+    model: SAM2Base,
     scenes: Scenes,
     objects: int,
     gen: torch.Generator,
@@ -157,7 +158,7 @@ def image_step(
     return outcome
 
 
-def clip_step(model: torch.nn.Module, scenes: Scenes, objects: int, gen: torch.Generator) -> Outcome:
+def clip_step(model: SAM2Base, scenes: Scenes, objects: int, gen: torch.Generator) -> Outcome:
     """Prompt frame 0, then follow the objects through the memory to the last frame."""
     masks, valid = choose_targets(scenes, objects, gen, whole=0.02)
     b, t = scenes.labels.shape[:2]

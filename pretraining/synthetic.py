@@ -38,7 +38,12 @@ def _stars(
 
 
 def _ellipse(
-    gen: torch.Generator, images: int, frames: int, a: tuple[float, float], b: tuple[float, float], scale=1.0
+    gen: torch.Generator,
+    images: int,
+    frames: int,
+    a: tuple[float, float],
+    b: tuple[float, float],
+    scale: float = 1.0,
 ) -> Stars:
     """One large ellipse near the centre: a body or a head."""
     shape = (images, 1)
@@ -73,7 +78,11 @@ def _least_contrast(level: float) -> float:
     return 0.4 - 0.34 * level
 
 
-def _generic(gen: torch.Generator, images: int, frames: int, size: int, level: float):
+# Labels, their intensities, the number of the first object, and the look.
+Drawing = tuple[torch.Tensor, torch.Tensor, int, Look]
+
+
+def _generic(gen: torch.Generator, images: int, frames: int, size: int, level: float) -> Drawing:
     """Any shapes of any intensity on plain ground."""
     count = 1 + round(7 * level * float(uniform(gen, (1,), 0.3, 1.0)))
     grid = warped_grid(gen, images, frames, size, 0.02 + 0.05 * level)
@@ -84,7 +93,7 @@ def _generic(gen: torch.Generator, images: int, frames: int, size: int, level: f
     return labels, torch.cat([ground, objects], 1), 1, Look(texture=0.1, noise=0.2, speckle=0.2, bias=0.3)
 
 
-def _ct(gen: torch.Generator, images: int, frames: int, size: int, level: float):
+def _ct(gen: torch.Generator, images: int, frames: int, size: int, level: float) -> Drawing:
     """A body on black: fat, organs of low contrast, bright bones, dark gas, a spine."""
     grid = warped_grid(gen, images, frames, size, 0.03)
     wall = _ellipse(gen, images, frames, (0.36, 0.5), (0.26, 0.47))
@@ -106,7 +115,7 @@ def _ct(gen: torch.Generator, images: int, frames: int, size: int, level: float)
     return labels, torch.cat([air, fat, tissue, organ], 1), 3, Look(texture=0.05, noise=0.12, bias=0.05)
 
 
-def _head(gen: torch.Generator, images: int, frames: int, size: int, level: float):
+def _head(gen: torch.Generator, images: int, frames: int, size: int, level: float) -> Drawing:
     """A head: scalp, brain, ventricles and a lesion or two, often bright; sometimes stripped."""
     grid = warped_grid(gen, images, frames, size, 0.03)
     scalp = _ellipse(gen, images, frames, (0.3, 0.46), (0.34, 0.48))
@@ -124,7 +133,7 @@ def _head(gen: torch.Generator, images: int, frames: int, size: int, level: floa
     return labels, torch.cat([air, skin, tissue, lesions], 1), 3, Look(texture=0.12, noise=0.12, bias=0.35)
 
 
-def _ultrasound(gen: torch.Generator, images: int, frames: int, size: int, level: float):
+def _ultrasound(gen: torch.Generator, images: int, frames: int, size: int, level: float) -> Drawing:
     """Strong speckle; mostly dark cavities in brighter tissue."""
     count = 1 + round(3 * level)
     grid = warped_grid(gen, images, frames, size, 0.06)
@@ -137,7 +146,7 @@ def _ultrasound(gen: torch.Generator, images: int, frames: int, size: int, level
     return labels, torch.cat([ground, objects], 1), 1, look
 
 
-def _blobs(gen: torch.Generator, images: int, frames: int, size: int, level: float):
+def _blobs(gen: torch.Generator, images: int, frames: int, size: int, level: float) -> Drawing:
     """Microscopy: many small blobs, mostly bright on dark, touching here and there."""
     across = 2 + int(float(uniform(gen, (1,))) * 10 * level)
     grid = warped_grid(gen, images, frames, size, 0.02)
@@ -154,7 +163,7 @@ def _blobs(gen: torch.Generator, images: int, frames: int, size: int, level: flo
     return labels, torch.where(inverted, 1 - table, table).clamp(0, 1), 1, Look(texture=0.1, noise=0.15)
 
 
-def _membranes(gen: torch.Generator, images: int, frames: int, size: int, level: float):
+def _membranes(gen: torch.Generator, images: int, frames: int, size: int, level: float) -> Drawing:
     """Cells or regions that fill the plane, between thin walls or side by side."""
     across = 2 + int(float(uniform(gen, (1,))) * 8 * level)
     grid = warped_grid(gen, images, frames, size, 0.05)
@@ -169,7 +178,7 @@ def _membranes(gen: torch.Generator, images: int, frames: int, size: int, level:
     return labels, torch.cat([wall, objects], 1), 1, Look(texture=0.2, noise=0.15, bias=0.15)
 
 
-STYLES: dict[str, Callable] = {
+STYLES: dict[str, Callable[..., Drawing]] = {
     "generic": _generic,
     "ct": _ct,
     "head": _head,

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from sam2.modeling.sam2_base import SAM2Base
 
 from pretraining import checkpoint
 from pretraining.network import CONFIG, Features, build, encode, plain_attention, quick_depthwise
@@ -189,7 +190,7 @@ class Training:
         if self.workers == 1:
             return
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        grads = [p.grad for p in parameters]
+        grads = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([g.flatten() for g in grads])
         dist.all_reduce(flat)
         flat /= self.workers
@@ -217,7 +218,7 @@ class Training:
             self.end = self.step + self.args.anneal
 
 
-def _teacher(args: argparse.Namespace) -> torch.nn.Module:
+def _teacher(args: argparse.Namespace) -> SAM2Base:
     teacher = build(args.size, args.teacher_config).to(args.device).eval().requires_grad_(False)
     teacher.load_state_dict(checkpoint.read_weights(args.teacher), strict=True)
     return teacher
@@ -257,7 +258,7 @@ def main() -> None:
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
     if torch.device(args.device).type == "cpu":
-        F.scaled_dot_product_attention = plain_attention
+        setattr(F, "scaled_dot_product_attention", plain_attention)  # noqa: B010
     training = Training(args)
     path = args.out / "checkpoint.pt"
     state = checkpoint.load(path, args.device)
