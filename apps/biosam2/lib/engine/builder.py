@@ -89,7 +89,8 @@ def load_network(weights: Weights, registry: Registry, device: DeviceType) -> Ne
     """
     tensors = load_state_dict(weights)
     weights = _described(weights, tensors, registry, device)
-    assert weights.config is not None
+    if weights.config is None:
+        raise CheckpointError(f"{weights.name}: no configuration is known for {weights.path}")
     network = build_network(weights.config, weights.image_size, weights.meta_settings, weights.single_mask)
     try:
         network.load_state_dict(tensors, strict=True)

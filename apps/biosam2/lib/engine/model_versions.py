@@ -249,9 +249,7 @@ def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _number(name: str) -> int:
-    match = _NAME.fullmatch(name)
-    assert match is not None
-    return int(match.group(1))
+    return int(name.removeprefix("v"))
 
 
 def _sync_tree(folder: Path) -> None:

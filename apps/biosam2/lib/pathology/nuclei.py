@@ -24,7 +24,7 @@ _RED, _BLUE = 1.0, -0.3
 _LEAST_LIGHT, _LEAST_DENSITY = 16.0, 0.12
 _PERCENTILES = (1.0, 99.7)
 # Share of Otsu's threshold, and of the mean in a neighbourhood of so many radii, that a nucleus exceeds.
-# Chosen, as all below, on every fifth of the images in benchmarks/nuclei.py.
+# Tuned, as all below, on pictures that benchmarks/nuclei.py names.
 _OF_OTSU, _OF_MEAN, _NEIGHBOURHOOD = 0.7, 1.05, 3.0
 _ABOVE_MEAN = 0.03
 # Of the radius: smoothing, smallest distance of two centres, opening; and the smallest area of a nucleus.

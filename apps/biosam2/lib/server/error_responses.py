@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import torch
 from fastapi import FastAPI, HTTPException, Request
@@ -121,12 +121,12 @@ class ErrorResponses:
 
     def _invalid(self, request: Request, error: Exception) -> Response:
         """As FastAPI's own, without repeating the input: it may be no JSON."""
-        assert isinstance(error, RequestValidationError)
-        reasons = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        items = cast(RequestValidationError, error).errors()
+        reasons = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in items]
         return self.answer(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(reasons))
 
     def _http_error(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, StarletteHTTPException)
+        error = cast(StarletteHTTPException, error)
         if error.status_code < HTTPStatus.OK or error.status_code in (204, 304):
             return Response(status_code=error.status_code, headers=error.headers)
         headers = dict(error.headers) if error.headers else None

@@ -121,7 +121,8 @@ class SessionStore:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         kept = self.get_session(name)
-        assert kept is not None
+        if kept is None:
+            raise BusyError("The session was removed while it was saved; send the files again")
         return kept
 
     def get_session(self, session_id: str, update_ts: bool = True) -> UploadSession | None:

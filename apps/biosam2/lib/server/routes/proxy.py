@@ -93,13 +93,13 @@ class ProxyRoutes:
     def _forward(
         self, store: DicomWebStore, method: str, path: str, request: Request, body: IO[bytes] | None = None
     ) -> StreamingResponse:
-        assert self._session is not None
+        session = self._session or open_session(store.name())
         # Without the client's own wish the answer would come in a form that only this server can unpack.
         headers = {"accept-encoding": "identity"}
         headers.update({name: request.headers[name] for name in _FORWARDED if name in request.headers})
         url = f"{store.name().rstrip('/')}/{path}"
         try:
-            answer = self._session.request(
+            answer = session.request(
                 method,
                 url,
                 params=request.scope["query_string"],
