@@ -58,6 +58,7 @@ TABLE = {
     "POST /train/": ADMIN,
     "POST /train/{model}": ADMIN,
     "GET /train/": USER,
+    "GET /train/report": USER,
     "DELETE /train/": ADMIN,
     "GET /model/info/{model}": ADMIN,
     "GET /model/{model}": ADMIN,

@@ -43,12 +43,18 @@ class Companion:
 
     Args:
         ohif: Page with OHIF.
+
+    Attributes:
+        actions: Number of clicks, strokes and keys so far.
+        dialogs: Questions that the page asked.
+        accept: Answer to these questions.
     """
 
     def __init__(self, ohif: Ohif) -> None:
         self.ohif = ohif
         self.page = ohif.page
         self.page.set_default_timeout(LIMIT_MS)
+        self.actions = 0
         self.dialogs: list[str] = []
         self.accept = True
         self.page.on("dialog", self._dialog)
@@ -71,14 +77,17 @@ class Companion:
 
     def press(self, action: str) -> None:
         """Presses a button of the toolbar."""
+        self.actions += 1
         self.page.click(f"[data-action={action}]")
 
     def key(self, key: str) -> None:
         """Presses a key."""
+        self.actions += 1
         self.page.keyboard.press(key)
 
     def segment(self, label: str) -> None:
         """Chooses the segment that is drawn."""
+        self.actions += 1
         self.page.click(f"[data-segment='{label}']")
 
     def add_segment(self, label: str) -> None:
@@ -113,6 +122,7 @@ class Companion:
 
     def answer(self, act: Callable[[], None]) -> Answer:
         """Does something that leads to an inference, and waits until its answer is drawn."""
+        self.actions += 1
         with self.page.expect_response(lambda response: "/infer/" in response.url) as found:
             act()
         self.idle()

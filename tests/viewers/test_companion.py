@@ -253,3 +253,41 @@ def test_the_next_sample_opens(companion: Companion, cases: dict[str, Case]) -> 
     assert companion.dialogs[0].startswith("Open ")
     companion.ready()
     assert any(companion.page.url.endswith(case.series.study_uid) for case in cases.values())
+
+
+def test_negative_strokes_take_their_pixels_out_of_the_mask(
+    companion: Companion, cases: dict[str, Case]
+) -> None:
+    case = cases["top_first"]
+    companion.open(case.series.study_uid)
+    companion.segment("organ")
+    i, j, k = case.phantom.click("organ")
+    assert companion.click([i - 4, j, k]).mask[i + 4, j, k]
+    companion.key("x")
+    for key, kind in (("g", "scribbles"), ("l", "lassos")):
+        companion.key(key)
+        corners = [
+            [i + 3, j - 2, k],
+            [i + 6, j - 2, k],
+            [i + 6, j + 2, k],
+            [i + 3, j + 2, k],
+            [i + 3, j - 1, k],
+        ]
+        answer = companion.drag(corners)
+        assert answer.status == 200, answer.text
+        assert answer.sent[kind][-1]["positive"] is False
+        assert np.array_equal(companion.overlay("organ"), answer.mask)
+        assert not answer.mask[i + 3, j - 2, k]
+        assert answer.mask[i - 4, j, k]
+    assert not answer.mask[i + 4, j, k]
+
+
+def test_a_label_of_two_organs_takes_five_actions(companion: Companion, cases: dict[str, Case]) -> None:
+    case = cases["bottom_first"]
+    companion.open(case.series.study_uid)
+    for label in ("lesion", "organ"):
+        companion.segment(label)
+        companion.click(case.phantom.click(label))
+    companion.accept = True
+    companion.save()
+    assert companion.actions == 5

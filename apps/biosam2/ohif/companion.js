@@ -1,12 +1,13 @@
 /** Entry: waits for MONAI Label's mode of OHIF and adds the toolbar to its panel. */
 
 import { Annotator } from './annotator.js';
-import { ServerError, info, isTraining, nextSample, reason, startTraining, stopTraining } from './server.js';
+import { REPORT, ServerError, info, nextSample, reason, startTraining, stopTraining, training } from './server.js';
 import { Toolbar } from './toolbar.js';
 import { Viewer, missingParts } from './viewer.js';
 
 const POLL_MS = 400;
 const TRAINING_POLL_MS = 2000;
+const IDLE_POLL_MS = 15_000;
 const OHIF_REQUESTS = ['/infer/', '/train/', '/activelearning/'];
 const SLICE_KEY = 'biosam2-slice';
 
@@ -111,21 +112,22 @@ class Companion {
   }
 
   async train() {
-    await ((await isTraining()) ? stopTraining() : startTraining());
+    await (isRunning(await training()) ? stopTraining() : startTraining());
     this.watchTraining();
   }
 
-  /** Shows the progress of a training until it ends. */
+  /** Shows the progress of a training, whoever started it. */
   async watchTraining() {
     clearTimeout(this.timer);
+    let running = false;
     try {
-      const running = await isTraining();
-      const [stats] = Object.values((await info()).train_stats ?? {});
-      this.toolbar.showTraining(progress(stats, running), running, '');
-      if (running) this.timer = setTimeout(() => this.watchTraining(), TRAINING_POLL_MS);
+      const last = await training();
+      running = isRunning(last);
+      this.toolbar.showTraining(progress(last), running, last.stats?.after ? REPORT : '');
     } catch (error) {
       this.toolbar.showTraining(error.message, false, '');
     }
+    this.timer = setTimeout(() => this.watchTraining(), running ? TRAINING_POLL_MS : IDLE_POLL_MS);
   }
 
   jump(slice) {
@@ -138,13 +140,18 @@ class Companion {
 
 const byWhom = (stored) => (stored.client_id || stored.user ? ` by ${stored.client_id || stored.user}` : '');
 
-function progress(stats, running) {
-  if (!stats || !stats.total_epochs) return running ? 'Training starts ...' : '';
-  const epochs = `Training: epoch ${stats.epoch ?? 0} of ${stats.total_epochs}`;
-  const share = (value) => (typeof value === 'number' ? value.toFixed(2) : '?');
-  const dice = stats.best_metric === undefined ? '' : `, Dice ${share(stats.start_metric)} to ${share(stats.best_metric)}`;
-  const outcome = running || !stats.outcome ? '' : ` (${stats.outcome})`;
-  return `${epochs}${dice}${outcome}`;
+const isRunning = ({ status }) => status === 'RUNNING' || status === 'SUBMITTED';
+
+/** One line about a training. */
+function progress(last) {
+  const { epoch, total_epochs: total, before, eval: now, after, published, reason: why } = last.stats ?? {};
+  const shown = (measured) => measured?.dice?.toFixed(2) ?? '?';
+  if (isRunning(last)) {
+    return total ? `Training: epoch ${epoch ?? 0} of ${total}, Dice ${shown(now)} (before: ${shown(before)})` : 'Training starts ...';
+  }
+  if (!after) return '';
+  const dice = `Dice ${shown(before)} before, ${shown(after)} after.`;
+  return `Training: ${dice} ${published ? 'The new version is served.' : (why ?? 'Not served.')}`;
 }
 
 /** Follows OHIF: adds the toolbar whenever MONAI Label's panel is connected to a series. */

@@ -99,15 +99,18 @@ export async function nextSample(strategy) {
 /** What the server says of itself: models, strategies, state of the trainers. */
 export const info = async () => (await request('/info/')).json();
 
-/** Whether a training runs. */
-export async function isTraining() {
+/** The last training: {status, stats}; {} before the first one. */
+export async function training() {
   try {
-    return (await (await request('/train/?check_if_running=true')).json()).status === 'RUNNING';
+    return await (await request('/train/')).json();
   } catch (error) {
-    if (error.status === 404) return false;
+    if (error.status === 404) return {};
     throw error;
   }
 }
+
+/** Address of the page about the last training that ended. */
+export const REPORT = '/train/report';
 
 /** Starts a training of every trainer with its own settings. */
 export async function startTraining() {

@@ -29,6 +29,7 @@ from lib.trainers.config import TRAINING_FOLDER, TrainingPlan, TrainOptions, rea
 from lib.trainers.distributed import launch, processes
 from lib.trainers.frames import LabelledImage
 from lib.trainers.progress import read_stats, started_at, stats_since
+from lib.trainers.report import REPORT_FILE
 from lib.trainers.training import train
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,11 @@ class FineTuneTask(TrainTask):
     def stats_since(self, moment: float) -> dict[str, Any]:
         """Statistics of a training that started at a moment or later; empty if the last one is older."""
         return stats_since(self._folder, moment)
+
+    @property
+    def report_file(self) -> Path:
+        """Page about the last training that ended."""
+        return self._folder / REPORT_FILE
 
     def new_labels(self, datastore: Datastore, moment: float) -> int:
         """Number of images with a final label that no training has used, saved at a moment or later.

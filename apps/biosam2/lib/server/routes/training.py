@@ -25,6 +25,12 @@ _TASK_TIME = "%Y-%m-%d %H:%M:%S"
 # What viewers send beside the options.
 _OF_VIEWERS = frozenset({"model", "client_id", "name"})
 
+# The page has its style and pictures in itself, and runs no script.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+    "Cache-Control": "no-cache",
+}
+
 
 class TrainingRoutes:
     """The training routes: options are checked, and nothing else reaches the process of a training.
@@ -43,6 +49,7 @@ class TrainingRoutes:
             router.add_api_route(path, answer, methods=["POST"], response_model=None, openapi_extra=JSON_BODY)
         router.add_api_route("/", self.status, methods=["GET"], response_model=None)
         router.add_api_route("/", self.stop, methods=["DELETE"], response_model=None)
+        router.add_api_route("/report", self.report, methods=["GET"], response_model=None)
         return router
 
     def start_all(self, user: Admin, params: JsonBody, run_sync: bool = False) -> Any:
@@ -79,6 +86,13 @@ class TrainingRoutes:
         """
         found = monailabel_train.status(all, check_if_running)
         return found if all else {**found, "stats": self._stats_of(found)}
+
+    def report(self, user: AnyUser) -> FileResponse:
+        """The page about the last training that ended: gain, curves, masks before and after."""
+        for trainer in self._trainers.values():
+            if trainer.report_file.is_file():
+                return FileResponse(trainer.report_file, media_type="text/html", headers=_PAGE_HEADERS)
+        refuse(HTTPStatus.NOT_FOUND, "no training has ended yet: there is no report")
 
     def stop(self, user: Admin) -> Any:
         """Stops the running training."""
