@@ -251,6 +251,7 @@ def test_the_next_sample_opens(companion: Companion, cases: dict[str, Case]) -> 
     with companion.page.expect_navigation():
         companion.press("sample")
     assert companion.dialogs[0].startswith("Open ")
+    assert "Why this one: " in companion.dialogs[0]
     companion.ready()
     assert any(companion.page.url.endswith(case.series.study_uid) for case in cases.values())
 

@@ -104,10 +104,11 @@ class Companion {
       this.viewer.notify('info', 'Every image has a label.');
       return;
     }
-    const why = sample.reason ? `\n\nWhy this one: ${sample.reason}` : '';
+    const { reason: chosen, slice } = sample.choice ?? {};
+    const why = chosen ? `\n\nWhy this one: ${chosen}` : '';
     const unsaved = this.annotator.dirty ? '\n\nThe label of this series is not saved.' : '';
     if (!window.confirm(`Open ${sample.PatientID ?? sample.id}?${why}${unsaved}`)) return;
-    if (Number.isInteger(sample.slice)) sessionStorage.setItem(SLICE_KEY, sample.slice);
+    if (Number.isInteger(slice)) sessionStorage.setItem(SLICE_KEY, slice);
     window.location.assign(`${window.PUBLIC_URL}monai-label?StudyInstanceUIDs=${sample.StudyInstanceUID}`);
   }
 
