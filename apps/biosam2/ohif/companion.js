@@ -104,7 +104,7 @@ class Companion {
       this.viewer.notify('info', 'Every image has a label.');
       return;
     }
-    const { reason: chosen, slice } = sample;
+    const { why: chosen, slice } = sample;
     const why = chosen ? `\n\nWhy this one: ${chosen}` : '';
     const unsaved = this.annotator.dirty ? '\n\nThe label of this series is not saved.' : '';
     if (!window.confirm(`Open ${sample.PatientID ?? sample.id}?${why}${unsaved}`)) return;
