@@ -8,7 +8,7 @@ from pretraining import APP
 from pretraining.network import build, quick_depthwise
 from pretraining.trunk import load_trunk
 
-CONFIG = APP.parent.parent / "pretraining" / "biosam2_mini.yaml"
+CONFIG = APP.parent.parent / "pretraining" / "lite0.yaml"
 
 
 def test_levels_have_the_strides_and_the_unit_scale_that_the_neck_wants(gen):
