@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pretraining import APP
 from pretraining.real import read_items
 from pretraining.split import HELD_OUT, NEVER, TRAINED, patient_of, split_of
 
@@ -44,10 +45,23 @@ def test_the_split_does_not_depend_on_the_order():
 
 
 def test_every_kind_of_the_data_is_measured():
-    folder = Path(os.environ.get("BIOSAM2_DATA", "../shared/data")).parent / "training_data"
-    if not (folder / "manifest.json").exists():
-        pytest.skip(f"no data in {folder}: BIOSAM2_DATA names the folder beside it")
-    items, split = read_items(folder)
+    items, split = _data()
     kinds = Counter(item["modality"] for item in items if item["may_train_shipped_weights"])
     held = Counter(item["modality"] for item in items if split[item["id"]] == HELD_OUT)
     assert all(held[kind] >= 4 for kind, count in kinds.items() if count >= 4)
+
+
+def test_every_data_set_that_trains_is_attributed():
+    attribution = (APP / "model" / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    for item in _data()[0]:
+        if item["may_train_shipped_weights"]:
+            title = item["source_dataset"].split(",")[0].split(" stage 1")[0].split(" (same")[0]
+            assert all(word in attribution for word in title.replace(" / ", " ").split()), title
+
+
+def _data() -> tuple[list[dict], dict[str, str]]:
+    """The items of the training data and their split, else a skip."""
+    folder = Path(os.environ.get("BIOSAM2_DATA", "../shared/data")).parent / "training_data"
+    if not (folder / "manifest.json").exists():
+        pytest.skip(f"no data in {folder}: BIOSAM2_DATA names the folder beside it")
+    return read_items(folder)
