@@ -114,4 +114,4 @@ def test_a_training_that_ended_well_is_no_error_where_the_server_cannot_be_asked
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "did not take POST /scoring/" in done.stderr
+    assert "did not accept POST /scoring/" in done.stderr

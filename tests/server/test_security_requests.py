@@ -342,11 +342,13 @@ def test_a_batch_goes_on_where_it_ended_and_spares_what_people_made(
     assert put.status_code == 200
     prompts = {"foreground": [LESION], "label_tag": "auto", "multi_gpu": True, "gpus": "all", "device": "cpu"}
     assert _batch(attacker, **prompts, max_batch_size=3)["status"] == "RUNNING"
-    assert attacker.send("POST", "/batch/infer/biosam2_propagate", json=prompts).status_code == 429
+    second = attacker.send("POST", "/batch/infer/biosam2_propagate", json=prompts)
     first = _ended(attacker)
     assert first["status"] in ("DONE", "ERROR"), first
     progress = first["progress"]
-    assert progress["total"] == 3 == progress["done"] + progress["skipped"] + progress["failed"]
+    assert progress["total"] == progress["done"] + progress["skipped"] + progress["failed"]
+    # On a fast machine the first batch has ended before the second request arrives.
+    assert (second.status_code, progress["total"] == 3) in ((429, True), (200, False))
     assert attacker.send("GET", "/datastore/label?label=ct&tag=auto").content == label
     everything = _batch(attacker, **prompts)
     stopped = attacker.send("DELETE", "/batch/infer").json()

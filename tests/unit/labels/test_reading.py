@@ -92,7 +92,7 @@ def test_what_cannot_be_used_is_refused_with_its_name(image, nifti, array, messa
         ("a.mha", b"ObjectType = Image\n", "a.mha: its header does not say once where"),
         ("a.png", b"\x89PNG\r\n\x1a\n", "a.png cannot be read as a label"),
         ("a.tif", b"II*\x00", "a.tif cannot be read as a label"),
-        ("a.xml", b"<ASAP_Annotations><Annot", "a.xml cannot be read as a label"),
+        ("a.xml", b"<ASAP_Annotations><Annot", "a.xml is no XML"),
         ("a.dcm", b"\x00" * 128 + b"DICM", "a.dcm"),
         ("a.dcm", b"hello", "a.dcm cannot be read as a label"),
         ("a.docx", b"hello", r"a\.docx: it is of no kind that can be read as a label: export one of \.nii"),

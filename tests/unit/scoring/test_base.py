@@ -33,7 +33,7 @@ def test_only_a_worker_process_gives_way_and_keeps_few_embeddings(engines, datas
     # One thread does what other processes wait for.
     assert (calls, threads) == (([0], ["urgent"]) if own else ([], []))
     if own:
-        assert given._embeddings._budget == 128 << 20
+        assert given._embeddings._entries.maxsize == 128 << 20
 
 
 def test_options_have_defaults_and_what_a_client_leaves_empty_is_one(engines):

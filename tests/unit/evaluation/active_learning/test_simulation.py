@@ -85,13 +85,19 @@ def test_what_was_simulated_is_not_simulated_again(
     # Cut off after the third training: the others come again as they were.
     path = options.output / POINTS_FILE
     path.write_text("\n".join(path.read_text().splitlines()[:4]) + "\n")
-    assert without_times(Simulation(options).run()) == whole
+    again = without_times(Simulation(options).run())
     assert len(learned) == 5
+    assert [replace(p, dice=0.0, by_prompt={}) for p in again] == [
+        replace(p, dice=0.0, by_prompt={}) for p in whole
+    ]
+    # Sums on a CPU depend on where arrays lie in memory: a pixel at the threshold may differ.
+    assert [p.dice for p in again] == pytest.approx([p.dice for p in whole], abs=0.002)
     # One round more: what the last training of each was to choose is chosen, and one training follows.
     longer = without_times(Simulation(changed(options, rounds=2)).run())
-    assert [point for point in longer if point.labels == 2] == [p for p in whole if p.labels == 2]
+    assert [point for point in longer if point.labels == 2] == [p for p in again if p.labels == 2]
     assert {point.labels for point in longer} == {2, 4, 6}
-    assert [point.dice for point in longer if point.labels == 4] == [p.dice for p in whole if p.labels == 4]
+    fours = [[p.dice for p in points if p.labels == 4] for points in (longer, whole)]
+    assert fours[0] == pytest.approx(fours[1], abs=0.002)
 
 
 def test_other_options_are_other_points_in_the_same_file(options: SimulationOptions) -> None:
