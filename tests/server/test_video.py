@@ -14,7 +14,7 @@ from tests.support.client import OHIF, Client
 from tests.support.phantoms import dice
 from tests.support.videos import Video
 
-# Dice on every frame that shows the object, and in the mean; the bundled weights reach 0.78 on the worst frame.
+# Dice on every frame with the object, and in the mean; the bundled weights reach 0.78 on the worst frame.
 FOLLOWED, IN_THE_MEAN = 0.75, 0.9
 COUNT = 16
 GONE = slice(6, 9)  # frames on which the object has left the picture
