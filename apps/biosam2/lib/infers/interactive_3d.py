@@ -10,6 +10,7 @@ import numpy as np
 from lib.engine.corrections import obey
 from lib.engine.predictor import FrameMask
 from lib.engine.propagation import propagate
+from lib.engine.zoomed_propagation import propagate_zoomed
 from lib.infers.postprocessing import cleaned_labels
 from lib.infers.task import PromptedImage, SegmentTask, TaskResult, choice
 from lib.prompts.types import PromptSet
@@ -27,7 +28,9 @@ class VolumeTask(SegmentTask):
         """Follows every object from its prompted slices through the volume."""
         objects = prompted.prompts.objects
         by_slice: dict[int, dict[int, FrameMask]] = defaultdict(dict)
-        steps = propagate(
+        # In a video an object moves through the picture, and out of a window.
+        zooms = self.ends and prompted.segmenter.zoom != "off"
+        steps = (propagate_zoomed if zooms else propagate)(
             prompted.segmenter.predictor,
             prompted.frames,
             [prompted.prompts.frames(item) for item in objects],
