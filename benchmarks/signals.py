@@ -32,11 +32,11 @@ from benchmarks.targets import choose_targets, largest_island
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.reading import read_image
+from lib.labels.labelled_slices import image_frames
 from lib.metrics.overlap import dice
 from lib.prompts.simulation import jittered_box, random_clicks
 from lib.prompts.types import FramePrompts
 from lib.scoring.signals.aggregate import JITTER, SIGNALS, combine
-from lib.scoring.signals.nearest_labelled import image_frames
 from lib.scoring.signals.object_signals import jitter_signal, native_mask, object_signals
 from lib.settings import Settings
 from lib.transforms.frames import FrameStack

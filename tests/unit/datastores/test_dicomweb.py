@@ -10,10 +10,10 @@ import pytest
 from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 
+from lib.datastores.label_entries import label_entry
 from lib.errors import BusyError, ImageNotFoundError, LabelError, ReadOnlyError
 from lib.images.reading import read_image
 from lib.labels import read_labels
-from lib.scoring.entries import label_entry
 from lib.trainers.task import labelled_images
 from sample_study.dicom import write_multiframe_ultrasound, write_series
 from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE

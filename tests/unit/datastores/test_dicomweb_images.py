@@ -11,9 +11,9 @@ import pytest
 
 from lib.datastores.catalog import StoreContents
 from lib.datastores.dicomweb_images import convert_series, download_series, is_complete
+from lib.datastores.label_entries import labelled
 from lib.errors import BusyError, ImageError
 from lib.images.reading import read_image
-from lib.scoring.entries import labelled
 from lib.scoring.uncertainty import ImageQueue, UncertaintyOptions
 from sample_study.dicom import write_multiframe_ultrasound, write_series
 from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE

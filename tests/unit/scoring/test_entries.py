@@ -6,17 +6,9 @@ from pathlib import Path
 import pytest
 from monailabel.interfaces.exception import ImageNotFoundException
 
+from lib.datastores.label_entries import LabelEntry, image_path, label_entry, labelled, stamp
 from lib.errors import ImageNotFoundError
-from lib.scoring.entries import (
-    LabelEntry,
-    image_path,
-    label_entry,
-    labelled,
-    read_info,
-    stamp,
-    weights_key,
-    write_info,
-)
+from lib.scoring.entries import read_info, weights_key, write_info
 from tests.unit.scoring.conftest import LABEL_INFO, save_label
 
 

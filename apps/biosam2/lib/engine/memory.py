@@ -126,10 +126,23 @@ class MemoryBank:
         other._confident = list(self._confident)
         return other
 
-    def neighbour(self, frame: int, reverse: bool) -> Memory | None:
-        """The memory of the frame that was visited before a frame; None where it was not remembered."""
+    def neighbour(self, frame: int, reverse: bool, query: torch.Tensor | None = None) -> Memory | None:
+        """The memory of the frame that was visited before a frame; None where it was not remembered.
+
+        With the ``confidence`` policy and the frame's embedding ``query`` (1, C, h, w), the most similar
+        memory stands in for it: the frames of one-prompt segmentation are images of their own.
+        """
         before = frame + 1 if reverse else frame - 1
-        return self._prompted.get(before, self._tracked.get(before))
+        found = self._prompted.get(before, self._tracked.get(before))
+        memories = [*self._prompted.values(), *self._confident]
+        if found is None and query is not None and self.needs_embeddings and memories:
+            sim = _similarities(query, memories)
+            return memories[sim.index(max(sim))]
+        return found
+
+    def similarity(self, query: torch.Tensor) -> float:
+        """Largest cosine of an embedding (1, C, h, w) with those of the prompted frames, -1 to 1."""
+        return max(_similarities(query, list(self._prompted.values())))
 
     def forget_tracked(self) -> None:
         """Forgets all but the prompted frames, before the other direction is followed."""
@@ -187,20 +200,30 @@ class MemoryBank:
             self._confident.append(memory)
 
     def _picked_up(self, frame: int, reverse: bool, query: torch.Tensor) -> dict[int, Memory]:
-        """Prompted frames, then as many picks as there is room for, each under an index just visited."""
-        if not self._confident:
-            return self._prompted
+        """As many picks as there is room for, each under an index just visited.
+
+        Prompted frames are always among them where they all have room: more are templates of one-prompt
+        segmentation, of which the similar ones are picked.
+        """
         memories = [*self._prompted.values(), *self._confident]
-        wanted = _unit(query)
-        sim = [float(wanted @ _unit(memory["embedding"])) for memory in memories]
-        counts = multiplicities(sim, self._spatial - 1)
-        for place in range(len(self._prompted)):
-            counts[place] = max(counts[place], 1)
+        room = self._spatial - 1
+        if len(memories) == 1:
+            return self._prompted
+        counts = multiplicities(_similarities(query, memories), room)
+        if len(self._prompted) <= room:
+            for place in range(len(self._prompted)):
+                counts[place] = max(counts[place], 1)
         step = 1 if reverse else -1
         picks = [memory for memory, count in zip(memories, counts, strict=True) for _ in range(count)][
             :MOST_PICKED
         ]
         return {frame + step * (place + 1): memory for place, memory in enumerate(picks)}
+
+
+def _similarities(query: torch.Tensor, memories: Sequence[Memory]) -> list[float]:
+    """sim_i: cosine of an embedding with that of each memory's frame."""
+    wanted = _unit(query)
+    return [float(wanted @ _unit(memory["embedding"])) for memory in memories]
 
 
 def _unit(features: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from lib.prompts.rendering import make_guide, render_neighbour, render_prompts
+from lib.prompts.rendering import LOGIT_LIMIT, make_guide, render_neighbour, render_prompts
 
 if TYPE_CHECKING:
     from lib.engine.memory import MemoryBank
@@ -133,7 +133,15 @@ class Network(SAM2Base):
             decoded = self._step(features, points, drawn, frame=0, count=1)
         return decoded
 
-    def track(self, features: Features, bank: MemoryBank, frame: int, count: int, reverse: bool) -> Decoded:
+    def track(
+        self,
+        features: Features,
+        bank: MemoryBank,
+        frame: int,
+        count: int,
+        reverse: bool,
+        guess: torch.Tensor | None = None,
+    ) -> Decoded:
         """Segments an object on a frame without prompts, from what the bank remembers of it.
 
         Args:
@@ -142,11 +150,15 @@ class Network(SAM2Base):
             frame: Index of the frame.
             count: Number of frames.
             reverse: True where the frames are visited from last to first.
+            guess: Logits (1, 1, S/4, S/4) that are added to the rendered neighbour; unused by weights without
+                rendered prompts.
         """
         points, rendered = None, None
-        neighbour = bank.neighbour(frame, reverse)
+        neighbour = bank.neighbour(frame, reverse, features.maps[-1])
         if features.guide is not None and neighbour is not None:
             rendered = render_neighbour(neighbour["logits"], neighbour["guide"], features.guide)
+            if guess is not None:
+                rendered = (rendered + guess).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
             points = _no_points(rendered)
         memories = bank.recall(frame, reverse, features.maps[-1])
         return self._step(features, points, rendered, frame, count, memories, reverse)

@@ -176,6 +176,7 @@ class Predictor:
         bank: MemoryBank,
         reverse: bool,
         prompts: FramePrompts | None = None,
+        guess: torch.Tensor | None = None,
     ) -> FrameMask:
         """Segments an object on a frame from its memory, and remembers it there.
 
@@ -185,10 +186,11 @@ class Predictor:
             bank: Memory of the object; it holds a prompted frame at least.
             reverse: True where the frames are visited from last to first.
             prompts: Negative points, which correct the mask where they lie in it.
+            guess: Logits (1, 1, S/4, S/4) added to the rendered neighbour (``Network.track``).
         """
         features = self.features(frames, index)
         with self.runtime.step():
-            decoded = self._network.track(features, bank, index, len(frames), reverse)
+            decoded = self._network.track(features, bank, index, len(frames), reverse, guess)
             if prompts is not None:
                 clicks = _against(self._frame_mask(decoded, frames).mask, prompts)
                 if clicks is not None:

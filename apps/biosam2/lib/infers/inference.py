@@ -11,6 +11,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 
+from lib.datastores.label_entries import AUTOMATIC
 from lib.datastores.local import image_path
 from lib.errors import LabelError, PromptError
 from lib.infers.label_merging import label_info, merge, read_label, write_label
@@ -19,8 +20,6 @@ from lib.labels import read_labels
 
 # Two answers that are merged at once would lose one of them.
 _MERGING = threading.Lock()
-# Key of a label's info: made by a model, with no person having looked at it.
-AUTOMATIC = "automatic"
 DEFAULT_TAG = "original"
 
 

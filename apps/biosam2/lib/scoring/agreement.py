@@ -12,19 +12,20 @@ from monailabel.interfaces.datastore import Datastore
 from numpy.typing import NDArray
 from pydantic import Field
 
+from lib.datastores.label_entries import ORIGINAL, LabelEntry, image_path, label_entry, stamp
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
 from lib.labels.label_map import LabelMap
+from lib.labels.labelled_slices import LEAST_PIXELS, image_frames, labelled_slices
 from lib.labels.reading import read_labels
 from lib.metrics.overlap import dice
 from lib.metrics.surface import normalized_surface_dice
 from lib.prompts.simulation import jittered_box
 from lib.prompts.types import FramePrompts
 from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress
-from lib.scoring.entries import ORIGINAL, LabelEntry, image_path, label_entry, read_info, stamp, weights_key
-from lib.scoring.signals.nearest_labelled import LEAST_PIXELS, image_frames, labelled_slices
+from lib.scoring.entries import read_info, weights_key
 from lib.scoring.signals.object_signals import largest_pieces
 from lib.settings import Settings
 

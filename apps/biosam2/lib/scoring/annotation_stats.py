@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
 
+from lib.datastores.label_entries import LabelEntry, image_path, stamp
 from lib.engine.predictor_pool import PredictorPool
 from lib.files import write_atomically
 from lib.images.reading import read_image
 from lib.labels.names import annotator_of
 from lib.labels.reading import read_labels
 from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress
-from lib.scoring.entries import LabelEntry, image_path, read_info, scores_of, stamp
+from lib.scoring.entries import read_info, scores_of
 from lib.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lib.datastores.label_entries import LabelEntry, labelled
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.runtime import resolve_device
 from lib.errors import BioSam2Error, EvaluationError
-from lib.scoring.entries import LabelEntry, labelled, write_info
+from lib.scoring.entries import write_info
 from lib.scoring.process import give_way, is_worker_process
 from lib.settings import Settings
 

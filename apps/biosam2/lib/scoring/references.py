@@ -11,19 +11,15 @@ from pathlib import Path
 
 from monailabel.interfaces.datastore import Datastore
 
+from lib.datastores.label_entries import image_path, labelled
 from lib.engine.predictor import Predictor
 from lib.errors import BioSam2Error
 from lib.files import write_atomically
 from lib.images.reading import read_image
+from lib.labels.labelled_slices import LabelledSlice, labelled_slices
 from lib.labels.reading import read_labels
 from lib.metrics.calibration import IDENTITY, Calibration, fit_calibration
-from lib.scoring.entries import image_path, labelled
-from lib.scoring.signals.nearest_labelled import (
-    LabelledSlice,
-    NearestLabelSource,
-    accepted_pairs,
-    labelled_slices,
-)
+from lib.scoring.signals.nearest_labelled import NearestLabelSource, accepted_pairs
 from lib.scoring.signals.prompt_sources import GridSource, PromptSource
 from lib.transforms.sampling import evenly_spaced
 

@@ -11,13 +11,14 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from pydantic import Field
 
+from lib.datastores.label_entries import image_path, is_here, label_entry, stamp
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.reading import read_image
+from lib.labels.labelled_slices import image_frames
 from lib.scoring.base import UNUSABLE, Scoring, ScoringOptions, ScoringProgress
-from lib.scoring.entries import image_path, is_here, label_entry, scores_of, stamp, weights_key, write_info
+from lib.scoring.entries import scores_of, weights_key, write_info
 from lib.scoring.references import References, load_calibration
 from lib.scoring.signals.aggregate import combine
-from lib.scoring.signals.nearest_labelled import image_frames
 from lib.scoring.signals.scorer import ScorePlan, score_image
 from lib.scoring.store import ImageScore, ScoreStore
 from lib.settings import Settings

@@ -17,10 +17,11 @@ from typing import Any, Literal
 import anyio
 from monailabel.interfaces.datastore import Datastore
 
+from lib.datastores.label_entries import AUTOMATIC
 from lib.engine.cancellation import Cancellation
 from lib.engine.interactive_priority import InteractivePriority
 from lib.errors import BioSam2Error, Cancelled
-from lib.infers.inference import AUTOMATIC, is_persons_label, save_automatic_label
+from lib.infers.inference import is_persons_label, save_automatic_label
 
 logger = logging.getLogger(__name__)
 

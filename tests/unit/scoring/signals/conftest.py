@@ -10,7 +10,7 @@ import pytest
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.medical_image import LPS_IDENTITY, MedicalImage, Voxels, make_image
-from lib.scoring.signals.nearest_labelled import image_frames
+from lib.labels.labelled_slices import image_frames
 from lib.settings import Settings
 from lib.transforms.frames import FrameStack
 from tests.support.phantoms import Phantom, rimmed

@@ -5,15 +5,9 @@ import pytest
 
 from lib.engine.predictor import FrameMask
 from lib.labels.label_map import LabelMap
+from lib.labels.labelled_slices import LabelledSlice, class_masks, image_frames, labelled_slices
 from lib.metrics.overlap import jaccard
-from lib.scoring.signals.nearest_labelled import (
-    LabelledSlice,
-    NearestLabelSource,
-    accepted_pairs,
-    class_masks,
-    image_frames,
-    labelled_slices,
-)
+from lib.scoring.signals.nearest_labelled import NearestLabelSource, accepted_pairs
 from tests.support.phantoms import dice, rimmed
 from tests.unit.scoring.signals.conftest import open_phantom
 from tests.unit.scoring.signals.test_prompt_sources import filled

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lib.labels.labelled_slices import LabelledSlice, image_frames
 from lib.prompts.simulation import tight_box
 from lib.prompts.types import FramePrompts
-from lib.scoring.signals.nearest_labelled import LabelledSlice, NearestLabelSource, image_frames
+from lib.scoring.signals.nearest_labelled import NearestLabelSource
 from lib.scoring.signals.prompt_sources import GridSource, PromptSource, Suggestion, best_apart, grid_points
 from tests.support.phantoms import ct, dice
 from tests.unit.scoring.signals.conftest import open_phantom

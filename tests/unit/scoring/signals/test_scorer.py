@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from lib.labels.labelled_slices import image_frames
 from lib.metrics.calibration import Calibration
 from lib.prompts.types import FramePrompts
 from lib.scoring.signals.aggregate import combine
-from lib.scoring.signals.nearest_labelled import NearestLabelSource, image_frames
+from lib.scoring.signals.nearest_labelled import NearestLabelSource
 from lib.scoring.signals.prompt_sources import GridSource, Suggestion
 from lib.scoring.signals.scorer import ScorePlan, score_image, spread
 from tests.support.phantoms import rimmed

@@ -1,18 +1,16 @@
-"""Labelled slices, and prompts tracked from the labelled slice that is most similar to a frame."""
+"""Prompts tracked from the labelled slice that is most similar to a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lib.engine.frames import FrameSequence, SingleFrame
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import Predictor
-from lib.images.medical_image import MedicalImage
-from lib.labels.label_map import LabelMap
+from lib.labels.labelled_slices import LabelledSlice
 from lib.metrics.overlap import jaccard
 from lib.prompts.simulation import jittered_box
 from lib.prompts.types import FramePrompts
@@ -20,15 +18,7 @@ from lib.scoring.signals.embedding import Vector, frame_vector
 from lib.scoring.signals.object_signals import native_mask, piece_boxes, predicted_iou
 from lib.scoring.signals.prompt_sources import Suggestion
 from lib.transforms.components import largest_component
-from lib.transforms.frames import FrameStack, frame_view
-from lib.transforms.sampling import evenly_spaced
 
-Mask = NDArray[np.bool_]
-
-# Slice axis of scoring: the file's third axis, which viewers show and people label.
-AXIS = 2
-# Pixels below which a component is the tip of an object, or noise.
-LEAST_PIXELS = 12
 # Classes looked for on a frame, each at the cost of one memory step, and components of each class: nuclei
 # are many objects of one class.
 MOST_CLASSES = 3
@@ -36,75 +26,6 @@ MOST_PIECES = 3
 # Clip length stated to the network: its memory depth, so that the temporal position is a usual one.
 _CLIP = 16
 _LABELLED, _ASKED = 0, 1
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledSlice:
-    """One slice with accepted masks; a ``FrameSequence`` of one frame.
-
-    Attributes:
-        digest: Digest of the image's content.
-        index: Slice index in the image.
-        levels: (H, W, 3) uint8 levels.
-        masks: Class name to (H, W) mask, none of them empty.
-    """
-
-    digest: str
-    index: int
-    levels: NDArray[np.uint8]
-    masks: dict[str, Mask]
-
-    @property
-    def height(self) -> int:
-        """Pixels along y."""
-        return int(self.levels.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Pixels along x."""
-        return int(self.levels.shape[1])
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """The slice, uint8 (H, W, 3), for every index."""
-        return self.levels
-
-    def key(self, index: int) -> Hashable:
-        """Identifies the slice among those of its image."""
-        return ("labelled", self.index)
-
-
-def image_frames(image: MedicalImage) -> FrameStack:
-    """Frames of an image along the slice axis of scoring."""
-    return FrameStack(image.array, AXIS, image.window(), image.digest)
-
-
-def labelled_slices(image: MedicalImage, labels: LabelMap, most: int) -> list[LabelledSlice]:
-    """At most ``most`` slices, evenly spaced over those that contain objects; one mask for each class."""
-    frames = image_frames(image)
-    held = [index for index in range(len(frames)) if (frame_view(labels.array, AXIS, index) != 0).any()]
-    slices = []
-    for place in evenly_spaced(len(held), most):
-        masks = class_masks(frame_view(labels.array, AXIS, held[place]), labels.names)
-        if masks:
-            slices.append(LabelledSlice(image.digest, held[place], frames[held[place]], masks))
-    return slices
-
-
-def class_masks(values: NDArray, names: dict[int, str]) -> dict[str, Mask]:
-    """Masks (H, W) by class on one slice of a label map, without those below ``LEAST_PIXELS``.
-
-    Args:
-        values: (H, W) label values.
-        names: Label value to class name.
-    """
-    by_name: dict[str, list[int]] = {}
-    for value in np.unique(values[values != 0]).tolist():
-        by_name.setdefault(names.get(value, str(value)), []).append(value)
-    masks = {name: np.isin(values, own) for name, own in sorted(by_name.items())}
-    return {name: mask for name, mask in masks.items() if np.count_nonzero(mask) >= LEAST_PIXELS}
 
 
 def accepted_pairs(

@@ -17,10 +17,10 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.utils.others.generic import get_mime_type
 from starlette.background import BackgroundTask
 
+from lib.datastores.label_entries import AUTOMATIC
 from lib.datastores.local import LocalFolder
 from lib.images.cache import ImageCache
 from lib.images.dicom import why_no_nifti
-from lib.infers.inference import AUTOMATIC
 from lib.server.access import Admin, Annotator, AnyUser
 from lib.server.checks import Checks, label_object, received, require_sum
 from lib.server.json_input import json_object
