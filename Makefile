@@ -101,7 +101,7 @@ test-viewers: $(VENV)/.installed-viewers ## Run the tests in real viewers: OHIF 
 	@$(IN_VENV) python -m pytest tests/viewers $(ARGS)
 
 test-faults: install-dev ## Kill servers and fuzz their routes (15 minutes; ARGS="--kills 5 --mutations 200").
-	@$(IN_VENV) python -m pytest tests/faults -s $(ARGS)
+	@$(IN_VENV) python -m pytest tests/faults -n 2 --dist loadfile -rP --durations 5 $(ARGS)
 
 lint: install-dev ## Check style, format and types.
 	@$(IN_VENV) ruff check .
