@@ -27,6 +27,7 @@ from lib.images.cache import ImageCache
 from lib.infers import inference
 from lib.infers.registry import all_tasks
 from lib.infers.task import Services
+from lib.infers.templates import Templates
 from lib.pathology.task import NAME as PATHOLOGY
 from lib.pathology.task import answer_slide, slide_tasks
 from lib.scoring.background import AutomaticScoring, ask_server, start, state_of
@@ -67,6 +68,7 @@ class BioSam2App(MONAILabelApp):
         self._auto_train = AutoTrain(settings.auto_train, self._new_labels, self._start_training)
         self._auto_scoring = AutomaticScoring(lambda: state_of(self._datastore, self._engines.versions))
         self._services = Services(settings, self._engines, images, settings.labels)
+        self._templates = Templates(lambda: self._datastore, images)
         self._slide_tasks = slide_tasks(self._services)
         super().__init__(
             app_dir=app_dir,
@@ -95,7 +97,7 @@ class BioSam2App(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """The tasks of ``lib/infers``, and the one for slides."""
-        return {**all_tasks(self._services), PATHOLOGY: self._slide_tasks[PATHOLOGY]}
+        return {**all_tasks(self._services, self._templates), PATHOLOGY: self._slide_tasks[PATHOLOGY]}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One trainer: viewers show the numbers of the first one only."""

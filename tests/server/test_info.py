@@ -17,6 +17,7 @@ TASKS = {
     "biosam2_multi": ("deepedit", 3),
     "biosam2_scribbles": ("scribbles", 3),
     "biosam2_video": ("deepgrow", 3),
+    "biosam2_auto": ("segmentation", 3),
     "biosam2_pathology": ("annotation", 2),
     "sam_2d": ("deepgrow", 2),
     "sam_3d": ("deepgrow", 3),

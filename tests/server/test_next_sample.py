@@ -22,6 +22,7 @@ from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelUtils
 from PIL import Image
 
+from lib.settings import STRATEGIES
 from tests.support.client import LIMIT_S, Client
 from tests.support.server import Server, copy_model_folder
 
@@ -76,7 +77,7 @@ def post(
 
 def test_info_lists_the_strategies_and_says_what_random_means(own_server: Server) -> None:
     strategies = Client(own_server.url).info()["strategies"]
-    assert list(strategies) == ["random", "first", "last", "diversity", "uncertainty", "hybrid"]
+    assert list(strategies) == list(STRATEGIES)
     assert strategies["random"]["description"] == "The last image by name (--conf strategy last)"
 
 
@@ -141,7 +142,7 @@ def test_qupath_gets_a_picture_and_the_next_patch_of_the_one_that_is_open(own_se
 def test_what_cannot_be_answered_is_refused_with_a_reason(own_server: Server) -> None:
     status, answer = post(own_server, "best", {}, OHIF_HEADERS)
     assert status == 404
-    assert "available: random, first, last, diversity, uncertainty, hybrid" in answer["detail"]
+    assert f"available: {', '.join(STRATEGIES)}" in answer["detail"]
     status, answer = post(own_server, "first", {"image": "nowhere"}, QUPATH_HEADERS)
     assert (status, "nowhere" in answer["detail"]) == (404, True)
     body = {"image": "case004", "patch_size": [16], "image_size": [WIDTH, HEIGHT]}

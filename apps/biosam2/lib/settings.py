@@ -21,7 +21,7 @@ IMAGE_SIZE_RANGE = (64, 2048)
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Zoom = Literal["off", "boxes", "all"]
 MemoryPolicy = Literal["fifo", "confidence", "pruned"]
-StrategyName = Literal["random", "first", "last", "diversity", "uncertainty", "hybrid"]
+StrategyName = Literal["random", "first", "last", "diversity", "uncertainty", "hybrid", "least_confident"]
 STRATEGIES: tuple[str, ...] = get_args(StrategyName)
 
 

@@ -127,3 +127,33 @@ def test_a_full_confidence_bank_keeps_its_size():
     for frame in range(3 * BANK_SIZE):
         bank.add_tracked(frame, memory(rng.normal(size=2).tolist(), c=0.9))
     assert len(bank._confident) == BANK_SIZE
+
+
+def template(*embedding):
+    return {"embedding": torch.tensor(embedding).view(1, -1, 1, 1), "name": embedding}
+
+
+def test_the_confidence_policy_picks_among_templates_by_similarity():
+    bank, fifo = MemoryBank(16, "confidence", spatial=3), MemoryBank(16)
+    for place, vector in enumerate([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)]):
+        bank.add_prompted(-2 * (place + 1), template(*vector))
+        fifo.add_prompted(-2 * (place + 1), template(*vector))
+    query = torch.tensor([0.0, 3.0]).view(1, -1, 1, 1)
+    # Two picks: softmax((0, 1, 0) / 0.1) gives the second nearly all of them.
+    picked = bank.recall(1, False, query)["cond_frame_outputs"]
+    assert {frame: memory["name"] for frame, memory in picked.items()} == {0: (0.0, 1.0), -1: (0.0, 1.0)}
+    assert bank.neighbour(1, False, query)["name"] == (0.0, 1.0)
+    assert bank.similarity(torch.tensor([0.6, 0.8]).view(1, -1, 1, 1)) == pytest.approx(0.8)
+    # Without the frame's embedding, and with SAM 2's own policy, a neighbour is the frame beside.
+    assert bank.neighbour(1, False) is None
+    assert fifo.neighbour(1, False, query) is None
+
+
+def test_one_template_alone_is_all_that_the_confidence_policy_attends_to():
+    bank = MemoryBank(16, "confidence")
+    bank.add_prompted(-2, template(1.0, 0.0))
+    recalled = bank.recall(1, False, torch.ones(1, 2, 1, 1))
+    assert recalled == {
+        "cond_frame_outputs": bank.as_output_dict()["cond_frame_outputs"],
+        "non_cond_frame_outputs": {},
+    }

@@ -16,6 +16,7 @@ from lib.errors import PromptError
 from lib.images.cache import ImageCache
 from lib.infers.registry import all_tasks
 from lib.infers.task import Services
+from lib.infers.templates import Templates
 from lib.settings import Settings
 from tests.support import phantoms
 from tests.support.server import copy_model_folder
@@ -30,7 +31,8 @@ COLOUR = phantoms.colour_picture()
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, InferTask]:
     settings = Settings.from_conf({"device": "cpu"})
     engines = PredictorPool(settings, copy_model_folder(tmp_path_factory.mktemp("weights") / "model"))
-    return all_tasks(Services(settings, engines, ImageCache(1 << 30, settings.max_voxels), ()))
+    images = ImageCache(1 << 30, settings.max_voxels)
+    return all_tasks(Services(settings, engines, images, ()), Templates(lambda: None, images))
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from lib.infers.task import _extension, _said, devices
+from lib.infers.task import answer_extension, devices
 
 
 @pytest.mark.parametrize(
@@ -25,11 +26,8 @@ from lib.infers.task import _extension, _said, devices
     ],
 )
 def test_a_mask_gets_the_file_type_of_its_image(name, extension):
-    assert _extension(Path(name)) == extension
-
-
-def test_null_says_nothing():
-    assert _said({"label": None, "largest_component": None, "slice": 0}) == {"slice": 0}
+    image = SimpleNamespace(path=Path(name), shape=(4, 4, 1))
+    assert answer_extension({}, image) == extension
 
 
 def test_viewers_are_offered_the_devices_there_are_and_the_set_one_first():

@@ -21,6 +21,7 @@ class Candidate:
         embedding: ``(C,)`` float32, mean-pooled and L2-normalised; None if the image is not scored yet.
         labels: Classes drawn by a person or, without a label, found by the model.
         slice_index: Suggested slice to open; None if all slices are equal.
+        confidence: Confidence of the label that ``biosam2_auto`` has saved, 0 to 1; None without one.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Candidate:
     embedding: NDArray[np.float32] | None = None
     labels: tuple[str, ...] = ()
     slice_index: int | None = None
+    confidence: float | None = None
 
 
 # A candidate and the reason for its place in an order.

@@ -10,6 +10,8 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.activelearning.candidate import Candidate
+from lib.datastores.label_entries import AUTOMATIC
+from lib.infers.automatic import NAME as AUTO
 from lib.labels.names import listed_label_info
 from lib.scoring.store import ImageScore, ScoreStore
 
@@ -67,16 +69,26 @@ def read_candidates(images: Iterable[str], datastore: Datastore, scores: ScoreSt
 
 
 def _candidate(name: str, datastore: Datastore, score: ImageScore | None, common: str) -> Candidate:
-    drawn = _drawn_classes(name, datastore)
+    drawn, confidence = _drawn_classes(name, datastore), _confidence(name, datastore)
     if score is None:
-        return Candidate(name, labels=drawn)
+        return Candidate(name, labels=drawn, confidence=confidence)
     return Candidate(
         id=name,
         score=score.score,
         embedding=score.embedding if score.weights == common else None,
         labels=drawn or score.labels,
         slice_index=score.slice_index,
+        confidence=confidence,
     )
+
+
+def _confidence(name: str, datastore: Datastore) -> float | None:
+    """Least confidence of the labels that ``biosam2_auto`` has saved of an image; None without any."""
+    if not isinstance(datastore, LocalDatastore):
+        return None
+    infos = (datastore.get_label_info(name, tag) or {} for tag in datastore.get_labels_by_image_id(name))
+    scores = [info["params"]["score"] for info in infos if info.get("model") == AUTO and info.get(AUTOMATIC)]
+    return min(scores, default=None)
 
 
 def _drawn_classes(name: str, datastore: Datastore) -> tuple[str, ...]:

@@ -9,8 +9,7 @@ from lib.activelearning.baselines import First, Last, Random
 from lib.activelearning.candidate import Selector
 from lib.activelearning.diversity import Diversity
 from lib.activelearning.hybrid import Hybrid
-from lib.activelearning.uncertainty import Uncertainty
+from lib.activelearning.uncertainty import LeastConfident, Uncertainty
 
-SELECTORS: Mapping[str, type[Selector]] = MappingProxyType(
-    {selector.name: selector for selector in (Random, First, Last, Diversity, Uncertainty, Hybrid)}
-)
+_ALL = (Random, First, Last, Diversity, Uncertainty, Hybrid, LeastConfident)
+SELECTORS: Mapping[str, type[Selector]] = MappingProxyType({selector.name: selector for selector in _ALL})

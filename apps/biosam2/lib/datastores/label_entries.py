@@ -35,6 +35,11 @@ class LabelEntry:
         """Names of the label values, ``[{"name": ..., "idx": ...}]``; empty if the client sent none."""
         return listed_label_info(self.info)
 
+    @property
+    def names(self) -> list[str]:
+        """Class names that the client sent, without the background."""
+        return [str(item["name"]) for item in self.label_info if item.get("name") and item.get("idx") != 0]
+
 
 def image_path(datastore: Datastore, image_id: str) -> Path:
     """File of an image, or its folder of DICOM files; a DICOMweb datastore downloads it now.

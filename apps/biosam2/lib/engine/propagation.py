@@ -84,6 +84,7 @@ def propagate(
     segment: Segment | None = None,
     closed: bool = False,
     memory: MemoryPolicy = "fifo",
+    bank: MemoryBank | None = None,
 ) -> Iterator[tuple[int, int, FrameMask]]:
     """Follows objects through the frames.
 
@@ -103,6 +104,7 @@ def propagate(
         ends: Whether an object that has gone stays away, as in a volume; in a video it may come back.
         closed: Whether an object ends where a mask was drawn on its last ``CLOSED_SLICES`` slices.
         memory: Memories that are looked back at (``lib.engine.memory``).
+        bank: Memory that each object starts with, in place of an empty one of the policy ``memory``.
         segment: Answers the prompts of a frame and adds the answer to the bank; the predictor's by default.
 
     Yields:
@@ -111,7 +113,7 @@ def propagate(
     """
     segment = segment or predictor.segment
     tracks = [
-        _track(number, prompts, predictor.new_bank(memory), ends, closed)
+        _track(number, prompts, bank.copy() if bank else predictor.new_bank(memory), ends, closed)
         for number, prompts in enumerate(objects)
     ]
     low, high = bounds if bounds is not None else (0, len(frames))

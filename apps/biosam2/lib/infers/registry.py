@@ -5,13 +5,19 @@ from __future__ import annotations
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.engine.frame_tracker import FrameTracker
+from lib.infers.automatic import NAME, AutoTask
 from lib.infers.interactive_2d import SliceTask
 from lib.infers.interactive_3d import VideoTask, VolumeTask
 from lib.infers.task import Services
+from lib.infers.templates import Templates
 
 
-def all_tasks(services: Services) -> dict[str, InferTask]:
+def all_tasks(services: Services, templates: Templates) -> dict[str, InferTask]:
     """Every task by the name that clients call it.
+
+    Args:
+        services: Parts that the tasks share.
+        templates: Labels of the datastore.
 
     The deepgrow tasks offer no labels of their own: a 3D Slicer that finds labels on an interactive model and
     no automatic model beside it runs a model without a name at each "Next Sample".
@@ -35,6 +41,7 @@ def all_tasks(services: Services) -> dict[str, InferTask]:
         "biosam2_multi": VolumeTask(services, InferType.DEEPEDIT, 3, "multi", numbered, multi),
         "biosam2_scribbles": VolumeTask(services, InferType.SCRIBBLES, 3, "scribbles", [], scribbles),
         "biosam2_video": VideoTask(services, InferType.DEEPGROW, 3, "volume", [], video),
+        NAME: AutoTask(services, templates),
         "sam_2d": point("biosam2_point under the name of MONAI Label's own task"),
         "sam_3d": volume("biosam2_propagate under the name of MONAI Label's own task"),
     }

@@ -112,7 +112,65 @@ class Stopwatch:
         self._last = now
 
 
-class SegmentTask(InferTask):
+class ImageTask(InferTask):
+    """A task on the image's own grid.
+
+    Args:
+        services: Parts that the tasks share.
+        type: Type that viewers show.
+        dimension: 2 for one slice, 3 for a volume.
+        labels: Names that this task itself offers, with their values.
+        description: Description for people.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        type: InferType,
+        dimension: int,
+        labels: Sequence[str] | Mapping[str, int],
+        description: str,
+    ):
+        settings = services.settings
+        super().__init__(
+            type=type,
+            labels=labels,
+            dimension=dimension,
+            description=description,
+            config={
+                "device": devices(settings.device),
+                "largest_component": settings.largest_component,
+                "fill_holes": settings.fill_holes,
+            },
+        )
+        self._services = services
+
+    def is_valid(self) -> bool:
+        """Always: weights are looked for when a request needs them."""
+        return True
+
+    def info(self) -> dict[str, Any]:
+        """What ``/info/`` shows, with the weights in service and why they are."""
+        return {**super().info(), "weights": self._services.engines.status()}
+
+    def completed(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """A request with the task's own options where it says nothing; of a list of choices the first.
+
+        Raises:
+            PromptError: An option is neither true nor false.
+        """
+        own = {name: value[0] if isinstance(value, list) else value for name, value in self.config().items()}
+        said = {key: value for key, value in request.items() if value is not None}
+        full = {"result_compress": False, **own, **said}
+        full.update({name: flag(full[name], name) for name in _FLAGS})
+        return full
+
+    def opened(self, path: Path) -> MedicalImage:
+        """The image of a file, from memory where it has been opened before."""
+        return self._services.images.get(path)
+
+
+class SegmentTask(ImageTask):
     """A task that answers prompts with a mask on the image's own grid.
 
     Args:
@@ -133,28 +191,8 @@ class SegmentTask(InferTask):
         labels: Sequence[str] | Mapping[str, int],
         description: str,
     ):
-        settings = services.settings
-        super().__init__(
-            type=type,
-            labels=labels,
-            dimension=dimension,
-            description=description,
-            config={
-                "device": devices(settings.device),
-                "largest_component": settings.largest_component,
-                "fill_holes": settings.fill_holes,
-            },
-        )
-        self._services = services
+        super().__init__(services, type, dimension, labels, description)
         self._mode = mode
-
-    def is_valid(self) -> bool:
-        """Always: weights are looked for when a request needs them."""
-        return True
-
-    def info(self) -> dict[str, Any]:
-        """What ``/info/`` shows, with the weights in service and why they are."""
-        return {**super().info(), "weights": self._services.engines.status()}
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Answers a request.
@@ -169,7 +207,7 @@ class SegmentTask(InferTask):
             BioSam2Error: The request cannot be answered; the message says why.
         """
         watch = Stopwatch()
-        prompted = self._open({**self._defaults(), **_said(request)})
+        prompted = self._open(self.completed(request))
         watch.lap("pre")
         result = self.segment(prompted)
         watch.lap("infer")
@@ -177,21 +215,11 @@ class SegmentTask(InferTask):
         watch.lap("post")
         return str(path), self._params(prompted, result, watch.latencies)
 
-    def opened(self, path: Path) -> MedicalImage:
-        """The image of a file, from memory where it has been opened before."""
-        return self._services.images.get(path)
-
     @abstractmethod
     def segment(self, prompted: PromptedImage) -> TaskResult:
         """Segments the objects of a prompted."""
 
-    def _defaults(self) -> dict[str, Any]:
-        """The task's own options, where a list of choices stands for its first."""
-        own = {name: value[0] if isinstance(value, list) else value for name, value in self.config().items()}
-        return {"result_compress": False, **own}
-
     def _open(self, request: dict[str, Any]) -> PromptedImage:
-        request.update({name: flag(request[name], name) for name in _FLAGS})
         image = self._services.images.get(request["image"])
         window = image.window(request.get("window"))
         label_map = _label_map(request, image)
@@ -204,8 +232,7 @@ class SegmentTask(InferTask):
             labels=self._services.labels,
             label_map=label_map,
         )
-        asked = request.get("result_extension")
-        extension = known_extension(_extension(image.path) if asked in (None, "") else asked, image.shape[2])
+        extension = answer_extension(request, image)
         frames = FrameStack(image.array, prompts.axis, window, image.digest)
         segmenter = self._segmenter(request)
         return PromptedImage(
@@ -273,12 +300,14 @@ def _label_map(request: Mapping[str, Any], image: MedicalImage) -> tuple[NDArray
     return found.array, found.names
 
 
-def _said(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The request without what is null, which says nothing."""
-    return {key: value for key, value in request.items() if value is not None}
+def answer_extension(request: Mapping[str, Any], image: MedicalImage) -> str:
+    """The file type of an answer: the one asked for, else the image's, else NIfTI.
 
-
-def _extension(path: Path) -> str:
-    """The file type of an image, which its mask gets too; NIfTI where a mask is written in no such type."""
-    ending = split_ending(path.name)[1].lower()
-    return ending if ending in VOLUME_EXTENSIONS + PICTURE_EXTENSIONS else ".nii.gz"
+    Raises:
+        PromptError: A mask cannot be written in the type that was asked for.
+    """
+    asked = request.get("result_extension")
+    if asked in (None, ""):
+        ending = split_ending(image.path.name)[1].lower()
+        asked = ending if ending in VOLUME_EXTENSIONS + PICTURE_EXTENSIONS else ".nii.gz"
+    return known_extension(asked, image.shape[2])

@@ -77,7 +77,8 @@ def test_an_unknown_strategy_is_404_and_names_those_there_are(client: TestClient
     answer = client.post("/activelearning/best", json={})
     assert answer.status_code == 404
     assert answer.json()["detail"] == (
-        "Unknown strategy 'best' (available: random, first, last, diversity, uncertainty, hybrid)"
+        "Unknown strategy 'best' (available: random, first, last, diversity, uncertainty, hybrid, "
+        "least_confident)"
     )
 
 

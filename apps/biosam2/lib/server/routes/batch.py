@@ -9,6 +9,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
+from lib.infers.automatic import AUTO_TAG
+from lib.infers.automatic import NAME as AUTO
 from lib.server.access import Admin, AnyUser
 from lib.server.batch import BatchRunner, Images
 from lib.server.checks import require_label_tag
@@ -89,7 +91,7 @@ class BatchRoutes:
             refuse(
                 HTTPStatus.BAD_REQUEST, f"params name the model {params['model']!r}, the address {model!r}"
             )
-        tag = params.get("label_tag", "original")
+        tag = params.get("label_tag", AUTO_TAG if model == AUTO else "original")
         require_label_tag(tag)
         if tag == "final":
             refuse(

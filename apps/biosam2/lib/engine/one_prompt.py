@@ -1,0 +1,77 @@
+"""One-prompt segmentation (MedSAM-2, Zhu et al. 2024): labelled slices of other images are the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from lib.engine.frames import FrameSequence, SingleFrame
+from lib.engine.likeness import Likeness
+from lib.engine.memory import BANK_SIZE, confidence
+from lib.engine.predictor import FrameMask, Predictor
+from lib.engine.propagation import propagate
+from lib.labels.labelled_slices import LabelledSlice
+from lib.prompts.types import FramePrompts
+from lib.transforms.sampling import evenly_spaced
+
+# Slices of a volume that are compared with the templates, and those of them that are segmented.
+MOST_SEARCHED, MOST_TRIED = 64, 4
+# Frames that the network is told: as many as it looks back, so that the temporal position is a usual one.
+_CLIP = 16
+_ASKED = 1
+
+
+class OnePrompt:
+    """Segments one label on images that have no prompts.
+
+    The templates are pinned in a memory bank of the ``confidence`` policy, which picks them up by the
+    similarity of the embeddings.
+
+    Args:
+        predictor: Network.
+        templates: Labelled slices that hold the label; ``BANK_SIZE`` of them are used, evenly spaced.
+        label: Name of the label.
+
+    Raises:
+        ValueError: There is no template.
+    """
+
+    def __init__(self, predictor: Predictor, templates: Sequence[LabelledSlice], label: str):
+        if not templates:
+            raise ValueError(f"There is no labelled slice of {label!r}")
+        self._predictor = predictor
+        self._bank = predictor.new_bank("confidence")
+        self._likeness = Likeness()
+        for number in evenly_spaced(len(templates), BANK_SIZE):
+            item, mask = templates[number], templates[number].masks[label]
+            # Every second index: no template is the neighbour of a frame.
+            place = -2 * (number + 1)
+            predictor.segment(SingleFrame(item, 0, _CLIP), place, FramePrompts.of_mask(mask), self._bank)
+            self._likeness.add(predictor.features(item, 0), mask)
+
+    def frame(self, frames: FrameSequence, index: int) -> FrameMask:
+        """Segments the label on one frame; frames of one image do not influence each other."""
+        guess = self._likeness(self._predictor.features(frames, index))
+        single = SingleFrame(frames, index, _CLIP)
+        return self._predictor.track(single, _ASKED, self._bank.copy(), reverse=False, guess=guess)
+
+    def volume(self, frames: FrameSequence) -> Iterator[tuple[int, FrameMask]]:
+        """Segments the label through a volume: the key slice by similarity, then propagation both ways.
+
+        Yields:
+            Index and result of each slice that may hold the label.
+        """
+        searched = evenly_spaced(len(frames), MOST_SEARCHED)
+        similarity = {
+            index: self._bank.similarity(self._predictor.features(frames, index).maps[-1])
+            for index in searched
+        }
+        tried = sorted(searched, key=lambda index: -similarity[index])[:MOST_TRIED]
+        found = {index: self.frame(frames, index) for index in tried}
+        held = [index for index in tried if found[index].mask.any()]
+        if not held:
+            yield from found.items()
+            return
+        key = max(held, key=lambda index: confidence(found[index].score, found[index].presence))
+        prompts = {key: FramePrompts.of_mask(found[key].mask)}
+        for _, index, result in propagate(self._predictor, frames, [prompts], bank=self._bank):
+            yield index, found[key] if index == key else result

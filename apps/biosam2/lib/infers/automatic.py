@@ -1,0 +1,167 @@
+"""``biosam2_auto``: segments without a prompt, from the labels that people have made on other images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.tasks.infer_v2 import InferType
+from numpy.typing import NDArray
+
+from lib.engine.frames import FrameSequence
+from lib.engine.memory import confidence
+from lib.engine.one_prompt import OnePrompt
+from lib.engine.predictor import FrameMask
+from lib.errors import PromptError
+from lib.images.writing import write_mask
+from lib.infers.label_merging import MOST_VALUES
+from lib.infers.postprocessing import cleaned_labels
+from lib.infers.task import ImageTask, Services, Stopwatch, answer_extension
+from lib.infers.templates import Templates
+from lib.labels.labelled_slices import AXIS
+from lib.metrics.calibration import IDENTITY, Calibration
+from lib.prompts.parsing.values import shown
+from lib.transforms.frames import FrameStack, frame_view
+
+logger = logging.getLogger(__name__)
+
+NAME = "biosam2_auto"
+# Tag of the labels that a batch makes, unless the request names one.
+AUTO_TAG = "auto"
+# Ways of segmenting a label.
+ONE_PROMPT = "one_prompt"
+
+
+@dataclass
+class Found:
+    """Label map of one image while its labels are found one after the other.
+
+    Attributes:
+        labels: uint8 (I, J, K), 0 where nothing is.
+        scores: Confidence by label name, 0 to 1; of a label that was not found, that it is absent.
+        slice_scores: Confidence by label name and slice, for slices that hold the label.
+    """
+
+    labels: NDArray[np.uint8]
+    scores: dict[str, float] = field(default_factory=dict)
+    slice_scores: dict[str, dict[int, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Confidence of the label that has the voxel, in steps of 1 / 254 from 1 on.
+        self._best = np.zeros_like(self.labels)
+
+    def add(
+        self, name: str, value: int, results: Iterator[tuple[int, FrameMask]], calibration: Calibration
+    ) -> None:
+        """Takes in one label; where labels overlap, the more confident one has the voxel."""
+        absent, scores = 1.0, {}
+        for index, result in results:
+            if not result.mask.any():
+                absent = min(absent, 1.0 - result.presence)
+                continue
+            score = calibration(confidence(result.score, result.presence))
+            scores[index] = round(score, 4)
+            level = round(score * 254) + 1
+            best, labels = (frame_view(array, AXIS, index) for array in (self._best, self.labels))
+            won = result.mask & (best < level)
+            best[won], labels[won] = level, value
+        self.scores[name] = round(float(np.mean(list(scores.values()))) if scores else absent, 4)
+        self.slice_scores[name] = dict(sorted(scores.items()))
+
+
+class AutoTask(ImageTask):
+    """Segments every label of the datastore on another image.
+
+    Args:
+        services: Parts that the tasks share.
+        templates: Labels of the datastore.
+    """
+
+    def __init__(self, services: Services, templates: Templates):
+        description = "Any image without a prompt, from the labels that people have made on other images"
+        super().__init__(services, InferType.SEGMENTATION, 3, {}, description)
+        self._templates = templates
+
+    def info(self) -> dict[str, Any]:
+        """What ``/info/`` shows: the labels of ``--conf labels`` and of the datastore, by value."""
+        return {**super().info(), "labels": self._values()}
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Segments an image.
+
+        Args:
+            request: ``image``, its path; ``labels``, names of those wanted, all where absent; ``window``,
+                ``result_extension``, ``result_compress``, ``largest_component``, ``fill_holes``, ``device``.
+
+        Returns:
+            Path of the label map's file, and the answer's ``params``.
+
+        Raises:
+            BioSam2Error: The request cannot be answered; the message says why.
+        """
+        watch = Stopwatch()
+        request = self.completed(request)
+        values = self._wanted(request)
+        image = self.opened(request["image"])
+        extension, window = answer_extension(request, image), image.window(request.get("window"))
+        frames = FrameStack(image.array, AXIS, window, image.digest)
+        predictor, weights = self._services.engines.served(request["device"])
+        watch.lap("pre")
+        found = Found(np.zeros(image.shape, np.uint8, order="F"))
+        calibration, counts = self._calibration(weights.version), {}
+        for name, value in values.items():
+            segmenter = self._templates.one_prompt(predictor, name, image.digest)
+            if segmenter is not None:
+                one_prompt, counts[name] = segmenter
+                found.add(name, value, _results(one_prompt, frames), calibration)
+                logger.info("%s: label %d of %d, %s", NAME, len(counts), len(values), name)
+        if not counts:
+            raise PromptError(
+                "There is no label to learn from on another image: segment and submit one, then ask again"
+            )
+        watch.lap("infer")
+        labels = cleaned_labels(found.labels, request, {})
+        names = {name: values[name] for name in counts}
+        path = write_mask(labels, image, extension, request["result_compress"], names)
+        watch.lap("post")
+        return str(path), {
+            "label_names": names,
+            "score": min(found.scores.values()),
+            "scores": found.scores,
+            "slice_scores": found.slice_scores,
+            "axis": AXIS,
+            "ways": dict.fromkeys(counts, ONE_PROMPT),
+            "templates": counts,
+            "model": predictor.name,
+            "window": [window.low, window.high],
+            "latencies": watch.latencies,
+        }
+
+    def _values(self) -> dict[str, int]:
+        """Value by label name: those of ``--conf labels`` first, then the datastore's others by name."""
+        names = dict.fromkeys([*self._services.labels, *self._templates.names()])
+        return {name: value for value, name in enumerate(names, start=1) if value <= MOST_VALUES}
+
+    def _wanted(self, request: Mapping[str, Any]) -> dict[str, int]:
+        values = self._values()
+        asked = request.get("labels") or list(values)
+        if not isinstance(asked, list) or any(name not in values for name in map(str, asked)):
+            raise PromptError(
+                f"labels is {shown(asked)}; it must be a list of labels of the datastore "
+                f"({', '.join(values) or 'there is none yet'})"
+            )
+        return {name: values[name] for name in values if name in asked}
+
+    def _calibration(self, version: str | None) -> Calibration:
+        facts = self._services.engines.versions.read(version).calibration if version else {}
+        return Calibration.from_json(facts) if facts else IDENTITY
+
+
+def _results(segmenter: OnePrompt, frames: FrameSequence) -> Iterator[tuple[int, FrameMask]]:
+    if len(frames) == 1:
+        yield 0, segmenter.frame(frames, 0)
+    else:
+        yield from segmenter.volume(frames)
