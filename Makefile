@@ -24,7 +24,7 @@ PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers test-faults lint format bench bench-accuracy \
-	bench-finetuning bench-training bench-scoring bench-signals bench-active-learning docs api-key audit clean
+	bench-finetuning bench-training bench-scoring bench-signals bench-active-learning docs api-key audit hashes clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,11 +42,21 @@ $(VENV)/bin/python:
 	@echo "Making $(VENV) with $(PYTHON) ..."
 	@$(PYTHON) -m venv $(VENV)
 
+# HASHES=1 installs the files whose SHA-256 stands in requirements.lock, and no others.
+HASHES  ?=
+LOCKED  := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET) --require-hashes --no-deps --no-build-isolation
+
 # sam2 comes as source. With torch there first and no build isolation, pip need not download torch twice to build it.
 $(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/python
 	@echo "Installing the server (about 3 GB to download, 8 GB on disk; a few minutes) ..."
+ifeq ($(HASHES),)
 	@$(PIP) setuptools wheel torch torchvision numpy
 	@SAM2_BUILD_CUDA=0 $(PIP) --no-build-isolation -r requirements.txt
+else
+	@awk '/^[^ ]/ {build = /^(setuptools|wheel)==/} build' requirements.lock > $(VENV)/build.lock
+	@$(LOCKED) -r $(VENV)/build.lock
+	@SAM2_BUILD_CUDA=0 $(LOCKED) -r requirements.lock
+endif
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
@@ -138,10 +148,16 @@ api-key: install ## Make an API key and print it once: make api-key NAME=anna RO
 	@$(IN_VENV) python -m lib.server.api_keys "$(KEYS)" "$(NAME)" "$(ROLE)"
 
 # In an environment of its own, so that it changes nothing of the server's.
-audit: ## List known vulnerabilities of the pinned packages (asks PyPI about each).
-	@test -x .venv-audit/bin/pip-audit || \
-		{ $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install -q pip-audit; }
-	@.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip $(ARGS)
+.venv-audit/bin/pip-audit:
+	@$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install -q pip-audit uv
+
+# Strict: a package that the database was not asked about is a failure, too.
+audit: .venv-audit/bin/pip-audit ## List known vulnerabilities of the pinned packages (asks PyPI about each).
+	@.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip $(ARGS)
+
+hashes: .venv-audit/bin/pip-audit ## Write requirements.lock: the pinned packages of the server with their hashes.
+	@.venv-audit/bin/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url -c constraints.txt requirements.txt -o requirements.lock
 
 docs: install-dev ## Write the pages of docs/ that are generated.
 	@$(IN_VENV) python -m docs.write_settings

@@ -86,8 +86,10 @@ class Annotator:
             found = hashlib.sha256(file.content).hexdigest()
             allowed = (acknowledged, self.sent[image])
             assert found in {digest for digest, _ in allowed}, f"the label of {image} is another one"
-            names = {name for _, name in allowed}
-            assert info["label_info"][0]["name"] in names, f"the class names of {image} are lost: {info}"
+            name = info["label_info"][0]["name"]
+            assert name in {name for _, name in allowed}, f"the class names of {image} are lost: {info}"
+            # From now on the server has to keep it, also where it had not answered.
+            self.acknowledged[image] = (found, name)
 
 
 def begin(server: KillableServer, work: str) -> None:

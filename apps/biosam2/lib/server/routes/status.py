@@ -67,7 +67,7 @@ class StatusRoutes:
         """Metrics in Prometheus' format."""
         return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    def logs(self, user: Admin, lines: Annotated[int, Query(ge=0)] = 300) -> Response:
+    def logs(self, user: Admin, lines: Annotated[int, Query(ge=0, le=1_000_000)] = 300) -> Response:
         """The last lines of the log; all of it for 0."""
         if not self._log_file.is_file():
             raise HTTPException(HTTPStatus.NOT_FOUND, detail="this server writes no log file")
