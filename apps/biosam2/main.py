@@ -25,9 +25,11 @@ from lib.errors import BioSam2Error, SettingsError
 from lib.files import use_own_temporary_folder
 from lib.images.cache import ImageCache
 from lib.infers import inference
+from lib.infers.automatic import NAME as AUTO
 from lib.infers.registry import all_tasks
 from lib.infers.task import Services
 from lib.infers.templates import Templates
+from lib.pathology.from_labels import LabelledSlideTask
 from lib.pathology.task import NAME as PATHOLOGY
 from lib.pathology.task import answer_slide, slide_tasks
 from lib.scoring.background import AutomaticScoring, ask_server, start, state_of
@@ -69,7 +71,8 @@ class BioSam2App(MONAILabelApp):
         self._auto_scoring = AutomaticScoring(lambda: state_of(self._datastore, self._engines.versions))
         self._services = Services(settings, self._engines, images, settings.labels)
         self._templates = Templates(lambda: self._datastore, images)
-        self._slide_tasks = slide_tasks(self._services)
+        on_slides = LabelledSlideTask(self._services, self._templates)
+        self._slide_tasks = {**slide_tasks(self._services), AUTO: on_slides}
         super().__init__(
             app_dir=app_dir,
             studies=studies,

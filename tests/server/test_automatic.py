@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import requests
+from PIL import Image, ImageDraw
 
 from tests.support import phantoms, studies
-from tests.support.client import LIMIT_S, Client, read_mask
+from tests.support.client import LIMIT_S, Answer, Client, read_mask
 from tests.support.server import Server, copy_model_folder
 
 VOLUMES = ("ct_a", "ct_b", "ct_c")
@@ -114,6 +116,36 @@ def test_pictures_are_segmented_too_and_no_image_from_itself(auto: Server, tmp_p
     refused = client.infer("biosam2_auto", "cell_a", {"labels": ["cell"]})
     assert (refused.status, "on another image" in refused.detail) == (400, True)
     assert client.segment("biosam2_auto", "colour").mask.shape == (120, 88, 1)
+
+
+def test_qupath_gets_polygons_in_its_region(auto: Server, tmp_path: Path) -> None:
+    client, cell = Client(auto.url), phantoms.grey_picture().objects["cell"]
+    _submit(auto.url, "cell_a", {"cell": cell}, tmp_path)
+    region = {"level": 0, "location": [40, 0], "size": [64, 60], "tile_size": [1024, 1024], "params": {}}
+    found = _outlines(client.slide("biosam2_auto", "cell_b", region))
+    drawn = Image.new("1", (104, 72))
+    for name, corners in found:
+        ImageDraw.Draw(drawn).polygon(corners, fill=int(name == "cell"))
+    truth = cell[:, :, 0].T.copy()
+    truth[60:] = truth[:, :40] = False
+    assert phantoms.dice(np.asarray(drawn), truth) > 0.8
+    # A picture that is not on the server is sent along.
+    picture = studies.write_picture(tmp_path / "patch.png", phantoms.grey_picture(seed=9).image)
+    wsi = {**region, "location": [0, 0], "size": [0, 0]}
+    sent = _outlines(client.slide_upload("biosam2_auto", picture, wsi))
+    assert "cell" in {name for name, _ in sent}
+
+
+def _outlines(answer: Answer) -> list[tuple[str, list[tuple[float, float]]]]:
+    """Class and corners of each outline in an ASAP file."""
+    assert answer.status == 200, answer.body
+    return [
+        (
+            item.get("Name", ""),
+            [(float(c.get("X", 0)), float(c.get("Y", 0))) for c in item.iter("Coordinate")],
+        )
+        for item in ElementTree.fromstring(answer.body).iter("Annotation")
+    ]
 
 
 def test_a_batch_is_resumed_after_a_restart_and_leaves_labels_of_people(auto: Server, tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ class OnePrompt:
         templates: Labelled slices that hold the label; ``BANK_SIZE`` of them are used, evenly spaced.
         label: Name of the label.
 
+    Attributes:
+        size: (width, height) of the first template in pixels.
+
     Raises:
         ValueError: There is no template.
     """
@@ -40,6 +43,7 @@ class OnePrompt:
             raise ValueError(f"There is no labelled slice of {label!r}")
         self._predictor = predictor
         self._bank = predictor.new_bank("confidence")
+        self.size = templates[0].width, templates[0].height
         self._likeness = Likeness()
         for number in evenly_spaced(len(templates), BANK_SIZE):
             item, mask = templates[number], templates[number].masks[label]

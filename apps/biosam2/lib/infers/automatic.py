@@ -20,7 +20,7 @@ from lib.images.writing import write_mask
 from lib.infers.label_merging import MOST_VALUES
 from lib.infers.postprocessing import cleaned_labels
 from lib.infers.task import ImageTask, Services, Stopwatch, answer_extension
-from lib.infers.templates import Templates
+from lib.infers.templates import NO_LABEL, Templates
 from lib.labels.labelled_slices import AXIS
 from lib.metrics.calibration import IDENTITY, Calibration
 from lib.prompts.parsing.values import shown
@@ -119,9 +119,7 @@ class AutoTask(ImageTask):
                 found.add(name, value, _results(one_prompt, frames), calibration)
                 logger.info("%s: label %d of %d, %s", NAME, len(counts), len(values), name)
         if not counts:
-            raise PromptError(
-                "There is no label to learn from on another image: segment and submit one, then ask again"
-            )
+            raise PromptError(NO_LABEL)
         watch.lap("infer")
         labels = cleaned_labels(found.labels, request, {})
         names = {name: values[name] for name in counts}

@@ -31,6 +31,9 @@ _SLICES_BYTES = 256 << 20
 # Labels whose templates stay in the memory bank.
 _LABELS_KEPT = 64
 
+# Reason of a refusal.
+NO_LABEL = "There is no label to learn from on another image: segment and submit one, then ask again"
+
 _Slices = dict[str, list[LabelledSlice]]
 
 

@@ -82,7 +82,7 @@ class SlideTask(InferTask):
         with self._open(request) as slide:
             asked = read_request({"mode": self._mode, **request}, slide, self._services.labels)
             watch.lap("pre")
-            found = self._find(asked, slide, predictor)
+            found = self.find(asked, slide, predictor)
         watch.lap("infer")
         return self._answer(request, asked, found, predictor.name, watch)
 
@@ -99,8 +99,11 @@ class SlideTask(InferTask):
         slide.mpp = requested_mpp(request) or slide.mpp or settings.slide_mpp
         return slide
 
-    @staticmethod
-    def _find(asked: SlideRequest, slide: Slide, predictor: Predictor) -> list[tuple[str, Outline]]:
+    def classes(self) -> list[str]:
+        """Classes of the answers."""
+        return list(self._services.labels) or [DEFAULT_LABEL]
+
+    def find(self, asked: SlideRequest, slide: Slide, predictor: Predictor) -> list[tuple[str, Outline]]:
         """Class and outline of every object; empty outlines for those that were not found."""
         on_slide = SlidePredictor(slide, predictor, asked.scale)
         if not asked.objects:
@@ -131,8 +134,7 @@ class SlideTask(InferTask):
         objects = [item for item in tidied if item.area.area >= max(asked.least_area, 1.0)]
         x, y, width, height = asked.bounds
         name = str(request.get("model") or NAME)
-        labels = list(self._services.labels) or [DEFAULT_LABEL]
-        answer = SlideAnswer(objects, labels, name, self.description, (x, y), (width, height))
+        answer = SlideAnswer(objects, self.classes(), name, self.description, (x, y), (width, height))
         watch.lap("post")
         facts = {"latencies": watch.latencies, "weights": weights, "not_found": len(found) - len(objects)}
         # MONAI Label's routes for slides always name the output, its route for images never does.
