@@ -29,7 +29,7 @@ from benchmarks.machine import machine
 from benchmarks.publish import write_report
 from benchmarks.server import APP, copy_bundled, running_server
 from benchmarks.tables import markdown_table, number
-from lib.metrics.overlap import dice
+from lib.metrics.segmentation import dice
 from lib.prompts.simulation import jittered_box, random_clicks
 
 TRAINER = "biosam2"

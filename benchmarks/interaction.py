@@ -23,7 +23,7 @@ from lib.engine.corrections import AnswerCache
 from lib.engine.interactive import InteractiveSegmenter
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.reading import read_image
-from lib.metrics.overlap import dice
+from lib.metrics.segmentation import dice
 from lib.prompts.types import FramePrompts
 from lib.settings import Settings, Zoom
 from lib.transforms.frames import FrameStack

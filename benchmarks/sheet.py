@@ -9,8 +9,7 @@ from PIL import Image
 
 from benchmarks.trials import GRABCUT, OURS, Trial
 from lib.palette import MASK_COLOURS
-from lib.reports.overlay import outlined
-from lib.reports.sheet import Tile, contact_sheet
+from lib.reports.pictures import Tile, contact_sheet, outlined
 
 PANEL = 220  # pixels, side of one slice's cut-out
 COLUMNS = 8

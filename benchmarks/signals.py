@@ -33,11 +33,10 @@ from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.reading import read_image
 from lib.labels.labelled_slices import image_frames
-from lib.metrics.overlap import dice
+from lib.metrics.segmentation import dice
 from lib.prompts.simulation import jittered_box, random_clicks
 from lib.prompts.types import FramePrompts
-from lib.scoring.signals.aggregate import JITTER, SIGNALS, combine
-from lib.scoring.signals.object_signals import jitter_signal, native_mask, object_signals
+from lib.scoring.signals import JITTER, SIGNALS, combine, jitter_signal, native_mask, object_signals
 from lib.settings import Settings
 from lib.transforms.frames import FrameStack
 

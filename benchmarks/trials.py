@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.baselines import Click, filled_box, grabcut, random_walk
 from benchmarks.client import VIEWER_OPTIONS, Answer, Viewer
 from benchmarks.targets import Mask, Target
-from lib.metrics.overlap import dice
+from lib.metrics.segmentation import dice
 from lib.prompts.simulation import correction_click
 from lib.transforms.windowing import IntensityWindow
 

@@ -12,7 +12,7 @@ from benchmarks.baselines import Click
 from demo.session import Answered, Session
 from demo.targets import Target
 from lib.palette import BLACK, GREEN, MASK_COLOURS, ORANGE, VERMILLION, WHITE
-from lib.reports.overlay import edge
+from lib.reports.pictures import edge
 
 PANEL = 232  # pixels, the longer side of each of a row's images
 GAP = 6

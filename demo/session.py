@@ -13,7 +13,7 @@ from benchmarks.baselines import Click
 from benchmarks.client import VIEWER_OPTIONS, Viewer
 from benchmarks.trials import click_params, click_series, volume_of
 from demo.targets import Target
-from lib.metrics.overlap import dice
+from lib.metrics.segmentation import dice
 
 CLICKS = 3
 

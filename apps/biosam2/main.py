@@ -17,7 +17,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning.strategy import all_strategies
 from lib.child_process import become_server, end_with_server
-from lib.dashboard.page import OVERVIEW_FILE, write_overview
+from lib.dashboard import OVERVIEW_FILE, write_overview
 from lib.datastores.client import open_store
 from lib.datastores.local import open_folder
 from lib.engine.predictor_pool import PredictorPool
@@ -32,9 +32,8 @@ from lib.infers.templates import Templates
 from lib.pathology.from_labels import LabelledSlideTask
 from lib.pathology.task import NAME as PATHOLOGY
 from lib.pathology.task import answer_slide, slide_tasks
-from lib.scoring.background import AutomaticScoring, ask_server, start, state_of
+from lib.scoring.background import AutomaticScoring, ask_server, is_worker_process, start, state_of
 from lib.scoring.entries import scores_of
-from lib.scoring.process import is_worker_process
 from lib.scoring.registry import all_methods
 from lib.scoring.store import ScoreStore
 from lib.settings import Settings

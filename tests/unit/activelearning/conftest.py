@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
 
-from lib.activelearning.candidate import Candidate
+from lib.activelearning.selectors import Candidate
 from lib.scoring.store import ImageScore, ScoreStore
 
 

@@ -10,16 +10,160 @@ from typing import Any
 import numpy as np
 import pytest
 from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import Datastore
 
-from lib.activelearning.baselines import First, Random
-from lib.activelearning.candidate import Candidate, Choice
 from lib.activelearning.leases import Annotator, LeaseBook
-from lib.activelearning.strategy import ANNOTATOR, NextImage, all_strategies
-from lib.activelearning.uncertainty import Uncertainty
-from lib.errors import ImageNotFoundError
+from lib.activelearning.selectors import Candidate, Choice, First, Random, Uncertainty
+from lib.activelearning.strategy import (
+    ANNOTATOR,
+    NextImage,
+    Pool,
+    all_strategies,
+    next_patch,
+    read_candidates,
+    read_pool,
+)
+from lib.errors import ImageNotFoundError, PromptError
+from lib.pathology.tissue import tissue_mask
 from lib.scoring.store import ScoreStore
 from lib.settings import STRATEGIES
 from tests.unit.activelearning.conftest import Clock, image_score, make_datastore
+
+Save = Callable[..., None]
+
+
+def test_only_a_final_label_makes_an_image_labelled(datastore: LocalDatastore, label: Save) -> None:
+    label("b", "original")
+    label("c")
+    pool = read_pool(datastore)
+    assert sorted(pool.unlabelled) == ["a", "b"]
+    assert pool.labelled == ("c",)
+
+
+class Stale(LocalDatastore):
+    """As MONAI Label's DICOMweb datastore, whose list of labelled images may be two hours old."""
+
+    def get_unlabeled_images(self, label_tag=None, labels=None):  # type: ignore[no-untyped-def]
+        return self.list_images()
+
+
+def test_a_label_that_was_saved_here_counts_at_once_whatever_an_old_list_says(
+    datastore: LocalDatastore, label: Save
+) -> None:
+    label("c")
+    stale = Stale(datastore._datastore_path, extensions=("*.png",))
+    assert read_pool(stale).labelled == ("c",)
+
+
+def test_what_the_scorer_found_is_on_the_candidate(datastore: LocalDatastore, scores: ScoreStore) -> None:
+    scores.put("a", image_score(0.7, (0.6, 0.8), labels=("liver",), slice_index=17))
+    known = read_candidates(["a", "b"], datastore, scores)
+    assert (known["a"].score, known["a"].labels, known["a"].slice_index) == (0.7, ("liver",), 17)
+    np.testing.assert_allclose(known["a"].embedding, [0.6, 0.8])
+    assert (known["b"].score, known["b"].embedding, known["b"].labels) == (None, None, ())
+
+
+def test_what_a_person_drew_counts_before_what_the_model_found(
+    datastore: LocalDatastore, scores: ScoreStore, label: Save
+) -> None:
+    for image in "abc":
+        scores.put(image, image_score(0.5, labels=("liver", "cyst")))
+    label("a", "final", "spleen", "spleen", "kidney")
+    label("b", "original", "spleen")
+    known = read_candidates("abc", datastore, scores)
+    assert known["a"].labels == ("spleen", "kidney")
+    assert known["b"].labels == known["c"].labels == ("liver", "cyst")
+
+
+def test_embeddings_of_other_weights_are_unknown_and_their_scores_still_count(
+    datastore: LocalDatastore, scores: ScoreStore
+) -> None:
+    scores.put("a", image_score(0.1, (1.0, 0.0), weights="v1"))
+    scores.put("b", image_score(0.2, (0.0, 1.0), weights="v1"))
+    scores.put("c", image_score(0.3, (0.0, 1.0, 0.0), weights="other"))
+    known = read_candidates("abc", datastore, scores)
+    assert [known[name].score for name in "abc"] == [0.1, 0.2, 0.3]
+    assert [known[name].embedding is None for name in "abc"] == [False, False, True]
+
+
+def test_a_datastore_over_the_network_is_asked_once(datastore: LocalDatastore, scores: ScoreStore) -> None:
+    class Remote:
+        """As DSA's and XNAT's: each question about one image would be a request."""
+
+        def list_images(self) -> list[str]:
+            return datastore.list_images()
+
+        def get_unlabeled_images(self) -> list[str]:
+            return ["a"]
+
+    remote: Datastore = Remote()  # type: ignore[assignment]
+    assert read_pool(remote) == Pool(("a",), tuple(name for name in datastore.list_images() if name != "a"))
+    assert read_candidates(["a"], remote, scores)["a"].labels == ()
+
+
+def test_the_patch_is_of_its_size_inside_the_image_and_anywhere_in_it(rng: np.random.Generator) -> None:
+    places = set()
+    for _ in range(400):
+        found = next_patch({"patch_size": [60, 20], "image_size": [64, 22]}, rng)
+        assert found is not None
+        x, y, width, height = found
+        assert (width, height) == (60, 20)
+        places.add((x, y))
+    assert places == {(x, y) for x in range(5) for y in range(3)}
+
+
+def test_a_patch_has_tissue_in_its_middle(rng: np.random.Generator) -> None:
+    overview = np.full((100, 200, 3), 243, np.uint8)
+    overview[30:50, 120:160] = (220, 160, 200)
+    tissue = tissue_mask(overview)
+    assert tissue[40, 140]
+    assert tissue.sum() < 2 * 20 * 40
+    assert not tissue_mask(np.full((50, 50, 3), 243, np.uint8)).any()
+    places = set()
+    for _ in range(100):
+        found = next_patch({"patch_size": [40, 40], "image_size": [2000, 1000]}, rng, tissue)
+        assert found is not None
+        x, y, width, height = found
+        assert (width, height) == (40, 40)
+        assert 1150 < x + 20 < 1650
+        assert 250 < y + 20 < 550
+        places.add((x, y))
+    assert len(places) > 50
+
+
+def test_tissue_glows_on_dark_ground() -> None:
+    overview = np.full((100, 200, 3), 3, np.uint8)
+    overview[30:50, 120:160] = 90
+    tissue = tissue_mask(overview)
+    assert tissue[40, 140]
+    assert not tissue[80, 40]
+
+
+def test_a_patch_larger_than_the_image_is_the_image(rng: np.random.Generator) -> None:
+    asked = {"patch_size": [1024, 1024], "image_size": [640, 2000]}
+    found = next_patch(asked, rng)
+    assert found is not None
+    assert (found[0], found[2], found[3]) == (0, 640, 1024)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{}, {"patch_size": [64, 64]}, {"patch_size": [64, 64], "image_size": [0, 0]}, {"patch_size": None}],
+)
+def test_without_both_sizes_there_is_no_patch(request_: dict[str, Any], rng: np.random.Generator) -> None:
+    assert next_patch(request_, rng) is None
+
+
+@pytest.mark.parametrize("wrong", [[64], [64, -1], ["64", 64], [True, 64], "64", [1.5, 2], {"w": 1}])
+def test_what_is_no_size_is_refused(wrong: Any, rng: np.random.Generator) -> None:
+    with pytest.raises(PromptError, match=r"image_size is .*\[width, height\]"):
+        next_patch({"patch_size": [8, 8], "image_size": wrong}, rng)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
 
 ANN, BOB = {"client_id": "ann"}, {"client_id": "bob"}
 WEB = {ANNOTATOR: "10.0.0.7 Firefox"}

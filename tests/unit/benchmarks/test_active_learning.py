@@ -7,7 +7,7 @@ from PIL import Image
 
 from benchmarks.active_learning import report, row, stores
 from benchmarks.items import Item
-from lib.evaluation.active_learning.options import parse_simulation_options
+from lib.evaluation.options import parse_simulation_options
 
 
 def picture_item(folder, name, rule):

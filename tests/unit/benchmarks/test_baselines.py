@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.baselines import Click, filled_box, grabcut, random_walk
-from lib.metrics.overlap import dice
+from lib.metrics.segmentation import dice
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pytest
 
 from benchmarks.sheet import COLOURS, COLUMNS, PANEL, cut_out, draw_sheet
 from benchmarks.trials import GRABCUT, OURS, Trial
-from lib.reports.sheet import GAP
+from lib.reports.pictures import GAP
 
 
 @pytest.fixture

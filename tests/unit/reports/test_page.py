@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.reports.overlay import png_bytes
 from lib.reports.page import Page
+from lib.reports.pictures import png_bytes
 
 NASTY = "<script>alert('x')</script> & \"y\" {title} %s"
 PICTURE = png_bytes(np.full((20, 30, 3), (9, 99, 199), np.uint8))

@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
+import torch
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,6 +25,58 @@ from lib.scoring import background
 from lib.scoring.background import AutomaticScoring, ask_server, state_of
 from lib.scoring.registry import ALL
 from tests.unit.scoring.conftest import save_label
+
+# A process that gives way, and says what threads are that it starts, and the one for what is urgent.
+_SCRIPT = """
+import json, os, threading, torch
+from concurrent.futures import ThreadPoolExecutor
+from lib.scoring.background import give_way
+def look():
+    tid = threading.get_native_id()
+    return [os.getpriority(os.PRIO_PROCESS, tid), os.sched_getscheduler(tid)]
+urgent = give_way(0)
+later = ThreadPoolExecutor(1)
+found = [look(), later.submit(look).result(), urgent.submit(look).result(), torch.get_num_threads()]
+print(json.dumps(found))
+"""
+
+
+def test_the_process_of_a_scoring_is_told_from_the_server(monkeypatch):
+    assert not background.is_worker_process()
+    spec = SimpleNamespace(name="monailabel.interfaces.utils.app")
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec))
+    assert background.is_worker_process()
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=None))
+    assert not background.is_worker_process()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities for threads")
+def test_a_scoring_process_takes_what_nobody_wants_but_for_what_others_wait_for():
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=True)
+    lowest = [19, os.SCHED_IDLE]
+    threads = max(1, (os.cpu_count() or 1) // 4)
+    urgent = [max(10, psutil.Process().nice()), os.sched_getscheduler(0)]
+    assert json.loads(done.stdout) == [lowest, lowest, urgent, threads]
+
+
+def test_the_threads_that_the_settings_name_are_used(monkeypatch):
+    monkeypatch.setattr(background, "lower_priority", lambda pid: None)
+    monkeypatch.setattr(background, "_set_idle_priority", lambda: None)
+    before = torch.get_num_threads()
+    try:
+        background.give_way(3)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has classes of priority and no nice values")
+def test_another_process_can_be_lowered_and_one_that_has_ended_is_no_error():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    background.lower_priority(child.pid)
+    assert psutil.Process(child.pid).nice() == max(10, psutil.Process().nice())
+    child.communicate(b"\n")
+    background.lower_priority(child.pid)
 
 
 @pytest.fixture

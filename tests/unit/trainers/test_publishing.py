@@ -1,5 +1,7 @@
 """A training that is killed at any moment leaves weights that load, and the next one can start."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess

@@ -3,26 +3,155 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-from monailabel.interfaces.datastore import Datastore
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.strategy import Strategy
+from numpy.typing import NDArray
 
-from lib.activelearning.baselines import Random
-from lib.activelearning.candidate import Choice, Selector
 from lib.activelearning.leases import Annotator, LeaseBook
-from lib.activelearning.patches import next_patch
-from lib.activelearning.pool import Pool, read_candidates, read_pool, was_labelled_here
-from lib.activelearning.registry import SELECTORS
-from lib.errors import ImageNotFoundError
-from lib.labels.names import UNNAMED_CLIENT
+from lib.activelearning.selectors import SELECTORS, Candidate, Choice, Random, Selector
+from lib.datastores.label_entries import AUTOMATIC
+from lib.errors import ImageNotFoundError, PromptError
+from lib.infers.automatic import NAME as AUTO
+from lib.labels.names import UNNAMED_CLIENT, listed_label_info
 from lib.pathology.tissue import tissue_of
-from lib.scoring.store import ScoreStore
+from lib.scoring.store import ImageScore, ScoreStore
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images of a datastore at one moment.
+
+    Attributes:
+        unlabelled: Ids of images without a final label.
+        labelled: Ids of images with a final label.
+    """
+
+    unlabelled: tuple[str, ...]
+    labelled: tuple[str, ...]
+
+
+def read_pool(datastore: Datastore) -> Pool:
+    """Divides the images by whether they have a final label."""
+    images = datastore.list_images()
+    unlabelled = set(datastore.get_unlabeled_images())
+    unlabelled = {name for name in unlabelled if not was_labelled_here(datastore, name)}
+    return Pool(
+        tuple(name for name in images if name in unlabelled),
+        tuple(name for name in images if name not in unlabelled),
+    )
+
+
+def was_labelled_here(datastore: Datastore, name: str) -> bool:
+    """Whether this server holds a final label of an image.
+
+    MONAI Label refreshes the segmentations of a DICOMweb store every two hours only; a label saved through
+    this server is in the local part at once. Other datastores are not asked: each question would be a request
+    over the network.
+    """
+    local = isinstance(datastore, LocalDatastore)
+    return local and bool(datastore.get_label_by_image_id(name, DefaultLabelTag.FINAL))
+
+
+def read_candidates(images: Iterable[str], datastore: Datastore, scores: ScoreStore) -> dict[str, Candidate]:
+    """Candidates by image id.
+
+    A score of weights no longer in service is used until there is a new one. Embeddings of different weights
+    are not comparable: only those of the weights that scored the most images are used.
+
+    Args:
+        images: Image ids.
+        datastore: Source of the classes of labelled images.
+        scores: Source of uncertainty, embedding, and classes found by the model.
+    """
+    found = {name: scores.get(name) for name in images}
+    weights = Counter(score.weights for score in found.values() if score is not None)
+    common = max(weights, key=lambda name: (weights[name], name), default="")
+    return {name: _candidate(name, datastore, score, common) for name, score in found.items()}
+
+
+def _candidate(name: str, datastore: Datastore, score: ImageScore | None, common: str) -> Candidate:
+    drawn, confidence = _drawn_classes(name, datastore), _confidence(name, datastore)
+    if score is None:
+        return Candidate(name, labels=drawn, confidence=confidence)
+    return Candidate(
+        id=name,
+        score=score.score,
+        embedding=score.embedding if score.weights == common else None,
+        labels=drawn or score.labels,
+        slice_index=score.slice_index,
+        confidence=confidence,
+    )
+
+
+def _confidence(name: str, datastore: Datastore) -> float | None:
+    """Least confidence of the labels that ``biosam2_auto`` has saved of an image; None without any."""
+    if not isinstance(datastore, LocalDatastore):
+        return None
+    infos = (datastore.get_label_info(name, tag) or {} for tag in datastore.get_labels_by_image_id(name))
+    scores = [info["params"]["score"] for info in infos if info.get("model") == AUTO and info.get(AUTOMATIC)]
+    return min(scores, default=None)
+
+
+def _drawn_classes(name: str, datastore: Datastore) -> tuple[str, ...]:
+    """Classes of the final label, as far as the client named them."""
+    if not was_labelled_here(datastore, name):
+        return ()
+    info = datastore.get_label_info(name, DefaultLabelTag.FINAL) or {}
+    names = (item.get("name") for item in listed_label_info(info))
+    return tuple(dict.fromkeys(str(item) for item in names if item))
+
+
+def next_patch(
+    request: Mapping[str, Any], rng: np.random.Generator, tissue: NDArray[np.bool_] | None = None
+) -> list[int] | None:
+    """Chooses a random position of a patch: ``[x, y, width, height]`` in pixels.
+
+    Args:
+        request: ``patch_size`` and ``image_size``, each ``[width, height]``.
+        rng: Random generator.
+        tissue: bool (h, w), tissue on an overview of the image; the patch's centre lies on it. None for
+            anywhere.
+
+    Returns:
+        The patch, no larger than the image; None where one of the two sizes is missing or zero.
+
+    Raises:
+        PromptError: A size is no pair of whole numbers.
+    """
+    patch, image = (_size(request, name) for name in ("patch_size", "image_size"))
+    if not all(patch) or not all(image):
+        return None
+    width, height = (min(of_patch, of_image) for of_patch, of_image in zip(patch, image, strict=True))
+    if tissue is None:
+        x, y = (int(rng.integers(image[axis] - side + 1)) for axis, side in enumerate((width, height)))
+        return [x, y, width, height]
+    rows, columns = np.nonzero(tissue)
+    chosen = int(rng.integers(len(rows)))
+    x, y = (
+        round((index[chosen] + rng.random()) / size * image[axis] - side / 2)
+        for axis, (index, size, side) in enumerate(
+            zip((columns, rows), tissue.shape[::-1], (width, height), strict=True)
+        )
+    )
+    return [min(max(0, x), image[0] - width), min(max(0, y), image[1] - height), width, height]
+
+
+def _size(request: Mapping[str, Any], name: str) -> tuple[int, int]:
+    value = request.get(name) or (0, 0)
+    whole = isinstance(value, (list, tuple)) and all(type(side) is int and side >= 0 for side in value)
+    if not whole or len(value) != 2:
+        raise PromptError(f"{name} is {value!r}; it must be [width, height] in pixels")
+    return value[0], value[1]
+
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import EvaluationError, LabelError
-from lib.evaluation.cases import EvaluationCase, LabelledSequence, open_image
-from lib.evaluation.clips import FILM_SUFFIXES, FRAME_SUFFIXES, frame_number, natural, open_clip
+from lib.evaluation.cases import (
+    FILM_SUFFIXES,
+    FRAME_SUFFIXES,
+    EvaluationCase,
+    LabelledSequence,
+    frame_number,
+    natural,
+    open_clip,
+    open_image,
+)
 from lib.images.file_formats import split_ending
 from lib.labels.reading import read_labels
 

@@ -1,19 +1,206 @@
-"""Output files of an evaluation besides ``results.csv``: JSON, tables, pictures, and a page."""
+"""Output files of an evaluation besides results.csv: JSON, tables, pictures, and a page."""
 
 from __future__ import annotations
 
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from lib.evaluation.models import PROTOCOL
-from lib.evaluation.pictures import pipeline_pictures
-from lib.evaluation.runner import FinishedEvaluation
-from lib.evaluation.summary import ResultTable, paper_table, tables
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.evaluation.cases import LabelledSequence
+from lib.evaluation.models import PROTOCOL, EvaluatedModel
+from lib.evaluation.options import EvaluationOptions
+from lib.evaluation.protocol import CaseContext, ObjectResult, pipeline_named
+from lib.evaluation.results import (
+    LOWER_IS_BETTER,
+    TITLES,
+    ResultRow,
+    ResultTable,
+    as_frame,
+    paper_table,
+    tables,
+)
+from lib.evaluation.runner import EvaluationPlan, FinishedEvaluation, open_case
 from lib.files import write_atomically
+from lib.palette import MASK_COLOURS, ORANGE, Colour
+from lib.prompts.types import FramePrompts
+from lib.reports.figures import box_plot, curves
 from lib.reports.page import Page
+from lib.reports.pictures import Tile, contact_sheet, edge, outlined, png_bytes
+
+TILE = 240  # pixels of a tile's side
+# Side of a cut-out relative to the object, so that the surroundings are visible.
+CONTEXT = 2.0
+SMALLEST_CUT = 32  # pixels of the frame
+LEGEND = (("truth", MASK_COLOURS["truth"]), ("network", MASK_COLOURS["after"]), ("prompt", ORANGE))
+
+Mask = NDArray[np.bool_]
+
+
+def pipeline_pictures(name: str, done: FinishedEvaluation) -> dict[str, bytes]:
+    """PNG files of a pipeline by name: the distribution, the frames of a video, and objects per network."""
+    chosen = [row for row in done.results.rows if row.pipeline == name]
+    metric = ranking_metric(chosen, done.plan.rules.metrics or pipeline_named(name).metrics)
+    if metric is None:
+        return {}
+    title = f"{name}: {TITLES[metric]}"
+    found: dict[str, bytes | None] = {f"{name}_spread": spread_figure(chosen, metric, title)}
+    if name == "video":
+        found[f"{name}_frames"] = frames_figure(chosen, metric, title)
+    gallery = Gallery(done.plan, done.options)
+    for model in done.models:
+        own = [row for row in chosen if row.weights == model.name]
+        found[f"{name}_objects_{model.name}"] = gallery.sheet(
+            model, own, metric, f"{name}, {model.name}: best, median and worst"
+        )
+    return {key: picture for key, picture in found.items() if picture is not None}
+
+
+def ranking_metric(rows: Sequence[ResultRow], order: Sequence[str]) -> str | None:
+    """The first metric of the order that objects have."""
+    measured = {name for row in rows if row.object for name in row.values}
+    return next((name for name in order if name in measured), None)
+
+
+def spread_figure(rows: Sequence[ResultRow], metric: str, title: str) -> bytes:
+    """Box plot (PNG) of a metric over the objects, one box per kind of prompt and network."""
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        if row.object and metric in row.values:
+            groups.setdefault(_series(row, row.frames), []).append(row.values[metric])
+    limits = None if metric in LOWER_IS_BETTER else (-0.02, 1.02)
+    return box_plot(groups, TITLES[metric], title, limits=limits)
+
+
+def frames_figure(rows: Sequence[ResultRow], metric: str, title: str) -> bytes | None:
+    """Curves (PNG) of a metric's mean over the number of prompted frames; None for a single number."""
+    frame = as_frame(rows).dropna(subset=[metric])
+    if frame["frames"].nunique() < 2:
+        return None
+    means = (
+        frame.groupby(["prompt", "weights", "frames"], sort=False)[metric].mean().sort_index(level="frames")
+    )
+    series = {
+        f"{prompt}, {weights}": [(float(key[-1]), float(mean)) for key, mean in group.items()]
+        for (prompt, weights), group in means.groupby(level=["prompt", "weights"], sort=False)
+    }
+    return curves(series, "prompted frames", f"mean {TITLES[metric]}", title)
+
+
+def picked(rows: Sequence[ResultRow], metric: str) -> dict[str, ResultRow]:
+    """The best, the median and the worst row, without repetitions."""
+    rated = [row for row in rows if row.object and metric in row.values]
+    rated.sort(key=lambda row: row.values[metric], reverse=metric not in LOWER_IS_BETTER)
+    places = {"best": 0, "median": len(rated) // 2, "worst": len(rated) - 1}
+    found: dict[str, ResultRow] = {}
+    for name, place in places.items():
+        if rated and rated[place] not in found.values():
+            found[name] = rated[place]
+    return found
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Draws objects of a finished evaluation. Masks are not stored: the network segments each object again.
+
+    Attributes:
+        plan: Cases and rules.
+        options: Options of the evaluation.
+    """
+
+    plan: EvaluationPlan
+    options: EvaluationOptions
+
+    def sheet(
+        self, model: EvaluatedModel, rows: Sequence[ResultRow], metric: str, title: str
+    ) -> bytes | None:
+        """Outlines (PNG) of the best, the median and the worst object; None without any."""
+        lines = [
+            self._tiles(model, row, f"{name}: {TITLES[metric]} {row.values[metric]:.3f}")
+            for name, row in picked(rows, metric).items()
+        ]
+        if lines and max(map(len, lines)) == 1:
+            lines = [[tile for line in lines for tile in line]]
+        return png_bytes(contact_sheet(lines, heading=title, legend=LEGEND)) if lines else None
+
+    def _tiles(self, model: EvaluatedModel, row: ResultRow, caption: str) -> list[Tile]:
+        case = next(case for case in self.plan.cases if case.id == row.image)
+        sequence, pipeline = open_case(case, self.options), pipeline_named(row.pipeline)
+        rules = self.plan.rules.model_copy(update={"metrics": ()})
+        context = CaseContext(case.id, sequence, self.options, rules)
+        trial = next(
+            trial
+            for trial in pipeline.trials(context, (row.object,))
+            if (trial.frame, trial.prompt.name, trial.prompt.frames) == (row.frame, row.prompt, row.frames)
+        )
+        (result,) = pipeline.run(model.predictor, context, trial)
+        text = f"{caption}\n{row.image}\n{row.label}, {_asked(row.prompt, row.frames)}"
+        return [_tile(sequence, result, index, f"{text}, frame {index}") for index in result.shown]
+
+
+def _series(row: ResultRow, frames: int = 1) -> str:
+    return f"{_asked(row.prompt, frames)}, {row.weights}"
+
+
+def _asked(prompt: str, frames: int) -> str:
+    return f"{prompt} on {frames} frames" if frames > 1 else prompt
+
+
+def _tile(sequence: LabelledSequence, result: ObjectResult, index: int, caption: str) -> Tile:
+    frame = sequence.frames[index]
+    nothing = np.zeros(frame.shape[:2], np.bool_)
+    truth = sequence.mask(result.object, index) if index in sequence.annotated else nothing
+    found = result.masks.get(index, nothing)
+    asked = result.prompts.get(index)
+    area = cut_out(truth | found)
+    masks: dict[str | Colour, Mask] = {"truth": truth[area], "after": found[area]}
+    if asked is not None:
+        # On a large cut-out a single pixel would be invisible.
+        reach = max(truth[area].shape) // TILE
+        masks[ORANGE] = prompt_mask(asked, truth.shape, reach)[area]
+    return Tile(outlined(np.ascontiguousarray(frame[area]), masks, side=TILE), caption)
+
+
+def cut_out(mask: Mask) -> tuple[slice, slice]:
+    """Rows and columns around a mask, square if the frame allows it."""
+    if not mask.any():
+        return slice(None), slice(None)
+    ys, xs = np.nonzero(mask)
+    side = max(round(CONTEXT * max(np.ptp(ys) + 1, np.ptp(xs) + 1)), SMALLEST_CUT)
+    rows, columns = (_part(places, side, size) for places, size in zip((ys, xs), mask.shape, strict=True))
+    return rows, columns
+
+
+def prompt_mask(prompts: FramePrompts, shape: tuple[int, ...], reach: int = 0) -> Mask:
+    """Pixels of a drawn prompt: a square per click, the outline of a box, the outline of a mask.
+
+    Args:
+        prompts: Prompts of one frame.
+        shape: Frame size (H, W).
+        reach: Pixels from the centre of a click's square to its sides.
+    """
+    drawn: Mask = np.zeros(shape, np.bool_)
+    for x, y in np.rint(prompts.points).astype(int):
+        drawn[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1] = True
+    if prompts.box is not None:
+        x0, y0, x1, y1 = np.rint(prompts.box).astype(int)
+        inside = np.zeros(shape, np.bool_)
+        inside[y0:y1, x0:x1] = True
+        drawn |= edge(inside)
+    return drawn if prompts.mask is None else drawn | edge(prompts.mask)
+
+
+def _part(places: NDArray[np.integer], side: int, size: int) -> slice:
+    """``side`` pixels around the places, moved inside the frame."""
+    start = int(places.min() + places.max() + 1 - side) // 2
+    start = max(0, min(start, size - side))
+    return slice(start, start + side)
+
 
 JSON_FILE, TABLE_FILE, PAGE_FILE = "results.json", "table.md", "report.html"
 # Libraries that can change a number.

@@ -1,4 +1,4 @@
-"""Results and their file: computed results survive the process and are not computed again."""
+"""Results, their file, and tables in the paper's form."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas
 
 from lib.errors import EvaluationError
 
@@ -176,3 +179,175 @@ def _row(line: list[str]) -> ResultRow:
     cells["object"], cells["frames"] = int(cells["object"]), int(cells["frames"])
     cells["frame"] = int(cells["frame"]) if cells["frame"] else None
     return ResultRow(**cells, values=values)
+
+
+@dataclass(frozen=True)
+class MetricSummary:
+    """Mean and standard deviation of one metric.
+
+    Attributes:
+        mean: Mean of the finite values.
+        deviation: Sample standard deviation; None for fewer than two values.
+        count: Number of values.
+        missed: Number of infinite values (HD95 of objects that were not found), excluded from the mean.
+    """
+
+    mean: float
+    deviation: float | None
+    count: int
+    missed: int
+
+    def __str__(self) -> str:
+        text = f"{self.mean:.4f}" if math.isfinite(self.mean) else "-"
+        if self.deviation is not None:
+            text += f" ± {self.deviation:.4f}"
+        return f"{text} ({self.missed} of {self.count} not found)" if self.missed else text
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table of texts.
+
+    Attributes:
+        title: Title.
+        header: Column titles.
+        rows: Cells per row.
+        best: Row and column of the cells that are the best among their rivals.
+        detail: Whether the table details another one.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    best: frozenset[tuple[int, int]] = frozenset()
+    detail: bool = False
+
+    def markdown(self) -> str:
+        """The table with its title in Markdown, the best cells in bold."""
+        lines = [f"## {self.title}", "", _line(self.header), _line(["---"] * len(self.header))]
+        return "\n".join([*lines, *(_line(row) for row in self.marked("**", "**")), ""])
+
+    def marked(self, before: str, after: str) -> list[list[str]]:
+        """The rows, with two texts around the best cells."""
+        return [
+            [
+                f"{before}{cell}{after}" if (down, across) in self.best else cell
+                for across, cell in enumerate(row)
+            ]
+            for down, row in enumerate(self.rows)
+        ]
+
+
+def summarise(values: Sequence[float] | pandas.Series) -> MetricSummary:
+    """Mean and standard deviation; infinite values are counted separately."""
+    series = pandas.Series(values, dtype=float)
+    finite = series[np.isfinite(series)]
+    return MetricSummary(
+        mean=float(finite.mean()) if len(finite) else math.inf,
+        deviation=float(finite.std()) if len(finite) > 1 else None,
+        count=len(series),
+        missed=len(series) - len(finite),
+    )
+
+
+def tables(rows: Sequence[ResultRow]) -> list[ResultTable]:
+    """One table by prompt and one by class for each pipeline.
+
+    Columns are the metrics, as in Tables 1 and 2 of the paper. A video has one table per metric, with the
+    numbers of prompted frames as columns, as in Table 4; only J&F has one by class.
+    """
+    made: list[ResultTable] = []
+    for pipeline, chosen in as_frame(rows).groupby("pipeline", sort=False):
+        metrics = [name for name in METRICS if chosen[name].notna().any()]
+        if pipeline == "video":
+            counts = sorted(chosen["frames"].unique())
+            for number, metric in enumerate(metrics):
+                columns = [_Column(_frames_title(count), metric, count) for count in counts]
+                both = _by_prompt_and_class(f"{pipeline}: {TITLES[metric]}", columns, chosen)
+                made.extend(both if number == 0 else both[:1])
+        else:
+            columns = [_Column(TITLES[name], name) for name in metrics]
+            made.extend(_by_prompt_and_class(str(pipeline), columns, chosen))
+    return made
+
+
+def as_frame(rows: Sequence[ResultRow]) -> pandas.DataFrame:
+    """One line per row, one column per attribute and metric; absent metrics are NaN."""
+    records = [{**vars(row), **dict.fromkeys(METRICS, math.nan), **row.values} for row in rows]
+    return pandas.DataFrame(records, columns=[*ResultRow.__dataclass_fields__, *METRICS])
+
+
+def paper_table(rows: Sequence[Mapping[str, str | float]]) -> ResultTable:
+    """Published results for the same data."""
+    texts = [{TITLES.get(name, name): _text(name, value) for name, value in row.items()} for row in rows]
+    header = list(dict.fromkeys(name for row in texts for name in row))
+    return ResultTable(
+        "For comparison, as published",
+        [name.capitalize() if name.islower() else name for name in header],
+        [[row.get(name, "") for name in header] for row in texts],
+    )
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: str
+    metric: str
+    frames: int | None = None
+
+    def summary(self, rows: pandas.DataFrame) -> MetricSummary | None:
+        """Summary of this column's values; None without any."""
+        chosen = rows if self.frames is None else rows[rows["frames"] == self.frames]
+        values = chosen[self.metric].dropna()
+        return summarise(values) if len(values) else None
+
+
+def _by_prompt_and_class(title: str, columns: Sequence[_Column], rows: pandas.DataFrame) -> list[ResultTable]:
+    """The table by prompt, and the one by class if there are several classes."""
+    made = [_table(title, ["prompt", "weights"], columns, rows)]
+    objects = rows[rows["object"] != 0].sort_values("label", kind="stable")
+    if objects["label"].nunique() > 1:
+        table = _table(f"{title}, by class", ["label", "prompt", "weights"], columns, objects)
+        made.append(replace(table, detail=True))
+    return made
+
+
+def _table(
+    title: str, keys: Sequence[str], columns: Sequence[_Column], rows: pandas.DataFrame
+) -> ResultTable:
+    """One line per group of equal keys, the last of which is the weights."""
+    groups = dict(iter(rows.groupby(list(keys), sort=False)))
+    summaries = [[column.summary(group) for column in columns] for group in groups.values()]
+    # Weights are compared under one prompt, the prompts of a single network with each other.
+    rivals = [key[: -1 if rows["weights"].nunique() > 1 else -2] for key in groups]
+    means = pandas.DataFrame(
+        [[math.nan if cell is None else cell.mean for cell in line] for line in summaries]
+    )
+    signs = [-1 if column.metric in LOWER_IS_BETTER else 1 for column in columns]
+    compared = (means * signs).groupby(pandas.Series(rivals), sort=False)
+    best = (means * signs == compared.transform("max")) & (compared.transform("count") > 1)
+    lines = [
+        [*key, str(_objects(group)), *("" if cell is None else str(cell) for cell in line)]
+        for (key, group), line in zip(groups.items(), summaries, strict=True)
+    ]
+    names = ["Class" if name == "label" else name.capitalize() for name in keys]
+    marks = frozenset(
+        (int(down), int(across) + len(keys) + 1) for down, across in np.argwhere(best.to_numpy())
+    )
+    return ResultTable(title, [*names, "Objects", *(column.title for column in columns)], lines, marks)
+
+
+def _objects(rows: pandas.DataFrame) -> int:
+    """Number of distinct objects."""
+    return len(rows.loc[rows["object"] != 0, ["image", "object"]].drop_duplicates())
+
+
+def _frames_title(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
+
+
+def _text(name: str, value: str | float) -> str:
+    return f"{value:.4f}" if name in TITLES and isinstance(value, float) else str(value)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"

@@ -14,8 +14,15 @@ from lib.errors import EvaluationError, ImageError, LabelError
 from lib.evaluation.cases import EvaluationCase, LabelledSequence
 from lib.evaluation.models import EvaluatedModel, fingerprint
 from lib.evaluation.options import EvaluationOptions, PipelineName
-from lib.evaluation.pipelines import ALL_PIPELINES, SMALL_FRAME
-from lib.evaluation.protocol import CaseContext, MetricRules, Pipeline, PromptSampler, PromptTrial
+from lib.evaluation.protocol import (
+    ALL_PIPELINES,
+    SMALL_FRAME,
+    CaseContext,
+    MetricRules,
+    Pipeline,
+    PromptSampler,
+    PromptTrial,
+)
 from lib.evaluation.results import ResultRow, ResultsFile
 
 logger = logging.getLogger(__name__)

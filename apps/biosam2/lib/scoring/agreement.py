@@ -20,13 +20,12 @@ from lib.images.reading import read_image
 from lib.labels.label_map import LabelMap
 from lib.labels.labelled_slices import LEAST_PIXELS, image_frames, labelled_slices
 from lib.labels.reading import read_labels
-from lib.metrics.overlap import dice
-from lib.metrics.surface import normalized_surface_dice
+from lib.metrics.segmentation import dice, normalized_surface_dice
 from lib.prompts.simulation import jittered_box
 from lib.prompts.types import FramePrompts
 from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress
 from lib.scoring.entries import read_info, weights_key
-from lib.scoring.signals.object_signals import largest_pieces
+from lib.scoring.signals import largest_pieces
 from lib.settings import Settings
 
 Mask = NDArray[np.bool_]

@@ -19,8 +19,8 @@ from lib.datastores.label_entries import LabelEntry, labelled
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.runtime import resolve_device
 from lib.errors import BioSam2Error, EvaluationError
+from lib.scoring.background import give_way, is_worker_process
 from lib.scoring.entries import write_info
-from lib.scoring.process import give_way, is_worker_process
 from lib.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -12,13 +12,12 @@ from lib.engine.predictor_pool import PredictorPool
 from lib.errors import BioSam2Error
 from lib.scoring.agreement import DICE, NSD, AgreementScoring
 from lib.scoring.annotation_stats import AnnotationStats
+from lib.scoring.background import ALL
 from lib.scoring.base import Scoring, ScoringOptions
 from lib.scoring.uncertainty import UncertaintyScoring
 from lib.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-ALL = "biosam2_all"
 
 
 def all_methods(settings: Settings, pool: PredictorPool) -> dict[str, Scoring[Any]]:

@@ -21,9 +21,8 @@ from lib.engine.runtime import Runtime
 from lib.errors import TrainingError
 from lib.trainers import distributed
 from lib.trainers.config import Preset, TrainOptions
-from lib.trainers.losses import Losses, LossWeights
 from lib.trainers.sampler import Batch, PrefetchedBatches, Sampler
-from lib.trainers.training_step import TrainingStep
+from lib.trainers.training_step import Losses, LossWeights, TrainingStep
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from lib.trainers.config import TRAINING_FOLDER, TrainingPlan, TrainOptions, rea
 from lib.trainers.distributed import launch, processes
 from lib.trainers.frames import LabelledImage
 from lib.trainers.progress import read_stats, started_at, stats_since
-from lib.trainers.report import REPORT_FILE
+from lib.trainers.publishing import REPORT_FILE
 from lib.trainers.training import train
 
 logger = logging.getLogger(__name__)

@@ -27,16 +27,13 @@ from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
 from lib.errors import BioSam2Error, TrainingError
 from lib.trainers import distributed
-from lib.trainers.acceptance import judge
 from lib.trainers.config import TrainingPlan
-from lib.trainers.data_split import Side, split
-from lib.trainers.frames import LabelledFrames, prepare_frames
+from lib.trainers.frames import LabelledFrames, Side, prepare_frames, split
 from lib.trainers.optimizer import NetworkOptimizer, copy_parameters, interpolate_weights
 from lib.trainers.progress import TrainingProgress
-from lib.trainers.publishing import publish
+from lib.trainers.publishing import TrainingResult, TrainingState, publish
 from lib.trainers.sampler import Sampler
-from lib.trainers.training_state import TrainingResult, TrainingState
-from lib.trainers.validation import Measurement, ValidationTarget, choose_targets, measure
+from lib.trainers.validation import Measurement, ValidationTarget, choose_targets, judge, measure
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from lib.evaluation.active_learning.curves import (
     summary_table,
     write_curve,
 )
-from lib.evaluation.active_learning.options import SimulationOptions
+from lib.evaluation.options import SimulationOptions
 
 LABELS = (2, 4, 8)
 

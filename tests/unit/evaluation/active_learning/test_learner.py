@@ -8,8 +8,8 @@ import pytest
 from benchmarks.hard_and_easy import write_store
 from lib.engine.network import Network
 from lib.evaluation.active_learning.learner import SimulatedLearner, measure, score
-from lib.evaluation.active_learning.options import SimulationOptions
-from lib.evaluation.active_learning.units import SimulationData, open_data
+from lib.evaluation.active_learning.simulation import SimulationData, open_data
+from lib.evaluation.options import SimulationOptions
 from lib.trainers.validation import ValidationTarget, choose_targets
 from tests.support.server import APP
 

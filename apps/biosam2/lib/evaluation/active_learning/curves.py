@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from scipy.integrate import trapezoid
 from scipy.stats import bootstrap
 
-from lib.evaluation.active_learning.options import CONTROL, SimulationOptions
-from lib.evaluation.results import csv_text, read_lines
-from lib.evaluation.summary import ResultTable
+from lib.evaluation.options import CONTROL, SimulationOptions
+from lib.evaluation.results import ResultTable, csv_text, read_lines
 from lib.files import write_atomically
 from lib.reports.figures import curves
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lib.activelearning.candidate import Candidate
+from lib.activelearning.selectors import Candidate
 from lib.engine.builder import described, load_network
 from lib.engine.checkpoints import named_weights, sha256_of
 from lib.engine.embeddings import EmbeddingCache
@@ -16,11 +16,11 @@ from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
 from lib.evaluation import models
-from lib.evaluation.active_learning.options import SimulationOptions
-from lib.metrics.overlap import dice
-from lib.scoring.signals.embedding import Vector, frame_vector, mean_vector
-from lib.scoring.signals.prompt_sources import GridSource
-from lib.scoring.signals.scorer import ScorePlan, score_image, spread
+from lib.evaluation.options import SimulationOptions
+from lib.metrics.segmentation import dice
+from lib.scoring.image_scorer import ScorePlan, score_image, spread
+from lib.scoring.prompt_sources import GridSource
+from lib.scoring.signals import Vector, frame_vector, mean_vector
 from lib.settings import Settings
 from lib.trainers.config import Preset, TrainOptions
 from lib.trainers.frames import LabelledFrames
