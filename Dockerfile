@@ -17,7 +17,8 @@ COPY sample_study sample_study
 RUN mkdir -p apps/biosam2/bin apps/biosam2/logs /studies /sessions \
     && chown -R biosam2 apps/biosam2/model apps/biosam2/bin apps/biosam2/logs /studies /sessions
 
-USER biosam2
+# By its number, so that a host can tell that it is not root.
+USER 1000
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/opt/biosam2/apps/biosam2:/opt/biosam2 \
     PYTHONDONTWRITEBYTECODE=1 \

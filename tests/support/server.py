@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -59,6 +59,7 @@ class Server:
         conf: the ``--conf`` options.
         tls: key and certificate; it speaks HTTPS where they are given.
         env: further environment variables.
+        arguments: further arguments of ``monailabel start_server``.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Server:
         conf: Mapping[str, str],
         tls: tuple[Path, Path] | None = None,
         env: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
+        self.arguments = arguments
         self.studies = studies
         self.workdir = workdir
         self.conf = dict(conf)
@@ -104,6 +107,7 @@ class Server:
         arguments += ["--host", "127.0.0.1", "--port", str(self.port)]
         for name, value in self.conf.items():
             arguments += ["--conf", name, value]
+        arguments += self.arguments
         if self.tls is not None:
             arguments += ["--ssl_keyfile", str(self.tls[0]), "--ssl_certfile", str(self.tls[1])]
         self._log_file = (self.workdir / "server.log").open("wb")

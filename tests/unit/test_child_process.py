@@ -32,6 +32,25 @@ time.sleep(600)
 """
 
 
+WORKERS = """
+import multiprocessing, time
+from lib.child_process import become_server
+if __name__ == "__main__":
+    multiprocessing.get_context("fork").Process(target=become_server).start()
+    time.sleep(600)
+"""
+
+
+def test_several_server_processes_are_refused_with_a_reason() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(APP)}
+    command = [sys.executable, "-c", WORKERS]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=LIMIT_S, check=False
+    )
+    assert done.returncode == -signal.SIGTERM, "the parent ends as well"
+    assert "SettingsError: --workers and WEB_CONCURRENCY must be 1" in done.stderr
+
+
 def test_background_processes_end_with_a_killed_server() -> None:
     environment = {**os.environ, "PYTHONPATH": str(APP)}
     command = [sys.executable, "-c", SERVER, CHILD]

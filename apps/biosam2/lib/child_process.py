@@ -1,12 +1,14 @@
-"""Background processes end with the server that started them, also when it was killed."""
+"""One server process, whose background processes end with it, also when it was killed."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 
+from lib.errors import SettingsError
 from lib.files import is_running
 
 # Environment variable with the server's process id; MONAI Label hands the environment to its processes.
@@ -15,7 +17,19 @@ _INTERVAL_S = 0.5
 
 
 def become_server() -> None:
-    """Makes this process the one that its background processes end with."""
+    """Makes this process the one that its background processes end with.
+
+    Raises:
+        SettingsError: The server is one of several processes (``--workers``).
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        # Otherwise uvicorn starts another process for each one that ends.
+        os.kill(parent.pid, signal.SIGTERM)
+        raise SettingsError(
+            "--workers and WEB_CONCURRENCY must be 1: queues, trainings and caches belong to one process; "
+            "start one server for each project, each on a port of its own"
+        )
     os.environ[SERVER_PID] = str(os.getpid())
 
 

@@ -54,7 +54,7 @@ class SignInRoutes:
             router.add_api_route(path, answer, methods=[method], response_model=None)
         return router
 
-    def page(self, next: str = "/") -> HTMLResponse:
+    def page(self, next: str = "") -> HTMLResponse:
         """The login page."""
         return _page(next)
 
@@ -63,14 +63,14 @@ class SignInRoutes:
         request: Request,
         password: Annotated[str, Form()],
         username: Annotated[str, Form()] = "",
-        next: Annotated[str, Form()] = "/",
+        next: Annotated[str, Form()] = "",
     ) -> Response:
         """Sets a cookie that scripts cannot read and other sites cannot send."""
         cookie = await self._authenticator.sign_in(username, password)
         if cookie is None:
             return _page(next, "The key or password is not valid.", HTTPStatus.UNAUTHORIZED)
         root = request.scope.get("root_path", "")
-        answer = RedirectResponse(root + _local(next), HTTPStatus.SEE_OTHER)
+        answer = RedirectResponse(_local(next, f"{root}/"), HTTPStatus.SEE_OTHER)
         answer.set_cookie(
             COOKIE,
             cookie,
@@ -115,15 +115,15 @@ class SignInRoutes:
 
 
 def _page(target: str, error: str = "", status: HTTPStatus = HTTPStatus.OK) -> HTMLResponse:
-    text = _PAGE.substitute(target=html.escape(_local(target)), error=html.escape(error))
+    text = _PAGE.substitute(target=html.escape(target), error=html.escape(error))
     return HTMLResponse(text, status, {"Cache-Control": "no-store"})
 
 
-def _local(target: str) -> str:
+def _local(target: str, first: str) -> str:
     """An address of this server; anything else becomes its first page."""
     parts = urlsplit(target)
     is_local = target.startswith("/") and not target.startswith(("//", "/\\"))
-    return target if is_local and not parts.scheme and not parts.netloc else "/"
+    return target if is_local and not parts.scheme and not parts.netloc else first
 
 
 def _is_https(request: Request) -> bool:
