@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from lib.engine.corrections import AnswerCache, local_correction, obey
-from lib.engine.predictor import FrameMask
+from lib.engine.corrections import FAR_SHARE, AnswerCache, averaged, local_correction, obey
+from lib.engine.predictor import FrameMask, MaskLogits
 from lib.prompts.types import FramePrompts
+from lib.transforms.frames import Crop
 
 
 def drawn(rows: str) -> np.ndarray:
@@ -87,3 +88,35 @@ def test_the_cache_is_bounded_and_forgets_the_least_recent():
     assert cache.get("frame", prompts((0, 0, 1))) is None
     assert cache.get("frame", prompts((2, 0, 1))) is not None
     AnswerCache(size=1).put("frame", prompts(A), answer("#." * 8))
+
+
+def with_logits(value: float, crop: Crop | None = None) -> FrameMask:
+    logits = MaskLogits(np.full((20, 20), value, np.float16), crop)
+    return FrameMask(logits.mask(100, 100), 0.5, 0.9, logits)
+
+
+def test_new_logits_count_whole_at_the_click_and_by_half_far_from_it():
+    found = averaged(with_logits(6), with_logits(-4), (12, 22))
+    values = found.logits.values
+    assert values[4, 2] == pytest.approx(-4, abs=0.01), (
+        "the cell of pixels 10 to 14 along x and 20 to 24 along y"
+    )
+    assert values[19, 19] == pytest.approx(FAR_SHARE * -4 + (1 - FAR_SHARE) * 6)
+    assert not found.mask[22, 12]
+    assert found.mask[90, 90]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [with_logits(6, Crop(0, 0, 50, 50)), answer("#"), with_logits(-1)],
+    ids=["of another crop", "without logits", "with nothing found"],
+)
+def test_only_comparable_answers_are_averaged(before):
+    proposed = with_logits(-4)
+    assert averaged(before, proposed, (12, 22)) is proposed
+
+
+def test_the_cache_keeps_the_logits():
+    cache = AnswerCache()
+    cache.put("frame", prompts(A), with_logits(6))
+    assert (cache.get("frame", prompts(A)).logits.values == 6).all()

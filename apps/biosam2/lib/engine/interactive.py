@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.engine.corrections import AnswerCache, local_correction, obey
+from lib.engine.corrections import AnswerCache, averaged, local_correction, obey
 from lib.engine.frames import FrameSequence
 from lib.engine.memory import MemoryBank
-from lib.engine.predictor import FrameMask, Predictor
+from lib.engine.predictor import FrameMask, MaskLogits, Predictor
 from lib.engine.zoom import BOX_SCALE, MASK_SCALE, CroppedFrames, choose_window, extent_of, moved
 from lib.prompts.types import FramePrompts
 from lib.settings import Zoom
@@ -101,7 +101,8 @@ class InteractiveSegmenter:
     def _cropped(self, frames: FrameSequence, index: int, prompts: FramePrompts, crop: Crop) -> FrameMask:
         if (crop.right - crop.left, crop.bottom - crop.top) == (frames.width, frames.height):
             return self.predictor.segment(frames, index, prompts)
-        return self.predictor.segment(CroppedFrames(frames, crop), index, moved(prompts, crop))
+        found = self.predictor.segment(CroppedFrames(frames, crop), index, moved(prompts, crop))
+        return replace(found, logits=MaskLogits(found.logits.values, crop) if found.logits else None)
 
     def _corrected(
         self, frames: FrameSequence, index: int, prompts: FramePrompts, proposed: FrameMask
@@ -117,7 +118,9 @@ class InteractiveSegmenter:
             mask = self._from_start(prompts, proposed.mask)
         else:
             before, number = found
-            mask = local_correction(before.mask, proposed.mask, *_click(prompts, number))
+            click, positive = _click(prompts, number)
+            proposed = averaged(before, proposed, click)
+            mask = local_correction(before.mask, proposed.mask, click, positive)
         answer = replace(proposed, mask=obey(mask, prompts))
         self.answers.put(frame, prompts, answer)
         return answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,9 +19,32 @@ from lib.engine.preprocessing import mask_logits, network_image, network_mask, s
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
 from lib.settings import MemoryPolicy
+from lib.transforms.frames import Crop
 
 # Objects that are decoded in one step: at 1024 px each takes 16 MB, and a click waits for the step.
 MOST_AT_ONCE = 8
+# Logits of kept answers are cut off here: where it sees no object the network says -1024 everywhere.
+MOST_LOGIT = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class MaskLogits:
+    """Logits of a mask on the network's grid.
+
+    Attributes:
+        values: float16 (h, w), above 0 inside the mask.
+        crop: Part of the frame that the grid covers; None for the whole frame.
+    """
+
+    values: NDArray[np.float16]
+    crop: Crop | None = None
+
+    def mask(self, height: int, width: int) -> NDArray[np.bool_]:
+        """The mask, bool (H, W), of a frame of this size."""
+        crop = self.crop or Crop(0, 0, width, height)
+        grid = torch.from_numpy(self.values.astype(np.float32))[None, None]
+        native = F.interpolate(grid, (crop.bottom - crop.top, crop.right - crop.left), mode="bilinear")
+        return crop.paste((native[0, 0] > 0).numpy(), width, height)
 
 
 @dataclass(frozen=True)
@@ -32,11 +55,13 @@ class FrameMask:
         mask: bool (H, W), of the native frame.
         score: predicted IoU of the mask with the truth, 0 to 1.
         presence: predicted probability that the object is on the frame, 0 to 1.
+        logits: Logits that the mask comes from, for answers to prompts.
     """
 
     mask: NDArray[np.bool_]
     score: float
     presence: float
+    logits: MaskLogits | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +170,8 @@ class Predictor:
                 bank.add_prompted(index, self._memory(features, decoded, bank, prompted=True))
             if prompts.is_mask_alone and prompts.mask is not None:
                 return FrameMask(prompts.mask, 1.0, 1.0)
-            return self._frame_mask(decoded, frames)
+            values = decoded.logits[0, 0].clamp(-MOST_LOGIT, MOST_LOGIT).cpu().half().numpy()
+            return replace(self._frame_mask(decoded, frames), logits=MaskLogits(values))
 
     def outputs(self, frames: FrameSequence, index: int, prompts: Sequence[FramePrompts]) -> Outputs:
         """Raw outputs of the network for several objects on a frame, in steps of a few of them.
