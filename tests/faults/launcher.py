@@ -132,7 +132,7 @@ class KillableServer:
     def __init__(self, launcher: Launcher, folder: Path, conf: Mapping[str, str]) -> None:
         self.folder, self.studies, self.model_dir = folder, folder / "studies", folder / "model"
         self._launcher = launcher
-        self._conf = {"model_dir": str(self.model_dir), "threads": "1", **conf}
+        self._conf = {"model_dir": str(self.model_dir), "threads": "1", "runtime": "torch", **conf}
         self._process: psutil.Process | None = None
         self.url = ""
 

@@ -33,6 +33,11 @@ def become_server() -> None:
     os.environ[SERVER_PID] = str(os.getpid())
 
 
+def belongs_to_server() -> bool:
+    """Whether this process is the server or was started by it, directly or not."""
+    return SERVER_PID in os.environ
+
+
 def end_with_server() -> None:
     """Ends this background process when its parent ends: the server, or the process that the server started.
 

@@ -19,6 +19,7 @@ IMAGE_SIZE_STEP = 32
 IMAGE_SIZE_RANGE = (64, 2048)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+RuntimeName = Literal["auto", "torch", "openvino"]
 Zoom = Literal["off", "boxes", "all"]
 MemoryPolicy = Literal["fifo", "confidence", "pruned"]
 StrategyName = Literal["random", "first", "last", "diversity", "uncertainty", "hybrid", "least_confident"]
@@ -84,6 +85,11 @@ class Settings(BaseModel):
     )
     precision: Annotated[Precision, BeforeValidator(_lower)] = _option(
         "auto", "one of " + ", ".join(get_args(Precision)), "number format of the network"
+    )
+    runtime: Annotated[RuntimeName, BeforeValidator(_lower)] = _option(
+        "auto",
+        "one of " + ", ".join(get_args(RuntimeName)),
+        "what computes the network; auto: OpenVINO on a CPU where it is installed",
     )
     device: Annotated[str, BeforeValidator(_lower)] = _option(
         "auto", "auto, cpu, cuda or cuda:N", "device of the network", pattern=r"^(auto|cpu|cuda(:\d+)?)$"

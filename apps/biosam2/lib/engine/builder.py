@@ -10,16 +10,17 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from sam2.modeling.sam.transformer import RoPEAttention
 
 from lib.engine.checkpoints import Weights, load_state_dict
 from lib.engine.network import Network
 from lib.engine.registry import DeviceType, Entry, Registry
+from lib.engine.rotary_attention import RotaryAttention
 from lib.errors import CheckpointError
 
 # Pixels of the input along a side of a cell of the memory.
 _STRIDE = 16
 _TARGET = f"{Network.__module__}.{Network.__qualname__}"
+_ATTENTION = f"{RotaryAttention.__module__}.{RotaryAttention.__qualname__}"
 
 # What SAM 2 itself sets for inference: masks of clicks are remembered as zeros and ones, and a single mask
 # that changes much with the threshold (stability below 0.98 between logits of +-0.05) gives way to the best
@@ -55,6 +56,8 @@ def build_network(
     try:
         model = OmegaConf.load(config).model
         model._target_ = _TARGET
+        layer = model.memory_attention.layer
+        layer.self_attention._target_ = layer.cross_attention._target_ = _ATTENTION
         if image_size is not None:
             model.image_size = image_size
         if meta_settings:
@@ -72,8 +75,8 @@ def _prepare_rotations(network: Network) -> None:
     """Tables of rotations for this size of input: made in inference mode, they could not be trained with."""
     side = network.image_size // _STRIDE
     for module in network.memory_attention.modules():
-        if isinstance(module, RoPEAttention):
-            module.freqs_cis = module.compute_cis(end_x=side, end_y=side).cpu()
+        if isinstance(module, RotaryAttention):
+            module.set_grid(side)
 
 
 def load_network(weights: Weights, registry: Registry, device: DeviceType) -> Network:

@@ -39,6 +39,8 @@ VERSIONS_FOLDER = "versions"
 WEIGHTS_FILE = "weights.pt"
 CONFIG_FILE = "network.yaml"
 RECORD_FILE = "version.json"
+# What ``lib.engine.openvino_export`` makes of weights lies beside them.
+OPENVINO_FOLDER = "openvino"
 _LOCK_FILE = "lock"
 _NAME = re.compile(r"v(\d{4,})")
 
@@ -184,6 +186,7 @@ class Versions:
             for name in set(names) - kept:
                 logger.info("The weights of version %s are deleted: keep_versions is %d", name, self._keep)
                 self.weights_path(name).unlink(missing_ok=True)
+                shutil.rmtree(self.folder(name) / OPENVINO_FOLDER, ignore_errors=True)
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:

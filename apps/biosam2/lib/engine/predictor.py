@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from lib.engine.embeddings import EmbeddingCache
 from lib.engine.frames import FrameSequence
 from lib.engine.memory import Memory, MemoryBank, confidence
 from lib.engine.network import Decoded, Features, Network, NetworkPrompts
+from lib.engine.openvino_parts import install_parts
 from lib.engine.preprocessing import mask_logits, network_image, network_mask, stack_prompts
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
@@ -112,6 +114,17 @@ class Predictor:
     def image_size(self) -> int:
         """Side of the network's input in pixels."""
         return int(self._network.image_size)
+
+    def use_openvino(self, folder: Path, threads: int = 0) -> None:
+        """Runs the network's converted parts from now on; requests go on with torch until they are ready.
+
+        Raises:
+            OSError, RuntimeError: see ``lib.engine.openvino_parts``.
+        """
+        put_in_place = install_parts(self._network, folder, self.runtime.dtype, threads)
+        with self.runtime.step():
+            put_in_place()
+        self.warm_up()
 
     def new_bank(self, policy: MemoryPolicy = "fifo") -> MemoryBank:
         """An empty memory for one object, as deep as this network looks back."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from pathlib import Path
 
 import torch
 
+from lib.child_process import belongs_to_server
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights, candidates, sha256_of
 from lib.engine.embeddings import EmbeddingCache
 from lib.engine.interactive_priority import InteractivePriority
 from lib.engine.model_versions import Versions
+from lib.engine.openvino_export import convert_in_child
+from lib.engine.openvino_parts import is_chosen, parts_folder
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
@@ -117,4 +121,38 @@ class PredictorPool:
         summary = f"{weights.name} ({weights.reason}), {predictor.image_size} px, {precision}"
         self._served[str(runtime.device)] = summary
         logger.info("Serving %s on %s", summary, runtime.device)
+        if openvino_dtype(self._settings, runtime) is not None:
+            folder = parts_folder(weights, version, predictor.image_size, runtime.dtype)
+            arguments = (predictor, weights, folder, summary)
+            threading.Thread(target=self._use_openvino, args=arguments, name="openvino", daemon=True).start()
         return predictor
+
+    def _use_openvino(self, predictor: Predictor, weights: Weights, folder: Path, summary: str) -> None:
+        """Converts the network where it was not yet, and goes over from torch to OpenVINO."""
+        device = str(predictor.runtime.device)
+        try:
+            if not folder.exists():
+                logger.info("Converting %s for OpenVINO; torch computes meanwhile", weights.name)
+                convert_in_child(weights, self.registry.folder, predictor.runtime.dtype, folder)
+            predictor.use_openvino(folder, self._settings.threads)
+        except Exception as error:
+            # OpenVINO, the disk and the conversion raise many kinds, and torch serves with all of them.
+            logger.warning("OpenVINO is not used for %s, torch goes on: %s", weights.name, error)
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        logger.info("OpenVINO computes %s on %s", weights.name, device)
+        if self._served.get(device) == summary:
+            self._served[device] = f"{summary}, OpenVINO"
+
+
+def openvino_dtype(settings: Settings, runtime: Runtime | None = None) -> torch.dtype | None:
+    """Number format in which OpenVINO computes a network of the server; None where torch does.
+
+    Args:
+        settings: App settings (`--conf`).
+        runtime: Device; the app's own by default.
+    """
+    runtime = runtime or Runtime(resolve_device(settings.device), settings.precision)
+    # A program that uses the engine for a moment would wait for a conversion.
+    chosen = belongs_to_server() and is_chosen(settings.runtime, runtime.type)
+    return runtime.dtype if chosen else None

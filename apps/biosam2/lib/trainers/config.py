@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lib.engine.checkpoints import Weights
@@ -165,6 +166,7 @@ class TrainingPlan:
         max_voxels: Limit of voxels in an image.
         embedding_cache_mb: Memory for cached embeddings in MiB.
         started: Time before listing the images, in seconds since 1970; labels saved later are new.
+        convert_for: Number format in which a CPU server runs OpenVINO; None where it does not.
     """
 
     options: TrainOptions
@@ -178,6 +180,7 @@ class TrainingPlan:
     max_voxels: int
     embedding_cache_mb: int
     started: float
+    convert_for: torch.dtype | None = None
 
     @property
     def folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,8 @@ from lib.engine.builder import described, load_network
 from lib.engine.checkpoints import Weights, sha256_of
 from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE, Version, Versions, save_weights
 from lib.engine.network import Network
+from lib.engine.openvino_export import convert_in_child
+from lib.engine.openvino_parts import parts_folder
 from lib.engine.registry import DeviceType, Registry
 from lib.errors import CheckpointError
 from lib.metrics.calibration import (
@@ -205,6 +208,9 @@ def _remark(item: Mapping[str, object]) -> str:
     return ", ".join(labels) if isinstance(labels, list) else str(labels)
 
 
+logger = logging.getLogger(__name__)
+
+
 def publish(
     result: TrainingResult,
     network: Network,
@@ -229,6 +235,8 @@ def publish(
         result.acceptance = judge(result.before, result.after, plan.options.min_gain)
         result.calibration = _calibration(result.after)
         is_better, name = result.acceptance.accepted, plan.service.name
+        if is_better and plan.convert_for is not None:
+            _convert(weights, plan.model_dir, plan.convert_for)
         with versions.unchanged():
             if (current := versions.current()) != plan.published:
                 name = current or plan.service.base
@@ -242,6 +250,15 @@ def publish(
                 versions.switch(version.name)
                 name = version.name
     _report_end(result, name, version.name if is_better else None, progress)
+
+
+def _convert(weights: Weights, model_dir: Path, dtype: torch.dtype) -> None:
+    """Converts the weights for OpenVINO before they come into service; without that, torch serves them."""
+    size = weights.image_size or 0
+    try:
+        convert_in_child(weights, model_dir, dtype, parts_folder(weights, str(weights.sha256), size, dtype))
+    except (CheckpointError, OSError) as error:
+        logger.warning("%s", error)
 
 
 def _calibration(measurement: Measurement) -> Calibration:

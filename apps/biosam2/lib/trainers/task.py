@@ -18,7 +18,7 @@ from monailabel.utils.async_tasks.utils import background_executors, tasks
 
 from lib.engine.builder import described
 from lib.engine.checkpoints import Weights, named_weights
-from lib.engine.predictor_pool import PredictorPool
+from lib.engine.predictor_pool import PredictorPool, openvino_dtype
 from lib.engine.registry import DeviceType
 from lib.engine.runtime import available_devices, resolve_device
 from lib.errors import BioSam2Error
@@ -159,6 +159,7 @@ class FineTuneTask(TrainTask):
             max_voxels=self._settings.max_voxels,
             embedding_cache_mb=self._settings.embedding_cache_mb,
             started=started,
+            convert_for=openvino_dtype(self._settings),
         )
 
     def _start(self, service: Weights, options: TrainOptions, device: DeviceType) -> Weights:

@@ -1,0 +1,105 @@
+"""OpenVINO computes what torch computes, and torch goes on where it cannot."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lib.engine.builder import build_network
+from lib.engine.checkpoints import Weights
+from lib.engine.embeddings import EmbeddingCache
+from lib.engine.openvino_parts import is_chosen, parts_folder
+from lib.engine.predictor import Predictor
+from lib.engine.propagation import propagate
+from lib.engine.registry import Registry
+from lib.engine.runtime import Runtime
+from lib.errors import CheckpointError
+from lib.prompts.types import FramePrompts
+from tests.unit.engine.conftest import SIZE, make_tiny
+from tests.unit.engine.test_registry import MODEL_DIR
+
+pytest.importorskip("openvino", reason="OpenVINO is not installed (requirements-openvino.txt)")
+from lib.engine import openvino_export
+
+MINI = Registry(MODEL_DIR).config_path("biosam2_mini.yaml")
+LITE = Path(__file__).parents[3] / "pretraining" / "lite0.yaml"
+
+
+def predictor_of(network, folder=None) -> Predictor:
+    runtime = Runtime(torch.device("cpu"), "fp32")
+    predictor = Predictor(network, runtime, EmbeddingCache(1 << 30), "tiny", "1")
+    if folder is not None:
+        predictor.use_openvino(folder)
+    return predictor
+
+
+def masks(predictor, frames) -> np.ndarray:
+    """Objects of a box and of clicks on two frames, followed to both ends: prompts and memories vary."""
+    box = FramePrompts(np.zeros((0, 2)), np.zeros(0), box=np.array([20.0, 30, 90, 100]))
+    clicks = FramePrompts([[40.0, 70], [60, 60]], [1, 0])
+    objects = [{2: box}, {0: clicks, 3: FramePrompts([[64.0, 64]], [1])}]
+    found = propagate(predictor, frames, objects, ends=False)
+    return np.stack([result.mask for _, _, result in sorted(found, key=lambda step: step[:2])])
+
+
+def test_masks_are_those_of_torch(tmp_path, tiny, frames):
+    openvino_export.convert(tiny, torch.float32, tmp_path / "parts")
+    expected = masks(predictor_of(tiny), frames)
+    fast = make_tiny()
+    found = masks(predictor_of(fast, tmp_path / "parts"), frames)
+    assert len(found) == 12
+    assert (found != expected).mean() < 1e-4
+    # Nothing of torch computed: its parts are gone from the network that OpenVINO serves.
+    for part in ("image_encoder", "memory_attention", "memory_encoder"):
+        for parameter in getattr(fast, part).parameters():
+            parameter.data.fill_(float("nan"))
+    assert np.array_equal(masks(predictor_of(fast, tmp_path / "parts"), frames), found)
+    several = predictor_of(fast, tmp_path / "parts").outputs(
+        frames, 0, [FramePrompts([[40.0, 70]], [1]), FramePrompts([[80.0, 20]], [1])]
+    )
+    alone = predictor_of(tiny).outputs(frames, 0, [FramePrompts([[80.0, 20]], [1])])
+    assert np.allclose(several.logits[1], alone.logits[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("config", [MINI, LITE], ids=["hiera", "lite"])
+def test_the_small_architectures_convert(config, tmp_path, frames):
+    torch.manual_seed(0)
+    network = build_network(config, SIZE)
+    dtype = Runtime(torch.device("cpu"), "auto").dtype
+    # The conversion itself compares with torch, and raises.
+    openvino_export.convert(network, dtype, tmp_path / "parts")
+    predictor = Predictor(network, Runtime(torch.device("cpu"), "auto"), EmbeddingCache(0), "small", "1")
+    predictor.use_openvino(tmp_path / "parts")
+    assert masks(predictor, frames).shape == (12, SIZE, SIZE)
+
+
+def test_failures_leave_torch_in_place(tmp_path, tiny, frames, monkeypatch, caplog):
+    monkeypatch.setattr(openvino_export, "_TIMES_TORCH", 0.0)
+    monkeypatch.setattr(openvino_export, "_SMALLEST_LIMIT", 0.0)
+    with pytest.raises(CheckpointError, match="image_encoder differs from torch by"):
+        openvino_export.convert(tiny, torch.float32, tmp_path / "parts")
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+    network = make_tiny()
+    expected = predictor_of(tiny).segment(frames, 0, FramePrompts([[40.0, 70]], [1])).mask
+    predictor = predictor_of(network)
+    with pytest.raises((OSError, RuntimeError)):
+        predictor.use_openvino(tmp_path / "parts")
+    assert np.array_equal(predictor.segment(frames, 0, FramePrompts([[40.0, 70]], [1])).mask, expected)
+
+
+def test_who_uses_openvino(tmp_path, caplog):
+    assert is_chosen("auto", "cpu")
+    assert is_chosen("openvino", "cpu")
+    assert not is_chosen("torch", "cpu")
+    assert not is_chosen("openvino", "cuda")
+    weights = Weights("mine", tmp_path / "mine.pt", None, None, None, "")
+    names = {
+        parts_folder(weights, version, size, dtype)
+        for version in ("a" * 64, "b" * 64)
+        for size in (256, 512)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    assert len(names) == 8
+    assert {name.parent.parent for name in names} == {tmp_path}
