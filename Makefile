@@ -24,7 +24,7 @@ PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers test-faults lint format bench bench-accuracy \
-	bench-finetuning bench-training bench-scoring bench-signals bench-active-learning docs api-key audit hashes clean
+	bench-finetuning bench-training bench-scoring bench-signals bench-one-prompt bench-active-learning docs api-key audit hashes clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -139,6 +139,9 @@ bench-scoring: install-dev ## Measure how long a click takes while images are sc
 
 bench-signals: install-dev ## Measure what each signal of uncertainty is worth, on real images.
 	@$(IN_VENV) python -m benchmarks.signals $(ARGS)
+
+bench-one-prompt: install-dev ## Measure segmentation without a prompt from 1 to 16 labelled images (about 20 minutes).
+	@$(IN_VENV) python -m benchmarks.one_prompt $(ARGS)
 
 bench-active-learning: install-dev ## Simulate annotation: the choice of the next image against chance (about half an hour).
 	@$(IN_VENV) python -m benchmarks.active_learning $(ARGS)

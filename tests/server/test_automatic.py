@@ -18,7 +18,7 @@ from tests.support import phantoms, studies
 from tests.support.client import LIMIT_S, Answer, Client, read_mask
 from tests.support.server import Server, copy_model_folder
 
-VOLUMES = ("ct_a", "ct_b", "ct_c")
+VOLUMES = ("ct_a", "ct_b", "ct_c", "ct_d")
 PICTURES = ("cell_a", "cell_b", "cell_c")
 CLASSES = ("lesion", "organ")
 
@@ -186,3 +186,22 @@ def test_a_batch_is_resumed_after_a_restart_and_leaves_labels_of_people(auto: Se
         f"{auto.url}/activelearning/least_confident", json={"client_id": "anna"}, timeout=LIMIT_S
     ).json()
     assert scores[sample["id"]] == min(scores.values())
+
+
+def test_a_trained_head_takes_the_labels_that_it_is_better_at(auto: Server, tmp_path: Path) -> None:
+    for number, name in enumerate(VOLUMES[:3]):
+        _submit(auto.url, name, _ct(number)[1], tmp_path)
+    options = {"preset": "auto_head", "max_epochs": 4, "steps_per_epoch": 12, "batch_size": 4}
+    answer = requests.post(f"{auto.url}/train/biosam2", json=options, timeout=LIMIT_S)
+    assert answer.ok, answer.text
+    while requests.get(f"{auto.url}/train/?check_if_running=true", timeout=LIMIT_S).ok:
+        time.sleep(0.5)
+    listed = requests.get(f"{auto.url}/model/info/biosam2", timeout=LIMIT_S).json()
+    stats = listed["train_stats"]
+    assert stats["status"] in ("published", "kept"), stats
+    ways = next(iter(listed["versions"].values()))["ways"] if stats["published"] else {}
+    answer = Client(auto.url).segment("biosam2_auto", "ct_d", {"labels": list(CLASSES)})
+    for value, name in enumerate(CLASSES, start=1):
+        is_better = name in ways and ways[name]["auto_head"] > ways[name]["one_prompt"]
+        assert answer.params["ways"][name] == ("auto_head" if is_better else "one_prompt")
+        assert phantoms.dice(answer.mask == value, _ct(3)[1][name]) > 0.6

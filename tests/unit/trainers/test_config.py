@@ -19,7 +19,7 @@ def test_viewers_get_scalars_and_lists_of_strings_alone():
 
 
 def test_the_first_of_a_list_is_its_default():
-    assert SHOWN["preset"] == ["decoder", "paper", "video"]
+    assert SHOWN["preset"] == ["decoder", "paper", "video", "auto_head"]
     assert read_options({}, SHOWN).preset == "decoder"
     assert read_options({}, viewer_config(["cuda:0", "cpu"], "paper")).device == "cuda:0"
 

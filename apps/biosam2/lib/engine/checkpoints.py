@@ -116,8 +116,8 @@ def _of_version(versions: Versions, version: Version, settings: Settings, reason
         sha256=version.sha256,
         reason=reason,
         rendered_prompts=version.rendered_prompts,
-        meta_settings=False,
-        single_mask=True,
+        meta_settings=version.meta_settings,
+        single_mask=version.single_mask,
         base=version.base,
         version=version.name,
     )

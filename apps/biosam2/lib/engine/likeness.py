@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from lib.engine.auto_head import position_terms
 from lib.engine.network import Features
 
 # Side of the grid on which features are compared: that of a mask at 256 px, and enough for larger inputs.
@@ -74,7 +75,5 @@ def _places(features: Features) -> torch.Tensor:
     levels = [
         F.normalize(F.interpolate(level.float(), size, mode="bilinear"), dim=1) for level in features.maps
     ]
-    steps = torch.linspace(-1, 1, _GRID, device=levels[0].device)
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    terms = torch.stack([x, y, x * x, y * y, x * y, (x * x + y * y) ** 2])
-    return torch.cat([torch.cat(levels, 1)[0], _POSITION * terms]).flatten(1).T
+    terms = _POSITION * position_terms(size, levels[0].device)
+    return torch.cat([*levels, terms], 1)[0].flatten(1).T

@@ -60,6 +60,8 @@ class Version(BaseModel):
         metrics: what was measured before and after, numbers and texts.
         options: Options of the training.
         data: the images that it learned from and was measured on.
+        meta_settings: see ``registry.yaml``; fine-tuned weights run without them.
+        single_mask: whether one mask is decoded where SAM 2 would choose among three: fine-tuned ones do.
         calibration: Calibration of predicted IoU times presence, as ``lib.metrics.calibration`` writes it;
             empty for uploaded weights.
     """
@@ -78,6 +80,8 @@ class Version(BaseModel):
     options: dict[str, Any] = {}
     data: list[dict[str, Any]] = []
     calibration: dict[str, Any] = {}
+    meta_settings: bool = False
+    single_mask: bool = True
 
     @model_validator(mode="before")
     @classmethod

@@ -58,12 +58,15 @@ class OnePrompt:
         single = SingleFrame(frames, index, _CLIP)
         return self._predictor.track(single, _ASKED, self._bank.copy(), reverse=False, guess=guess)
 
-    def volume(self, frames: FrameSequence) -> Iterator[tuple[int, FrameMask]]:
-        """Segments the label through a volume: the key slice by similarity, then propagation both ways.
+    def segment(self, frames: FrameSequence) -> Iterator[tuple[int, FrameMask]]:
+        """Segments the label on a picture, or through a volume: the key slice, then propagation both ways.
 
         Yields:
             Index and result of each slice that may hold the label.
         """
+        if len(frames) == 1:
+            yield 0, self.frame(frames, 0)
+            return
         searched = evenly_spaced(len(frames), MOST_SEARCHED)
         similarity = {
             index: self._bank.similarity(self._predictor.features(frames, index).maps[-1])

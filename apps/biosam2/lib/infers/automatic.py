@@ -11,10 +11,10 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from numpy.typing import NDArray
 
-from lib.engine.frames import FrameSequence
+from lib.engine.auto_head import AUTO_HEAD, HEAD_FILE, ONE_PROMPT, HeadSegmenter, load_head
 from lib.engine.memory import confidence
 from lib.engine.one_prompt import OnePrompt
-from lib.engine.predictor import FrameMask
+from lib.engine.predictor import FrameMask, Predictor
 from lib.errors import PromptError
 from lib.images.writing import write_mask
 from lib.infers.label_merging import MOST_VALUES
@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 NAME = "biosam2_auto"
 # Tag of the labels that a batch makes, unless the request names one.
 AUTO_TAG = "auto"
-# Ways of segmenting a label.
-ONE_PROMPT = "one_prompt"
 
 
 @dataclass
@@ -111,18 +109,12 @@ class AutoTask(ImageTask):
         predictor, weights = self._services.engines.served(request["device"])
         watch.lap("pre")
         found = Found(np.zeros(image.shape, np.uint8, order="F"))
-        calibration, counts = self._calibration(weights.version), {}
-        for name, value in values.items():
-            segmenter = self._templates.one_prompt(predictor, name, image.digest)
-            if segmenter is not None:
-                one_prompt, counts[name] = segmenter
-                found.add(name, value, _results(one_prompt, frames), calibration)
-                logger.info("%s: label %d of %d, %s", NAME, len(counts), len(values), name)
-        if not counts:
+        facts = self._segment(frames, values, predictor, weights.version, found)
+        if not facts["ways"]:
             raise PromptError(NO_LABEL)
         watch.lap("infer")
         labels = cleaned_labels(found.labels, request, {})
-        names = {name: values[name] for name in counts}
+        names = {name: values[name] for name in facts["ways"]}
         path = write_mask(labels, image, extension, request["result_compress"], names)
         watch.lap("post")
         return str(path), {
@@ -131,12 +123,36 @@ class AutoTask(ImageTask):
             "scores": found.scores,
             "slice_scores": found.slice_scores,
             "axis": AXIS,
-            "ways": dict.fromkeys(counts, ONE_PROMPT),
-            "templates": counts,
+            **facts,
             "model": predictor.name,
             "window": [window.low, window.high],
             "latencies": watch.latencies,
         }
+
+    def _segment(
+        self,
+        frames: FrameStack,
+        values: Mapping[str, int],
+        predictor: Predictor,
+        version: str | None,
+        found: Found,
+    ) -> dict[str, dict[str, Any]]:
+        """Finds the labels that can be segmented; the way and the number of templates of each by name."""
+        calibration, heads = self._calibration(version), self._heads(version, predictor)
+        ways: dict[str, str] = {}
+        counts: dict[str, int] = {}
+        for name, value in values.items():
+            segmenter: HeadSegmenter | OnePrompt | None = heads.get(name)
+            ways[name] = AUTO_HEAD
+            if segmenter is None:
+                ways[name] = ONE_PROMPT
+                segmenter, counts[name] = self._templates.one_prompt(predictor, name, frames.digest)
+            if segmenter is None:
+                del ways[name], counts[name]
+                continue
+            found.add(name, value, segmenter.segment(frames), calibration)
+            logger.info("%s: %s by %s, %d of %d labels", NAME, name, ways[name], len(ways), len(values))
+        return {"ways": ways, "templates": counts}
 
     def _values(self) -> dict[str, int]:
         """Value by label name: those of ``--conf labels`` first, then the datastore's others by name."""
@@ -153,13 +169,14 @@ class AutoTask(ImageTask):
             )
         return {name: values[name] for name in values if name in asked}
 
+    def _heads(self, version: str | None, predictor: Predictor) -> dict[str, HeadSegmenter]:
+        """Segmenters of the labels for which the head of a version is the better way."""
+        path = self._services.engines.versions.folder(version or "") / HEAD_FILE
+        if not path.is_file():
+            return {}
+        head = load_head(path)
+        return {name: HeadSegmenter(predictor, head, name) for name in head.better}
+
     def _calibration(self, version: str | None) -> Calibration:
         facts = self._services.engines.versions.read(version).calibration if version else {}
         return Calibration.from_json(facts) if facts else IDENTITY
-
-
-def _results(segmenter: OnePrompt, frames: FrameSequence) -> Iterator[tuple[int, FrameMask]]:
-    if len(frames) == 1:
-        yield 0, segmenter.frame(frames, 0)
-    else:
-        yield from segmenter.volume(frames)

@@ -60,8 +60,8 @@ class Templates:
             found.update(entry.names or self._names_in_file(image_id, entry))
         return sorted(found)
 
-    def one_prompt(self, predictor: Predictor, label: str, without: str) -> tuple[OnePrompt, int] | None:
-        """A segmenter of one label with the number of its templates; None where the label has none.
+    def one_prompt(self, predictor: Predictor, label: str, without: str) -> tuple[OnePrompt | None, int]:
+        """A segmenter of one label with the number of its templates; None, 0 where the label has none.
 
         Args:
             predictor: Predictor of the request.
@@ -77,7 +77,7 @@ class Templates:
                 if item.digest != without
             ]
             if not templates:
-                return None
+                return None, 0
             key = (predictor.key, label, tuple((item.digest, item.index) for item in templates),
                    tuple(stamp(entry.path) for _, entry in chosen))  # fmt: skip
             if key not in self._banks:

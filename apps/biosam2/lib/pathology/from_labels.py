@@ -56,9 +56,9 @@ class LabelledSlideTask(SlideTask):
         """
         found: list[tuple[float, str, MultiPolygon]] = []
         for name in self.classes():
-            segmenter = self._templates.one_prompt(predictor, name, without="")
+            segmenter, _ = self._templates.one_prompt(predictor, name, without="")
             if segmenter is not None:
-                score, area = _label_in_regions(segmenter[0], slide, asked.regions)
+                score, area = _label_in_regions(segmenter, slide, asked.regions)
                 found.append((score, name, area))
                 logger.info("Regions of a slide: %s, %d outlines", name, len(area.geoms))
         if not found:

@@ -17,7 +17,7 @@ from lib.errors import TrainingError
 from lib.settings import Precision
 from lib.trainers.frames import LabelledImage
 
-Preset = Literal["paper", "decoder", "video"]
+Preset = Literal["paper", "decoder", "video", "auto_head"]
 Start = Literal["published", "base"]
 _PRESETS: tuple[Preset, ...] = get_args(Preset)
 _STARTS: tuple[Start, ...] = get_args(Start)
@@ -53,7 +53,8 @@ class TrainOptions(BaseModel):
     preset: Preset = Field(
         "paper",
         description="paper: image encoder and mask decoder; decoder: mask decoder only, for CPUs; "
-        "video: clips through the memory, which is trained as well",
+        "video: clips through the memory, which is trained as well; auto_head: a small head for each label, "
+        "which needs no prompt",
     )
     start_from: Start = Field("published", description="weights in service, or the base they came from")
     device: str = Field("", description="cpu, cuda or cuda:N; empty for the app's device")

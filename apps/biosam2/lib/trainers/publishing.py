@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from lib.engine.auto_head import HEAD_FILE
 from lib.engine.builder import described, load_network
 from lib.engine.checkpoints import Weights, sha256_of
 from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE, Version, Versions, save_weights
@@ -299,6 +300,9 @@ def _overtaken(acceptance: Acceptance, name: str) -> Acceptance:
 def _write(plan: TrainingPlan, network: Network, folder: Path) -> Weights:
     """Writes the checkpoint of a future version."""
     _copy_config(plan.weights, folder)
+    parent = Versions(plan.model_dir).folder(plan.weights.version or "")
+    if _keeps_head(plan, network) and (parent / HEAD_FILE).is_file():
+        shutil.copy(parent / HEAD_FILE, folder / HEAD_FILE)
     save_weights(folder / WEIGHTS_FILE, network.state_dict())
     return replace(
         plan.weights,
@@ -310,6 +314,11 @@ def _write(plan: TrainingPlan, network: Network, folder: Path) -> Weights:
         meta_settings=False,
         single_mask=True,
     )
+
+
+def _keeps_head(plan: TrainingPlan, network: Network) -> bool:
+    """Whether the features are those that the start weights' head was trained on (preset ``auto_head``)."""
+    return plan.options.is_encoder_frozen and int(network.image_size) == plan.weights.image_size
 
 
 def _copy_config(weights: Weights, folder: Path) -> None:

@@ -27,8 +27,9 @@ from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
 from lib.errors import BioSam2Error, TrainingError
 from lib.trainers import distributed
+from lib.trainers.auto_head import HeadTraining
 from lib.trainers.config import TrainingPlan
-from lib.trainers.frames import LabelledFrames, Side, prepare_frames, split
+from lib.trainers.labelled_images import image_records, open_images
 from lib.trainers.optimizer import NetworkOptimizer, copy_parameters, interpolate_weights
 from lib.trainers.progress import TrainingProgress
 from lib.trainers.publishing import TrainingResult, TrainingState, publish
@@ -53,7 +54,10 @@ def train(plan: TrainingPlan) -> None:
         progress = TrainingProgress(plan.folder, plan.options.max_epochs, plan.started)
     try:
         with plain_errors(plan.frames_folder):
-            Training(plan, progress).run()
+            if plan.options.preset == "auto_head":
+                HeadTraining(plan, progress).run()
+            else:
+                Training(plan, progress).run()
     except Exception as error:
         if progress is not None:
             reason = str(error) if isinstance(error, TrainingError) else f"{type(error).__name__}: {error}"
@@ -111,7 +115,7 @@ class Training:
     def run(self) -> None:
         """Runs the training from the labels to the decision."""
         images, sides, left_out = distributed.from_first(
-            self._open_images(self._progress) if self._progress else None
+            open_images(self._plan, self._progress) if self._progress else None
         )
         network = self._load(replace(self._plan.weights, single_mask=True, meta_settings=False))
         size = int(network.image_size)
@@ -126,7 +130,7 @@ class Training:
         self._resume(optimizer, fingerprint)
         self._learn(optimizer, sampler, fingerprint)
         if self._progress is not None:
-            self._finish(network, start, _image_records(images, sides, left_out), self._progress)
+            self._finish(network, start, image_records(images, sides, left_out), self._progress)
 
     def _finish(
         self,
@@ -146,26 +150,6 @@ class Training:
         )
         self._plan.state_path.unlink(missing_ok=True)
         shutil.rmtree(self._plan.frames_folder, ignore_errors=True)
-
-    def _open_images(
-        self, progress: TrainingProgress
-    ) -> tuple[list[LabelledFrames], dict[str, Side], list[dict[str, str]]]:
-        """Usable images, their sides, and unusable images with the reason."""
-        images, left_out = [], []
-        for labelled in tqdm(self._plan.images, desc="Reading labelled images", disable=None):
-            try:
-                images.append(prepare_frames(labelled, self._plan.frames_folder, self._plan.max_voxels))
-            except BioSam2Error as error:
-                logger.warning("Image %s left out of the training: %s", labelled.id, error)
-                left_out.append({"image": labelled.id, "reason": str(error)})
-        sides = split((image.id for image in images), self._options.val_split, self._plan.split_record)
-        counts = {side: list(sides.values()).count(side) for side in ("train", "val")}
-        progress.note(
-            f"learning from {counts['train']} images, measuring on {counts['val']}, {len(left_out)} left out",
-            images=counts,
-            left_out=left_out,
-        )
-        return images, sides, left_out
 
     def _new_cache(self) -> EmbeddingCache:
         return EmbeddingCache(self._plan.embedding_cache_mb * _MIB)
@@ -286,22 +270,6 @@ class Training:
         self._state = TrainingState(**saved["training"])
         if self._progress is not None:
             self._progress.note(f"resuming after epoch {self._state.epoch}")
-
-
-def _image_records(
-    images: list[LabelledFrames], sides: dict[str, Side], left_out: list[dict[str, str]]
-) -> list[dict[str, Any]]:
-    """Entries of the version's record, one for each image."""
-    used = [
-        {
-            "image": image.id,
-            "side": sides[image.id],
-            "frames": len(image),
-            "labels": sorted(set(image.names.values())),
-        }
-        for image in images
-    ]
-    return used + [{**item, "side": "left out"} for item in left_out]
 
 
 def _require(sampler: Sampler, targets: list[ValidationTarget]) -> None:
