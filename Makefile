@@ -122,8 +122,9 @@ format: install-dev ## Put the code in the project's format.
 	@$(IN_VENV) ruff check --fix .
 	@$(IN_VENV) ruff format .
 
-bench: install-dev ## Measure latency and memory against MONAI Label's own SAM 2 tasks.
-	@$(IN_VENV) python -m benchmarks.latency $(ARGS)
+DEVICE ?= cpu
+bench: install-dev ## Measure latency and memory against MONAI Label's own SAM 2 tasks (DEVICE=cuda on a GPU).
+	@$(IN_VENV) python -m benchmarks.latency --device $(DEVICE) $(ARGS)
 
 bench-accuracy: install-dev ## Measure accuracy on real images against classical methods.
 	@$(IN_VENV) python -m benchmarks.accuracy $(ARGS)

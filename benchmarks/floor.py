@@ -16,6 +16,7 @@ import SimpleITK as sitk
 import torch
 
 from benchmarks.checkpoint import build_network
+from lib.engine.openvino_parts import install_parts
 from lib.engine.runtime import Runtime
 
 _BATCH_OF_ONE = 1
@@ -34,11 +35,23 @@ class Floor:
         checkpoint: Checkpoint of the servers.
         image_size: Side of the input in pixels.
         dtype: bfloat16 runs under autocast with channels-last weights, float32 plainly.
+        device: Torch device.
+        parts: Folder of the parts that OpenVINO computes; None: torch computes.
     """
 
-    def __init__(self, checkpoint: Path, image_size: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        image_size: int,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        parts: Path | None = None,
+    ) -> None:
         network: Any = build_network(image_size, checkpoint).requires_grad_(False)
-        self._network = network.to(memory_format=torch.channels_last)
+        self._network = network.to(device, memory_format=torch.channels_last)
+        self._device = device
+        if parts is not None:
+            install_parts(network, parts, dtype)()
         self._size = image_size
         self._dtype = dtype
         self._seconds: dict[str, list[float]] = {}
@@ -81,7 +94,7 @@ class Floor:
     def _image(self, seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         image = torch.rand(_BATCH_OF_ONE, 3, self._size, self._size, generator=generator)
-        return image.contiguous(memory_format=torch.channels_last)
+        return image.to(self._device, memory_format=torch.channels_last)
 
     def _encode(self, image: torch.Tensor) -> dict[str, Any]:
         return self._timed("encoder", self._network.forward_image)(image)
@@ -92,8 +105,8 @@ class Floor:
         _, maps, positions, sizes = self._network._prepare_backbone_features(features)
         centre = self._size / 2
         click = {
-            "point_coords": torch.tensor([[[centre, centre]]]),
-            "point_labels": torch.tensor([[_FOREGROUND]], dtype=torch.int32),
+            "point_coords": torch.tensor([[[centre, centre]]], device=self._device),
+            "point_labels": torch.tensor([[_FOREGROUND]], dtype=torch.int32, device=self._device),
         }
         return self._network.track_step(
             frame_idx=frame,
@@ -112,13 +125,15 @@ class Floor:
     def _running(self) -> Iterator[None]:
         self._seconds.clear()
         enabled = self._dtype != torch.float32
-        with torch.inference_mode(), torch.autocast("cpu", dtype=self._dtype, enabled=enabled):
+        with torch.inference_mode(), torch.autocast(self._device, dtype=self._dtype, enabled=enabled):
             yield
 
     def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             started = time.perf_counter()
             result = function(*args, **kwargs)
+            if self._device != "cpu":
+                torch.cuda.synchronize()
             self._seconds.setdefault(part, []).append(time.perf_counter() - started)
             return result
 

@@ -1,8 +1,8 @@
-"""The same requests to two servers in turns, so that disturbances of the machine affect both."""
+"""The same requests to all servers in turns, so that disturbances of the machine affect each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.client import VIEWER_OPTIONS, Viewer
 from benchmarks.floor import Floor, write_answer
 
-OURS, PEER, FLOOR = "ours", "peer", "floor"
+OURS, TORCH, BEFORE, PEER, FLOOR = "ours", "torch", "before", "peer", "floor"
+_TASKS = {"2-D": ("biosam2_point", "sam_2d"), "3-D": ("biosam2_propagate", "sam_3d")}
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,15 @@ class Timings:
         self.seconds.setdefault(measurement, {}).setdefault(who, []).append(seconds)
 
 
-def turn_order(turn: int) -> tuple[str, str]:
-    """Order of the servers: each is first in every second round."""
-    return (OURS, PEER) if turn % 2 == 0 else (PEER, OURS)
+def turn_order(turn: int, servers: Iterable[str]) -> list[str]:
+    """Order of the servers: each is first in its turn."""
+    order = list(servers)
+    first = turn % len(order)
+    return order[first:] + order[:first]
+
+
+def _task(who: str, kind: str) -> str:
+    return _TASKS[kind][who == PEER]
 
 
 def click_steps(shape: tuple[int, int, int]) -> list[tuple[str, int, int]]:
@@ -62,46 +69,48 @@ def clicks(shape: tuple[int, int, int], index: int, count: int) -> list[list[int
 
 
 def request(prompts: Sequence[Sequence[int]], **options: Any) -> dict[str, Any]:
-    """Request parameters for both servers."""
-    return {**VIEWER_OPTIONS, "device": "cpu", "foreground": list(prompts), "background": [], **options}
+    """Request parameters for all servers."""
+    return {**VIEWER_OPTIONS, "foreground": list(prompts), "background": [], **options}
 
 
 def measure_clicks(
-    viewers: Mapping[str, Viewer], floor: Floor, volumes: Sequence[Volume], folder: Path, timings: Timings
+    viewers: Mapping[str, Viewer],
+    floor: Floor | None,
+    volumes: Sequence[Volume],
+    folder: Path,
+    timings: Timings,
 ) -> None:
     """One round of :func:`click_steps` per volume; the first volume only warms up and is not counted."""
-    models = {OURS: "biosam2_point", PEER: "sam_2d"}
     for turn, volume in enumerate(volumes):
         for measurement, index, count in click_steps(volume.shape):
             params = request(clicks(volume.shape, index, count), slice=index)
-            for who in turn_order(turn):
-                answer = viewers[who].infer(models[who], volume.name, params)
+            for who in turn_order(turn, viewers):
+                answer = viewers[who].infer(_task(who, "2-D"), volume.name, params)
                 if turn:
                     timings.add(measurement, who, answer.seconds)
-        parts = {**floor.click(turn), "write": write_answer(volume.shape, folder)}
+        parts = {**floor.click(turn), "write": write_answer(volume.shape, folder)} if floor else {}
         if turn:
             for part, seconds in parts.items():
                 timings.add(part, FLOOR, seconds)
 
 
 def measure_propagation(
-    viewers: Mapping[str, Viewer], floor: Floor, volumes: Sequence[Volume], timings: Timings
+    viewers: Mapping[str, Viewer], floor: Floor | None, volumes: Sequence[Volume], timings: Timings
 ) -> None:
     """A click on the first slice, propagated to the last: the only direction that the peer supports.
 
     Runs twice per volume: cold, and again after another click. Seconds are per slice. The first volume only
     warms up and is not counted.
     """
-    models = {OURS: "biosam2_propagate", PEER: "sam_3d"}
     for turn, volume in enumerate(volumes):
         for measurement, count in (("propagation, per slice", 1), ("propagation again, per slice", 2)):
             params = request(clicks(volume.shape, 0, count), reset_state=True)
-            for who in turn_order(turn):
-                answer = viewers[who].infer(models[who], volume.name, params)
+            for who in turn_order(turn, viewers):
+                answer = viewers[who].infer(_task(who, "3-D"), volume.name, params)
                 _check_every_slice_was_answered(who, answer.mask().any(axis=(0, 1)).sum(), volume)
                 if turn:
                     timings.add(measurement, who, answer.seconds / volume.shape[2])
-        if turn:
+        if turn and floor:
             for part, seconds in floor.propagation(volume.shape[2]).items():
                 timings.add(f"propagation {part}", FLOOR, seconds)
 

@@ -1,7 +1,9 @@
 """How fast: our tasks, MONAI Label's own, and the network alone, in one run (``make bench``).
 
-Both servers load the same randomly initialised sam2.1_hiera_tiny file and work at 1024 px on the CPU. They
-get the same requests over HTTP in turns. Nothing is downloaded, and no test depends on the outcome.
+All servers load the same randomly initialised sam2.1_hiera_tiny file and work at 1024 px: ours with OpenVINO
+where it is installed, ours with torch, the peer, and another checkout of ours where one is given. They get
+the same requests over HTTP in turns. Then come ours with the bundled weights. Nothing is downloaded, and no
+test depends on the outcome.
 """
 
 from __future__ import annotations
@@ -9,26 +11,47 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.checkpoint import peer_config, write_random_checkpoint
 from benchmarks.client import Viewer
-from benchmarks.floor import Floor, cpu_precision
-from benchmarks.interleaved import OURS, PEER, Timings, Volume, measure_clicks, measure_propagation
-from benchmarks.latency_report import latency_table, memory_table, parts_table
+from benchmarks.floor import Floor
+from benchmarks.interleaved import (
+    BEFORE,
+    OURS,
+    PEER,
+    TORCH,
+    Timings,
+    Volume,
+    measure_clicks,
+    measure_propagation,
+)
+from benchmarks.latency_report import bundled_table, latency_table, memory_table, parts_table
 from benchmarks.machine import busy_warning, machine
-from benchmarks.server import APP, RunningServer, running_server
+from benchmarks.server import APP, RunningServer, copy_bundled, last_lines, running_server
 from benchmarks.volumes import write_volumes
+from lib.engine.checkpoints import Weights, sha256_of
+from lib.engine.openvino_parts import is_chosen, parts_folder
+from lib.engine.registry import DeviceType
+from lib.engine.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 PEER_APP = Path(__file__).resolve().parent / "peer_app"
 # The peer's image predictor has fixed grids for this size and fails at others.
 IMAGE_SIZE = 1024
+# Parts of the run with servers of their own, and what they say of memory.
+HALVES = {"clicks": "2-D tasks", "propagation": "3-D tasks"}
+BUNDLED = "bundled"
+_CONVERSION_SECONDS = 1800.0
 
 LEGEND = (
-    "Times are minimum / median; ratios are of medians. Peer: MONAI Label's own `sam_2d` and `sam_3d`. "
+    "Times are minimum / median; ratios are of medians. Ours: OpenVINO on a CPU where it is installed; torch: "
+    "ours with `runtime=torch`; before: another checkout of ours. Peer: MONAI Label's own `sam_2d` and `sam_3d`. "
     "Floor: the network's parts called directly in one process with the same weights, input size and number "
     "format, and the answer written (a cold click: encoder, decoder, write; a second one: decoder, write)."
 )
@@ -43,7 +66,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 256, 24), metavar=("I", "J", "K"))
     parser.add_argument("--slices", type=int, default=12, help="slices of the volumes that are propagated")
     parser.add_argument("--port", type=int, default=8120, help="first of two free ports")
-    parser.add_argument("--only", choices=["clicks", "propagation"], help="leave the other half out")
+    parser.add_argument("--only", choices=[*HALVES, BUNDLED], help="leave the other parts out")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="device of all servers")
+    parser.add_argument("--before", type=Path, help="another checkout of this project, to compare with")
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
     options = parser.parse_args(argv)
     if options.quick:
@@ -51,48 +76,98 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def start_both(stack: ExitStack, checkpoint: Path, studies: Path, port: int) -> dict[str, RunningServer]:
-    """Starts both servers with the same checkpoint, each with its own datastore of the same files."""
-    ours = {"model": str(checkpoint), "image_size": str(IMAGE_SIZE)}
-    peer = {"checkpoint": str(checkpoint), "config": str(peer_config(checkpoint))}
-    return {
-        OURS: stack.enter_context(running_server(APP, studies / OURS, port, ours, name=OURS)),
-        PEER: stack.enter_context(running_server(PEER_APP, studies / PEER, port + 1, peer, name=PEER)),
+def start_all(
+    stack: ExitStack, options: argparse.Namespace, studies: Path, work: Path, checkpoint: Path | None
+) -> dict[str, RunningServer]:
+    """Starts all servers with the same checkpoint, each with its own datastore of the same files.
+
+    Args:
+        stack: Stops them.
+        options: The command line.
+        studies: Folder of the datastores.
+        work: Folder for a model folder.
+        checkpoint: Weights; None for the bundled ones, which the peer cannot load.
+    """
+    common = {"device": options.device, "model_dir": str(work / "model")}
+    if checkpoint is not None:
+        common |= {"model": str(checkpoint), "image_size": str(IMAGE_SIZE)}
+    starts: dict[str, tuple[Path, dict[str, str]]] = {
+        OURS: (APP, common),
+        TORCH: (APP, {**common, "runtime": "torch"}),
     }
+    if checkpoint is not None:
+        peer = {"checkpoint": str(checkpoint), "config": str(peer_config(checkpoint))}
+        starts[PEER] = (PEER_APP, peer)
+        if options.before is not None:
+            starts[BEFORE] = (options.before / "apps" / "biosam2", common)
+    servers = {}
+    for number, (who, (app, conf)) in enumerate(starts.items()):
+        paths = {"PYTHONPATH": f"{app}:{app.parents[1]}"}
+        servers[who] = stack.enter_context(
+            running_server(app, studies / who, options.port + number, conf, name=who, environment=paths)
+        )
+        if who == OURS and is_chosen("auto", options.device):
+            _wait_for_openvino(servers[who])
+    return servers
 
 
-def volumes_for_both(studies: Path, shape: tuple[int, int, int], count: int, seed: int) -> list[Volume]:
-    """Writes the same volumes to both datastores."""
-    for who in (OURS, PEER):
+def _wait_for_openvino(server: RunningServer) -> None:
+    """Waits until OpenVINO computes: until then torch does, and the conversion takes the machine.
+
+    Raises:
+        RuntimeError: OpenVINO is not used; with the server's last log lines.
+    """
+    give_up = time.monotonic() + _CONVERSION_SECONDS
+    while "OpenVINO computes" not in server.log.read_text(encoding="utf-8", errors="replace"):
+        failed = "OpenVINO is not used" in server.log.read_text(encoding="utf-8", errors="replace")
+        if failed or time.monotonic() > give_up:
+            raise RuntimeError(last_lines(server.log))
+        time.sleep(0.5)
+
+
+def same_volumes(studies: Path, shape: tuple[int, int, int], count: int, seed: int) -> list[Volume]:
+    """Writes the same volumes to all datastores."""
+    for who in (OURS, TORCH, BEFORE, PEER):
         names = write_volumes(studies / who, shape, count, first_seed=seed)
     return [Volume(name, shape) for name in names]
 
 
 def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Clicks on one pair of servers, propagation on another, to separate their peak memory."""
+    """Clicks on one set of servers, propagation on another, to separate their peak memory."""
     checkpoint = write_random_checkpoint(work / "weights")
-    floor = Floor(checkpoint, IMAGE_SIZE, cpu_precision())
-    timings, memory = Timings(), {}
+    copy_bundled(APP, work / "model")
+    timings, bundled, memory = Timings(), Timings(), {}
     i, j, k = options.shape
-    halves = {
-        "clicks": ("2-D tasks", (i, j, k), options.rounds, 0),
-        "propagation": ("3-D tasks", (i, j, options.slices), options.propagation_rounds, 100),
+    parts: dict[str, tuple[tuple[int, int, int], int, Timings]] = {
+        "clicks": ((i, j, k), options.rounds, timings),
+        "propagation": ((i, j, options.slices), options.propagation_rounds, timings),
+        BUNDLED: ((i, j, options.slices), options.rounds, bundled),
     }
-    for half, (kind, shape, rounds, seed) in halves.items():
-        if options.only not in (None, half):
+    for seed, (part, (shape, rounds, found)) in enumerate(parts.items()):
+        if options.only not in (None, part):
             continue
-        studies = work / half
-        volumes = volumes_for_both(studies, shape, rounds + 1, seed)
+        volumes = same_volumes(work / part, shape, rounds + 1, 100 * seed)
         with ExitStack() as stack:
-            servers = start_both(stack, checkpoint, studies, options.port)
+            weights = None if part == BUNDLED else checkpoint
+            servers = start_all(stack, options, work / part, work, weights)
             viewers = {who: Viewer(server.url) for who, server in servers.items()}
-            print(f"{half}: both servers are up, {rounds} rounds on {shape} ...", flush=True)
-            if half == "clicks":
-                measure_clicks(viewers, floor, volumes, work, timings)
-            else:
-                measure_propagation(viewers, floor, volumes, timings)
-            memory[kind] = {who: server.peak_memory_mb() for who, server in servers.items()}
-    return {"seconds": timings.seconds, "memory_mb": memory}
+            print(f"{part}: {', '.join(servers)} are up, {rounds} rounds on {shape} ...", flush=True)
+            floor = None if part == BUNDLED else _floor(checkpoint, options.device)
+            if part != "propagation":
+                measure_clicks(viewers, floor, volumes, work, found)
+            if part != "clicks":
+                measure_propagation(viewers, floor, volumes, found)
+            if part in HALVES:
+                memory[HALVES[part]] = {who: server.peak_memory_mb() for who, server in servers.items()}
+    return {"seconds": timings.seconds, "bundled": bundled.seconds, "memory_mb": memory}
+
+
+def _floor(checkpoint: Path, device: DeviceType) -> Floor:
+    """The network's parts, in the runtime of our server."""
+    dtype = Runtime(torch.device(device), "auto").dtype
+    weights = Weights(checkpoint.stem, checkpoint, None, IMAGE_SIZE, None, "")
+    parts = parts_folder(weights, sha256_of(checkpoint), IMAGE_SIZE, dtype)
+    return Floor(checkpoint, IMAGE_SIZE, dtype, device, parts if is_chosen("auto", device) else None)
 
 
 def report(results: dict[str, Any]) -> str:
@@ -100,6 +175,8 @@ def report(results: dict[str, Any]) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     settings = ", ".join(f"{name} {value}" for name, value in results["settings"].items())
     tables = [latency_table(results["seconds"]), memory_table(results["memory_mb"])]
+    if results.get("bundled"):
+        tables.append(bundled_table(results["bundled"]))
     warning = [f"**{results['warning']}**"] if results["warning"] else []
     return "\n\n".join([f"{facts}.", f"{settings}.", *warning, *tables, LEGEND]) + "\n"
 
@@ -115,6 +192,9 @@ def write(results: dict[str, Any], folder: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Measures, prints the report and writes it beside the raw numbers."""
     options = arguments(argv)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("Not run: torch finds no CUDA device here. The results of a CPU are left as they are.")
+        return
     warning = busy_warning()
     facts = machine()
     with tempfile.TemporaryDirectory(prefix="biosam2_latency_", ignore_cleanup_errors=True) as work:
@@ -122,7 +202,10 @@ def main(argv: list[str] | None = None) -> None:
     settings = {
         "network": "sam2.1_hiera_tiny with random weights",
         "input": f"{IMAGE_SIZE} px",
-        "number format of ours and of the floor": str(cpu_precision()).removeprefix("torch."),
+        "device": options.device,
+        "number format of ours and of the floor": str(
+            Runtime(torch.device(options.device), "auto").dtype
+        ).removeprefix("torch."),
         "volume": "x".join(map(str, options.shape)) + " int16",
         "propagated slices": str(options.slices),
     }

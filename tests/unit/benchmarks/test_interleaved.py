@@ -5,6 +5,7 @@ from benchmarks.interleaved import (
     FLOOR,
     OURS,
     PEER,
+    TORCH,
     Timings,
     Volume,
     click_steps,
@@ -40,7 +41,8 @@ def viewers(viewer_of):
 
 
 def test_each_server_is_first_in_every_second_round():
-    assert [turn_order(turn)[0] for turn in range(4)] == [OURS, PEER, OURS, PEER]
+    assert [turn_order(turn, (OURS, PEER))[0] for turn in range(4)] == [OURS, PEER, OURS, PEER]
+    assert turn_order(1, (OURS, TORCH, PEER)) == [TORCH, PEER, OURS]
 
 
 def test_only_the_first_click_of_a_round_meets_an_image_that_is_not_open():

@@ -1,4 +1,4 @@
-from benchmarks.latency import IMAGE_SIZE, arguments, report, volumes_for_both, write
+from benchmarks.latency import IMAGE_SIZE, arguments, report, same_volumes, write
 
 RESULTS = {
     "machine": {"cores": "2"},
@@ -15,7 +15,7 @@ def test_quick_is_one_round_of_everything():
 
 
 def test_both_datastores_hold_the_same_bytes(tmp_path):
-    volumes = volumes_for_both(tmp_path, (8, 8, 3), 2, seed=4)
+    volumes = same_volumes(tmp_path, (8, 8, 3), 2, seed=4)
     assert [volume.name for volume in volumes] == ["bench_004", "bench_005"]
     ours, peer = ((tmp_path / who / "bench_004.nii.gz").read_bytes() for who in ("ours", "peer"))
     assert ours[16:] == peer[16:]

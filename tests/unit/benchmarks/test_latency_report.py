@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from benchmarks.interleaved import FLOOR, OURS, PEER
+from benchmarks.interleaved import FLOOR, OURS, PEER, TORCH
 from benchmarks.latency_report import floor_seconds, latency_table, memory_table, parts_table
 
 SECONDS = {
@@ -29,6 +29,8 @@ def test_what_meets_its_aim_is_bold_and_what_does_not_is_said():
     assert row[1:5] == ["100 / 100", "2000 / 2000", "**20.00**", "≥ 12"]
     assert row[5:8] == ["90", "**1.11**", "≤ 1.3"]
     assert _row(latency_table(SECONDS), "cold click")[3] == "1.50 (missed)"
+    compared = {**SECONDS, "second click, same slice": {OURS: [0.1], PEER: [2.0], TORCH: [0.25]}}
+    assert _row(latency_table(compared), "second click")[-2:] == ["250 / 250", "2.50"]
 
 
 def test_what_was_not_measured_has_no_row():
@@ -39,7 +41,7 @@ def test_memory_is_compared_with_its_limit():
     table = memory_table(
         {"2-D tasks": {OURS: 1500.4, PEER: 2400.0}, "3-D tasks": {OURS: 3000.0, PEER: 2900.0}}
     )
-    assert _row(table, "2-D") == ["2-D tasks", "**1500**", "2400", "< 2400"]
+    assert _row(table, "2-D") == ["2-D tasks", "**1500**", "-", "2400", "< peer"]
     assert _row(table, "3-D")[1] == "3000 (missed)"
 
 
