@@ -190,7 +190,9 @@ class Ohif:
         form.locator("select[name=selectSection]").select_option(section)
         form.locator("select[name=selectName]").select_option(name)
         for key, value in values.items():
-            form.locator(f"[id='{section}{name}{key}']").fill(str(value))
+            field = form.locator(f"[id='{section}{name}{key}']")
+            is_choice = field.evaluate("element => element.tagName === 'SELECT'")
+            (field.select_option if is_choice else field.fill)(str(value))
         self.page.get_by_role("button", name="Confirm", exact=True).click()
         form.wait_for(state="detached")
 

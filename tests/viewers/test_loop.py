@@ -1,0 +1,117 @@
+"""The whole loop in OHIF: three series labelled by hand, a training, and a better click, on one server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+from sample_study.dicom import Series, write_series
+from sample_study.orthanc import Orthanc
+from tests.support.phantoms import Phantom, dice, rimmed
+from tests.support.server import Server, copy_model_folder
+from tests.viewers.companion import Companion
+from tests.viewers.test_learning import LIMIT_S, press, wait_for
+
+LABELLED = (0, 1, 2)
+HELD_OUT = 3
+LABEL = "bright"
+# What is drawn with the mouse has at least this Dice with the truth.
+DRAWN = 0.8
+# Enough for the rims of the phantoms to be learnt.
+SHORT = {
+    "preset": "decoder",
+    "image_size": 64,
+    "max_epochs": 3,
+    "steps_per_epoch": 12,
+    "batch_size": 3,
+    "learning_rate": 5e-4,
+    "clip_share": 0.1,
+    "warmup_steps": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def phantoms() -> dict[int, Phantom]:
+    return {seed: rimmed(seed) for seed in (*LABELLED, HELD_OUT)}
+
+
+@pytest.fixture(scope="module")
+def series(phantoms: dict[int, Phantom], tmp_path_factory: pytest.TempPathFactory) -> dict[int, Series]:
+    folder = tmp_path_factory.mktemp("rimmed")
+    return {
+        seed: write_series(
+            folder / str(seed),
+            np.rint(phantom.image),
+            phantom.affine,
+            patient=f"case{seed}",
+            window=(100, 300),
+        )
+        for seed, phantom in phantoms.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def loop_server(series: dict[int, Series], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose model this test changes, on a store of its own."""
+    workdir: Path = tmp_path_factory.mktemp("loop")
+    with Orthanc(workdir / "orthanc") as pacs:
+        pacs.store(*(item.files[0].parent for item in series.values()))
+        conf = {"labels": LABEL, "model_dir": str(copy_model_folder(workdir / "model"))}
+        server = Server(pacs.dicomweb_url, workdir, conf)
+        yield server.start()
+        server.stop()
+
+
+def test_three_series_are_labelled_and_the_click_on_a_fourth_gets_better(
+    new_page, loop_server: Server, phantoms: dict[int, Phantom], series: dict[int, Series]
+) -> None:
+    companion = Companion(new_page(loop_server.url))
+    before = held_out_click(companion, phantoms[HELD_OUT], series[HELD_OUT])
+    for seed in LABELLED:
+        companion.open(series[seed].study_uid)
+        truth = phantoms[seed].objects[LABEL]
+        k = phantoms[seed].middle(LABEL)
+        for tool, path in (("b", corners(truth[:, :, k], k)), ("g", hatching(truth[:, :, k], k))):
+            companion.key(tool)
+            answer = companion.drag(path)
+            assert answer.status == 200, answer.text
+        assert dice(companion.overlay(LABEL)[:, :, k], truth[:, :, k]) >= DRAWN
+        companion.save()
+    ohif = companion.ohif
+    ohif.options("train", "biosam2", SHORT)
+    press(ohif, "Update Model", "POST")
+    companion.page.get_by_text("Training: epoch").first.wait_for()
+    wait_for(loop_server, "DONE")
+    companion.page.get_by_text("The new version is served.").first.wait_for()
+    stats = requests.get(f"{loop_server.url}/info/", timeout=LIMIT_S).json()["train_stats"]["biosam2"]
+    assert stats["published"], stats["reason"]
+    assert held_out_click(companion, phantoms[HELD_OUT], series[HELD_OUT]) > before + 0.05
+
+
+def held_out_click(companion: Companion, phantom: Phantom, series: Series) -> float:
+    """Dice of one click, on the slice clicked on."""
+    companion.open(series.study_uid)
+    place = phantom.click(LABEL)
+    answer = companion.click(place)
+    assert answer.status == 200, answer.text
+    return dice(answer.mask[:, :, place[2]], phantom.objects[LABEL][:, :, place[2]])
+
+
+def corners(mask: np.ndarray, k: int) -> list[list[float]]:
+    """Two corners of the box around a mask (I, J)."""
+    places = np.argwhere(mask)
+    return [[*map(float, places.min(0)), k], [*map(float, places.max(0)), k]]
+
+
+def hatching(mask: np.ndarray, k: int) -> list[list[float]]:
+    """A stroke to and fro over a convex mask (I, J), one pixel further each time."""
+    path: list[list[float]] = []
+    for j in np.flatnonzero(mask.any(axis=0)):
+        inside = np.flatnonzero(mask[:, j])
+        ends = [inside[0], inside[-1]]
+        path += [[float(i), float(j), k] for i in (ends if j % 2 else ends[::-1])]
+    return path
