@@ -15,8 +15,9 @@ _GRID = 64
 # of the Dice on optic discs and fetal heads, 1 and more lost nuclei.
 _POSITION = 0.3
 _RIDGE = 1.0
-# Logits for the score, which is 0.5 in the middle of the label and -0.5 in that of the background.
-_SCALE = 32.0
+# Logits for the score, which is 0.5 in the middle of the label and -0.5 in that of the background, and frames
+# for which half of them count: what distinguishes a label on one frame need not do so on another.
+_SCALE, _HALF = 32.0, 1.0
 
 
 class Likeness:
@@ -26,6 +27,7 @@ class Likeness:
     """
 
     def __init__(self) -> None:
+        self._frames = 0
         self._count = torch.zeros(2)
         self._sum: torch.Tensor | None = None
         self._product: torch.Tensor | None = None
@@ -38,6 +40,7 @@ class Likeness:
         shares = torch.stack([1 - inside, inside]).to(x.device)
         products = torch.stack([(x * share[:, None]).T @ x for share in shares])
         sums = shares @ x
+        self._frames += 1
         self._count += shares.sum(1).cpu()
         self._sum = sums if self._sum is None else self._sum + sums
         self._product = products if self._product is None else self._product + products
@@ -50,7 +53,8 @@ class Likeness:
             ValueError: No frame was added.
         """
         weights, offset, prior = self._weights or self._fit()
-        scores = ((_places(features) @ weights - offset) * _SCALE + prior).view(1, 1, _GRID, _GRID)
+        scores = (_places(features) @ weights - offset) * _SCALE + prior
+        scores = (scores * self._frames / (self._frames + _HALF)).view(1, 1, _GRID, _GRID)
         size = features.maps[0].shape[-2:]
         return F.interpolate(scores, size, mode="bilinear")
 
