@@ -14,8 +14,10 @@ import pytest
 import requests
 from PIL import Image, ImageDraw
 
+from sample_study.dicom import write_series
 from tests.support import phantoms, studies
 from tests.support.client import LIMIT_S, Answer, Client, read_mask
+from tests.support.pacs import KINDS, open_pacs
 from tests.support.server import Server, copy_model_folder
 
 VOLUMES = ("ct_a", "ct_b", "ct_c", "ct_d")
@@ -31,15 +33,16 @@ def _ct(number: int) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     return np.roll(phantom.image, moved, (0, 1, 2)), masks, phantom.affine
 
 
-def _submit(url: str, image: str, masks: dict[str, np.ndarray], folder: Path) -> None:
+def _submit(
+    url: str, image: str, masks: dict[str, np.ndarray], folder: Path, affine: np.ndarray | None = None
+) -> None:
     """PUT /datastore/label, as 3D Slicer sends it."""
     labels = np.zeros(next(iter(masks.values())).shape, np.uint8)
     for value, mask in enumerate(masks.values(), start=1):
         labels[mask] = value
     info = [{"name": name, "idx": value} for value, name in enumerate(masks, start=1)]
-    path = studies.write_nifti(folder / "label.nii.gz", labels, np.diag([1.0, 1, 1, 1]))
-    if image in VOLUMES:
-        path = studies.write_nifti(folder / "label.nii.gz", labels, _ct(0)[2])
+    placed = np.eye(4) if image in PICTURES else _ct(0)[2] if affine is None else affine
+    path = studies.write_nifti(folder / "label.nii.gz", labels, placed)
     answer = requests.put(
         f"{url}/datastore/label",
         params={"image": image},
@@ -205,3 +208,34 @@ def test_a_trained_head_takes_the_labels_that_it_is_better_at(auto: Server, tmp_
         is_better = name in ways and ways[name]["auto_head"] > ways[name]["one_prompt"]
         assert answer.params["ways"][name] == ("auto_head" if is_better else "one_prompt")
         assert phantoms.dice(answer.mask == value, _ct(3)[1][name]) > 0.6
+
+
+def test_a_dicom_store_is_pre_labelled_from_one_segmentation(tmp_path: Path) -> None:
+    series = {}
+    for number in (0, 2):
+        array, _, affine = _ct(number)
+        series[number] = write_series(tmp_path / "series" / str(number), array, affine)
+    store = open_pacs(KINDS[0], tmp_path / "pacs")
+    store.store(tmp_path / "series")
+    conf = {"labels": "lesion,organ", "model_dir": str(copy_model_folder(tmp_path / "model"))}
+    env = {"MONAI_LABEL_DICOMWEB_CACHE_PATH": str(tmp_path / "cache")}
+    server = Server(store.dicomweb_url, tmp_path, conf, env=env)
+    try:
+        server.start()
+        labelled, other = (series[number].series_uid for number in (0, 2))
+        _submit(server.url, labelled, _ct(0)[1], tmp_path, _ct(0)[2])
+        answer = Client(server.url).ohif("biosam2_auto", other, {})
+        for value, name in enumerate(CLASSES, start=1):
+            assert phantoms.dice(answer.mask == value, _ct(2)[1][name]) > 0.7
+        run = requests.post(
+            f"{server.url}/batch/infer/biosam2_auto",
+            params={"images": "unlabeled", "run_sync": True},
+            json={},
+            timeout=LIMIT_S,
+        ).json()
+        assert (run["status"], run["progress"]["done"], run["progress"]["failed"]) == ("DONE", 1, 0), run
+        tags = {image: set(labels) for image, labels in _labels(server.url).items()}
+        assert (tags[other], "auto" in tags[labelled]) == ({"auto"}, False)
+    finally:
+        server.stop()
+        store.stop()
