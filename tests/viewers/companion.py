@@ -140,10 +140,13 @@ class Companion:
         self.press("save")
         self.notice("The label is saved.")
 
-    def load(self) -> None:
-        """Loads the stored label and waits until the overlay has it."""
-        self.press("load")
+    def load_offered(self) -> None:
+        """Takes the stored label that the toolbar offers, by keyboard, and waits until the overlay has it."""
+        self.actions += 1
+        self.page.focus("[data-action=offered]")
+        self.page.keyboard.press("Enter")
         self.page.wait_for_function("() => !document.querySelector('[data-action=undo]').disabled")
+        self.page.locator("[data-action=offered]").wait_for(state="detached")
 
     def notice(self, text: str) -> None:
         """Waits for a notification that contains a text."""

@@ -80,7 +80,7 @@ def test_two_organs_undo_redo_save_load_correct(
 
     companion.reload()
     assert not companion.ohif.overlay().any()
-    companion.load()
+    companion.load_offered()
     assert set(companion.ohif.segments()) >= {first, second}
     assert np.array_equal(companion.ohif.overlay() > 0, drawn > 0)
     companion.segment(first)

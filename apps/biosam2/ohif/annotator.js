@@ -36,20 +36,12 @@ export class Annotator {
     this.object = { segment: null, refine: false, prompts: [], drawn: new Change() };
   }
 
-  get canUndo() {
-    return this.done.length > 0;
-  }
-
-  get canRedo() {
-    return this.undone.length > 0;
-  }
-
   /** Starts the next object. With `refine` it corrects what the active segment has. */
   start(refine = false, segment = this.viewer.activeSegment) {
     this._stop();
     this.viewer.showOnly([]);
     if (segment !== this.viewer.activeSegment) this.viewer.activeSegment = segment;
-    this._begin(refine, segment);
+    this.object = { segment, refine, prompts: [], drawn: new Change() };
     this.changed();
   }
 
@@ -124,13 +116,9 @@ export class Annotator {
     this.changed();
   }
 
-  _begin(refine, segment = this.viewer.activeSegment) {
-    this.object = { segment, refine, prompts: [], drawn: new Change() };
-  }
-
   _add(drawn) {
     try {
-      const [last] = this.object.prompts.slice(-1);
+      const last = this.object.prompts.at(-1);
       const prompt = makePrompt(drawn, this.positive, this.viewer.grid.dimensions, last?.axis);
       if (last && this.volume && prompt.axis !== last.axis) {
         throw new Error('Draw on the same plane as before, or start the next object.');
@@ -167,31 +155,20 @@ export class Annotator {
   _draw(object, mask, params) {
     const voxels = this.viewer.readOverlay();
     if (mask.length !== voxels.length) throw new Error('The answer has another size than the displayed series.');
-    const former = voxels.slice();
-    const [last] = object.prompts.slice(-1);
     // The object's earlier answer on this slice gives way to the new one; on other slices it stays.
-    const inside = this.volume ? null : this._inSlice(last);
-    object.drawn.numbers.forEach((number, n) => {
-      if (!inside || inside(number)) voxels[number] = object.drawn.before[n];
-    });
-    drawMask(voxels, mask, object.segment, inside, object.refine);
+    const base = voxels.slice();
+    object.drawn.revert(base);
+    const inside = this.volume ? null : this._inSlice(object.prompts.at(-1));
+    const { step, drawn } = drawMask(voxels, base, mask, object.segment, inside, object.refine);
     this.viewer.writeOverlay(voxels);
-    const change = Change.between(former, voxels);
-    const [entry] = this.done.slice(-1);
-    this.object = { ...object, drawn: Change.between(this._base(object, former), voxels) };
+    const entry = this.done.at(-1);
+    this.object = { ...object, drawn };
     if (entry) {
-      entry.change = joined(entry.change, change);
+      entry.change = joined(entry.change, step);
       entry.after = this.object;
     }
     this.dirty = true;
     this._rank(params.slice_scores);
-  }
-
-  /** The overlay without the object's answers. */
-  _base(object, voxels) {
-    const base = voxels.slice();
-    object.drawn.revert(base);
-    return base;
   }
 
   _inSlice({ axis, slice }) {

@@ -53,7 +53,7 @@ class Companion {
       undo: () => annotator.undo(),
       redo: () => annotator.redo(),
       save: guarded(() => this.save()),
-      load: guarded(() => annotator.load()),
+      load: guarded(() => this.load()),
       sample: guarded(() => this.next()),
       train: guarded(() => this.train()),
       help: () => this.toolbar.toggleHelp(),
@@ -84,17 +84,23 @@ class Companion {
   async opened() {
     this.viewer.prepare();
     this.annotator.reset();
+    this.toolbar.offer('');
     this.use(this.tool);
     const slice = sessionStorage.getItem(SLICE_KEY);
     sessionStorage.removeItem(SLICE_KEY);
     if (slice !== null) this.jump(Number(slice));
     const stored = await this.annotator.stored();
-    if (stored) this.viewer.notify('info', `The store has a label of this series${byWhom(stored)}: Load label shows it.`);
+    if (stored) this.toolbar.offer(`The store has a label of this series${byWhom(stored)}.`);
   }
 
   async save() {
     await this.annotator.save((message) => window.confirm(`${message}\n\nSave yours as well? Both stay in the store.`));
     this.viewer.notify('success', 'The label is saved.');
+  }
+
+  async load() {
+    await this.annotator.load();
+    this.toolbar.offer('');
   }
 
   async next() {

@@ -54,6 +54,7 @@ export class Toolbar {
         this.name.value = '';
       }
     });
+    this.offered = element('div', { className: 'biosam2-status', role: 'status' });
     this.unsure = element('div', { className: 'biosam2-unsure' });
     this.status = element('div', { className: 'biosam2-status', role: 'status' });
     this.training = element('div', { className: 'biosam2-status' });
@@ -64,7 +65,7 @@ export class Toolbar {
       )
     );
     const rows = ROWS.map((row) => element('div', { className: 'biosam2-row' }, ...row.map((name) => this.buttons[name])));
-    const parts = [this.segments, this.name, this.status, this.unsure, this.training, this.help];
+    const parts = [this.segments, this.name, this.offered, this.status, this.unsure, this.training, this.help];
     this.root = element('section', { className: 'biosam2-toolbar', ariaLabel: 'BioSAM-2' }, ...rows, ...parts);
     window.addEventListener('keydown', (event) => this._key(event), { capture: true });
   }
@@ -83,8 +84,8 @@ export class Toolbar {
     this.buttons.volume.textContent = annotator.volume ? 'Volume' : 'Slice';
     this.buttons.sign.textContent = annotator.positive ? '+' : '\u2212';
     this.buttons.sign.classList.toggle('negative', !annotator.positive);
-    this.buttons.undo.disabled = !annotator.canUndo;
-    this.buttons.redo.disabled = !annotator.canRedo;
+    this.buttons.undo.disabled = !annotator.done.length;
+    this.buttons.redo.disabled = !annotator.undone.length;
     this.status.textContent = annotator.running ? 'Segmenting ...' : annotator.dirty ? 'Not saved yet' : '';
     this.segments.replaceChildren(...segments.map((segment) => this._segment(segment, segment.index === active)));
     this.unsure.replaceChildren(
@@ -95,6 +96,14 @@ export class Toolbar {
         return button;
       })
     );
+  }
+
+  /** Offers the stored label of the series with a button that loads it; '' offers nothing. */
+  offer(text) {
+    const button = element('button', { type: 'button', textContent: 'Load it', title: 'Show the stored label (ctrl+l)' });
+    button.dataset.action = 'offered';
+    button.addEventListener('click', () => this.actions.load());
+    this.offered.replaceChildren(...(text ? [text, ' ', button] : []));
   }
 
   /** Shows the progress of a training; `report` is the address of its report, or ''. */

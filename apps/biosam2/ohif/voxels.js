@@ -85,24 +85,27 @@ export class Change {
 }
 
 /**
- * Puts an answer into the overlay and returns the change that it makes.
- *
- * Other segments keep their voxels. With `replace` the segment's voxels in the slices of the answer that the
- * answer does not have become background.
+ * Puts an answer into the overlay: {step, drawn}, the changes from the overlay before, and from the one without
+ * the object's answers. Other segments keep their voxels.
  *
  * @param voxels Overlay, changed in place.
+ * @param base Overlay without the object's earlier answers.
  * @param mask Answer, non-zero inside.
  * @param segment Index of the segment.
- * @param inside Function of a voxel number: whether it lies in a slice of the answer. Null: everywhere.
- * @param replace Whether voxels of the segment can be removed.
+ * @param inside Function of a voxel number: whether it lies in the slice of the answer. Null: everywhere.
+ * @param replace Whether voxels that the segment has in `base` can be removed.
  */
-export function drawMask(voxels, mask, segment, inside, replace) {
-  const change = new Change();
+export function drawMask(voxels, base, mask, segment, inside, replace) {
+  const [step, drawn] = [new Change(), new Change()];
   for (let n = 0; n < mask.length; n += 1) {
-    const value = voxels[n];
-    if (mask[n] && value === 0) change.add(n, 0, segment);
-    else if (replace && !mask[n] && value === segment && (!inside || inside(n))) change.add(n, segment, 0);
+    const before = voxels[n];
+    const free = base[n] === 0 || (replace && base[n] === segment);
+    // Nothing changes outside of the slice of the answer.
+    if ((mask[n] || before !== base[n] || (replace && free)) && (!inside || inside(n))) {
+      voxels[n] = mask[n] && free ? segment : replace && free ? 0 : base[n];
+      if (voxels[n] !== before) step.add(n, before, voxels[n]);
+    }
+    if (voxels[n] !== base[n]) drawn.add(n, base[n], voxels[n]);
   }
-  change.apply(voxels);
-  return change;
+  return { step, drawn };
 }
