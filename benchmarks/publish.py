@@ -36,6 +36,7 @@ SECTIONS = {
     "latency": Section("speed", "Speed", "bench"),
     "finetuning": Section("finetuning", "Fine-tuning", "bench-finetuning"),
     "scoring_load": Section("scoring", "Clicks while scoring", "bench-scoring"),
+    "clients": Section("clients", "Many clients", "bench-clients"),
     "signals": Section("signals", "Signals of uncertainty", "bench-signals"),
     "one_prompt": Section("one-prompt", "One prompt for many images", "bench-one-prompt"),
     "active_learning": Section("active-learning", "Which image next", "bench-active-learning"),

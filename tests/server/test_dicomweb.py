@@ -234,6 +234,29 @@ def test_10_what_ohif_stores_is_a_label_at_once(site: Site, tmp_path: Path) -> N
     np.testing.assert_array_equal(np.asarray(nib.load(labels[site.uid("mr")]).dataobj), truth)
 
 
+def test_10b_a_batch_segments_the_series_and_goes_on_where_it_ended(site: Site) -> None:
+    address, asked = (
+        f"{site.server.url}/batch/infer/biosam2_point",
+        {"foreground": [LESION], "label_tag": "auto"},
+    )
+    before = stored_segmentations(site.store, site.series["ct"].study_uid)
+    first, second = (
+        requests.post(address, params={"run_sync": "true"}, json=asked, timeout=LIMIT_S).json()
+        for _ in range(2)
+    )
+    # The series with a gap is refused, and the lesion's point lies outside some of the others.
+    assert first["progress"]["total"] == len(site.series)
+    assert first["progress"]["failed"] == second["progress"]["failed"] < len(site.series)
+    assert second["progress"]["skipped"] == first["progress"]["done"] >= 1
+    assert any(site.uid("gap") in line for line in first["details"])
+    query = {"label": site.uid("ct"), "tag": "auto"}
+    mask = read_mask(site.get("/datastore/label", **query).content)[0]
+    assert dice(mask[:, :, LESION[2]] > 0, CT.objects["lesion"][:, :, LESION[2]]) > FROM_CLICK
+    assert site.get("/datastore/label/info", **query).json()["automatic"] is True
+    # What a model made stays here; the store has what people drew.
+    assert len(stored_segmentations(site.store, site.series["ct"].study_uid)) == len(before)
+
+
 def test_11_a_training_learns_from_the_store_by_name(site: Site) -> None:
     if isinstance(site.store, Orthanc):
         pytest.skip("the cases come from the same files as those of the stand-in, which trained")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from monailabel.interfaces.app import MONAILabelApp
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -71,10 +71,8 @@ class StatusRoutes:
         """The last lines of the log; all of it for 0."""
         if not self._log_file.is_file():
             raise HTTPException(HTTPStatus.NOT_FOUND, detail="this server writes no log file")
-        if not lines:
-            return FileResponse(self._log_file, media_type="text/plain")
         with self._log_file.open(encoding="utf-8", errors="replace") as file:
-            return PlainTextResponse("".join(deque(file, lines)))
+            return PlainTextResponse("".join(deque(file, lines or None)))
 
     def gpu(self, user: Admin) -> Response:
         """What nvidia-smi prints."""
