@@ -50,8 +50,9 @@ BUNDLED = "bundled"
 _CONVERSION_SECONDS = 1800.0
 
 LEGEND = (
-    "Times are minimum / median; ratios are of medians. Ours: OpenVINO on a CPU where it is installed; torch: "
-    "ours with `runtime=torch`; before: another checkout of ours. Peer: MONAI Label's own `sam_2d` and `sam_3d`. "
+    "Times are minimum / median; ratios are of medians. Ours: OpenVINO on a CPU where it is installed; "
+    "torch: ours with `runtime=torch`; before: another checkout of ours. Peer: MONAI Label's own `sam_2d` "
+    "and `sam_3d`. "
     "Floor: the network's parts called directly in one process with the same weights, input size and number "
     "format, and the answer written (a cold click: encoder, decoder, write; a second one: decoder, write)."
 )

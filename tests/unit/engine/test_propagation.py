@@ -1,5 +1,6 @@
 """Propagation, against Meta's own video predictor where the two are meant to agree."""
 
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
+from lib.engine.frames_ahead import AHEAD
 from lib.engine.predictor import FrameMask
 from lib.engine.preprocessing import network_image
 from lib.engine.propagation import propagate
 from lib.prompts.types import FramePrompts
-from tests.unit.engine.conftest import SIZE, TINY
+from tests.unit.engine.conftest import SIZE, TINY, ArrayFrames
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -183,3 +185,33 @@ def test_a_drawn_mask_is_its_answer_and_closes_the_object_where_three_slices_are
     assert sorted(found) == [1, 2, 3]
     assert all((mask == drawn).all() for mask in found.values())
     assert 0 in {index for _, index, _ in propagate(predictor, frames, [masks])}
+
+
+def test_frames_are_read_ahead_in_a_thread_once_each_and_no_further_than_needed(predictor, tiny):
+    noise = np.random.default_rng(1).integers(0, 256, (30, SIZE, SIZE, 3), dtype=np.uint8)
+    frames, readers = ArrayFrames(noise), {}
+
+    class Watched(ArrayFrames):
+        def __getitem__(self, index):
+            readers[index] = threading.current_thread().name
+            return super().__getitem__(index)
+
+    watched = Watched(noise, digest="watched")
+    expected = [
+        result.mask for _, _, result in propagate(predictor, frames, [{2: click(40, 70)}], bounds=(0, 8))
+    ]
+    steps = propagate(predictor, watched, [{2: click(40, 70)}], ends=False)
+    found = [next(steps)[2].mask for _ in range(8)]
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert watched.reads.count(7) == 1
+    assert max(watched.reads) <= 7 + AHEAD
+    assert readers[6].startswith("frames-ahead")
+    steps.close()  # as where the client goes: nothing is read any more
+    assert not any(thread.name.startswith("frames-ahead") and thread.is_alive() for thread in waited())
+
+
+def waited() -> list[threading.Thread]:
+    found = [thread for thread in threading.enumerate() if thread.name.startswith("frames-ahead")]
+    for thread in found:
+        thread.join(60)
+    return found

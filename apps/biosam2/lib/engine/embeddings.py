@@ -35,6 +35,11 @@ class EmbeddingCache:
                 self._entries[key] = features
 
     @property
+    def budget(self) -> int:
+        """Most bytes that are kept."""
+        return int(self._entries.maxsize)
+
+    @property
     def used(self) -> int:
         """Bytes that are kept now."""
         return int(self._entries.currsize)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from lib.engine.checkpoints import Weights
 from lib.engine.model_versions import OPENVINO_FOLDER
@@ -116,7 +117,19 @@ def install_parts(network: Network, folder: Path, dtype: torch.dtype, threads: i
         OSError, RuntimeError: A file is missing or damaged, or OpenVINO failed.
     """
     parts = {name: ConvertedPart(folder / f"{name}.xml", dtype, threads) for name in PARTS}
-    attention, memory, decoder = network.memory_attention, network.memory_encoder, network.sam_mask_decoder
+    replacements = list(_replacements(network, parts))
+
+    def put_in_place() -> None:
+        for owner, method, part in replacements:
+            setattr(owner, method, _with_fallback(part, getattr(owner, method)))
+
+    return put_in_place
+
+
+def _replacements(
+    network: Network, parts: Mapping[str, ConvertedPart]
+) -> Iterator[tuple[nn.Module, str, Callable[..., Any]]]:
+    """Owner and name of each method that a part stands in for, and the part with the method's arguments."""
 
     def encode(image: torch.Tensor) -> dict[str, Any]:
         return {"backbone_fpn": _by_row(parts[ENCODER], image)}
@@ -131,7 +144,7 @@ def install_parts(network: Network, folder: Path, dtype: torch.dtype, threads: i
 
     def remember(pix_feat: torch.Tensor, masks: torch.Tensor, skip_mask_sigmoid: bool) -> dict[str, Any]:
         (features,) = _by_row(parts[MEMORY_ENCODER], pix_feat, masks)
-        position = memory.position_encoding(features).to(features.dtype)
+        position = network.memory_encoder.position_encoding(features).to(features.dtype)
         return {"vision_features": features, "vision_pos_enc": [position]}
 
     def decode(
@@ -145,18 +158,10 @@ def install_parts(network: Network, folder: Path, dtype: torch.dtype, threads: i
         prompts = (sparse_prompt_embeddings, dense_prompt_embeddings)
         return tuple(parts[DECODER](image_embeddings, *prompts, *high_res_features))
 
-    replacements = (
-        (network, "forward_image", encode),
-        (attention, "forward", attend),
-        (memory, "forward", remember),
-        (decoder, "predict_masks", decode),
-    )
-
-    def put_in_place() -> None:
-        for owner, method, part in replacements:
-            setattr(owner, method, _with_fallback(part, getattr(owner, method)))
-
-    return put_in_place
+    yield network, "forward_image", encode
+    yield network.memory_attention, "forward", attend
+    yield network.memory_encoder, "forward", remember
+    yield network.sam_mask_decoder, "predict_masks", decode
 
 
 def _by_row(part: ConvertedPart, *inputs: torch.Tensor, dim: int = 0) -> list[torch.Tensor]:

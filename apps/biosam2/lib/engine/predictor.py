@@ -14,6 +14,7 @@ from scipy.ndimage import distance_transform_edt
 
 from lib.engine.embeddings import EmbeddingCache
 from lib.engine.frames import FrameSequence
+from lib.engine.frames_ahead import FramesAhead
 from lib.engine.memory import Memory, MemoryBank, confidence
 from lib.engine.network import Decoded, Features, Network, NetworkPrompts
 from lib.engine.openvino_parts import install_parts
@@ -25,6 +26,9 @@ from lib.transforms.frames import Crop
 
 # Objects that are decoded in one step: at 1024 px each takes 16 MB, and a click waits for the step.
 MOST_AT_ONCE = 8
+# Frames of a propagation that a GPU encodes in one step, where so many embeddings can be kept.
+ENCODED_AT_ONCE = 4
+LEAST_BUDGET = 64 << 20
 # Logits of kept answers are cut off here: where it sees no object the network says -1024 everywhere.
 MOST_LOGIT = 10.0
 
@@ -151,6 +155,8 @@ class Predictor:
         key = (self.key, frames.digest, frames.key(index)) if frames.digest else None
         if key is not None and (features := self._embeddings.get(key)) is not None:
             return features
+        if isinstance(frames, FramesAhead):
+            return self._encode_onward(frames, index)
         image = network_image(frames[index], self.image_size).to(self.runtime.device)
         with self.runtime.step():
             if key is None:
@@ -159,6 +165,20 @@ class Predictor:
                 features = self._network.encode(image)
                 self._embeddings.put(key, features)
         return features
+
+    def _encode_onward(self, frames: FramesAhead, index: int) -> Features:
+        """The embedding of a frame on a way; a GPU encodes those after it in the same step."""
+        keeps = frames.digest and self._embeddings.budget >= LEAST_BUDGET
+        some = frames.onward(index, ENCODED_AT_ONCE if keeps and self.runtime.type == "cuda" else 1)
+        images = torch.cat([frames.image(each, self.image_size) for each in some]).to(self.runtime.device)
+        with self.runtime.step():
+            encoded = self._network.encode(images)
+            places = torch.arange(len(some), device=images.device).split(1)
+            rows = [encoded.rows(place) for place in places] if len(some) > 1 else [encoded]
+        for each, features in zip(some, rows, strict=True):
+            if frames.digest:
+                self._embeddings.put((self.key, frames.digest, frames.key(each)), features)
+        return rows[0]
 
     def segment(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lib.engine.frames import FrameSequence
+from lib.engine.frames_ahead import FramesAhead
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask, Predictor
 from lib.engine.stopping import StopRule
@@ -19,6 +20,7 @@ MOST_MASKS = 8
 CLOSED_SLICES = 3
 
 Segment = Callable[[FrameSequence, int, FramePrompts, MemoryBank], FrameMask]
+Steps = Iterator[tuple[int, int, FrameMask]]
 
 
 @dataclass
@@ -85,7 +87,7 @@ def propagate(
     closed: bool = False,
     memory: MemoryPolicy = "fifo",
     bank: MemoryBank | None = None,
-) -> Iterator[tuple[int, int, FrameMask]]:
+) -> Steps:
     """Follows objects through the frames.
 
     The prompted frames of an object are segmented first and always remembered. Then it is followed backward
@@ -124,18 +126,36 @@ def propagate(
                 track.areas[index] = int(result.mask.sum())
                 yield track.number, index, result
 
+    # Prompted frames are encoded by now.
+    prompted = {index for track in tracks for index in track.prompts}
+    first, last = min(prompted), max(track.first for track in tracks)
+    before = [i for i in reversed(range(low, high)) if i < last and i not in prompted]
+    after = [i for i in range(low, high) if i > first and i not in prompted]
+    with FramesAhead(frames, before) as ahead:
+        yield from _backward(predictor, ahead, tracks, range(low, high), limit)
+    with FramesAhead(frames, after) as ahead:
+        yield from _forward(predictor, ahead, tracks, range(low, high), limit)
+
+
+def _backward(
+    predictor: Predictor, frames: FrameSequence, tracks: Sequence[_Track], indices: range, limit: int
+) -> Steps:
     for track in tracks:
         track.start_from(track.first)
-    for index in reversed(range(low, high)):
+    for index in reversed(indices):
         for track in tracks:
             near = not limit or track.first - index <= limit
             if index < track.first and near and track.ending and not track.closed[0]:
                 yield track.number, index, track.follow(predictor, frames, index, reverse=True)
 
+
+def _forward(
+    predictor: Predictor, frames: FrameSequence, tracks: Sequence[_Track], indices: range, limit: int
+) -> Steps:
     for track in tracks:
         track.bank.forget_tracked()
         track.start_from(track.first)
-    for index in range(low, high):
+    for index in indices:
         for track in tracks:
             near = not limit or index - track.last <= limit
             if index in track.prompts:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lib.engine.frames import FrameSequence
 from lib.engine.predictor import FrameMask, Predictor
-from lib.engine.propagation import propagate
+from lib.engine.propagation import Steps, propagate
 from lib.engine.zoom import CroppedFrames, choose_window, extent_of, moved
 from lib.prompts.types import FramePrompts
 from lib.transforms.frames import Crop
@@ -18,8 +18,6 @@ from lib.transforms.frames import Crop
 # Sides of the windows in sides of the object, one after the other. On seven small objects in CT and MR the
 # mean Dice was 0.572 with 2, 0.589 with 3, 0.590 with 4, and 0.538 on whole frames.
 SCALES = (3.0, 6.0)
-
-Steps = Iterator[tuple[int, int, FrameMask]]
 
 
 def propagate_zoomed(
