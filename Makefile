@@ -24,7 +24,7 @@ PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers test-faults lint format bench bench-accuracy \
-	bench-finetuning bench-training bench-scoring bench-clients bench-signals bench-one-prompt bench-active-learning docs api-key audit hashes clean
+	bench-finetuning bench-training bench-scoring bench-memory bench-clients bench-signals bench-one-prompt bench-active-learning docs api-key audit hashes clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -140,6 +140,9 @@ bench-scoring: install-dev ## Measure how long a click takes while images are sc
 
 bench-clients: install-dev ## Measure 20 clients that click while another one propagates (6 minutes).
 	@$(IN_VENV) python -m benchmarks.clients $(ARGS)
+
+bench-memory: install-dev ## Measure a server's memory over 50 volumes and 5,000 clicks.
+	@$(IN_VENV) python -m benchmarks.memory_growth $(ARGS)
 
 bench-signals: install-dev ## Measure what each signal of uncertainty is worth, on real images.
 	@$(IN_VENV) python -m benchmarks.signals $(ARGS)

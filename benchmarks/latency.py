@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from benchmarks.interleaved import (
 )
 from benchmarks.latency_report import bundled_table, latency_table, memory_table, parts_table
 from benchmarks.machine import busy_warning, machine
-from benchmarks.server import APP, RunningServer, copy_bundled, last_lines, running_server
+from benchmarks.server import APP, RunningServer, copy_bundled, running_server
 from benchmarks.volumes import write_volumes
 from lib.engine.checkpoints import Weights, sha256_of
 from lib.engine.openvino_parts import is_chosen, parts_folder
@@ -47,7 +46,6 @@ IMAGE_SIZE = 1024
 # Parts of the run with servers of their own, and what they say of memory.
 HALVES = {"clicks": "2-D tasks", "propagation": "3-D tasks"}
 BUNDLED = "bundled"
-_CONVERSION_SECONDS = 1800.0
 
 LEGEND = (
     "Times are minimum / median; ratios are of medians. Ours: OpenVINO on a CPU where it is installed; "
@@ -69,6 +67,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8120, help="first of two free ports")
     parser.add_argument("--only", choices=[*HALVES, BUNDLED], help="leave the other parts out")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="device of all servers")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the weights, to convert them once for several runs"
+    )
     parser.add_argument("--before", type=Path, help="another checkout of this project, to compare with")
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
     options = parser.parse_args(argv)
@@ -78,7 +79,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def start_all(
-    stack: ExitStack, options: argparse.Namespace, studies: Path, work: Path, checkpoint: Path | None
+    stack: ExitStack, options: argparse.Namespace, studies: Path, models: Path, checkpoint: Path | None
 ) -> dict[str, RunningServer]:
     """Starts all servers with the same checkpoint, each with its own datastore of the same files.
 
@@ -86,10 +87,10 @@ def start_all(
         stack: Stops them.
         options: The command line.
         studies: Folder of the datastores.
-        work: Folder for a model folder.
+        models: Model folder.
         checkpoint: Weights; None for the bundled ones, which the peer cannot load.
     """
-    common = {"device": options.device, "model_dir": str(work / "model")}
+    common = {"device": options.device, "model_dir": str(models)}
     if checkpoint is not None:
         common |= {"model": str(checkpoint), "image_size": str(IMAGE_SIZE)}
     starts: dict[str, tuple[Path, dict[str, str]]] = {
@@ -107,23 +108,9 @@ def start_all(
         servers[who] = stack.enter_context(
             running_server(app, studies / who, options.port + number, conf, name=who, environment=paths)
         )
-        if who == OURS and is_chosen("auto", options.device):
-            _wait_for_openvino(servers[who])
+        if who == OURS and options.device == "cpu":
+            servers[who].wait_for_openvino("auto")
     return servers
-
-
-def _wait_for_openvino(server: RunningServer) -> None:
-    """Waits until OpenVINO computes: until then torch does, and the conversion takes the machine.
-
-    Raises:
-        RuntimeError: OpenVINO is not used; with the server's last log lines.
-    """
-    give_up = time.monotonic() + _CONVERSION_SECONDS
-    while "OpenVINO computes" not in server.log.read_text(encoding="utf-8", errors="replace"):
-        failed = "OpenVINO is not used" in server.log.read_text(encoding="utf-8", errors="replace")
-        if failed or time.monotonic() > give_up:
-            raise RuntimeError(last_lines(server.log))
-        time.sleep(0.5)
 
 
 def same_volumes(studies: Path, shape: tuple[int, int, int], count: int, seed: int) -> list[Volume]:
@@ -135,8 +122,10 @@ def same_volumes(studies: Path, shape: tuple[int, int, int], count: int, seed: i
 
 def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Clicks on one set of servers, propagation on another, to separate their peak memory."""
-    checkpoint = write_random_checkpoint(work / "weights")
-    copy_bundled(APP, work / "model")
+    kept = options.keep or work
+    checkpoint = write_random_checkpoint(kept / "weights")
+    if not (kept / "model").exists():
+        copy_bundled(APP, kept / "model")
     timings, bundled, memory = Timings(), Timings(), {}
     i, j, k = options.shape
     parts: dict[str, tuple[tuple[int, int, int], int, Timings]] = {
@@ -147,10 +136,13 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     for seed, (part, (shape, rounds, found)) in enumerate(parts.items()):
         if options.only not in (None, part):
             continue
-        volumes = same_volumes(work / part, shape, rounds + 1, 100 * seed)
+        # Propagation warms up on the two slices that fill a memory.
+        first = (i, j, 2) if part == "propagation" else shape
+        volumes = same_volumes(work / part, first, 1, 100 * seed)
+        volumes += same_volumes(work / part, shape, rounds, 100 * seed + 1)
         with ExitStack() as stack:
             weights = None if part == BUNDLED else checkpoint
-            servers = start_all(stack, options, work / part, work, weights)
+            servers = start_all(stack, options, work / part, kept / "model", weights)
             viewers = {who: Viewer(server.url) for who, server in servers.items()}
             print(f"{part}: {', '.join(servers)} are up, {rounds} rounds on {shape} ...", flush=True)
             floor = None if part == BUNDLED else _floor(checkpoint, options.device)

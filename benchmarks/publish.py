@@ -37,6 +37,7 @@ SECTIONS = {
     "finetuning": Section("finetuning", "Fine-tuning", "bench-finetuning"),
     "scoring_load": Section("scoring", "Clicks while scoring", "bench-scoring"),
     "clients": Section("clients", "Many clients", "bench-clients"),
+    "memory_growth": Section("memory", "Memory over many volumes", "bench-memory"),
     "signals": Section("signals", "Signals of uncertainty", "bench-signals"),
     "one_prompt": Section("one-prompt", "One prompt for many images", "bench-one-prompt"),
     "active_learning": Section("active-learning", "Which image next", "bench-active-learning"),

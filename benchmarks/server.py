@@ -18,6 +18,9 @@ from pathlib import Path
 
 import requests
 
+from lib.engine.openvino_parts import is_chosen
+from lib.settings import RuntimeName
+
 APP = Path(__file__).resolve().parents[1] / "apps" / "biosam2"
 HOST = "127.0.0.1"
 _POLL_SECONDS = 0.25
@@ -53,6 +56,21 @@ class RunningServer:
         except FileNotFoundError:
             return float("nan")
         return parse_peak_memory_mb(status)
+
+    def wait_for_openvino(self, runtime: RuntimeName, seconds: float = 1800.0) -> None:
+        """Waits until OpenVINO computes, where the runtime means it: the conversion takes the machine.
+
+        Raises:
+            ServerError: OpenVINO is not used; with the server's last log lines.
+        """
+        give_up = time.monotonic() + seconds
+        while is_chosen(runtime, "cpu"):
+            log = self.log.read_text(encoding="utf-8", errors="replace")
+            if "OpenVINO computes" in log:
+                return
+            if "OpenVINO is not used" in log or time.monotonic() > give_up:
+                raise ServerError(last_lines(self.log))
+            time.sleep(_POLL_SECONDS)
 
 
 def parse_peak_memory_mb(status: str) -> float:

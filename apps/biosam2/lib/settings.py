@@ -19,7 +19,7 @@ IMAGE_SIZE_STEP = 32
 IMAGE_SIZE_RANGE = (64, 2048)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-RuntimeName = Literal["auto", "torch", "openvino"]
+RuntimeName = Literal["auto", "torch", "openvino", "compile"]
 Zoom = Literal["off", "boxes", "all"]
 MemoryPolicy = Literal["fifo", "confidence", "pruned"]
 StrategyName = Literal["random", "first", "last", "diversity", "uncertainty", "hybrid", "least_confident"]
@@ -89,7 +89,8 @@ class Settings(BaseModel):
     runtime: Annotated[RuntimeName, BeforeValidator(_lower)] = _option(
         "auto",
         "one of " + ", ".join(get_args(RuntimeName)),
-        "what computes the network; auto: OpenVINO on a CPU where it is installed",
+        "what computes the network; auto: OpenVINO on a CPU where it is installed, else torch; "
+        "compile: torch.compile, on a GPU with CUDA graphs",
     )
     device: Annotated[str, BeforeValidator(_lower)] = _option(
         "auto", "auto, cpu, cuda or cuda:N", "device of the network", pattern=r"^(auto|cpu|cuda(:\d+)?)$"

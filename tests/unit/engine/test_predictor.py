@@ -6,7 +6,7 @@ from lib.engine.embeddings import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
-from tests.unit.engine.conftest import SIZE, ArrayFrames
+from tests.unit.engine.conftest import SIZE, ArrayFrames, make_tiny
 
 CLICK = FramePrompts(points=[[30, 90]], labels=[1])
 
@@ -86,3 +86,24 @@ def test_the_outputs_of_several_objects_are_those_of_each_alone(predictor, frame
             torch.from_numpy(together.logits[number])[None, None], (SIZE, SIZE), mode="bilinear"
         )
         assert ((native[0, 0].numpy() > 0) == mask.mask).mean() > 0.999
+
+
+def test_embeddings_outlive_the_next_run_of_a_compiled_encoder(frames, monkeypatch):
+    """A CUDA graph returns the same memory each time; here a function does so."""
+    memory, runtime = {}, Runtime(torch.device("cpu"), "fp32")
+
+    def like_a_graph(function, mode):
+        def run(image):
+            for level, value in enumerate(function(image)["backbone_fpn"]):
+                memory.setdefault(level, torch.empty_like(value)).copy_(value)
+            return {"backbone_fpn": list(memory.values())}
+
+        return run
+
+    expected = Predictor(make_tiny(), runtime, EmbeddingCache(1 << 30), "tiny", "1")
+    monkeypatch.setattr(torch, "compile", like_a_graph)
+    compiled = Predictor(make_tiny(), runtime, EmbeddingCache(1 << 30), "tiny", "1")
+    compiled.use_compiler()
+    first, _ = compiled.features(frames, 0), compiled.features(frames, 1)
+    for found, wanted in zip(first.maps, expected.features(frames, 0).maps, strict=True):
+        assert torch.equal(found, wanted)

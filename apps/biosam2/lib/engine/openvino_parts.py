@@ -34,7 +34,7 @@ ENCODER, ATTENTION, MEMORY_ENCODER, DECODER = PARTS = (
 
 def is_chosen(runtime: RuntimeName, device: DeviceType) -> bool:
     """Whether ``--conf runtime`` asks for OpenVINO on a device, and it can be had."""
-    if runtime == "torch" or device != "cpu":
+    if runtime in ("torch", "compile") or device != "cpu":
         return False
     installed = importlib.util.find_spec("openvino") is not None
     if runtime == "openvino" and not installed:

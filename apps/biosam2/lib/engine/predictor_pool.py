@@ -121,6 +121,8 @@ class PredictorPool:
         summary = f"{weights.name} ({weights.reason}), {predictor.image_size} px, {precision}"
         self._served[str(runtime.device)] = summary
         logger.info("Serving %s on %s", summary, runtime.device)
+        if self._settings.runtime == "compile":
+            predictor.use_compiler()
         if openvino_dtype(self._settings, runtime) is not None:
             folder = parts_folder(weights, version, predictor.image_size, runtime.dtype)
             arguments = (predictor, weights, folder, summary)
