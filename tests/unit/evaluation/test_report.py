@@ -10,16 +10,16 @@ from PIL import Image
 
 from lib.evaluation.datastore import list_cases
 from lib.evaluation.report import (
-    Gallery,
     cut_out,
     frames_figure,
+    objects_sheet,
     picked,
     prompt_mask,
     ranking_metric,
     spread_figure,
     write_outputs,
 )
-from lib.evaluation.runner import EvaluationPlan, FinishedEvaluation, evaluate
+from lib.evaluation.runner import EvaluationPlan, evaluate
 from lib.palette import MASK_COLOURS, ORANGE
 from lib.prompts.types import FramePrompts
 from tests.unit.evaluation.conftest import Perfect, changed, stub_model
@@ -96,8 +96,8 @@ def test_a_sheet_shows_truth_network_and_prompt(study, options, pipeline):
     plan = EvaluationPlan(cases, pipeline)
     options = changed(options, clicks=(3,), frames=(1,), slices=2)
     stub = stub_model(Shifted(cases[0].open(2)))
-    rows = evaluate(plan, [stub], options).rows
-    sheet = Gallery(plan, options).sheet(stub, rows, "jf" if pipeline == "video" else "dice", "title")
+    done = evaluate(plan, [stub], options)
+    sheet = objects_sheet(done, stub, done.rows, "jf" if pipeline == "video" else "dice", "title")
     assert sheet is not None
     # The legend has a square of each colour, and the outlines add to it.
     found = pixels(sheet)[40:]
@@ -114,7 +114,7 @@ def written(study, options):
     )
     stub = stub_model(Perfect(*(case.open(2) for case in cases if case.id != "gone")))
     outcome = evaluate(plan, [stub], options)
-    tables = write_outputs(FinishedEvaluation(plan, [stub], options, outcome))
+    tables = write_outputs(outcome)
     return options.output, outcome, tables
 
 
@@ -168,5 +168,5 @@ def test_the_same_results_make_the_same_files(written, study, options):
         cases, None, title="phantoms", paper=[{"method": "SAM 2", "prompt": "box", "dice": 0.4431}]
     )
     stub = stub_model(Perfect(*(case.open(2) for case in cases if case.id != "gone")))
-    write_outputs(FinishedEvaluation(plan, [stub], options, evaluate(plan, [stub], options)))
+    write_outputs(evaluate(plan, [stub], options))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

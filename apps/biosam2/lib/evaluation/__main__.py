@@ -14,7 +14,7 @@ from lib.evaluation.models import open_models
 from lib.evaluation.options import EvaluationOptions, parse_options
 from lib.evaluation.protocol import MetricRules
 from lib.evaluation.report import PAGE_FILE, write_outputs
-from lib.evaluation.runner import EvaluationPlan, FinishedEvaluation, evaluate
+from lib.evaluation.runner import EvaluationPlan, evaluate
 
 # Exit code of a process that Ctrl-C ended, as in a shell.
 INTERRUPTED = 130
@@ -45,9 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_evaluation(arguments: Sequence[str]) -> str:
     """Evaluates and writes the results.
 
-    Args:
-        arguments: Arguments without the program's name.
-
     Returns:
         The tables in Markdown.
 
@@ -58,12 +55,12 @@ def run_evaluation(arguments: Sequence[str]) -> str:
     options = parse_options(arguments, sorted(presets))
     plan = plan_for(options, presets[options.preset] if options.preset else None)
     models = open_models(options)
-    results = evaluate(plan, models, options)
-    tables = write_outputs(FinishedEvaluation(plan, models, options, results))
+    evaluation = evaluate(plan, models, options)
+    tables = write_outputs(evaluation)
     return "\n".join(
         [
             *(table.markdown() for table in tables if not table.detail),
-            f"{len(results.rows)} rows, {len(results.left_out)} images left out: "
+            f"{len(evaluation.rows)} rows, {len(evaluation.left_out)} images left out: "
             f"{options.output / PAGE_FILE}",
         ]
     )

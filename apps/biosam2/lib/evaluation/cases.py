@@ -193,9 +193,6 @@ class FolderFrames:
 class FilmFrames:
     """Frames of a video file, all decoded on opening.
 
-    Args:
-        path: Video file.
-
     Attributes:
         height: Frame height in pixels.
         width: Frame width in pixels.

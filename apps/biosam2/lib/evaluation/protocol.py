@@ -161,14 +161,7 @@ class ObjectResult:
 
 @dataclass(frozen=True, eq=False)
 class CaseContext:
-    """An opened case with the settings of its evaluation.
-
-    Attributes:
-        id: Case id.
-        sequence: Frames and ground truth.
-        options: Options of the evaluation.
-        rules: How results are measured.
-    """
+    """An opened case with the settings of its evaluation."""
 
     id: str
     sequence: LabelledSequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from lib.evaluation.cases import LabelledSequence
 from lib.evaluation.models import PROTOCOL, EvaluatedModel
-from lib.evaluation.options import EvaluationOptions
 from lib.evaluation.protocol import CaseContext, ObjectResult, pipeline_named
 from lib.evaluation.results import (
     LOWER_IS_BETTER,
@@ -25,7 +23,7 @@ from lib.evaluation.results import (
     paper_table,
     tables,
 )
-from lib.evaluation.runner import EvaluationPlan, FinishedEvaluation, open_case
+from lib.evaluation.runner import Evaluation, open_case
 from lib.files import write_atomically
 from lib.palette import MASK_COLOURS, ORANGE, Colour
 from lib.prompts.types import FramePrompts
@@ -42,9 +40,9 @@ LEGEND = (("truth", MASK_COLOURS["truth"]), ("network", MASK_COLOURS["after"]), 
 Mask = NDArray[np.bool_]
 
 
-def pipeline_pictures(name: str, done: FinishedEvaluation) -> dict[str, bytes]:
+def pipeline_pictures(name: str, done: Evaluation) -> dict[str, bytes]:
     """PNG files of a pipeline by name: the distribution, the frames of a video, and objects per network."""
-    chosen = [row for row in done.results.rows if row.pipeline == name]
+    chosen = [row for row in done.rows if row.pipeline == name]
     metric = ranking_metric(chosen, done.plan.rules.metrics or pipeline_named(name).metrics)
     if metric is None:
         return {}
@@ -52,11 +50,10 @@ def pipeline_pictures(name: str, done: FinishedEvaluation) -> dict[str, bytes]:
     found: dict[str, bytes | None] = {f"{name}_spread": spread_figure(chosen, metric, title)}
     if name == "video":
         found[f"{name}_frames"] = frames_figure(chosen, metric, title)
-    gallery = Gallery(done.plan, done.options)
     for model in done.models:
         own = [row for row in chosen if row.weights == model.name]
-        found[f"{name}_objects_{model.name}"] = gallery.sheet(
-            model, own, metric, f"{name}, {model.name}: best, median and worst"
+        found[f"{name}_objects_{model.name}"] = objects_sheet(
+            done, model, own, metric, f"{name}, {model.name}: best, median and worst"
         )
     return {key: picture for key, picture in found.items() if picture is not None}
 
@@ -72,7 +69,9 @@ def spread_figure(rows: Sequence[ResultRow], metric: str, title: str) -> bytes:
     groups: dict[str, list[float]] = {}
     for row in rows:
         if row.object and metric in row.values:
-            groups.setdefault(_series(row, row.frames), []).append(row.values[metric])
+            groups.setdefault(f"{_asked(row.prompt, row.frames)}, {row.weights}", []).append(
+                row.values[metric]
+            )
     limits = None if metric in LOWER_IS_BETTER else (-0.02, 1.02)
     return box_plot(groups, TITLES[metric], title, limits=limits)
 
@@ -104,47 +103,33 @@ def picked(rows: Sequence[ResultRow], metric: str) -> dict[str, ResultRow]:
     return found
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """Draws objects of a finished evaluation. Masks are not stored: the network segments each object again.
-
-    Attributes:
-        plan: Cases and rules.
-        options: Options of the evaluation.
-    """
-
-    plan: EvaluationPlan
-    options: EvaluationOptions
-
-    def sheet(
-        self, model: EvaluatedModel, rows: Sequence[ResultRow], metric: str, title: str
-    ) -> bytes | None:
-        """Outlines (PNG) of the best, the median and the worst object; None without any."""
-        lines = [
-            self._tiles(model, row, f"{name}: {TITLES[metric]} {row.values[metric]:.3f}")
-            for name, row in picked(rows, metric).items()
-        ]
-        if lines and max(map(len, lines)) == 1:
-            lines = [[tile for line in lines for tile in line]]
-        return png_bytes(contact_sheet(lines, heading=title, legend=LEGEND)) if lines else None
-
-    def _tiles(self, model: EvaluatedModel, row: ResultRow, caption: str) -> list[Tile]:
-        case = next(case for case in self.plan.cases if case.id == row.image)
-        sequence, pipeline = open_case(case, self.options), pipeline_named(row.pipeline)
-        rules = self.plan.rules.model_copy(update={"metrics": ()})
-        context = CaseContext(case.id, sequence, self.options, rules)
-        trial = next(
-            trial
-            for trial in pipeline.trials(context, (row.object,))
-            if (trial.frame, trial.prompt.name, trial.prompt.frames) == (row.frame, row.prompt, row.frames)
-        )
-        (result,) = pipeline.run(model.predictor, context, trial)
-        text = f"{caption}\n{row.image}\n{row.label}, {_asked(row.prompt, row.frames)}"
-        return [_tile(sequence, result, index, f"{text}, frame {index}") for index in result.shown]
+def objects_sheet(
+    done: Evaluation, model: EvaluatedModel, rows: Sequence[ResultRow], metric: str, title: str
+) -> bytes | None:
+    """Outlines (PNG) of the best, the median and the worst object; None without any."""
+    lines = [
+        _tiles(done, model, row, f"{name}: {TITLES[metric]} {row.values[metric]:.3f}")
+        for name, row in picked(rows, metric).items()
+    ]
+    if lines and max(map(len, lines)) == 1:
+        lines = [[tile for line in lines for tile in line]]
+    return png_bytes(contact_sheet(lines, heading=title, legend=LEGEND)) if lines else None
 
 
-def _series(row: ResultRow, frames: int = 1) -> str:
-    return f"{_asked(row.prompt, frames)}, {row.weights}"
+def _tiles(done: Evaluation, model: EvaluatedModel, row: ResultRow, caption: str) -> list[Tile]:
+    """Tiles of one object. Masks are not stored: the network segments it again."""
+    case = next(case for case in done.plan.cases if case.id == row.image)
+    sequence, pipeline = open_case(case, done.options), pipeline_named(row.pipeline)
+    rules = done.plan.rules.model_copy(update={"metrics": ()})
+    context = CaseContext(case.id, sequence, done.options, rules)
+    trial = next(
+        trial
+        for trial in pipeline.trials(context, (row.object,))
+        if (trial.frame, trial.prompt.name, trial.prompt.frames) == (row.frame, row.prompt, row.frames)
+    )
+    (result,) = pipeline.run(model.predictor, context, trial)
+    text = f"{caption}\n{row.image}\n{row.label}, {_asked(row.prompt, row.frames)}"
+    return [_tile(sequence, result, index, f"{text}, frame {index}") for index in result.shown]
 
 
 def _asked(prompt: str, frames: int) -> str:
@@ -219,7 +204,7 @@ _PROTOCOLS = {
 }
 
 
-def write_outputs(done: FinishedEvaluation) -> list[ResultTable]:
+def write_outputs(done: Evaluation) -> list[ResultTable]:
     """Writes all output files except ``results.csv``.
 
     Args:
@@ -231,7 +216,7 @@ def write_outputs(done: FinishedEvaluation) -> list[ResultTable]:
     Raises:
         OSError: the folder cannot be written.
     """
-    made = tables(done.results.rows)
+    made = tables(done.rows)
     if done.plan.paper:
         made.append(paper_table(done.plan.paper))
     record = json.dumps(_record(done), indent=1, ensure_ascii=False) + "\n"
@@ -241,13 +226,13 @@ def write_outputs(done: FinishedEvaluation) -> list[ResultTable]:
     return made
 
 
-def _page(done: FinishedEvaluation, made: Sequence[ResultTable]) -> Page:
+def _page(done: Evaluation, made: Sequence[ResultTable]) -> Page:
     """The page; its pictures are written as files too."""
     page = Page(f"Evaluation: {done.plan.title}")
     page.key_values(_facts(done))
-    for note in done.results.notes:
+    for note in done.notes:
         page.paragraph(f"Note: {note}.")
-    for pipeline in dict.fromkeys(row.pipeline for row in done.results.rows):
+    for pipeline in dict.fromkeys(row.pipeline for row in done.rows):
         page.heading(pipeline.capitalize())
         page.paragraph(_PROTOCOLS[pipeline])
         for table in made:
@@ -258,13 +243,13 @@ def _page(done: FinishedEvaluation, made: Sequence[ResultTable]) -> Page:
             page.picture(picture, name.replace("_", " "))
     if done.plan.paper:
         _add(page, made[-1])
-    if done.results.left_out:
+    if done.left_out:
         page.heading("Left out")
-        page.table(("Image", "Reason"), done.results.left_out.items())
+        page.table(("Image", "Reason"), done.left_out.items())
     return page
 
 
-def _record(done: FinishedEvaluation) -> dict[str, Any]:
+def _record(done: Evaluation) -> dict[str, Any]:
     return {
         "data": done.plan.title,
         "options": done.options.model_dump(mode="json"),
@@ -272,9 +257,9 @@ def _record(done: FinishedEvaluation) -> dict[str, Any]:
         "protocol": PROTOCOL,
         "weights": {model.name: model.describe() for model in done.models},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
-        "left_out": done.results.left_out,
-        "notes": done.results.notes,
-        "rows": [row.as_record() for row in done.results.rows],
+        "left_out": done.left_out,
+        "notes": done.notes,
+        "rows": [row.as_record() for row in done.rows],
     }
 
 
@@ -285,22 +270,22 @@ def _version(library: str) -> str:
         return "unknown"
 
 
-def _markdown(done: FinishedEvaluation, made: Sequence[ResultTable]) -> str:
+def _markdown(done: Evaluation, made: Sequence[ResultTable]) -> str:
     parts = [f"# Evaluation: {done.plan.title}", "", _CAPTION, "", *(table.markdown() for table in made)]
-    if done.results.notes:
-        parts += ["## Notes", "", *(f"- {note}" for note in done.results.notes), ""]
-    if done.results.left_out:
-        parts += ["## Left out", "", *(f"- {name}: {why}" for name, why in done.results.left_out.items()), ""]
+    if done.notes:
+        parts += ["## Notes", "", *(f"- {note}" for note in done.notes), ""]
+    if done.left_out:
+        parts += ["## Left out", "", *(f"- {name}: {why}" for name, why in done.left_out.items()), ""]
     return "\n".join(parts)
 
 
-def _facts(done: FinishedEvaluation) -> dict[str, str | int]:
-    rows, rules = done.results.rows, done.plan.rules
+def _facts(done: Evaluation) -> dict[str, str | int]:
+    rows, rules = done.rows, done.plan.rules
     by_class = f", by class: {rules.tolerance_mm}" if rules.tolerance_mm else ""
     facts: dict[str, str | int] = {
         "Data": str(done.options.data),
         "Images": len({row.image for row in rows}),
-        "Left out": len(done.results.left_out),
+        "Left out": len(done.left_out),
         "Objects": len({(row.image, row.object) for row in rows if row.object}),
         "Seed": done.options.seed,
         "NSD tolerance": f"{rules.default_tolerance_mm:g} mm{by_class}",

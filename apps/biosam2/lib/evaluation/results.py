@@ -7,15 +7,16 @@ import io
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import pandas
 
 from lib.errors import EvaluationError
+from lib.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ TITLES: Mapping[str, str] = {
 }
 LOWER_IS_BETTER = frozenset({"hd95"})
 
-Key = tuple[str, ...]
+Key = Hashable
 
 
 @dataclass(frozen=True)
@@ -85,79 +86,93 @@ _COLUMNS = tuple(field.name for field in fields(ResultRow) if field.name != "val
 _HEADER = (*_COLUMNS, *METRICS)
 
 
-class ResultsFile:
-    """``results.csv``. Rows of other options, weights or images may be in it too: the key tells them apart.
+class KeyedRow(Protocol):
+    """A row of a file; rows with equal keys have equal values."""
+
+    @property
+    def key(self) -> Key:
+        """Everything that decides the values."""
+
+
+Row = TypeVar("Row", bound=KeyedRow)
+
+
+class RowsFile(Generic[Row]):
+    """A CSV file of computed rows, which survive the process and are not computed again.
+
+    Rows of other options, weights or images may be in it too: the key tells them apart.
 
     Args:
         path: Path of the file, created with the first rows.
+        header: Column titles.
+        cells: Function from a row to its cells.
+        parse: Function from cells by column title to a row; it raises an exception for damaged cells.
 
     Raises:
         EvaluationError: the file has other columns.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._rows: dict[Key, ResultRow] = {}
+    def __init__(
+        self,
+        path: Path,
+        header: Sequence[str],
+        cells: Callable[[Row], Sequence[str]],
+        parse: Callable[[dict[str, Any]], Row],
+    ) -> None:
+        self._path, self._header, self._cells, self._parse = path, list(header), cells, parse
+        self._rows: dict[Key, Row] = {}
         if path.exists():
             self._load()
 
-    def get(self, key: Key) -> ResultRow | None:
+    def get(self, key: Key) -> Row | None:
         """The row with a key; None if it was not computed yet."""
         return self._rows.get(key)
 
-    def append(self, rows: Iterable[ResultRow]) -> None:
-        """Adds rows; they are on the disk when this returns."""
+    def append(self, rows: Iterable[Row]) -> None:
+        """Adds rows, or replaces those with equal keys; they are on the disk when this returns."""
         new = list(rows)
-        text = csv_text(map(_cells, new))
-        if not self._path.exists() or not self._path.stat().st_size:
-            text = csv_text([_HEADER]) + text
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = bool(self._rows) and not any(row.key in self._rows for row in new)
+        self._rows.update((row.key, row) for row in new)
+        if not is_new:
+            write_atomically(self._path, self._text([self._header, *map(self._cells, self._rows.values())]))
+            return
         with self._path.open("ab") as file:
-            file.write(text.encode())
+            file.write(self._text(map(self._cells, new)))
             file.flush()
             os.fsync(file.fileno())
-        self._rows.update((row.key, row) for row in new)
+
+    @staticmethod
+    def _text(lines: Iterable[Sequence[str]]) -> bytes:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        return text.getvalue().encode()
 
     def _load(self) -> None:
+        """Reads line by line, so that a damaged line affects no other."""
         content = self._path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             logger.warning("%s ends within a line, which is computed again", self._path.name)
             os.truncate(self._path, len(whole))
-        for cells in read_lines(whole, _HEADER, self._path):
+        lines = [line for line in whole.decode("utf-8", errors="replace").split("\n") if line]
+        cells = [next(csv.reader([line]), []) for line in lines]
+        if cells and cells[0] != self._header:
+            raise EvaluationError(
+                f"{self._path} has other columns than this program writes: choose another --output, or move "
+                "the file"
+            )
+        for line in cells[1:]:
             try:
-                row = _row(cells)
-            except ValueError:
+                row = self._parse(dict(zip(self._header, line, strict=True)))
+            except (ValueError, TypeError, AttributeError):
                 logger.warning("A line of %s cannot be read and is computed again", self._path.name)
             else:
                 self._rows[row.key] = row
 
 
-def csv_text(lines: Iterable[Sequence[str]]) -> str:
-    """Cells as lines of CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()
-
-
-def read_lines(content: bytes, header: Sequence[str], path: Path) -> Iterator[list[str]]:
-    """Cells of a CSV file without its header, line by line, so that a damaged line affects no other.
-
-    Args:
-        content: Content of the file.
-        header: Required header.
-        path: Path for the error message.
-
-    Raises:
-        EvaluationError: the file has another header.
-    """
-    lines = [line for line in content.decode("utf-8", errors="replace").split("\n") if line]
-    cells = [next(csv.reader([line]), []) for line in lines]
-    if cells and cells[0] != list(header):
-        raise EvaluationError(
-            f"{path} has other columns than this program writes: choose another --output, or move the file"
-        )
-    return iter(cells[1:])
+def results_file(path: Path) -> RowsFile[ResultRow]:
+    """The file of an evaluation's rows, ``results.csv``."""
+    return RowsFile(path, _HEADER, _cells, _row)
 
 
 def _cells(row: ResultRow) -> list[str]:
@@ -167,13 +182,7 @@ def _cells(row: ResultRow) -> list[str]:
     return [*(" ".join(cell.splitlines()) for cell in cells), *values]
 
 
-def _row(line: list[str]) -> ResultRow:
-    """Reads one line.
-
-    Raises:
-        ValueError: the line is incomplete.
-    """
-    cells: dict[str, Any] = dict(zip(_HEADER, line, strict=True))
+def _row(cells: dict[str, Any]) -> ResultRow:
     given = {name: cells.pop(name) for name in METRICS}
     values = {name: float(text) for name, text in given.items() if text}
     cells["object"], cells["frames"] = int(cells["object"]), int(cells["frames"])

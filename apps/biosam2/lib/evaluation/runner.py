@@ -23,7 +23,7 @@ from lib.evaluation.protocol import (
     PromptSampler,
     PromptTrial,
 )
-from lib.evaluation.results import ResultRow, ResultsFile
+from lib.evaluation.results import ResultRow, RowsFile, results_file
 
 logger = logging.getLogger(__name__)
 
@@ -50,62 +50,67 @@ class EvaluationPlan:
 
 
 @dataclass(frozen=True)
-class EvaluationResults:
-    """Results of an evaluation.
-
-    Attributes:
-        rows: Rows by case, pipeline, trial and network, computed now or before.
-        left_out: Reason by id of each case that could not be used.
-        notes: Remarks on the results.
-    """
-
-    rows: list[ResultRow] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
-class FinishedEvaluation:
+class Evaluation:
     """An evaluation with its results.
 
     Attributes:
         plan: Cases and rules.
         models: Networks.
         options: Options.
-        results: Results.
+        rows: Rows by case, pipeline, trial and network, computed now or before.
+        left_out: Reason by id of each case that could not be used.
+        notes: Remarks on the results.
     """
 
-    plan: EvaluationPlan
-    models: Sequence[EvaluatedModel]
-    options: EvaluationOptions
-    results: EvaluationResults
+    plan: EvaluationPlan = field(compare=False)
+    models: Sequence[EvaluatedModel] = field(compare=False)
+    options: EvaluationOptions = field(compare=False)
+    rows: list[ResultRow] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, case: EvaluationCase, file: RowsFile[ResultRow]) -> None:
+        """Evaluates a case, as far as its results are not in the file yet."""
+        rows: list[ResultRow] = []
+        try:
+            sequence = open_case(case, self.options)
+            pipelines = pipelines_for(sequence, self.plan.pipeline)
+            if not pipelines:
+                raise LabelError(f"The pipeline {self.plan.pipeline} does not support a {sequence.kind}")
+            objects = chosen_objects(sequence, case.id, self.options)
+            context = CaseContext(case.id, sequence, self.options, self.plan.rules)
+            for pipeline in pipelines:
+                for trial in pipeline.trials(context, objects):
+                    for model in self.models:
+                        rows.extend(_rows(context, pipeline, model, trial, file))
+        except (ImageError, LabelError) as error:
+            self.left_out[case.id] = str(error)
+            logger.warning("%s is left out: %s", case.id, error)
+            return
+        self.rows.extend(rows)
+        self.notes.extend(_notes(case.id, sequence, pipelines, self.options))
 
 
 def evaluate(
     plan: EvaluationPlan, models: Sequence[EvaluatedModel], options: EvaluationOptions
-) -> EvaluationResults:
+) -> Evaluation:
     """Runs all trials that are not in ``results.csv`` yet.
-
-    Args:
-        plan: Cases and rules.
-        models: Networks.
-        options: Options.
 
     Raises:
         EvaluationError: no case could be used, or ``results.csv`` has other columns.
         KeyboardInterrupt: all finished trials are on the disk.
     """
-    file = ResultsFile(options.output / RESULTS_FILE)
-    results = EvaluationResults()
+    file = results_file(options.output / RESULTS_FILE)
+    evaluation = Evaluation(plan, models, options)
     cases = plan.cases[: options.limit] if options.limit else plan.cases
     with logging_redirect_tqdm(), tqdm(cases, unit="image", disable=None, file=sys.stderr) as bar:
         for case in bar:
             bar.set_postfix_str(case.id)
-            _evaluate_case(case, plan, models, options, file, results)
-    if not results.rows:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in results.left_out.items())
+            evaluation.add(case, file)
+    if not evaluation.rows:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in evaluation.left_out.items())
         raise EvaluationError(f"Nothing to evaluate in {options.data}: {reasons or 'it has no image'}")
-    return results
+    return evaluation
 
 
 def open_case(case: EvaluationCase, options: EvaluationOptions) -> LabelledSequence:
@@ -139,36 +144,12 @@ def chosen_objects(sequence: LabelledSequence, case: str, options: EvaluationOpt
     return tuple(sorted(int(value) for value in rng.choice(objects, options.objects, replace=False)))
 
 
-def _evaluate_case(
-    case: EvaluationCase,
-    plan: EvaluationPlan,
-    models: Sequence[EvaluatedModel],
-    options: EvaluationOptions,
-    file: ResultsFile,
-    results: EvaluationResults,
-) -> None:
-    rows: list[ResultRow] = []
-    try:
-        sequence = open_case(case, options)
-        pipelines = pipelines_for(sequence, plan.pipeline)
-        if not pipelines:
-            raise LabelError(f"The pipeline {plan.pipeline} does not support a {sequence.kind}")
-        objects = chosen_objects(sequence, case.id, options)
-        context = CaseContext(case.id, sequence, options, plan.rules)
-        for pipeline in pipelines:
-            for trial in pipeline.trials(context, objects):
-                for model in models:
-                    rows.extend(_rows(context, pipeline, model, trial, file))
-    except (ImageError, LabelError) as error:
-        results.left_out[case.id] = str(error)
-        logger.warning("%s is left out: %s", case.id, error)
-        return
-    results.rows.extend(rows)
-    results.notes.extend(_notes(case.id, sequence, pipelines, options))
-
-
 def _rows(
-    case: CaseContext, pipeline: Pipeline, model: EvaluatedModel, trial: PromptTrial, file: ResultsFile
+    case: CaseContext,
+    pipeline: Pipeline,
+    model: EvaluatedModel,
+    trial: PromptTrial,
+    file: RowsFile[ResultRow],
 ) -> list[ResultRow]:
     """The rows of a trial: those of the file, and the missing ones, computed and appended to it."""
     blank = {value: _row(case, model, trial, value) for value in pipeline.expects(trial, case.rules)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -17,11 +16,9 @@ from scipy.integrate import trapezoid
 from scipy.stats import bootstrap
 
 from lib.evaluation.options import CONTROL, SimulationOptions
-from lib.evaluation.results import ResultTable, csv_text, read_lines
+from lib.evaluation.results import ResultTable, RowsFile
 from lib.files import write_atomically
 from lib.reports.figures import curves
-
-logger = logging.getLogger(__name__)
 
 JSON_FILE, TABLE_FILE, FIGURE_FILE = "curve.json", "curve.md", "curve.png"
 # Bootstrap over the seeds: number of resamples, its seed, and the confidence level of the interval.
@@ -74,41 +71,9 @@ class CurvePoint:
 _HEADER = tuple(field.name for field in fields(CurvePoint))
 
 
-class PointsFile:
-    """``curve.csv``. Points of other options may be in it too: the key tells them apart.
-
-    Args:
-        path: Path of the file, created with the first point.
-
-    Raises:
-        EvaluationError: the file has other columns.
-    """
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._points: dict[tuple[str, str, int, int], CurvePoint] = {}
-        if path.exists():
-            self._load()
-
-    def get(self, run: str, strategy: str, seed: int, labels: int) -> CurvePoint | None:
-        """The point with a key; None if it was not computed yet."""
-        return self._points.get((run, strategy, seed, labels))
-
-    def add(self, point: CurvePoint) -> None:
-        """Adds a point; it is on the disk when this returns."""
-        self._points[point.key] = point
-        # A few hundred short lines: an atomic rewrite cannot damage any.
-        text = csv_text([_HEADER, *map(_cells, self._points.values())])
-        write_atomically(self._path, text.encode())
-
-    def _load(self) -> None:
-        for line in read_lines(self._path.read_bytes(), _HEADER, self._path):
-            try:
-                point = _point(line)
-            except (ValueError, TypeError, AttributeError):
-                logger.warning("A line of %s cannot be read and is computed again", self._path.name)
-            else:
-                self._points[point.key] = point
+def points_file(path: Path) -> RowsFile[CurvePoint]:
+    """The file of a simulation's points, ``curve.csv``."""
+    return RowsFile(path, _HEADER, _cells, _point)
 
 
 def _cells(point: CurvePoint) -> list[str]:
@@ -119,13 +84,7 @@ def _cells(point: CurvePoint) -> list[str]:
     return [*cells[:-1], f"{point.seconds:.2f}"]
 
 
-def _point(line: list[str]) -> CurvePoint:
-    """Reads one line.
-
-    Raises:
-        ValueError, TypeError, AttributeError: the line is incomplete.
-    """
-    cells = dict(zip(_HEADER, line, strict=True))
+def _point(cells: dict[str, str]) -> CurvePoint:
     return CurvePoint(
         run=cells["run"],
         strategy=cells["strategy"],

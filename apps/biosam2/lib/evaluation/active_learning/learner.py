@@ -41,9 +41,6 @@ class SimulatedLearner:
 
     The image encoder is frozen, so embeddings are kept for all rounds and seeds.
 
-    Args:
-        options: Options of the simulation.
-
     Raises:
         CheckpointError: the weights are absent, damaged or have another architecture.
         DeviceError: the device does not exist.
@@ -80,12 +77,7 @@ class SimulatedLearner:
         return self._predictor()
 
     def learn(self, units: Sequence[LabelledFrames], seed: int) -> Predictor:
-        """Trains the decoder from its initial weights; the result is valid until the next call.
-
-        Args:
-            units: Labelled units.
-            seed: Seed of every random choice.
-        """
+        """Trains the decoder from its initial weights; the result is valid until the next call."""
         self._reset()
         options = self._train_options(seed)
         sampler = Sampler(units, self.image_size, options)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from lib.activelearning.selectors import SELECTORS, Candidate
 from lib.engine.predictor import Predictor
 from lib.errors import BioSam2Error, EvaluationError
-from lib.evaluation.active_learning.curves import CurvePoint, PointsFile, write_curve
+from lib.evaluation.active_learning.curves import CurvePoint, points_file, write_curve
 from lib.evaluation.active_learning.learner import SimulatedLearner, measure, score
 from lib.evaluation.datastore import LABELS, stem
 from lib.evaluation.models import facts_hash
@@ -195,9 +195,6 @@ def run_active_learning(arguments: Sequence[str]) -> str:
 class Simulation:
     """All simulated annotations of one set of options.
 
-    Args:
-        options: Options of the simulation.
-
     Raises:
         EvaluationError: the datastore cannot be used.
     """
@@ -209,7 +206,7 @@ class Simulation:
         self._data = open_data(options.data, options.output / FRAMES_FOLDER, options.unit, options.test, size)
         self._units = {unit.id: unit for unit in self._data.pool}
         self._targets = choose_targets(self._data.test, size, options.objects)
-        self._points = PointsFile(options.output / POINTS_FILE)
+        self._points = points_file(options.output / POINTS_FILE)
 
     @property
     def data(self) -> SimulationData:
@@ -269,12 +266,12 @@ class Simulation:
         labelled: list[str] = []
         for count, after in zip(counts, [*counts[1:], None], strict=True):
             more = 0 if after is None else after - count
-            point = self._points.get(self.run_name, strategy, seed, count)
+            point = self._points.get((self.run_name, strategy, seed, count))
             # The last point of a simulation with fewer rounds has no next units.
             if point is None or (more and not point.next):
                 names = labelled or self._begin(strategy, seed, count)
                 point = self._train_and_choose(strategy, seed, names, more)
-                self._points.add(point)
+                self._points.append([point])
             labelled = [*point.labelled, *point.next]
             yield point
 
