@@ -51,7 +51,7 @@ def full_page(text="some text"):
     page.paragraph(text)
     page.key_values({text: text, "n": 3, "nothing": None})
     page.table([text, "Dice"], [[text, "0.91"], ["b", 0.5]], caption=text)
-    page.picture(PICTURE, text, text)
+    page.picture(PICTURE, text)
     return page
 
 
@@ -60,7 +60,7 @@ def test_every_text_is_there_and_none_becomes_html():
     read = Read(page)
     assert "script" not in dict(read.tags)
     assert "<script" not in page
-    for tag in ("title", "h1", "h2", "h3", "p", "th", "td", "caption", "figcaption"):
+    for tag in ("title", "h1", "h2", "h3", "p", "th", "td", "caption"):
         assert NASTY in "".join(read.texts[tag]), tag
     assert dict(read.tags)["img"]["alt"] == NASTY
 
@@ -90,11 +90,6 @@ def test_a_picture_is_inside_and_whole():
     assert np.asarray(image)[0, 0].tolist() == [9, 99, 199]
 
 
-def test_what_is_no_png_is_refused():
-    with pytest.raises(ValueError, match="Not a PNG file"):
-        Page("a").picture(b"\xff\xd8\xff\xe0 a JPEG", "alt")
-
-
 def test_columns_of_numbers_are_set_to_the_right():
     page = Page("a")
     page.table(
@@ -107,17 +102,6 @@ def test_columns_of_numbers_are_set_to_the_right():
     )
     heads = [attributes.get("class") for tag, attributes in Read(page.render()).tags if tag == "th"]
     assert heads == [None, "number", "number", "number", None]
-
-
-def test_rows_and_header_must_agree():
-    with pytest.raises(ValueError, match="A row has 1 cells and the header 2"):
-        Page("a").table(["a", "b"], [["1", "2"], ["3"]])
-
-
-def test_there_are_three_levels_of_headings():
-    for level in (0, 1, 5):
-        with pytest.raises(ValueError, match=f"Invalid heading level {level}: use 2, 3 or 4"):
-            Page("a").heading("b", level)
 
 
 def test_pairs_may_come_one_by_one():

@@ -35,8 +35,7 @@ def test_the_line_is_the_outermost_pixels_of_the_object_and_nothing_else():
 
 def test_an_edge_is_what_an_erosion_takes_away():
     mask = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(50, 60)), 3) > 0
-    for width in (1, 2, 4):
-        assert np.array_equal(edge(mask, width), mask & ~ndimage.binary_erosion(mask, iterations=width))
+    assert np.array_equal(edge(mask), mask & ~ndimage.binary_erosion(mask))
 
 
 def test_the_fill_is_faint_and_inside():
@@ -116,22 +115,6 @@ def test_threads_draw_side_by_side():
         assert np.array_equal(image, outlined(GREY, {"truth": mask}, side=200))
 
 
-def test_what_does_not_fit_is_refused():
-    for frame, masks, options, said in [
-        (GREY[..., 0], {}, {}, r"Frames must be uint8 \(H, W, 3\), not uint8 \(30, 40\)"),
-        (GREY.astype(float), {}, {}, "not float64"),
-        (GREY[:0], {}, {}, r"not uint8 \(0, 40, 3\)"),
-        (GREY, {"truth": np.ones((30, 40))}, {}, "'truth' must be .* not float64"),
-        (GREY, {"truth": np.ones((40, 30), bool)}, {}, r"must be bool \(30, 40\), not"),
-        (GREY, {"mine": np.ones((30, 40), bool)}, {}, "Unknown colour 'mine'"),
-        (GREY, {}, {"side": 0}, "Invalid side 0"),
-        (GREY, {}, {"width": 0}, "Invalid line width 0"),
-        (GREY, {}, {"fill": 1.5}, "fill 1.5"),
-    ]:
-        with pytest.raises(ValueError, match=said):
-            outlined(frame, masks, **options)
-
-
 RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
 
 
@@ -187,11 +170,9 @@ def test_captions_lie_below_and_are_cut_to_the_tile():
     assert not ink(sheet, bottom, sheet.shape[0], 2 * GAP + 60)
 
 
-def test_heading_legend_and_titles_lie_above():
+def test_heading_and_legend_lie_above():
     rows = [[Tile(plain(RED, width=200)), Tile(plain(GREEN, width=200))]]
-    sheet = contact_sheet(
-        rows, heading="Head", columns=("one", "two"), legend=["truth", "after", ("other", BLUE)]
-    )
+    sheet = contact_sheet(rows, heading="Head", legend=["truth", "after", ("other", BLUE)])
     top, left = place(sheet, RED)[:2]
     truth, after, other = (
         place(sheet, colour) for colour in (MASK_COLOURS["truth"], MASK_COLOURS["after"], BLUE)
@@ -199,8 +180,7 @@ def test_heading_legend_and_titles_lie_above():
     assert ink(sheet, 0, truth[0])
     assert truth[1] < after[1] < other[1]
     assert truth[0] == after[0] == other[0]
-    assert ink(sheet, other[2] + 1, top, 0, 200)
-    assert ink(sheet, other[2] + 1, top, 200 + 2 * GAP)
+    assert other[2] < top
     assert left == GAP
 
 
@@ -209,17 +189,8 @@ def test_a_legend_wider_than_the_tiles_is_whole():
     assert place(sheet, MASK_COLOURS["after"])[3] < sheet.shape[1] - 30
 
 
-def test_a_sheet_of_nothing_is_refused():
-    for rows in ([], [[]], [[None]]):
-        with pytest.raises(ValueError, match="at least one tile"):
-            contact_sheet(rows)
-
-
-def test_more_titles_than_columns_are_refused():
-    with pytest.raises(ValueError, match="2 titles for 1 columns"):
-        contact_sheet([[Tile(plain(RED))]], columns=("one", "two"))
-
-
 def test_a_name_without_a_colour_is_refused():
     with pytest.raises(ValueError, match="Unknown colour 'other'"):
         contact_sheet([[Tile(plain(RED))]], legend=["other"])
+    with pytest.raises(ValueError, match="Unknown colour 'mine'"):
+        outlined(GREY, {"mine": np.ones((30, 40), bool)})

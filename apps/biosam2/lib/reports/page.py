@@ -17,7 +17,6 @@ from lib.palette import BLUE, SKY, Colour
 Cell = str | int | float | None
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 # Bytes of a PNG file that hold its width.
 _WIDTH = slice(16, 20)
 # Share of its width to which a picture may shrink on a phone, so that its text stays legible.
@@ -25,28 +24,17 @@ _SMALLEST_SHARE = 0.45
 # A cell of a numeric column: digits with a sign, and a unit or further numbers after them.
 _NUMBER = re.compile(r"[-+<>\u2212]?\s*(\d[\d.,]*|inf|nan)(\s*[%/\u00b1(].*|\s+\S{1,4}|[a-z\u00b5]{1,2})?")
 _EMPTY = ("", "-", "\u2013")
-_LEVELS = (2, 3, 4)
 
 
 class Page:
-    """A report, written from top to bottom. Every text stays text: none of it becomes HTML.
-
-    Args:
-        title: Title of the page and of the browser's tab.
-    """
+    """A report, written from top to bottom. Every text stays text: none of it becomes HTML."""
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._parts: list[dict[str, Any]] = []
 
     def heading(self, text: str, level: int = 2) -> None:
-        """Starts a section.
-
-        Raises:
-            ValueError: the level is not 2, 3 or 4 (level 1 is the title).
-        """
-        if level not in _LEVELS:
-            raise ValueError(f"Invalid heading level {level}: use 2, 3 or 4")
+        """Starts a section; level 1 is the title."""
         self._parts.append({"kind": "heading", "level": level, "text": text})
 
     def paragraph(self, text: str) -> None:
@@ -63,39 +51,20 @@ class Page:
 
         Args:
             header: Column titles.
-            rows: Cells per row; None is an empty cell. Numbers appear as ``str`` formats them.
+            rows: Cells per row, one for each title; None is an empty cell.
             caption: Text above the table.
-
-        Raises:
-            ValueError: a row has more or fewer cells than the header.
         """
         cells = [[_text(cell) for cell in row] for row in rows]
-        for row in cells:
-            if len(row) != len(header):
-                raise ValueError(
-                    f"A row has {len(row)} cells and the header {len(header)}: use one cell per title"
-                )
         numeric = [_is_numeric([row[column] for row in cells]) for column in range(len(header))]
         self._parts.append(
             {"kind": "table", "header": header, "rows": cells, "caption": caption, "numeric": numeric}
         )
 
-    def picture(self, png: bytes, alt: str, caption: str = "") -> None:
-        """Embeds a picture.
-
-        Args:
-            png: Content of a PNG file.
-            alt: Description for screen readers.
-            caption: Text below the picture.
-
-        Raises:
-            ValueError: the bytes are not a PNG file.
-        """
-        if not png.startswith(_PNG_START):
-            raise ValueError(f"Not a PNG file (it starts with {png[:8]!r}): convert the picture to PNG")
+    def picture(self, png: bytes, alt: str) -> None:
+        """Embeds a picture, the content of a PNG file, with a description for screen readers."""
         data = base64.b64encode(png).decode("ascii")
         width = round(_SMALLEST_SHARE * int.from_bytes(png[_WIDTH], "big"))
-        self._parts.append({"kind": "picture", "data": data, "alt": alt, "caption": caption, "width": width})
+        self._parts.append({"kind": "picture", "data": data, "alt": alt, "width": width})
 
     def render(self) -> str:
         """The whole page as HTML."""
@@ -104,9 +73,6 @@ class Page:
 
     def write(self, path: Path) -> None:
         """Writes the page atomically: concurrent readers get the old page or the new one.
-
-        Args:
-            path: Target file. An existing file is replaced; missing folders are created.
 
         Raises:
             OSError: the page cannot be written; an existing page is unchanged.

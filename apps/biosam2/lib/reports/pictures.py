@@ -23,14 +23,7 @@ FILL = 0.12  # opacity: the object stands out and the image below stays visible
 _DASH = 4
 
 
-def outlined(
-    frame: Frame,
-    masks: Masks,
-    *,
-    side: int | None = None,
-    width: int = 1,
-    fill: float = FILL,
-) -> Frame:
+def outlined(frame: Frame, masks: Masks, *, side: int | None = None, fill: float = FILL) -> Frame:
     """Draws masks on a copy of a frame.
 
     An outline consists of the object's outermost pixels. Coinciding outlines alternate their colours in
@@ -39,35 +32,28 @@ def outlined(
     Args:
         frame: uint8 ``(H, W, 3)``.
         masks: bool ``(H, W)`` by colour name ("truth", "before" or "after") or RGB levels.
-        side: Longer side of the result in pixels; default: the frame's. Line widths do not scale with it.
-        width: Line width in pixels of the result.
+        side: Longer side of the result in pixels; default: the frame's. The line is one pixel wide.
         fill: Opacity inside the mask, 0 to 1.
 
     Returns:
         uint8 ``(H, W, 3)``, resized in proportion.
 
     Raises:
-        ValueError: a frame, mask, colour or number is not as described above.
+        ValueError: a colour is unknown.
     """
-    _check(frame, masks, side, width, fill)
     size = _scaled(frame.shape[:2], side)
     pixels = _resized_frame(frame, size).astype(np.float64)
     colours = [np.asarray(colour_of(key), np.float64) for key in masks]
     resized = [_resized_mask(mask, size) for mask in masks.values()]
     for colour, mask in zip(colours, resized, strict=True):
         pixels[mask] += fill * (colour - pixels[mask])
-    _draw_lines(pixels, colours, [edge(mask, width) for mask in resized])
+    _draw_lines(pixels, colours, [edge(mask) for mask in resized])
     return np.rint(pixels).astype(np.uint8)
 
 
-def edge(mask: Mask, width: int = 1) -> Mask:
-    """Outermost pixels of an object: beside a background pixel or at the image's edge.
-
-    Args:
-        mask: bool ``(H, W)``.
-        width: Thickness in pixels, counted from outside.
-    """
-    outline: Mask = mask & ~binary_erosion(mask, iterations=width)
+def edge(mask: Mask) -> Mask:
+    """Outermost pixels of an object ``(H, W)``: beside a background pixel or at the image's edge."""
+    outline: Mask = mask & ~binary_erosion(mask)
     return outline
 
 
@@ -112,20 +98,6 @@ def _resized_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     return np.asarray(levels) > 127
 
 
-def _check(frame: Frame, masks: Masks, side: int | None, width: int, fill: float) -> None:
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-        raise ValueError(f"Frames must be uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
-    for key, mask in masks.items():
-        if mask.dtype != np.bool_ or mask.shape != frame.shape[:2]:
-            raise ValueError(
-                f"The mask {key!r} must be bool {frame.shape[:2]}, not {mask.dtype} {mask.shape}"
-            )
-    if side is not None and side < 1:
-        raise ValueError(f"Invalid side {side}: use 1 pixel or more")
-    if width < 1 or not 0 <= fill <= 1:
-        raise ValueError(f"Invalid line width {width} or fill {fill}: use 1 pixel or more, and 0 to 1")
-
-
 GAP = 8  # pixels around everything
 TEXT, HEADING = 13, 18  # pixels
 _LEADING = 4  # pixels between lines
@@ -151,35 +123,24 @@ Rows = Sequence[Sequence[Tile | None]]
 Legend = Sequence[str | tuple[str, Colour]]
 
 
-def contact_sheet(
-    rows: Rows,
-    *,
-    heading: str = "",
-    columns: Sequence[str] = (),
-    legend: Legend = (),
-) -> Frame:
+def contact_sheet(rows: Rows, *, heading: str = "", legend: Legend = ()) -> Frame:
     """Draws tiles in a grid. A row is as high as its highest tile, all columns as wide as the widest tile.
 
     Args:
-        rows: Tiles per row; None leaves a cell empty, and rows may differ in length.
+        rows: Tiles per row, at least one in all; None leaves a cell empty, and rows may differ in length.
         heading: Text above everything.
-        columns: Column titles.
         legend: Entries below the heading: names in ``MASK_COLOURS``, or texts with RGB levels.
 
     Returns:
         uint8 ``(H, W, 3)`` on white.
 
     Raises:
-        ValueError: there is no tile, or there are more titles than columns.
+        ValueError: a colour is unknown.
     """
-    if not any(tile is not None for row in rows for tile in row):
-        raise ValueError("A contact sheet needs at least one tile")
     entries = [(entry, colour_of(entry)) if isinstance(entry, str) else entry for entry in legend]
-    layout = _Layout(rows, bool(heading), bool(columns), entries)
-    if len(columns) > layout.columns:
-        raise ValueError(f"{len(columns)} titles for {layout.columns} columns: use at most one per column")
+    layout = _Layout(rows, bool(heading), entries)
     sheet = Image.new("RGB", (layout.width, layout.height), WHITE)
-    _write_titles(ImageDraw.Draw(sheet), layout, heading, columns, entries)
+    _write_titles(ImageDraw.Draw(sheet), layout, heading, entries)
     for down, row in enumerate(rows):
         for across, tile in enumerate(row):
             if tile is not None:
@@ -190,25 +151,19 @@ def contact_sheet(
 class _Layout:
     """Positions and sizes in pixels."""
 
-    def __init__(
-        self, rows: Rows, heading: bool, titles: bool, entries: Sequence[tuple[str, Colour]]
-    ) -> None:
-        self.columns = max(len(row) for row in rows)
-        self.cell_width = max(tile.image.shape[1] for row in rows for tile in row if tile is not None)
+    def __init__(self, rows: Rows, heading: bool, entries: Sequence[tuple[str, Colour]]) -> None:
+        tiles = [[tile for tile in row if tile is not None] for row in rows]
+        self.cell_width = max(tile.image.shape[1] for row in tiles for tile in row)
+        self.heights = [max((tile.image.shape[0] for tile in row), default=0) for row in tiles]
         self.legend_top = GAP + heading * (HEADING + GAP)
-        self.titles_top = self.legend_top + bool(entries) * (TEXT + GAP)
-        top = self.titles_top + titles * (TEXT + GAP)
-        self.tops, self.heights = [], []
-        for row in rows:
-            tiles = [tile for tile in row if tile is not None]
-            height = max((tile.image.shape[0] for tile in tiles), default=0)
-            lines = max((len(tile.caption.splitlines()) for tile in tiles), default=0)
+        self.tops, top = [], self.legend_top + bool(entries) * (TEXT + GAP)
+        for row, height in zip(tiles, self.heights, strict=True):
             self.tops.append(top)
-            self.heights.append(height)
+            lines = max((len(tile.caption.splitlines()) for tile in row), default=0)
             top += height + lines * (TEXT + _LEADING) + 2 * GAP
         font = ImageFont.load_default(TEXT)
         legend = sum(_entry_width(text, font) for text, _ in entries)
-        self.width = GAP + max(self.columns * (self.cell_width + GAP), legend)
+        self.width = GAP + max(max(map(len, rows)) * (self.cell_width + GAP), legend)
         self.height = top
 
     def left(self, column: int) -> int:
@@ -216,11 +171,7 @@ class _Layout:
 
 
 def _write_titles(
-    pen: ImageDraw.ImageDraw,
-    layout: _Layout,
-    heading: str,
-    columns: Sequence[str],
-    entries: Sequence[tuple[str, Colour]],
+    pen: ImageDraw.ImageDraw, layout: _Layout, heading: str, entries: Sequence[tuple[str, Colour]]
 ) -> None:
     if heading:
         font = ImageFont.load_default(HEADING)
@@ -230,10 +181,6 @@ def _write_titles(
         pen.rectangle((left, top + 1, left + TEXT, top + TEXT + 1), colour, BLACK)
         pen.text((left + TEXT + GAP, top), text, BLACK, font)
         left += _entry_width(text, font)
-    for number, title in enumerate(columns):
-        pen.text(
-            (layout.left(number), layout.titles_top), _fitted(title, font, layout.cell_width), BLACK, font
-        )
 
 
 def _place(sheet: Image.Image, tile: Tile, layout: _Layout, down: int, across: int) -> None:
