@@ -187,12 +187,6 @@ def _day(created: str) -> str:
 def write_overview(studies: Path, model_dir: Path, output: Path, max_voxels: int) -> None:
     """Writes the dashboard as one self-contained HTML page.
 
-    Args:
-        studies: Folder of the datastore.
-        model_dir: Folder of the registry, the versions and the scores.
-        output: HTML file.
-        max_voxels: Limit of voxels in an image with a thumbnail.
-
     Raises:
         OSError: The page cannot be written.
     """

@@ -6,7 +6,7 @@ import difflib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -64,6 +64,9 @@ def _option(default: Any, allowed: str, description: str, **constraints: Any) ->
     """A field whose error message says what is allowed, in words."""
     extra: Any = {"range": allowed}
     return Field(default=default, description=description, json_schema_extra=extra, **constraints)
+
+
+Options = TypeVar("Options", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -193,3 +196,29 @@ def _warn_unknown(name: str, known: tuple[str, ...]) -> None:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     logger.warning("Unknown option --conf %s is ignored%s", name, hint)
+
+
+def read_task_options(kind: type[Options], values: Mapping[str, Any], error: type[Exception]) -> Options:
+    """Options of a task from a request.
+
+    Args:
+        kind: Option model.
+        values: Values by name; of a list the first entry is used, as viewers show it, and None is left out.
+        error: Raised if options are unknown or out of range; its message names all of them.
+    """
+    chosen = {
+        name: value[0] if isinstance(value, list) and value else value
+        for name, value in values.items()
+        if value is not None
+    }
+    try:
+        return kind.model_validate(chosen)
+    except ValidationError as refusal:
+        raise error("; ".join(_complaint(kind, item) for item in refusal.errors())) from None
+
+
+def _complaint(kind: type[BaseModel], item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"Unknown option {name!r} (available: {', '.join(kind.model_fields)})"
+    return f"{name} is {item['input']!r}: {item['msg']}"

@@ -9,6 +9,7 @@ from lib.labels.labelled_slices import LabelledSlice, class_masks, image_frames,
 from lib.metrics.segmentation import jaccard
 from lib.prompts.simulation import tight_box
 from lib.prompts.types import FramePrompts
+from lib.scoring import prompt_sources
 from lib.scoring.prompt_sources import (
     GridSource,
     NearestLabelSource,
@@ -62,9 +63,10 @@ def test_the_grid_finds_the_bodies_of_a_phantom(predictor):
         assert max(dice(box, truth) for box in boxes) > 0.75
 
 
-def test_no_more_than_was_asked_for(predictor, body):
+def test_no_more_than_was_asked_for(predictor, body, monkeypatch):
     _image, frames, _ = body
-    assert len(GridSource(most=1).suggest(predictor, frames, 4)) == 1
+    monkeypatch.setattr(prompt_sources, "MOST_OBJECTS", 1)
+    assert len(GridSource().suggest(predictor, frames, 4)) == 1
 
 
 @pytest.mark.parametrize("level", [0, 255])
@@ -100,11 +102,6 @@ def test_every_source_suggests_boxes_and_the_same_ones_again(source: PromptSourc
             assert item.prompts.box is not None
             assert len(item.prompts.points) == 0
             np.testing.assert_array_equal(item.prompts.box, other.prompts.box)
-
-
-def test_sources_that_differ_have_names_that_differ():
-    sources = [GridSource(), GridSource(side=3), GridSource(most=1), NearestLabelSource([SLICE])]
-    assert len({source.name for source in sources}) == 4
 
 
 def label_map(objects):
@@ -163,11 +160,6 @@ def labelled(seed, index, names=("bright", "dark")):
     return LabelledSlice(image.digest, index, image_frames(image)[index], masks)
 
 
-def test_it_needs_a_labelled_slice():
-    with pytest.raises(ValueError, match="use GridSource"):
-        NearestLabelSource([])
-
-
 def test_what_was_labelled_on_another_image_is_found_with_its_class(predictor, body):
     _image, frames, objects = body
     found = NearestLabelSource([labelled(1, 4)]).suggest(predictor, frames, 4)
@@ -192,11 +184,12 @@ def test_the_labels_of_the_image_itself_are_not_taken(predictor, body):
     assert NearestLabelSource([own]).suggest(predictor, frames, 4) == []
 
 
-def test_only_the_largest_classes_are_looked_for(predictor, body):
+def test_only_the_largest_classes_are_looked_for(predictor, body, monkeypatch):
+    monkeypatch.setattr(prompt_sources, "MOST_CLASSES", 1)
     _image, frames, _ = body
     one = labelled(1, 4)
     by_size = sorted(one.masks, key=lambda name: -one.masks[name].sum())
-    found = NearestLabelSource([one], most=1).suggest(predictor, frames, 4)
+    found = NearestLabelSource([one]).suggest(predictor, frames, 4)
     assert {item.label for item in found} == {by_size[0]}
 
 

@@ -61,12 +61,7 @@ class Choice:
 
 
 class Selector(ABC):
-    """Orders candidates for labelling.
-
-    Attributes:
-        name: Name of the strategy in requests and settings.
-        description: One line for viewers.
-    """
+    """Orders candidates for labelling."""
 
     name: ClassVar[str]
     description: ClassVar[str]

@@ -28,12 +28,7 @@ from lib.scoring.store import ImageScore, ScoreStore
 
 @dataclass(frozen=True)
 class Pool:
-    """Images of a datastore at one moment.
-
-    Attributes:
-        unlabelled: Ids of images without a final label.
-        labelled: Ids of images with a final label.
-    """
+    """Ids of a datastore's images at one moment, without and with a final label."""
 
     unlabelled: tuple[str, ...]
     labelled: tuple[str, ...]
@@ -201,14 +196,6 @@ class NextImage(Strategy):
     cannot be opened counts as skipped.
 
     *Named image.* QuPath asks for the next patch of the open picture; the request names the image.
-
-    Args:
-        name: Name of the selector, for the answer.
-        selector: Orders the images.
-        description: One line for viewers.
-        scores: Scores of the images.
-        leases: Lease book shared by all strategies.
-        rng: Creates the random generator of one request.
     """
 
     def __init__(

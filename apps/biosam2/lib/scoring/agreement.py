@@ -199,14 +199,7 @@ def kept_pairs(image: MedicalImage, original: LabelMap, final: LabelMap) -> Iter
 def asked_pairs(
     predictor: Predictor, image: MedicalImage, final: LabelMap, give_way: Callable[[], None]
 ) -> Iterator[MaskPair]:
-    """Pairs from the model's answers on some slices to jittered boxes around components of each class.
-
-    Args:
-        predictor: Predictor of the weights in service.
-        image: Labelled image.
-        final: Label by the person.
-        give_way: Called between steps; returns once no interactive request runs.
-    """
+    """Pairs from the model's answers on some slices to jittered boxes around components of each class."""
     frames = image_frames(image)
     along_x, along_y, _ = spacing_of(image)
     for item in labelled_slices(image, final, MOST_SLICES):

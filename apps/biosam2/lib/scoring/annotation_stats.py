@@ -53,10 +53,6 @@ class AnnotationStats(Scoring[ScoringOptions]):
     """Counts final labels by class and annotator, with working time.
 
     The numbers of each image go into its info, the totals into ``annotation_stats.json`` beside the scores.
-
-    Args:
-        settings: App settings (``--conf``).
-        pool: Predictors in service and the folder of their scores.
     """
 
     def __init__(self, settings: Settings, pool: PredictorPool):

@@ -167,12 +167,7 @@ class AutomaticScoring:
 
 
 def state_of(datastore: Datastore, versions: Versions) -> str:
-    """Digest that changes with images, saved labels, and the weights in service.
-
-    Args:
-        datastore: The app's datastore.
-        versions: Published weights.
-    """
+    """Digest that changes with images, saved labels, and the weights in service."""
     images = sorted(datastore.list_images())
     labels = [
         [image, tag, (datastore.get_label_info(label, tag) or {}).get("ts")]

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from lib.datastores.label_entries import LabelEntry, labelled
 from lib.engine.predictor_pool import PredictorPool
@@ -21,7 +21,7 @@ from lib.engine.runtime import resolve_device
 from lib.errors import BioSam2Error, EvaluationError
 from lib.scoring.background import give_way, is_worker_process
 from lib.scoring.entries import write_info
-from lib.settings import Settings
+from lib.settings import Settings, read_task_options
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +63,7 @@ class SharedDatastore(Protocol):
 
 
 class Scoring(ScoringMethod, Generic[T]):
-    """A scoring method of the app.
-
-    Args:
-        name: Name in requests.
-        description: One line for viewers.
-        settings: App settings (``--conf``).
-        pool: Predictors in service and the folder of their scores.
-        kind: Type of the options.
-    """
+    """A scoring method of the app."""
 
     def __init__(self, name: str, description: str, settings: Settings, pool: PredictorPool, kind: type[T]):
         super().__init__(description)
@@ -94,15 +86,12 @@ class Scoring(ScoringMethod, Generic[T]):
             EvaluationError: Options are unknown or out of range; the message names all of them.
             DeviceError: The device does not exist.
         """
-        chosen = {
-            name: value[0] if isinstance(value, list) and value else value
+        given = {
+            name: value
             for name, value in request.items()
-            if value is not None and name not in _NOT_OPTIONS and not isinstance(value, dict)
+            if name not in _NOT_OPTIONS and not isinstance(value, dict)
         }
-        try:
-            options = self._kind.model_validate(chosen)
-        except ValidationError as error:
-            raise EvaluationError("; ".join(self._complaint(item) for item in error.errors())) from None
+        options = read_task_options(self._kind, given, EvaluationError)
         resolve_device(options.device)
         return options
 
@@ -110,10 +99,6 @@ class Scoring(ScoringMethod, Generic[T]):
         """Scores the images. MONAI Label calls it in a process of its own and kills that to stop the scoring.
 
         Scores made until then are kept; the next call continues with the remaining images.
-
-        Args:
-            request: Options that the client changed.
-            datastore: The app's datastore.
 
         Returns:
             Summary as plain JSON.
@@ -170,12 +155,6 @@ class Scoring(ScoringMethod, Generic[T]):
             progress.scored(image_id, summarize(told), len(entries) - number - 1)
         return list(entries)
 
-    def _complaint(self, item: Any) -> str:
-        name = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            return f"Unknown option {name!r} (available: {', '.join(self._kind.model_fields)})"
-        return f"{name} is {item['input']!r}: {item['msg']}"
-
 
 @dataclass
 class ScoringProgress:
@@ -214,13 +193,7 @@ class ScoringProgress:
             yield image
 
     def scored(self, image: str, result: str, remaining: int) -> None:
-        """Counts and logs a scored image.
-
-        Args:
-            image: Image id.
-            result: Result as text.
-            remaining: Number of images that may follow.
-        """
+        """Counts and logs a scored image."""
         self.done += 1
         pace = self.seconds / self.done
         logger.info(

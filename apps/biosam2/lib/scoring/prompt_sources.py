@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,48 +50,30 @@ class PromptSource(Protocol):
 
     All prompts are boxes: masks from clicks are less certain than masks from boxes, and scores must be
     comparable. A source keeps no state between frames: equal frames get equal suggestions.
+
+    Attributes:
+        name: Name of source and parameters; scores made with another source are computed again.
     """
 
-    @property
-    def name(self) -> str:
-        """Identifies source and parameters; scores made with another source are computed again."""
-        ...
+    name: ClassVar[str]
 
     def suggest(self, predictor: Predictor, frames: FrameSequence, index: int) -> list[Suggestion]:
-        """Objects on a frame, most likely first.
-
-        Args:
-            predictor: Predictor of the weights in service.
-            frames: Frames of the image.
-            index: Frame index.
-        """
+        """Objects on a frame, most likely first."""
         ...
 
 
 class GridSource:
-    """SAM's automatic mask generation with few points (Kirillov et al. 2023, section 5 of the appendix).
+    """SAM's automatic mask generation with few points (Kirillov et al. 2023, section 5 of the appendix)."""
 
-    Args:
-        side: Clicks along each side of the frame.
-        most: Maximum number of objects.
-    """
-
-    def __init__(self, side: int = SIDE, most: int = MOST_OBJECTS):
-        self._side = side
-        self._most = most
-
-    @property
-    def name(self) -> str:
-        """Name with its parameters."""
-        return f"grid {self._side} {self._most}"
+    name = f"grid {SIDE} {MOST_OBJECTS}"
 
     def suggest(self, predictor: Predictor, frames: FrameSequence, index: int) -> list[Suggestion]:
         """Boxes around the best masks, one per object."""
-        clicks = grid_points(frames.width, frames.height, self._side)
+        clicks = grid_points(frames.width, frames.height, SIDE)
         one = np.ones(1, dtype=np.int32)
         prompts = [FramePrompts(points=click[None], labels=one) for click in clicks]
         outputs = predictor.outputs(frames, index, prompts)
-        kept = best_apart(outputs.logits > 0, _qualities(outputs), self._most)
+        kept = best_apart(outputs.logits > 0, _qualities(outputs), MOST_OBJECTS)
         found = [native_mask(outputs.logits[number], frames.height, frames.width) for number in kept]
         return [Suggestion("", box) for mask in found for box in piece_boxes(mask, 1)]
 
@@ -103,16 +85,13 @@ def grid_points(width: int, height: int, side: int) -> NDArray[np.float32]:
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
-def best_apart(
-    masks: NDArray[np.bool_], qualities: Sequence[float], most: int, same: float = SAME_OBJECT
-) -> list[int]:
+def best_apart(masks: NDArray[np.bool_], qualities: Sequence[float], most: int) -> list[int]:
     """Non-maximum suppression by mask IoU.
 
     Args:
         masks: (N, h, w) masks.
         qualities: Quality of each mask; masks with a quality of 0 or less are left out.
         most: Maximum number of masks kept.
-        same: IoU above which two masks are the same object.
 
     Returns:
         Indices of the kept masks, best first; ties go to the smaller index.
@@ -121,7 +100,7 @@ def best_apart(
     for number in np.argsort(-np.asarray(qualities), kind="stable").tolist():
         if len(kept) == most or qualities[number] <= 0:
             break
-        if all(jaccard(masks[number], masks[other]) <= same for other in kept):
+        if all(jaccard(masks[number], masks[other]) <= SAME_OBJECT for other in kept):
             kept.append(number)
     return kept
 
@@ -179,32 +158,14 @@ class _SliceState:
 
 
 class NearestLabelSource:
-    """Mask prompts on the most similar labelled slice, tracked onto the frame.
+    """Mask prompts on the most similar of some labelled slices, tracked onto the frame."""
 
-    Args:
-        slices: Labelled slices, at least one.
-        most: Maximum number of classes, those with the largest objects.
+    # Without the slices: a further label does not invalidate all scores.
+    name = f"nearest {MOST_CLASSES}"
 
-    Raises:
-        ValueError: There is no slice.
-    """
-
-    def __init__(self, slices: Sequence[LabelledSlice], most: int = MOST_CLASSES):
-        if not slices:
-            raise ValueError("NearestLabelSource needs at least one labelled slice; use GridSource")
+    def __init__(self, slices: Sequence[LabelledSlice]):
         self._slices = list(slices)
-        self._most = most
         self._states: dict[int, _SliceState] = {}
-
-    @property
-    def name(self) -> str:
-        """Name without the slices: a further label does not invalidate all scores."""
-        return self.name_for(self._most)
-
-    @staticmethod
-    def name_for(most: int = MOST_CLASSES) -> str:
-        """Name of a source for ``most`` classes."""
-        return f"nearest {most}"
 
     def suggest(self, predictor: Predictor, frames: FrameSequence, index: int) -> list[Suggestion]:
         """Boxes around the objects of the nearest slice as found on the frame.
@@ -238,7 +199,7 @@ class NearestLabelSource:
         state, item = self._states[number], self._slices[number]
         if not state.banks:
             by_size = sorted(item.masks, key=lambda name: (-int(item.masks[name].sum()), name))
-            for name in by_size[: self._most]:
+            for name in by_size[:MOST_CLASSES]:
                 bank = predictor.new_bank()
                 prompts = FramePrompts.of_mask(item.masks[name])
                 predictor.segment(SingleFrame(item, 0, _CLIP), _LABELLED, prompts, bank)

@@ -21,12 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def all_methods(settings: Settings, pool: PredictorPool) -> dict[str, Scoring[Any]]:
-    """Every scoring method by name.
-
-    Args:
-        settings: App settings (``--conf``).
-        pool: Predictors in service and the folder of their scores.
-    """
+    """Every scoring method by name."""
     stats, uncertainty = AnnotationStats(settings, pool), UncertaintyScoring(settings, pool)
     what = "of the model's answer with the accepted label"
     dice = AgreementScoring(DICE, f"Dice {what}", (DICE,), settings, pool)
@@ -40,13 +35,7 @@ def all_methods(settings: Settings, pool: PredictorPool) -> dict[str, Scoring[An
 
 
 class AllScoring(Scoring[ScoringOptions]):
-    """Runs several methods in one process: starting a process takes ten seconds.
-
-    Args:
-        settings: App settings (``--conf``).
-        pool: Predictors in service.
-        methods: Methods in their order.
-    """
+    """Runs several methods in one process: starting a process takes ten seconds."""
 
     def __init__(self, settings: Settings, pool: PredictorPool, methods: Sequence[Scoring[Any]]):
         super().__init__(ALL, "All scoring methods, one after the other", settings, pool, ScoringOptions)

@@ -43,12 +43,7 @@ GROWTH = 1.5
 
 
 class References:
-    """The labelled images of a datastore, opened on demand.
-
-    Args:
-        datastore: The app's datastore.
-        max_voxels: Limit of voxels in an image.
-    """
+    """The labelled images of a datastore, opened on demand."""
 
     def __init__(self, datastore: Datastore, max_voxels: int):
         self._datastore = datastore
@@ -63,8 +58,8 @@ class References:
 
         Images are opened until one has a slice with an object: empty labels are no references.
         """
-        grid = GridSource().name
-        return f"{NearestLabelSource.name_for()}, {grid}" if any(self._by_image()) else grid
+        grid = GridSource.name
+        return f"{NearestLabelSource.name}, {grid}" if any(self._by_image()) else grid
 
     def sources(self) -> list[PromptSource]:
         """Prompt sources for unlabelled images, preferred one first."""
@@ -122,13 +117,7 @@ def _shares(count: int) -> list[tuple[int, int]]:
 
 
 def save_calibration(folder: Path, weights: str, calibration: Calibration) -> None:
-    """Stores the calibration of some weights beside the scores.
-
-    Args:
-        folder: Folder of the scores.
-        weights: Key of the weights.
-        calibration: Calibration to store.
-    """
+    """Stores the calibration of some weights beside the scores."""
     facts = {"weights": weights, **calibration.to_json()}
     write_atomically(folder / CALIBRATION_FILE, json.dumps(facts, allow_nan=False, indent=1).encode())
 
@@ -176,10 +165,6 @@ class UncertaintyScoring(Scoring[UncertaintyOptions]):
 
     Unlabelled images come first. Scores are stored one by one, so that a stopped or killed scoring continues
     at the next call.
-
-    Args:
-        settings: App settings (``--conf``).
-        pool: Predictors in service and the folder of their scores.
     """
 
     def __init__(self, settings: Settings, pool: PredictorPool):
@@ -243,14 +228,7 @@ class ImageQueue:
 
 
 class _Run:
-    """One call: the weights in service and the labelled images.
-
-    Args:
-        settings: App settings (``--conf``).
-        pool: Predictors in service; the weights are loaded now.
-        options: Options of the request.
-        datastore: The app's datastore.
-    """
+    """One call: the weights in service and the labelled images."""
 
     def __init__(
         self, settings: Settings, pool: PredictorPool, options: UncertaintyOptions, datastore: Datastore

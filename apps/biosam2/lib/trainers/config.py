@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from lib.engine.checkpoints import Weights
 from lib.errors import TrainingError
-from lib.settings import Precision
+from lib.settings import Precision, read_task_options
 from lib.trainers.frames import LabelledImage
 
 Preset = Literal["paper", "decoder", "video", "auto_head"]
@@ -128,27 +128,12 @@ def read_options(request: Mapping[str, Any], defaults: Mapping[str, Any]) -> Tra
         TrainingError: Options are unknown or out of range; the message names all of them.
     """
     merged = {**defaults, **{name: value for name, value in request.items() if not _is_foreign(name, value)}}
-    chosen = {
-        name: value[0] if isinstance(value, list) and value else value
-        for name, value in merged.items()
-        if value is not None
-    }
-    try:
-        return TrainOptions.model_validate(chosen)
-    except ValidationError as error:
-        raise TrainingError("; ".join(_complaint(item) for item in error.errors())) from None
+    return read_task_options(TrainOptions, merged, TrainingError)
 
 
 def _is_foreign(name: str, value: Any) -> bool:
     """Whether an entry is not an option: MONAI Label also leaves the table of each trainer in a request."""
     return name in _NOT_OPTIONS or (isinstance(value, dict) and name not in TrainOptions.model_fields)
-
-
-def _complaint(item: Any) -> str:
-    name = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"Unknown option {name!r} (available: {', '.join(TrainOptions.model_fields)})"
-    return f"{name} is {item['input']!r}: {item['msg']}"
 
 
 @dataclass(frozen=True)
@@ -204,11 +189,7 @@ class TrainingPlan:
         return self.folder / "state.pt"
 
     def fingerprint(self, images: list[str]) -> str:
-        """Equal for trainings that can resume each other's state.
-
-        Args:
-            images: Digests of the labelled images.
-        """
+        """Equal for trainings that can resume each other's state."""
         options = self.options.model_dump(exclude=set(_NOT_IDENTITY))
         parts = [json.dumps(options, sort_keys=True), str(self.weights.sha256), *sorted(images)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()

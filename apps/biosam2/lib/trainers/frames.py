@@ -100,11 +100,6 @@ class LabelledFrames:
 def prepare_frames(labelled: LabelledImage, folder: Path, max_voxels: int) -> LabelledFrames:
     """Writes the frames of a labelled image to disk, or reuses those of an earlier call.
 
-    Args:
-        labelled: Image and label files.
-        folder: Folder of the frames of all images.
-        max_voxels: Limit of voxels in an image.
-
     Raises:
         ImageError, LabelError: Image and label cannot be used together.
         OSError: A file cannot be written.

@@ -132,9 +132,6 @@ def stats_since(folder: Path, moment: float) -> dict[str, Any]:
 def read_stats(folder: Path) -> dict[str, Any]:
     """Statistics of the running or last training; its status is "stopped" if its process was killed.
 
-    Args:
-        folder: Folder of the training.
-
     Returns:
         Status, message, epoch, total_epochs, Dice ``before`` and ``after``, and, at the end, ``published``
         and ``reason``; empty without any training.
@@ -149,11 +146,7 @@ def read_stats(folder: Path) -> dict[str, Any]:
 
 
 def started_at(folder: Path) -> float:
-    """Start of the last training that did not fail or stop, in seconds since 1970; 0 without any.
-
-    Args:
-        folder: Folder of the training.
-    """
+    """Start of the last training that did not fail or stop, in seconds since 1970; 0 without any."""
     return _seconds(_last_that_learns(folder))
 
 

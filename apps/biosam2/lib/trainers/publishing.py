@@ -97,12 +97,7 @@ _MEANINGS = {FAR: "a click far from the object must not segment it: lower is bet
 
 
 def write_report(path: Path, result: TrainingResult) -> None:
-    """Writes the report as one self-contained HTML page.
-
-    Args:
-        path: HTML file.
-        result: Result of the training.
-    """
+    """Writes the report as one self-contained HTML page."""
     page = Page(f"Fine-tuning of {result.plan.weights.name}")
     accepted, reason = result.acceptance.accepted, result.acceptance.reason
     page.paragraph(f"{'Published' if accepted else 'Rejected'}: {reason}.")

@@ -168,13 +168,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class TrainingClip:
-    """Augmented frames of one image; a single frame is a clip of length one.
-
-    Attributes:
-        image: Labelled frames of the image.
-        indices: Frame indices.
-        augmentation: Augmentation of all frames.
-    """
+    """Augmented frames of one image; a single frame is a clip of length one."""
 
     image: LabelledFrames
     indices: tuple[int, ...]

@@ -107,10 +107,6 @@ class FineTuneTask(TrainTask):
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Trains. MONAI Label calls it in a process of its own and kills that to stop the training.
 
-        Args:
-            request: Options that the client changed.
-            datastore: Source of the final labels.
-
         Returns:
             Statistics of the training.
 

@@ -39,13 +39,7 @@ FAR_SHARE = 0.15
 
 @dataclass(frozen=True)
 class ValidationTarget:
-    """One object on one held-out frame, with its prompts.
-
-    Attributes:
-        image: Labelled frames of the image.
-        frame: Frame index.
-        value: Label value of the object.
-    """
+    """One object on one held-out frame, with its prompts."""
 
     image: LabelledFrames
     frame: int
@@ -221,25 +215,14 @@ MOST_FAR_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Decision on fine-tuned weights.
-
-    Attributes:
-        accepted: Whether they are better than the weights in service.
-        reason: Reason as text for users.
-    """
+    """Decision on fine-tuned weights."""
 
     accepted: bool
     reason: str
 
 
 def judge(before: Measurement, after: Measurement, min_gain: float) -> Acceptance:
-    """Compares fine-tuned weights with those in service, on the same objects and prompts.
-
-    Args:
-        before: Measurement of the weights in service.
-        after: Measurement of the fine-tuned weights.
-        min_gain: Required gain in mean Dice.
-    """
+    """Compares fine-tuned weights with those in service, on the same objects and prompts."""
     summary = f"Dice {before.score:.3f} before, {after.score:.3f} after"
     if after.score - before.score < min_gain:
         return Acceptance(False, f"{summary}: the gain is below min_gain {min_gain:.3f}")
