@@ -35,7 +35,8 @@ def test_the_line_is_the_outermost_pixels_of_the_object_and_nothing_else():
 
 def test_an_edge_is_what_an_erosion_takes_away():
     mask = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(50, 60)), 3) > 0
-    assert np.array_equal(edge(mask), mask & ~ndimage.binary_erosion(mask))
+    for width in (1, 2, 4):
+        assert np.array_equal(edge(mask, width), mask & ~ndimage.binary_erosion(mask, iterations=width))
 
 
 def test_the_fill_is_faint_and_inside():

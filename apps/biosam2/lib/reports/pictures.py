@@ -51,9 +51,9 @@ def outlined(frame: Frame, masks: Masks, *, side: int | None = None, fill: float
     return np.rint(pixels).astype(np.uint8)
 
 
-def edge(mask: Mask) -> Mask:
-    """Outermost pixels of an object ``(H, W)``: beside a background pixel or at the image's edge."""
-    outline: Mask = mask & ~binary_erosion(mask)
+def edge(mask: Mask, width: int = 1) -> Mask:
+    """Outermost pixels of an object ``(H, W)``, ``width`` deep: at background or at the image's edge."""
+    outline: Mask = mask & ~binary_erosion(mask, iterations=width)
     return outline
 
 
