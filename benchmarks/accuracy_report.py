@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas
 
-from benchmarks.tables import markdown_table, number
+from benchmarks.tables import number
 from benchmarks.trials import CLICK_COUNTS, FILLED, GRABCUT, OURS, WALKER, WALKER_OWN, Trial
+from lib.evaluation.results import markdown_table
 
 CLICK_PROMPTS = tuple(f"{count} click" if count == 1 else f"{count} clicks" for count in CLICK_COUNTS)
 PROMPTS = ("box", *CLICK_PROMPTS, "propagation")

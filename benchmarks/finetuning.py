@@ -28,7 +28,8 @@ from benchmarks.items import ROOT, Item, find_data, read_items
 from benchmarks.machine import machine
 from benchmarks.publish import write_report
 from benchmarks.server import APP, copy_bundled, running_server
-from benchmarks.tables import markdown_table, number
+from benchmarks.tables import number
+from lib.evaluation.results import markdown_table
 from lib.metrics.segmentation import dice
 from lib.prompts.simulation import jittered_box, random_clicks
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.interleaved import BEFORE, FLOOR, OURS, PEER, TORCH
-from benchmarks.tables import NOTHING, Summary, markdown_table, number, summarise
+from benchmarks.tables import NOTHING, Summary, number, summarise
+from lib.evaluation.results import markdown_table
 
 Seconds = Mapping[str, Mapping[str, Sequence[float]]]
 

@@ -27,10 +27,11 @@ from benchmarks.items import ROOT, Item, find_items
 from benchmarks.machine import cores
 from benchmarks.publish import write_report
 from benchmarks.server import APP
-from benchmarks.tables import markdown_table, number
+from benchmarks.tables import number
 from benchmarks.targets import choose_targets, largest_island
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
+from lib.evaluation.results import markdown_table
 from lib.images.reading import read_image
 from lib.labels.labelled_slices import image_frames
 from lib.metrics.segmentation import dice

@@ -22,12 +22,13 @@ import torch
 from benchmarks.items import ROOT
 from benchmarks.machine import machine
 from benchmarks.server import APP
-from benchmarks.tables import markdown_table, number
+from benchmarks.tables import number
 from lib.engine.builder import build_network
 from lib.engine.embeddings import EmbeddingCache
 from lib.engine.network import Network
 from lib.engine.registry import BUNDLED, Registry
 from lib.engine.runtime import Runtime, resolve_device
+from lib.evaluation.results import markdown_table
 from lib.trainers.config import TrainOptions
 from lib.trainers.frames import LabelledImage, prepare_frames
 from lib.trainers.optimizer import NetworkOptimizer

@@ -33,7 +33,7 @@ from lib.pathology.from_labels import LabelledSlideTask
 from lib.pathology.task import NAME as PATHOLOGY
 from lib.pathology.task import answer_slide, slide_tasks
 from lib.scoring.background import AutomaticScoring, ask_server, is_worker_process, start, state_of
-from lib.scoring.entries import scores_of
+from lib.scoring.base import scores_of
 from lib.scoring.registry import all_methods
 from lib.scoring.store import ScoreStore
 from lib.settings import Settings

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from typing import Any
 from lib.engine.download import MODEL_DIR
 from lib.engine.model_versions import Version, Versions
 from lib.errors import BioSam2Error
+from lib.evaluation.datastore import LABELS, read_record
 from lib.images.reading import read_image
+from lib.labels.labelled_slices import image_frames
 from lib.labels.names import annotator_of
 from lib.reports.figures import box_plot, curves
 from lib.reports.page import Page
@@ -27,7 +28,6 @@ from lib.reports.pictures import Tile, contact_sheet, outlined, png_bytes
 from lib.scoring.store import ImageScore, ScoreStore, scores_folder
 from lib.settings import Settings
 from lib.trainers.validation import SCORED
-from lib.transforms.frames import FrameStack
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +35,11 @@ OVERVIEW_FILE = "overview.html"
 UNSURE_SHOWN = 12  # number of thumbnails, in two rows of six
 _COLUMNS = 6
 _TILE = 150  # pixels
-_AXIS = 2
 # Key of the score for the agreement of the model with accepted labels.
 DICE = "dice"
 _HOUR_S = 3600.0
 # Kinds of prompts in the learning curve.
 SHOWN = ("dice", *SCORED)
-RECORD_FILE = "datastore_v2.json"
-FINAL = "final"
 
 
 @dataclass(frozen=True)
@@ -69,18 +66,13 @@ def read_records(folder: Path) -> list[ImageRecord]:
 
     Entries that do not have MONAI Label's structure are left out; the result is for display only.
     """
-    try:
-        objects = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))["objects"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    if not isinstance(objects, dict):
-        return []
-    return [_record(folder, name, item) for name, item in sorted(objects.items()) if isinstance(item, dict)]
+    entries = sorted(read_record(folder).items())
+    return [_record(folder, name, item) for name, item in entries if isinstance(item, dict)]
 
 
 def _record(folder: Path, name: str, item: Mapping[str, Any]) -> ImageRecord:
     image = _table(item.get("image"))
-    label = _table(_table(item.get("labels")).get(FINAL))
+    label = _table(_table(item.get("labels")).get(LABELS.name))
     info = _table(label.get("info"))
     return ImageRecord(
         id=name,
@@ -285,7 +277,7 @@ def _add_unsure(page: Page, records: Sequence[ImageRecord], store: ScoreStore, m
 def _thumbnail(record: ImageRecord, score: ImageScore, max_voxels: int) -> Tile | None:
     try:
         image = read_image(record.path, max_voxels)
-        frame = FrameStack(image.array, _AXIS, image.window())[score.slice_index]
+        frame = image_frames(image)[score.slice_index]
     except (BioSam2Error, IndexError) as error:
         logger.warning("No thumbnail of %s: %s", record.id, error)
         return None

@@ -3,8 +3,6 @@
 import json
 import shutil
 
-import pytest
-
 from lib.engine.download import MODEL_DIR
 from lib.evaluation import __main__ as command
 from tests.unit.evaluation.conftest import write_clip, write_study
@@ -47,21 +45,18 @@ def test_two_weights_stand_side_by_side_on_the_same_prompts(study, tmp_path, cap
     assert first == second
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
+def test_what_cannot_be_done_is_one_line_and_exit_2(study, tmp_path, capsys):
+    for arguments, told in [
         (["--clicks", "0"], "--clicks: '0' must be whole numbers from 1 to 100"),
         (["--weights", "nothing.pt"], "there is no file"),
         (["--device", "cuda:77"], "Unknown device 'cuda:77'"),
         (["--preset", "flare22"], "does not look like FLARE22"),
-    ],
-)
-def test_what_cannot_be_done_is_one_line_and_exit_2(study, tmp_path, capsys, arguments, told):
-    assert run(study, tmp_path / "out", *arguments) == 2
-    said = capsys.readouterr().err
-    assert told in said
-    assert said.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    ]:
+        assert run(study, tmp_path / "out", *arguments) == 2
+        said = capsys.readouterr().err
+        assert told in said
+        assert said.count("\n") == 1
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_where_nothing_fits_is_one_line_and_exit_2(tmp_path, capsys):

@@ -20,7 +20,6 @@ from lib.evaluation.protocol import (
     VolumePipeline,
     batches,
     prompted_slice,
-    spread,
     without_border,
 )
 from tests.support.phantoms import ellipsoid
@@ -157,11 +156,6 @@ def test_slices_of_a_volume_are_spread_over_the_object(study, options):
     # The lesion is on the slices 4 to 14.
     assert [trial.frame for trial in trials] == [5, 9, 13]
     assert len(IMAGE.trials(context(volume, changed(options, clicks=(1,), slices=0)), (1,))) == 11
-
-
-def test_spread_takes_the_middle_of_each_part():
-    assert spread(range(10), 2) == (2, 7)
-    assert spread((4, 5), 8) == (4, 5)
 
 
 def test_instances_in_the_border_are_left_out():

@@ -35,16 +35,16 @@ def test_a_row_of_other_circumstances_is_not_given(path):
         assert results_file(path).get(replace(ROW, **other).key) is None
 
 
-@pytest.mark.parametrize("torn", [b"r,mini,ima", b"r,mini\n", b"\xff\xfe,", b"r" * 500, b'"r,mini\n'])
-def test_a_torn_last_line_is_left_out_and_the_file_goes_on(path, torn):
-    with path.open("ab") as file:
-        file.write(torn)
-    found = results_file(path)
-    assert found.get(ROW.key) == ROW
-    fourth = replace(ROW, object=4)
-    found.append([fourth])
-    again = results_file(path)
-    assert [again.get(row.key) for row in (ROW, ALL, VOLUME, fourth)] == [ROW, ALL, VOLUME, fourth]
+def test_a_torn_last_line_is_left_out_and_the_file_goes_on(path):
+    whole = path.read_bytes()
+    for torn in [b"r,mini,ima", b"r,mini\n", b"\xff\xfe,", b"r" * 500, b'"r,mini\n']:
+        path.write_bytes(whole + torn)
+        found = results_file(path)
+        assert found.get(ROW.key) == ROW
+        fourth = replace(ROW, object=4)
+        found.append([fourth])
+        again = results_file(path)
+        assert [again.get(row.key) for row in (ROW, ALL, VOLUME, fourth)] == [ROW, ALL, VOLUME, fourth]
 
 
 def test_every_cut_of_the_file_leaves_whole_rows(path):
@@ -171,4 +171,4 @@ def test_rows_of_a_paper_stand_as_they_are():
 
 def test_a_bar_in_a_name_does_not_break_the_table():
     (table,) = tables([row(0.5, weights="a|b")])
-    assert "| box | a/b | 1 | 0.5000 |" in table.markdown()
+    assert "| box | a\\|b | 1 | 0.5000 |" in table.markdown()

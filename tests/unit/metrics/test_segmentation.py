@@ -38,35 +38,37 @@ def test_by_hand():
     assert jaccard(first, second) == pytest.approx(8 / 24)
 
 
-@pytest.mark.parametrize(
-    ("seed", "shape"), [(0, (40, 50)), (1, (40, 50)), (2, (20, 24, 16)), (3, (20, 24, 16))]
-)
-def test_as_scipy_and_monai_have_it(seed, shape):
-    first, second = pair(seed, shape)
-    assert 0.3 < dice(first, second) < 1
-    assert dice(first, second) == pytest.approx(1 - dice_dissimilarity(first.ravel(), second.ravel()))
-    assert jaccard(first, second) == pytest.approx(1 - jaccard_distance(first.ravel(), second.ravel()))
-    assert dice(first, second) == pytest.approx(compute_dice(batched(first), batched(second)).item())
-    assert jaccard(first, second) == pytest.approx(compute_iou(batched(first), batched(second)).item())
+def test_as_scipy_and_monai_have_it():
+    for seed, shape in [(0, (40, 50)), (1, (40, 50)), (2, (20, 24, 16)), (3, (20, 24, 16))]:
+        first, second = pair(seed, shape)
+        assert 0.3 < dice(first, second) < 1
+        assert dice(first, second) == pytest.approx(1 - dice_dissimilarity(first.ravel(), second.ravel()))
+        assert jaccard(first, second) == pytest.approx(1 - jaccard_distance(first.ravel(), second.ravel()))
+        assert dice(first, second) == pytest.approx(compute_dice(batched(first), batched(second)).item())
+        assert jaccard(first, second) == pytest.approx(compute_iou(batched(first), batched(second)).item())
 
 
-@pytest.mark.parametrize("measure", [dice, jaccard])
-def test_empty_masks_and_equal_ones(measure):
-    for shape in [(7,), (5, 6), (3, 4, 5), (2, 3, 4, 5)]:
-        empty, full = np.zeros(shape, bool), np.ones(shape, bool)
-        assert measure(empty, empty) == 1.0
-        assert measure(empty, full) == measure(full, empty) == 0.0
-        assert measure(full, full) == 1.0
+def test_empty_masks_and_equal_ones():
+    for measure in [dice, jaccard]:
+        for shape in [(7,), (5, 6), (3, 4, 5), (2, 3, 4, 5)]:
+            empty, full = np.zeros(shape, bool), np.ones(shape, bool)
+            assert measure(empty, empty) == 1.0
+            assert measure(empty, full) == measure(full, empty) == 0.0
+            assert measure(full, full) == 1.0
 
 
-@pytest.mark.parametrize("measure", [dice, jaccard])
-def test_what_cannot_be_compared_is_refused(measure):
-    with pytest.raises(ValueError, match=r"\(4, 4\) and \(4, 1\) cannot be compared: resample to one grid"):
-        measure(np.zeros((4, 4), bool), np.zeros((4, 1), bool))
-    mask = np.zeros((3, 4), bool)
-    for masks in ((mask, mask.astype(np.uint8)), (mask.astype(np.uint8), mask)):
-        with pytest.raises(ValueError, match="Masks must be bool, not uint8: compare, for example, mask > 0"):
-            measure(*masks)
+def test_what_cannot_be_compared_is_refused():
+    for measure in [dice, jaccard]:
+        with pytest.raises(
+            ValueError, match=r"\(4, 4\) and \(4, 1\) cannot be compared: resample to one grid"
+        ):
+            measure(np.zeros((4, 4), bool), np.zeros((4, 1), bool))
+        mask = np.zeros((3, 4), bool)
+        for masks in ((mask, mask.astype(np.uint8)), (mask.astype(np.uint8), mask)):
+            with pytest.raises(
+                ValueError, match="Masks must be bool, not uint8: compare, for example, mask > 0"
+            ):
+                measure(*masks)
 
 
 SPACINGS = {2: [(1.0, 1.0), (0.6, 1.7)], 3: [(1.0, 1.0, 1.0), (0.7, 0.7, 3.0)]}
@@ -102,44 +104,46 @@ def test_a_moved_cube_is_as_far_away_as_the_spacing_says():
         assert normalized_surface_dice(first, second, spacing, 0.9 * distance) < 1.0
 
 
-@pytest.mark.parametrize(("axes", "spacing", "seed"), CASES)
-def test_surface_dice_as_deepmind_has_it(axes, spacing, seed):
-    first, second = pair(seed, SHAPES[axes])
-    distances = surface_distance.compute_surface_distances(first, second, spacing)
-    for tolerance in (0.0, 1.0, 2.0):
-        expected = surface_distance.compute_surface_dice_at_tolerance(distances, tolerance)
-        assert 0.05 < expected < 1
-        assert normalized_surface_dice(first, second, spacing, tolerance) == pytest.approx(expected)
+def test_surface_dice_as_deepmind_has_it():
+    for axes, spacing, seed in CASES:
+        first, second = pair(seed, SHAPES[axes])
+        distances = surface_distance.compute_surface_distances(first, second, spacing)
+        for tolerance in (0.0, 1.0, 2.0):
+            expected = surface_distance.compute_surface_dice_at_tolerance(distances, tolerance)
+            assert 0.05 < expected < 1
+            assert normalized_surface_dice(first, second, spacing, tolerance) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("axes", "spacing", "seed"), CASES)
-def test_hausdorff_as_deepmind_has_it(axes, spacing, seed):
-    first, second = pair(seed, SHAPES[axes])
-    distances = surface_distance.compute_surface_distances(first, second, spacing)
-    expected = surface_distance.compute_robust_hausdorff(distances, 95)
-    assert expected > 1
-    assert hausdorff95(first, second, spacing) == pytest.approx(expected)
+def test_hausdorff_as_deepmind_has_it():
+    for axes, spacing, seed in CASES:
+        first, second = pair(seed, SHAPES[axes])
+        distances = surface_distance.compute_surface_distances(first, second, spacing)
+        expected = surface_distance.compute_robust_hausdorff(distances, 95)
+        assert expected > 1
+        assert hausdorff95(first, second, spacing) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("axes", "spacing", "seed"), CASES)
-def test_surface_dice_as_monai_has_it_with_subvoxels(axes, spacing, seed):
-    first, second = pair(seed, SHAPES[axes])
-    # MONAI, unlike here, has no surface where an object touches the edge of the array.
-    inside = tuple(slice(2, -2) for _ in range(axes))
-    for mask in (first, second):
-        mask[~np.pad(np.ones_like(mask[inside]), 2)] = False
-    expected = compute_surface_dice(
-        onehot(first), onehot(second), class_thresholds=[1.5], spacing=spacing, use_subvoxels=True
-    )
-    assert normalized_surface_dice(first, second, spacing, 1.5) == pytest.approx(expected.item(), abs=1e-5)
+def test_surface_dice_as_monai_has_it_with_subvoxels():
+    for axes, spacing, seed in CASES:
+        first, second = pair(seed, SHAPES[axes])
+        # MONAI, unlike here, has no surface where an object touches the edge of the array.
+        inside = tuple(slice(2, -2) for _ in range(axes))
+        for mask in (first, second):
+            mask[~np.pad(np.ones_like(mask[inside]), 2)] = False
+        expected = compute_surface_dice(
+            onehot(first), onehot(second), class_thresholds=[1.5], spacing=spacing, use_subvoxels=True
+        )
+        assert normalized_surface_dice(first, second, spacing, 1.5) == pytest.approx(
+            expected.item(), abs=1e-5
+        )
 
 
-@pytest.mark.parametrize(("axes", "spacing", "seed"), CASES)
-def test_hausdorff_is_within_a_voxel_of_monais(axes, spacing, seed):
-    first, second = pair(seed, SHAPES[axes])
-    expected = compute_hausdorff_distance(onehot(first), onehot(second), percentile=95, spacing=spacing)
-    voxel = math.hypot(*spacing)
-    assert hausdorff95(first, second, spacing) == pytest.approx(expected.item(), abs=voxel)
+def test_hausdorff_is_within_a_voxel_of_monais():
+    for axes, spacing, seed in CASES:
+        first, second = pair(seed, SHAPES[axes])
+        expected = compute_hausdorff_distance(onehot(first), onehot(second), percentile=95, spacing=spacing)
+        voxel = math.hypot(*spacing)
+        assert hausdorff95(first, second, spacing) == pytest.approx(expected.item(), abs=voxel)
 
 
 def test_hausdorff_is_monais_where_the_definitions_agree():
@@ -164,14 +168,14 @@ def test_a_tolerance_of_whole_voxels_includes_them_whatever_the_rounding():
     assert normalized_surface_dice(first, np.roll(first, 3, axis=0), spacing, 0.3) == 1.0
 
 
-@pytest.mark.parametrize("shape", [(9, 9), (9, 9, 9)])
-def test_empty_masks(shape):
-    empty, some, spacing = np.zeros(shape, bool), np.ones(shape, bool), (1.0,) * len(shape)
-    assert normalized_surface_dice(empty, empty, spacing, 1) == 1.0
-    assert normalized_surface_dice(empty, some, spacing, 1) == 0.0
-    assert normalized_surface_dice(some, empty, spacing, 1) == 0.0
-    assert hausdorff95(empty, empty, spacing) == 0.0
-    assert hausdorff95(empty, some, spacing) == hausdorff95(some, empty, spacing) == math.inf
+def test_empty_masks():
+    for shape in [(9, 9), (9, 9, 9)]:
+        empty, some, spacing = np.zeros(shape, bool), np.ones(shape, bool), (1.0,) * len(shape)
+        assert normalized_surface_dice(empty, empty, spacing, 1) == 1.0
+        assert normalized_surface_dice(empty, some, spacing, 1) == 0.0
+        assert normalized_surface_dice(some, empty, spacing, 1) == 0.0
+        assert hausdorff95(empty, empty, spacing) == 0.0
+        assert hausdorff95(empty, some, spacing) == hausdorff95(some, empty, spacing) == math.inf
 
 
 def test_where_an_array_ends_makes_no_difference():
@@ -243,13 +247,13 @@ def f_of_davis(first, second, share=0.008):
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-@pytest.mark.parametrize("shape", [(64, 80), (31, 47), (130, 260)])
-@pytest.mark.parametrize("seed", range(3))
-def test_as_davis_has_it(seed, shape):
-    first, second = pair(seed, shape, differing=0.4)
-    expected = f_of_davis(first, second)
-    assert 0.1 < expected < 1
-    assert boundary_f(first, second) == pytest.approx(expected)
+def test_as_davis_has_it():
+    for shape in [(64, 80), (31, 47), (130, 260)]:
+        for seed in range(3):
+            first, second = pair(seed, shape, differing=0.4)
+            expected = f_of_davis(first, second)
+            assert 0.1 < expected < 1
+            assert boundary_f(first, second) == pytest.approx(expected)
 
 
 def test_as_davis_has_it_at_other_tolerances():
@@ -258,12 +262,12 @@ def test_as_davis_has_it_at_other_tolerances():
         assert boundary_f(first, second, share) == pytest.approx(f_of_davis(first, second, share))
 
 
-@pytest.mark.parametrize(("size", "moved", "expected"), [(100, 2, 1.0), (100, 3, 0.0), (200, 3, 1.0)])
-def test_the_tolerance_grows_with_the_image(size, moved, expected):
-    # 0.008 of the diagonal, rounded up: 2 pixels at 100, 3 at 200. A stripe's edges move all at once.
-    first = np.zeros((size, size), bool)
-    first[:, 20:60] = True
-    assert boundary_f(first, np.roll(first, moved, axis=1)) == expected
+def test_the_tolerance_grows_with_the_image():
+    for size, moved, expected in [(100, 2, 1.0), (100, 3, 0.0), (200, 3, 1.0)]:
+        # 0.008 of the diagonal, rounded up: 2 pixels at 100, 3 at 200. A stripe's edges move all at once.
+        first = np.zeros((size, size), bool)
+        first[:, 20:60] = True
+        assert boundary_f(first, np.roll(first, moved, axis=1)) == expected
 
 
 def test_a_disk_is_round():
@@ -364,11 +368,13 @@ def test_values_and_types_are_only_names():
     assert instance_f1(predicted, true) == 1.0
 
 
-@pytest.mark.parametrize(("seed", "shape"), [(0, (60, 70)), (1, (60, 70)), (2, (24, 26, 22))])
-def test_as_the_challenge_has_it(seed, shape):
-    predicted, true = random_cells(seed, shape)
-    for iou in (0.3, 0.5, 0.8):
-        assert instance_f1(predicted, true, iou) == pytest.approx(f1_of_the_challenge(predicted, true, iou))
+def test_as_the_challenge_has_it():
+    for seed, shape in [(0, (60, 70)), (1, (60, 70)), (2, (24, 26, 22))]:
+        predicted, true = random_cells(seed, shape)
+        for iou in (0.3, 0.5, 0.8):
+            assert instance_f1(predicted, true, iou) == pytest.approx(
+                f1_of_the_challenge(predicted, true, iou)
+            )
 
 
 def test_the_more_overlap_is_asked_for_the_fewer_cells_are_found():

@@ -6,7 +6,7 @@ import pytest
 
 from lib.engine.predictor_pool import PredictorPool
 from lib.scoring.annotation_stats import LONGEST_S, NAME, AnnotationStats, LabelStats, seconds_worked, totals
-from lib.scoring.entries import scores_of
+from lib.scoring.base import scores_of
 from tests.support.phantoms import rimmed
 from tests.unit.scoring.conftest import SETTINGS, save_label
 

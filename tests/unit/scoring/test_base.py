@@ -1,20 +1,19 @@
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
+
 import pytest
 from monailabel.interfaces.exception import ImageNotFoundException
+
 from lib.datastores.label_entries import LabelEntry, image_path, label_entry, labelled, stamp
-from lib.errors import ImageNotFoundError
-from lib.scoring.entries import read_info, weights_key, write_info
-from tests.unit.scoring.conftest import LABEL_INFO, save_label
-import logging
-from lib.errors import DeviceError, EvaluationError, ImageError
+from lib.errors import DeviceError, EvaluationError, ImageError, ImageNotFoundError
 from lib.scoring import base
 from lib.scoring.annotation_stats import AnnotationStats
-from lib.scoring.base import ScoringProgress
+from lib.scoring.base import ScoringProgress, read_info, weights_key, write_info
 from lib.scoring.registry import all_methods
-from tests.unit.scoring.conftest import SETTINGS
+from tests.unit.scoring.conftest import LABEL_INFO, SETTINGS, save_label
 
 
 def test_a_file_that_was_written_again_has_another_stamp(tmp_path):

@@ -35,6 +35,7 @@ class Candidate:
     confidence: float | None = None
 
 
+Candidates = Sequence[Candidate]
 # A candidate and the reason for its place in an order.
 Placed = tuple[Candidate, str]
 
@@ -66,9 +67,7 @@ class Selector(ABC):
     name: ClassVar[str]
     description: ClassVar[str]
 
-    def rank(
-        self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Choice]:
+    def rank(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Choice]:
         """Ranks all candidates, best first. Their order in the argument has no influence.
 
         Args:
@@ -83,19 +82,17 @@ class Selector(ABC):
         ]
 
     @abstractmethod
-    def order(
-        self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Placed]:
+    def order(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Placed]:
         """All candidates with the reason for their place, best first; arguments of ``rank``, sorted by id."""
 
 
-def shuffled(candidates: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+def shuffled(candidates: Candidates, rng: np.random.Generator) -> list[Candidate]:
     """The candidates in random order."""
     return [candidates[place] for place in rng.permutation(len(candidates))]
 
 
 def with_unknown(
-    known: Sequence[Placed], unknown: Sequence[Candidate], why: str, rng: np.random.Generator
+    known: Sequence[Placed], unknown: Candidates, why: str, rng: np.random.Generator
 ) -> list[Placed]:
     """Inserts candidates without a score or embedding at random places of an order.
 
@@ -120,9 +117,7 @@ class Random(Selector):
     name = "random"
     description = "Any image, by chance"
 
-    def order(
-        self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Placed]:
+    def order(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Placed]:
         """All candidates; every order is equally likely."""
         why = f"drawn at random from {len(candidates)} images"
         return [(candidate, why) for candidate in shuffled(candidates, rng)]
@@ -134,9 +129,7 @@ class First(Selector):
     name = "first"
     description = "The first image by name"
 
-    def order(
-        self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Placed]:
+    def order(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Placed]:
         """All candidates; nothing is drawn."""
         return [(candidate, f"first by name of {len(candidates)} images") for candidate in candidates]
 
@@ -147,9 +140,7 @@ class Last(Selector):
     name = "last"
     description = "The last image by name"
 
-    def order(
-        self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Placed]:
+    def order(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Placed]:
         """All candidates; nothing is drawn."""
         why = f"last by name of {len(candidates)} images"
         return [(candidate, why) for candidate in reversed(candidates)]
@@ -177,9 +168,7 @@ class Diversity(Selector):
     name = "diversity"
     description = "The image least like those that are labelled"
 
-    def order(
-        self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Placed]:
+    def order(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Placed]:
         """All candidates; only those without an embedding are placed at random."""
         seen = [candidate for candidate in candidates if candidate.embedding is not None]
         unseen = [candidate for candidate in candidates if candidate.embedding is None]
@@ -243,7 +232,7 @@ def _distances(points: Embeddings, centres: Embeddings) -> NDArray[np.float64]:
     return found
 
 
-def _stack(candidates: Sequence[Candidate]) -> Embeddings:
+def _stack(candidates: Candidates) -> Embeddings:
     """``(N, C)`` embeddings of the candidates that have one."""
     found = [candidate.embedding for candidate in candidates if candidate.embedding is not None]
     return np.stack(found).astype(np.float32) if found else np.zeros((0, 1), np.float32)
@@ -259,6 +248,26 @@ UNSCORED = "not scored yet, placed at random"
 UNLABELLED = "no pre-label yet, placed at random"
 
 
+def _by_number(
+    numbers: Sequence[tuple[Candidate, float | None]], what: str, unknown: str, rng: np.random.Generator
+) -> list[Placed]:
+    """Ascending order of numbers; candidates without one are at random places.
+
+    Args:
+        numbers: Candidates with the numbers that order them; negative ones for a descending order.
+        what: Name of the number, for the reason.
+        unknown: Reason of candidates without a number.
+        rng: Draws the random places.
+    """
+    known = [(candidate, number) for candidate, number in numbers if number is not None]
+    known.sort(key=lambda pair: pair[1])
+    placed = [
+        (candidate, f"{what} {abs(number):.2f}, rank {place} of {len(known)}")
+        for place, (candidate, number) in enumerate(known, 1)
+    ]
+    return with_unknown(placed, [item for item, number in numbers if number is None], unknown, rng)
+
+
 class Uncertainty(Selector):
     """Descending order of scores.
 
@@ -268,18 +277,10 @@ class Uncertainty(Selector):
     name = "uncertainty"
     description = "The image that the model is least sure about"
 
-    def order(
-        self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Placed]:
+    def order(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Placed]:
         """All candidates; only those without a score are placed at random."""
-        scored = [candidate for candidate in candidates if candidate.score is not None]
-        unscored = [candidate for candidate in candidates if candidate.score is None]
-        scored.sort(key=lambda candidate: -(candidate.score or 0.0))
-        known = [
-            (candidate, f"uncertainty {candidate.score:.2f}, rank {place} of {len(scored)}")
-            for place, candidate in enumerate(scored, 1)
-        ]
-        return with_unknown(known, unscored, UNSCORED, rng)
+        numbers = [(item, None if item.score is None else -item.score) for item in candidates]
+        return _by_number(numbers, "uncertainty", UNSCORED, rng)
 
 
 class LeastConfident(Selector):
@@ -288,18 +289,10 @@ class LeastConfident(Selector):
     name = "least_confident"
     description = "The image whose pre-label the model is least confident about"
 
-    def order(
-        self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Placed]:
+    def order(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Placed]:
         """All candidates; only those without a pre-label are placed at random."""
-        known = [(item.confidence, item) for item in candidates if item.confidence is not None]
-        known.sort(key=lambda pair: pair[0])
-        ordered = [
-            (item, f"pre-label with confidence {value:.2f}, rank {place} of {len(known)}")
-            for place, (value, item) in enumerate(known, 1)
-        ]
-        unknown = [item for item in candidates if item.confidence is None]
-        return with_unknown(ordered, unknown, UNLABELLED, rng)
+        numbers = [(item, item.confidence) for item in candidates]
+        return _by_number(numbers, "pre-label with confidence", UNLABELLED, rng)
 
 
 # Labelled images below which scores are ignored: a model with little training is unsure about everything
@@ -334,9 +327,7 @@ class Hybrid(Selector):
         self._cold_start = cold_start
         self._fading = fading
 
-    def order(
-        self, candidates: Sequence[Candidate], labelled: Sequence[Candidate], rng: np.random.Generator
-    ) -> list[Placed]:
+    def order(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Placed]:
         """All candidates; the order of diversity if none has a score."""
         scored = [candidate for candidate in candidates if candidate.score is not None]
         if len(labelled) < self._cold_start or not scored:
@@ -345,7 +336,7 @@ class Hybrid(Selector):
         known = list(_balanced(self._noisy(scored, len(labelled), rng), labelled))
         return with_unknown(known, unscored, UNSCORED, rng)
 
-    def _noisy(self, scored: Sequence[Candidate], labels: int, rng: np.random.Generator) -> list[Candidate]:
+    def _noisy(self, scored: Candidates, labels: int, rng: np.random.Generator) -> list[Candidate]:
         power = 1 + (labels - self._cold_start) / self._fading
         # Equal scores share the mean of their ranks.
         ranks = rankdata([-(candidate.score or 0.0) for candidate in scored])
@@ -353,7 +344,7 @@ class Hybrid(Selector):
         return [scored[place] for place in np.argsort(-keys, kind="stable")]
 
 
-def _balanced(order: Sequence[Candidate], labelled: Sequence[Candidate]) -> Iterator[Placed]:
+def _balanced(order: Candidates, labelled: Candidates) -> Iterator[Placed]:
     """The order with every second choice taken from the rarest label.
 
     Args:

@@ -61,11 +61,6 @@ def read_candidates(images: Iterable[str], datastore: Datastore, scores: ScoreSt
 
     A score of weights no longer in service is used until there is a new one. Embeddings of different weights
     are not comparable: only those of the weights that scored the most images are used.
-
-    Args:
-        images: Image ids.
-        datastore: Source of the classes of labelled images.
-        scores: Source of uncertainty, embedding, and classes found by the model.
     """
     found = {name: scores.get(name) for name in images}
     weights = Counter(score.weights for score in found.values() if score is not None)

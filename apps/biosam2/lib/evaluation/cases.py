@@ -141,10 +141,6 @@ class FolderFrames:
 
     Args:
         files: Picture files in temporal order, all of one size.
-
-    Attributes:
-        height: Frame height in pixels.
-        width: Frame width in pixels.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -192,10 +188,6 @@ class FolderFrames:
 
 class FilmFrames:
     """Frames of a video file, all decoded on opening.
-
-    Attributes:
-        height: Frame height in pixels.
-        width: Frame width in pixels.
 
     Raises:
         ImageError: the file cannot be decoded, or has no frame.

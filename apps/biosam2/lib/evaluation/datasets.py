@@ -178,13 +178,7 @@ _JUNK = "__MACOSX"
 
 @dataclass(frozen=True)
 class TemplateMatch:
-    """A file that matches a template.
-
-    Attributes:
-        path: Path of the file.
-        base: Folder at which the template starts.
-        parts: Text of each placeholder.
-    """
+    """A file that matches a template."""
 
     path: Path
     base: Path

@@ -21,6 +21,7 @@ from lib.evaluation.cases import (
     open_image,
 )
 from lib.images.file_formats import split_ending
+from lib.labels.names import listed_label_info
 from lib.labels.reading import read_labels
 
 logger = logging.getLogger(__name__)
@@ -53,15 +54,33 @@ def stem(path: Path) -> str:
     return split_ending(path.name)[0]
 
 
-def _datastore_cases(folder: Path) -> Iterator[EvaluationCase]:
+def labelled_files(folder: Path) -> list[tuple[str, Path | None, Path]]:
+    """Id, image (a file, or a folder of DICOM files; None if it is gone) and label of each final label."""
     # A file takes precedence over the DICOM folder that it was converted from.
     found = sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.name))
     images = {stem(path): path for path in found if _may_be_image(path)}
-    record = _read_record(folder)
-    for label in sorted((folder / LABELS).glob("*"), key=stem):
-        if label.is_file() and not label.name.startswith("."):
-            name = stem(label)
-            yield EvaluationCase(name, partial(_open, images.get(name), label, _label_info(record, name)))
+    labels = sorted((path for path in (folder / LABELS).glob("[!.]*") if path.is_file()), key=stem)
+    return [(stem(path), images.get(stem(path)), path) for path in labels]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Entries of MONAI Label's record by image id; empty if it is absent or damaged."""
+    try:
+        objects = json.loads((folder / RECORD).read_text(encoding="utf-8"))["objects"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s cannot be read and is ignored, so classes may have no names: %s", RECORD, error)
+        return {}
+    return objects if isinstance(objects, dict) else {}
+
+
+def _datastore_cases(folder: Path) -> Iterator[EvaluationCase]:
+    record = read_record(folder)
+    for name, image, label in labelled_files(folder):
+        info = _inside(record, name, "labels", LABELS.name, "info")
+        label_info = listed_label_info(info) if isinstance(info, Mapping) else None
+        yield EvaluationCase(name, partial(_open, image, label, label_info or None))
 
 
 def _may_be_image(path: Path) -> bool:
@@ -74,27 +93,6 @@ def _open(
     if image is None:
         raise LabelError(f"{label.name} has no image with its name: restore the image, or delete the label")
     return open_image(image, label, partial(read_labels, label_info=info), axis)
-
-
-def _read_record(folder: Path) -> Any:
-    """MONAI Label's record of the datastore; empty if it is absent or damaged."""
-    try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        logger.warning("%s cannot be read and is ignored, so classes may have no names: %s", RECORD, error)
-        return {}
-
-
-def _label_info(record: Any, image: str) -> Sequence[Mapping[str, Any]] | None:
-    """The ``label_info`` of an image's final label; None if it is absent or malformed."""
-    info = _inside(record, "objects", image, "labels", LABELS.parts[1], "info")
-    # MONAI Label releases differ: Slicer's parameters are stored under "params" or at the top level.
-    found = _inside(info, "label_info") or _inside(info, "params", "label_info")
-    if not isinstance(found, list):
-        return None
-    return [entry for entry in found if isinstance(entry, Mapping)] or None
 
 
 def _inside(record: Any, *keys: str) -> Any:

@@ -26,13 +26,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedModel:
-    """One network.
-
-    Attributes:
-        name: Name in tables.
-        sha256: Hash of the weights.
-        predictor: The network on its device.
-    """
+    """One network."""
 
     name: str
     sha256: str

@@ -164,10 +164,6 @@ Command = TypeVar("Command", bound=CommandOptions)
 def parse_options(arguments: Sequence[str], presets: Sequence[str]) -> EvaluationOptions:
     """Reads the command line of ``python -m lib.evaluation``.
 
-    Args:
-        arguments: Arguments without the program's name.
-        presets: Allowed values of ``--preset``.
-
     Raises:
         EvaluationError: an option is invalid, with its value and the allowed values.
     """
@@ -292,9 +288,6 @@ class SimulationOptions(CommandOptions):
 
 def parse_simulation_options(arguments: Sequence[str]) -> SimulationOptions:
     """Reads the command line.
-
-    Args:
-        arguments: Arguments after ``active-learning``.
 
     Raises:
         EvaluationError: an option is invalid, with its value and the allowed values.

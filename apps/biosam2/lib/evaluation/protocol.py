@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from lib.metrics.segmentation import (
 )
 from lib.prompts.simulation import jittered_box, random_clicks, tight_box
 from lib.prompts.types import FramePrompts
-from lib.transforms.sampling import seeded_rng
+from lib.transforms.sampling import evenly_spaced, seeded_rng
 
 # Object value of a result for all objects of a frame together.
 ALL_OBJECTS = 0
@@ -174,7 +175,7 @@ class CaseContext:
         return sampler.draw(prompt, self.sequence.mask(value, frame), value, frame)
 
 
-class Pipeline(Protocol):
+class Pipeline(ABC):
     """One of the paper's three evaluation procedures.
 
     Attributes:
@@ -189,14 +190,17 @@ class Pipeline(Protocol):
     suits: frozenset[Kind]
     metrics: tuple[str, ...]
 
+    @abstractmethod
     def trials(self, case: CaseContext, objects: Sequence[int]) -> list[PromptTrial]:
         """All trials of a case."""
 
-    def expects(self, trial: PromptTrial, rules: MetricRules) -> tuple[int, ...]:
-        """Object values of the results of a trial."""
-
+    @abstractmethod
     def run(self, predictor: Predictor, case: CaseContext, trial: PromptTrial) -> list[ObjectResult]:
         """Prompts the network and measures its answers, at least those of ``expects``."""
+
+    def expects(self, trial: PromptTrial, rules: MetricRules) -> tuple[int, ...]:
+        """Object values of the results of a trial: each object."""
+        return trial.objects
 
 
 def batches(objects: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
@@ -212,7 +216,7 @@ SMALL_FRAME = 128
 Masks = Mapping[int, NDArray[np.bool_]]
 
 
-class ImagePipeline:
+class ImagePipeline(Pipeline):
     """2-D (section 4.1): each object on its frames with 1, 3 or 5 clicks, all drawn before the first answer.
 
     DSC and NSD measure each object on each frame. F1 measures all objects of a frame together: an object
@@ -231,8 +235,9 @@ class ImagePipeline:
             prompts.append(Prompt("box"))
         on_frame: dict[int, list[int]] = {}
         for value in objects:
-            for frame in spread(case.sequence.visible(value), case.options.slices):
-                on_frame.setdefault(frame, []).append(value)
+            frames = case.sequence.visible(value)
+            for place in evenly_spaced(len(frames), case.options.slices or len(frames)):
+                on_frame.setdefault(frames[place], []).append(value)
         return [
             PromptTrial(self.name, prompt, tuple(on_frame[frame]), frame)
             for frame in sorted(on_frame)
@@ -258,7 +263,7 @@ class ImagePipeline:
         return results
 
 
-class VolumePipeline:
+class VolumePipeline(Pipeline):
     """3-D (section 3.4): a box on one slice, propagated to the first slice, then to the last.
 
     DSC, NSD and HD95 measure the volume of each object, with the spacing of its voxels.
@@ -275,10 +280,6 @@ class VolumePipeline:
             PromptTrial(self.name, Prompt("box"), group) for group in batches(objects, case.options.batch)
         ]
 
-    def expects(self, trial: PromptTrial, rules: MetricRules) -> tuple[int, ...]:
-        """Each object."""
-        return trial.objects
-
     def run(self, predictor: Predictor, case: CaseContext, trial: PromptTrial) -> list[ObjectResult]:
         """Propagates the objects together; each has its own memory."""
         prompts = {}
@@ -294,7 +295,7 @@ class VolumePipeline:
         return results
 
 
-class VideoPipeline:
+class VideoPipeline(Pipeline):
     """Video (section 4.2): k clicks on each of the first n frames, or the ground truth on the first frame.
 
     The first frames are those with a ground truth that shows the object; an object on fewer frames has no
@@ -325,10 +326,6 @@ class VideoPipeline:
                 )
         return trials
 
-    def expects(self, trial: PromptTrial, rules: MetricRules) -> tuple[int, ...]:
-        """Each object."""
-        return trial.objects
-
     def run(self, predictor: Predictor, case: CaseContext, trial: PromptTrial) -> list[ObjectResult]:
         """Propagates the objects forward together, from their common first frame."""
         sequence, prompts = case.sequence, {}
@@ -351,14 +348,6 @@ ALL_PIPELINES: tuple[Pipeline, ...] = (ImagePipeline(), VolumePipeline(), VideoP
 def pipeline_named(name: str) -> Pipeline:
     """The pipeline with a name."""
     return next(pipeline for pipeline in ALL_PIPELINES if pipeline.name == name)
-
-
-def spread(frames: Sequence[int], most: int) -> tuple[int, ...]:
-    """At most ``most`` of the frames, evenly spaced; all for 0."""
-    if not most or len(frames) <= most:
-        return tuple(frames)
-    centres = (np.arange(most) + 0.5) * len(frames) / most
-    return tuple(frames[int(centre)] for centre in centres)
 
 
 def without_border(labels: NDArray[np.integer], border: int) -> NDArray[np.integer]:

@@ -207,9 +207,6 @@ _PROTOCOLS = {
 def write_outputs(done: Evaluation) -> list[ResultTable]:
     """Writes all output files except ``results.csv``.
 
-    Args:
-        done: The evaluation; its option ``output`` is the folder.
-
     Returns:
         The tables.
 

@@ -233,8 +233,7 @@ class ResultTable:
 
     def markdown(self) -> str:
         """The table with its title in Markdown, the best cells in bold."""
-        lines = [f"## {self.title}", "", _line(self.header), _line(["---"] * len(self.header))]
-        return "\n".join([*lines, *(_line(row) for row in self.marked("**", "**")), ""])
+        return "\n".join([f"## {self.title}", "", markdown_table(self.header, self.marked("**", "**")), ""])
 
     def marked(self, before: str, after: str) -> list[list[str]]:
         """The rows, with two texts around the best cells."""
@@ -245,6 +244,12 @@ class ResultTable:
             ]
             for down, row in enumerate(self.rows)
         ]
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A GitHub table: the first column aligned left, all others right."""
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def summarise(values: Sequence[float] | pandas.Series) -> MetricSummary:
@@ -356,7 +361,3 @@ def _frames_title(count: int) -> str:
 
 def _text(name: str, value: str | float) -> str:
     return f"{value:.4f}" if name in TITLES and isinstance(value, float) else str(value)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"

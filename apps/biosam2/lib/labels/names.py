@@ -18,7 +18,7 @@ def listed_label_info(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """
     nested = info.get("params")
     listed = info.get("label_info") or (nested.get("label_info") if isinstance(nested, Mapping) else None)
-    return [item for item in listed or () if isinstance(item, Mapping)]
+    return [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
 
 
 def name_values(

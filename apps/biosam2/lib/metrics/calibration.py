@@ -96,13 +96,7 @@ def fit_calibration(predicted: Sequence[float], true: Sequence[float]) -> Calibr
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """One bin of a reliability diagram.
-
-    Attributes:
-        predicted: Mean predicted value of its pairs.
-        true: Mean true value of its pairs.
-        count: Number of pairs.
-    """
+    """One bin of a reliability diagram."""
 
     predicted: float
     true: float

@@ -23,10 +23,10 @@ from lib.labels.reading import read_labels
 from lib.metrics.segmentation import dice, normalized_surface_dice
 from lib.prompts.simulation import jittered_box
 from lib.prompts.types import FramePrompts
-from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress
-from lib.scoring.entries import read_info, weights_key
+from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress, read_info, weights_key
 from lib.scoring.signals import largest_pieces
 from lib.settings import Settings
+from lib.transforms.orientation import spacing
 
 Mask = NDArray[np.bool_]
 
@@ -63,42 +63,11 @@ class MaskPair:
     accepted: Mask
     spacing: tuple[float, ...]
 
-
-@dataclass(frozen=True)
-class Measure:
-    """A measure of agreement between two masks.
-
-    Attributes:
-        name: Key in the image's info.
-        compare: Computes the measure, 0 (disjoint) to 1 (equal).
-        settings: Parameters that the measure depends on, as text.
-    """
-
-    name: str
-    compare: Callable[[MaskPair], float]
-    settings: str = ""
-
-    @property
-    def details(self) -> str:
-        """Key of the details in the image's info."""
-        return f"{self.name}_details"
-
-
-def _dice_measure(options: ScoringOptions) -> Measure:
-    return Measure(DICE, lambda pair: dice(pair.found, pair.accepted))
-
-
-def _nsd_measure(options: ScoringOptions) -> Measure:
-    """Normalized surface Dice: the share of the surface that nobody had to move."""
-    tolerance = SurfaceOptions.model_validate(options.model_dump()).tolerance_mm
-    return Measure(
-        NSD,
-        lambda pair: normalized_surface_dice(pair.found, pair.accepted, pair.spacing, tolerance),
-        f"{tolerance} mm",
-    )
-
-
-_MEASURES = {DICE: _dice_measure, NSD: _nsd_measure}
+    def agreement(self, measure: str, tolerance_mm: float) -> float:
+        """Dice, or the share of the surface that nobody had to move: 0 (disjoint) to 1 (equal)."""
+        if measure == DICE:
+            return dice(self.found, self.accepted)
+        return normalized_surface_dice(self.found, self.accepted, self.spacing, tolerance_mm)
 
 
 class AgreementScoring(Scoring[ScoringOptions]):
@@ -106,13 +75,6 @@ class AgreementScoring(Scoring[ScoringOptions]):
 
     The model's answer is the label tagged ``original``. Without one, the model in service is asked with boxes
     around the accepted objects.
-
-    Args:
-        name: Name in requests.
-        description: One line for viewers.
-        measures: Names of the measures, ``dice`` or ``nsd``.
-        settings: App settings (``--conf``).
-        pool: Predictors in service.
     """
 
     def __init__(
@@ -125,17 +87,15 @@ class AgreementScoring(Scoring[ScoringOptions]):
 
     def score(self, options: ScoringOptions, datastore: Datastore, pool: PredictorPool) -> dict[str, Any]:
         """Scores the images with a final label."""
-        measures = [_MEASURES[name](options) for name in self._measures]
         progress = ScoringProgress(self.name, options.limit_s)
-        look = partial(self._compare, options, measures, datastore, pool)
+        look = partial(self._compare, options, datastore, pool)
         images = self.visit_labelled(datastore, progress, look, _summary)
         found = progress.summary()
-        return {**found, **{measure.name: _overall(measure, datastore, images) for measure in measures}}
+        return {**found, **{name: _overall(name, datastore, images) for name in self._measures}}
 
     def _compare(
         self,
         options: ScoringOptions,
-        measures: Sequence[Measure],
         datastore: Datastore,
         pool: PredictorPool,
         image_id: str,
@@ -150,12 +110,13 @@ class AgreementScoring(Scoring[ScoringOptions]):
             predictor, weights = pool.served(options.device)
             against, key = "model", weights_key(weights, predictor)
         files = f"{_VERSION}: {stamp(path)}, {stamp(final.path)}, {key}"
-        states = {measure.name: f"{files}, {measure.settings}" for measure in measures}
+        tolerance = options.tolerance_mm if isinstance(options, SurfaceOptions) else 0.0
+        states = {DICE: f"{files}, ", NSD: f"{files}, {tolerance} mm"}
         info = read_info(datastore, image_id)
         stale = [
-            measure
-            for measure in measures
-            if options.again or _state(info.get(measure.details)) != states[measure.name]
+            name
+            for name in self._measures
+            if options.again or _state(info.get(_details(name))) != states[name]
         ]
         if not stale:
             return None
@@ -168,10 +129,9 @@ class AgreementScoring(Scoring[ScoringOptions]):
         # Two empty labels agree; a model that was not asked has no answer.
         empty = 1.0 if original is not None else None
         told: dict[str, Any] = {}
-        for measure, by_label in _by_label(pairs, stale):
-            told[measure.name] = _mean(list(by_label.values())) if by_label else empty
-            details = {"by_label": by_label, "against": against, "state": states[measure.name]}
-            told[measure.details] = details
+        for name, by_label in _by_label(pairs, stale, tolerance).items():
+            told[name] = _mean(list(by_label.values())) if by_label else empty
+            told[_details(name)] = {"by_label": by_label, "against": against, "state": states[name]}
         return told
 
 
@@ -216,10 +176,7 @@ def asked_pairs(
 
 def spacing_of(image: MedicalImage) -> tuple[float, float, float]:
     """Voxel spacing in mm along i, j and k; 1 for pictures, whose pixels have no size."""
-    if image.is_2d:
-        return 1.0, 1.0, 1.0
-    i, j, k = np.linalg.norm(image.affine[:3, :3], axis=0).tolist()
-    return i, j, k
+    return (1.0, 1.0, 1.0) if image.is_2d else spacing(image.affine)
 
 
 def _pair(label: str, found: Mask, accepted: Mask, image: MedicalImage) -> MaskPair:
@@ -236,23 +193,25 @@ def _class(labels: LabelMap, name: str) -> Mask:
 
 
 def _by_label(
-    pairs: Iterable[MaskPair], measures: Sequence[Measure]
-) -> list[tuple[Measure, dict[str, float]]]:
+    pairs: Iterable[MaskPair], measures: Sequence[str], tolerance_mm: float
+) -> dict[str, dict[str, float]]:
     """Mean of each measure over the pairs of each class."""
-    collected: list[dict[str, list[float]]] = [{} for _ in measures]
+    collected: dict[str, dict[str, list[float]]] = {name: {} for name in measures}
     for pair in pairs:
-        for measure, values in zip(measures, collected, strict=True):
-            values.setdefault(pair.label, []).append(measure.compare(pair))
-    return [
-        (measure, {label: _mean(own) for label, own in values.items()})
-        for measure, values in zip(measures, collected, strict=True)
-    ]
+        for name, values in collected.items():
+            values.setdefault(pair.label, []).append(pair.agreement(name, tolerance_mm))
+    return {name: {label: _mean(own) for label, own in values.items()} for name, values in collected.items()}
 
 
-def _overall(measure: Measure, datastore: Datastore, images: Iterable[str]) -> dict[str, Any]:
-    values = [read_info(datastore, image_id).get(measure.name) for image_id in images]
+def _overall(measure: str, datastore: Datastore, images: Iterable[str]) -> dict[str, Any]:
+    values = [read_info(datastore, image_id).get(measure) for image_id in images]
     known = [value for value in values if isinstance(value, float)]
     return {"images": len(known), **({"mean": _mean(known)} if known else {})}
+
+
+def _details(measure: str) -> str:
+    """Key of a measure's details in the image's info."""
+    return f"{measure}_details"
 
 
 def _state(details: Any) -> Any:

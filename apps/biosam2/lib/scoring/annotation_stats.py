@@ -20,8 +20,7 @@ from lib.files import write_atomically
 from lib.images.reading import read_image
 from lib.labels.names import annotator_of
 from lib.labels.reading import read_labels
-from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress
-from lib.scoring.entries import read_info, scores_of
+from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress, read_info, scores_of
 from lib.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -102,12 +101,7 @@ class AnnotationStats(Scoring[ScoringOptions]):
 
 
 def totals(annotations: Iterable[LabelStats], images: int) -> dict[str, Any]:
-    """Totals as plain JSON.
-
-    Args:
-        annotations: Statistics of every final label.
-        images: Number of images in the datastore, labelled or not.
-    """
+    """Totals of all final labels as plain JSON; ``images`` counts labelled and unlabelled images."""
     listed = list(annotations)
     labels: dict[str, dict[str, int]] = {}
     people: dict[str, list[LabelStats]] = {}

@@ -99,12 +99,7 @@ Task = dict[str, Any]
 
 
 def start(method: str, params: Mapping[str, Any], enqueue: bool = False) -> Task | None:
-    """Starts a scoring process with low priority.
-
-    Args:
-        method: Name of the scoring method.
-        params: Options of the method.
-        enqueue: Whether it may wait for the running one.
+    """Starts a scoring process with low priority; ``enqueue`` lets it wait for the running one.
 
     Returns:
         MONAI Label's task; None if a scoring runs already and this one may not wait.
@@ -183,11 +178,6 @@ def ask_server(path: str, params: Mapping[str, Any] | None, port: int) -> Any:
 
     The result of a worker process must not depend on it: the server may use TLS with a certificate for
     another name, or listen on another address only.
-
-    Args:
-        path: Path of the request, such as ``/scoring/``.
-        params: JSON body.
-        port: Port of the server.
 
     Returns:
         JSON of the response; None without a successful response.

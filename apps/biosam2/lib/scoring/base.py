@@ -4,42 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-from monailabel.interfaces.datastore import Datastore
-from monailabel.interfaces.exception import ImageNotFoundException
-from lib.datastores.label_entries import stamp
-from lib.engine.checkpoints import Weights
-from lib.engine.predictor import Predictor
-from lib.scoring.store import scores_folder
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
 import torch
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from pydantic import BaseModel, ConfigDict, Field
-from lib.datastores.label_entries import LabelEntry, labelled
+
+from lib.datastores.label_entries import LabelEntry, labelled, stamp
+from lib.engine.checkpoints import Weights
+from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.runtime import resolve_device
 from lib.errors import BioSam2Error, EvaluationError
 from lib.scoring.background import give_way, is_worker_process
+from lib.scoring.store import scores_folder
 from lib.settings import Settings, read_task_options
-
 
 logger = logging.getLogger(__name__)
 
 
 def scores_of(datastore: Datastore, model_dir: Path) -> Path:
-    """Folder of a datastore's scores.
-
-    Args:
-        datastore: The app's datastore.
-        model_dir: Folder of ``registry.yaml``.
-    """
+    """Folder of a datastore's scores."""
     return scores_folder(model_dir, Path(getattr(datastore, "_datastore_path", None) or datastore.name()))
 
 
@@ -174,13 +167,7 @@ class Scoring(ScoringMethod, Generic[T]):
 
     @abstractmethod
     def score(self, options: T, datastore: Datastore, pool: PredictorPool) -> dict[str, Any]:
-        """Scores the images of a datastore.
-
-        Args:
-            options: Options of the request.
-            datastore: The app's datastore.
-            pool: The server's predictors, or leaner ones in a scoring process.
-        """
+        """Scores the images of a datastore."""
 
     def visit_labelled(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class PromptSource(Protocol):
         name: Name of source and parameters; scores made with another source are computed again.
     """
 
-    name: ClassVar[str]
+    name: str
 
     def suggest(self, predictor: Predictor, frames: FrameSequence, index: int) -> list[Suggestion]:
         """Objects on a frame, most likely first."""
@@ -128,11 +128,6 @@ def accepted_pairs(
     predictor: Predictor, slices: Sequence[LabelledSlice], give_way: Callable[[], None] = lambda: None
 ) -> tuple[list[float], list[float]]:
     """Predicted and true IoU of the masks for jittered boxes around the largest component of each class.
-
-    Args:
-        predictor: Predictor of the weights in service.
-        slices: Labelled slices.
-        give_way: Called between steps; returns once no interactive request runs.
 
     Returns:
         Two lists of equal length, the arguments of ``lib.metrics.calibration.fit_calibration``.

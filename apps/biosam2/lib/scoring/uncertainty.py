@@ -23,8 +23,15 @@ from lib.images.reading import read_image
 from lib.labels.labelled_slices import LabelledSlice, image_frames, labelled_slices
 from lib.labels.reading import read_labels
 from lib.metrics.calibration import IDENTITY, Calibration, fit_calibration
-from lib.scoring.base import UNUSABLE, Scoring, ScoringOptions, ScoringProgress
-from lib.scoring.entries import scores_of, weights_key, write_info
+from lib.scoring.base import (
+    UNUSABLE,
+    Scoring,
+    ScoringOptions,
+    ScoringProgress,
+    scores_of,
+    weights_key,
+    write_info,
+)
 from lib.scoring.image_scorer import ScorePlan, score_image
 from lib.scoring.prompt_sources import GridSource, NearestLabelSource, PromptSource, accepted_pairs
 from lib.scoring.signals import combine

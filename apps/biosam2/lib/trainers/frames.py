@@ -17,11 +17,11 @@ from lib.errors import LabelError, TrainingError
 from lib.files import file_stamp, replacing, write_atomically
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
+from lib.labels.labelled_slices import AXIS
 from lib.labels.reading import read_labels
 from lib.transforms.frames import FrameStack, frame_view
+from lib.transforms.orientation import spacing
 
-# Slice axis of training: the file's third axis, which viewers show and people label.
-AXIS = 2
 # Unlabelled frames kept on each side of the labelled ones, as examples of the end of an object.
 MARGIN = 2
 _FORMAT = 1  # another number invalidates all prepared frames
@@ -124,11 +124,11 @@ def _write(target: Path, image: MedicalImage, labels: NDArray, names: dict[int, 
     channels = slice(None) if image.is_rgb else 0
     _fill(target / "levels.npy", np.uint8, kept, lambda t: stack[t][..., channels])
     _fill(target / "labels.npy", np.uint16, kept, lambda t: frame_view(labels, AXIS, t))
-    spacing = np.linalg.norm(image.affine[:3, :2], axis=0)
+    along_x, along_y, _ = spacing(image.affine)
     facts = {
         "height": stack.height,
         "width": stack.width,
-        "spacing": [float(spacing[1]), float(spacing[0])],
+        "spacing": [along_y, along_x],
         "objects": [_areas(frame_view(labels, AXIS, t)) for t in kept],
         "names": {str(value): name for value, name in names.items()},
     }

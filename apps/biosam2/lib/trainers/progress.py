@@ -30,13 +30,7 @@ _LEARNS = ("running", "published", "kept")
 
 
 class TrainingProgress:
-    """Reports the progress of one training, from its first process only.
-
-    Args:
-        folder: Folder of the training.
-        total_epochs: Maximum number of epochs.
-        started: Start time in seconds since 1970.
-    """
+    """Reports the progress of one training, from its first process only."""
 
     def __init__(self, folder: Path, total_epochs: int, started: float):
         self._path = folder / STATS_FILE
@@ -72,15 +66,7 @@ class TrainingProgress:
         score: float,
         seconds: float,
     ) -> None:
-        """Reports an epoch.
-
-        Args:
-            epoch: Number of the epoch, from 1.
-            losses: Mean losses of its steps.
-            means: Validation results by kind of prompt.
-            score: Mean Dice.
-            seconds: Duration.
-        """
+        """Reports an epoch."""
         best = max(score, self._stats["best_metric"])
         self._stats.update(
             epoch=epoch, best_metric=best, train=_numbers(losses), eval={"dice": score, **_numbers(means)}

@@ -241,13 +241,7 @@ class Batch:
 
 
 class Sampler:
-    """Draws batches. A batch depends on seed and number only, so that a training can be resumed.
-
-    Args:
-        images: Training images.
-        image_size: Side of the network's input in pixels; smaller objects vanish below it.
-        options: Options of the training.
-    """
+    """Draws batches. A batch depends on seed and number only, so that a training can be resumed."""
 
     def __init__(self, images: Sequence[LabelledFrames], image_size: int, options: TrainOptions):
         self._images = images

@@ -92,12 +92,7 @@ def plain_errors(scratch: Path) -> Iterator[None]:
 
 
 class Training:
-    """One training in one process.
-
-    Args:
-        plan: Plan of the training.
-        progress: Progress in the first process; None in the others.
-    """
+    """One training in one process."""
 
     def __init__(self, plan: TrainingPlan, progress: TrainingProgress | None):
         self._plan = plan

@@ -103,13 +103,7 @@ class Measurement:
 
 
 def choose_targets(images: Sequence[LabelledFrames], image_size: int, most: int) -> list[ValidationTarget]:
-    """Chooses objects, evenly spaced over images, classes and frames; deterministic.
-
-    Args:
-        images: Held-out images.
-        image_size: Side of the network's input in pixels.
-        most: Maximum number of objects.
-    """
+    """Chooses objects, evenly spaced over images, classes and frames; deterministic."""
     piles: list[list[ValidationTarget]] = []
     for image in images:
         by_value: dict[int, list[ValidationTarget]] = defaultdict(list)
@@ -125,51 +119,38 @@ def choose_targets(images: Sequence[LabelledFrames], image_size: int, most: int)
 def measure(predictor: Predictor, targets: Sequence[ValidationTarget]) -> Iterator[Measurement | None]:
     """Validates a network.
 
-    Args:
-        predictor: Predictor of the network.
-        targets: Objects from ``choose_targets``.
-
     Yields:
         None after each target, for progress bars, and the measurement at the end.
     """
-    found = _Results()
+    result = Measurement({})
+    scores: dict[str, list[float]] = defaultdict(list)
     for target in targets:
-        found.add(predictor, target)
+        _measure_target(predictor, target, scores, result)
         yield None
     for target in _evenly([target for target in targets if len(target.image) > 1], TRACKED_OBJECTS):
         tracked = _tracked(predictor, target)
         if tracked is not None:
-            found.scores[TRACKED].append(tracked)
+            scores[TRACKED].append(tracked)
         yield None
-    yield found.measurement()
+    result.means = {kind: float(np.mean(values)) for kind, values in scores.items()}
+    yield result
 
 
-class _Results:
-    """Collects the results of single targets."""
-
-    def __init__(self) -> None:
-        self.scores: dict[str, list[float]] = defaultdict(list)
-        self._masks: dict[ValidationTarget, Mask] = {}
-        self._confidences: list[float] = []
-        self._ious: list[float] = []
-
-    def add(self, predictor: Predictor, target: ValidationTarget) -> None:
-        """Segments a target with each of its prompts."""
-        truth = target.truth
-        for kind, prompts in target.prompts.items():
-            found = predictor.segment(target.image, target.frame, prompts)
-            self.scores[kind].append(dice(found.mask, truth))
-            if kind != FAR:
-                self._confidences.append(min(max(found.score * found.presence, 0.0), 1.0))
-                self._ious.append(jaccard(found.mask, truth))
-            if kind == CLICK:
-                self._masks[target] = found.mask
-                nsd = normalized_surface_dice(found.mask, truth, target.image.spacing, TOLERANCE_MM)
-                self.scores[NSD].append(nsd)
-
-    def measurement(self) -> Measurement:
-        means = {kind: float(np.mean(values)) for kind, values in self.scores.items()}
-        return Measurement(means, self._masks, self._confidences, self._ious)
+def _measure_target(
+    predictor: Predictor, target: ValidationTarget, scores: dict[str, list[float]], result: Measurement
+) -> None:
+    """Segments a target with each of its prompts."""
+    truth = target.truth
+    for kind, prompts in target.prompts.items():
+        found = predictor.segment(target.image, target.frame, prompts)
+        scores[kind].append(dice(found.mask, truth))
+        if kind != FAR:
+            result.confidences.append(min(max(found.score * found.presence, 0.0), 1.0))
+            result.ious.append(jaccard(found.mask, truth))
+        if kind == CLICK:
+            result.masks[target] = found.mask
+            nsd = normalized_surface_dice(found.mask, truth, target.image.spacing, TOLERANCE_MM)
+            scores[NSD].append(nsd)
 
 
 def _tracked(predictor: Predictor, target: ValidationTarget) -> float | None:

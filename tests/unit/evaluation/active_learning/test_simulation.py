@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -113,11 +114,15 @@ MODEL = APP / "model"
 
 @pytest.fixture
 def options(tmp_path: Path) -> SimulationOptions:
+    return few_steps(tmp_path)
+
+
+def few_steps(folder: Path) -> SimulationOptions:
     """Six pictures to label, two to measure, trainings of two steps."""
-    store = write_store(tmp_path / "store", {"easy": 4, "rim": 2}, {"easy": 1, "rim": 1})
+    store = write_store(folder / "store", {"easy": 4, "rim": 2}, {"easy": 1, "rim": 1})
     return SimulationOptions(
         data=store,
-        output=tmp_path / "out",
+        output=folder / "out",
         strategies=("random", "hybrid"),
         seeds=2,
         start=2,
@@ -136,8 +141,16 @@ def without_times(points: list[CurvePoint]) -> list[CurvePoint]:
     return [replace(point, seconds=0.0) for point in points]
 
 
-def test_strategies_begin_with_one_image_and_label_no_image_twice(options: SimulationOptions) -> None:
-    points = Simulation(options).run()
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[SimulationOptions, list[CurvePoint]]:
+    options = few_steps(tmp_path_factory.mktemp("simulated"))
+    return options, Simulation(options).run()
+
+
+def test_strategies_begin_with_one_image_and_label_no_image_twice(
+    simulated: tuple[SimulationOptions, list[CurvePoint]],
+) -> None:
+    _, points = simulated
     assert [(point.strategy, point.seed, point.labels) for point in points] == [
         ("random", 0, 2), ("random", 0, 4), ("random", 1, 2), ("random", 1, 4),
         ("hybrid", 0, 2), ("hybrid", 0, 4), ("hybrid", 1, 2), ("hybrid", 1, 4),
@@ -150,19 +163,18 @@ def test_strategies_begin_with_one_image_and_label_no_image_twice(options: Simul
         assert len(set(after.labelled)) == 4
         assert after.next == ()
         assert all(name.startswith("pool") for name in after.labelled)
-
-
-def test_hybrid_begins_with_what_is_unlike_the_first(options: SimulationOptions) -> None:
-    for point in Simulation(changed(options, rounds=1, strategies=("hybrid", "random"))).run():
+    # Hybrid begins with what is unlike the first.
+    for point in points:
         if point.strategy == "hybrid" and point.labels == 2:
-            kinds = {name.split("_")[1] for name in point.labelled}
-            assert kinds == {"easy", "rim"}
+            assert {name.split("_")[1] for name in point.labelled} == {"easy", "rim"}
 
 
 def test_what_was_simulated_is_not_simulated_again(
-    options: SimulationOptions, monkeypatch: pytest.MonkeyPatch
+    simulated: tuple[SimulationOptions, list[CurvePoint]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = without_times(Simulation(options).run())
+    before, points = simulated
+    whole = without_times(points)
+    options = changed(before, output=Path(shutil.copytree(before.output, tmp_path / "out")))
     learned: list[int] = []
     learn = active_learning.SimulatedLearner.learn
 

@@ -261,11 +261,6 @@ def points_table(results: Sequence[StrategyResult]) -> ResultTable:
 def write_curve(points: Sequence[CurvePoint], options: SimulationOptions, facts: Mapping[str, object]) -> str:
     """Writes all output files except ``curve.csv``.
 
-    Args:
-        points: Points of all strategies and seeds.
-        options: Options; ``output`` is the folder.
-        facts: Facts about the simulation for readers of the results.
-
     Returns:
         The tables in Markdown.
 

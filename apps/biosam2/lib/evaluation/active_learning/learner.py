@@ -121,12 +121,7 @@ class SimulatedLearner:
 
 @dataclass(frozen=True)
 class PromptDice:
-    """Mean Dice over the test objects.
-
-    Attributes:
-        dice: Mean over all kinds of prompts.
-        by_prompt: Mean by kind of prompt.
-    """
+    """Mean Dice over the test objects."""
 
     dice: float
     by_prompt: dict[str, float]

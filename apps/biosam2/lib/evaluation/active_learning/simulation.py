@@ -25,7 +25,7 @@ from lib.engine.predictor import Predictor
 from lib.errors import BioSam2Error, EvaluationError
 from lib.evaluation.active_learning.curves import CurvePoint, points_file, write_curve
 from lib.evaluation.active_learning.learner import SimulatedLearner, measure, score
-from lib.evaluation.datastore import LABELS, stem
+from lib.evaluation.datastore import labelled_files
 from lib.evaluation.models import facts_hash
 from lib.evaluation.options import SimulationOptions, Unit, parse_simulation_options
 from lib.settings import Settings
@@ -41,11 +41,7 @@ _SPLIT_SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class SliceUnit(LabelledFrames):
-    """One slice of a volume as an image.
-
-    Attributes:
-        place: Index of the slice among the volume's frames.
-    """
+    """One slice of a volume as an image."""
 
     place: int = 0
 
@@ -77,13 +73,6 @@ def open_data(data: Path, frames: Path, unit: Unit, test: str, image_size: int) 
     """Opens every labelled image of a datastore and splits them into pool and test set.
 
     Units whose objects are too small for the network's input are left out.
-
-    Args:
-        data: Folder of the datastore.
-        frames: Folder for the prepared frames.
-        unit: Unit of the pool.
-        test: Share of the images, or pattern of their names.
-        image_size: Side of the network's input in pixels.
 
     Raises:
         EvaluationError: the pool has fewer than two units, or the test set no image.
@@ -126,19 +115,14 @@ def choose_test(names: Sequence[str], test: str) -> set[str]:
 
 def _open_images(data: Path, frames: Path) -> tuple[list[LabelledFrames], dict[str, str]]:
     found, left_out = [], {}
-    for case in tqdm(_cases(data), desc="Opening labelled images", disable=None):
+    files = [LabelledImage(name, image, label) for name, image, label in labelled_files(data) if image]
+    for case in tqdm(files, desc="Opening labelled images", disable=None):
         try:
             found.append(prepare_frames(case, frames, Settings().max_voxels))
         except BioSam2Error as error:
             logger.warning("Left out: %s: %s", case.id, error)
             left_out[case.id] = str(error)
     return found, left_out
-
-
-def _cases(data: Path) -> list[LabelledImage]:
-    images = {stem(path): path for path in sorted(data.iterdir()) if path.is_file()}
-    labels = sorted((path for path in (data / LABELS).glob("[!.]*") if path.is_file()), key=stem)
-    return [LabelledImage(stem(path), images[stem(path)], path) for path in labels if stem(path) in images]
 
 
 def _units(image: LabelledFrames, unit: Unit) -> list[LabelledFrames]:
@@ -175,9 +159,6 @@ _FIRST = 1_000_000
 
 def run_active_learning(arguments: Sequence[str]) -> str:
     """Simulates what is not in ``curve.csv`` yet and writes the results.
-
-    Args:
-        arguments: Arguments after ``active-learning``.
 
     Returns:
         The tables in Markdown.
