@@ -18,7 +18,7 @@ from typing import Any
 from lib.engine.download import MODEL_DIR
 from lib.engine.model_versions import Version, Versions
 from lib.errors import BioSam2Error
-from lib.evaluation.datastore import LABELS, read_record
+from lib.evaluation.cases import LABELS, read_record
 from lib.images.reading import read_image
 from lib.labels.labelled_slices import image_frames
 from lib.labels.names import annotator_of

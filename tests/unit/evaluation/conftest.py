@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from lib.engine.predictor import FrameMask
-from lib.evaluation.models import EvaluatedModel
 from lib.evaluation.options import CommandOptions, EvaluationOptions
 from lib.evaluation.protocol import CaseContext, MetricRules
+from lib.evaluation.runner import EvaluatedModel
 from tests.support import phantoms
 from tests.support.studies import write_nifti, write_picture
 

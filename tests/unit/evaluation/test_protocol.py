@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lib.evaluation.cases import LabelledSequence
-from lib.evaluation.datastore import list_cases
+from lib.evaluation.cases import LabelledSequence, list_cases
 from lib.evaluation.protocol import (
     ALL_OBJECTS,
     ImagePipeline,
@@ -270,7 +269,7 @@ def video_result(predictor, sequence, trial, options):
 
 
 def test_a_mask_as_the_prompt_is_right_on_its_frame_whatever_the_network(tmp_path, options):
-    from lib.evaluation.models import open_models
+    from lib.evaluation.runner import open_models
 
     (mini,) = open_models(options)
     values = video_result(mini.predictor, clip(tmp_path, annotated=[2]), MASK_PROMPT, options).values

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.evaluation.datastore import list_cases
+from lib.evaluation.cases import list_cases
 from lib.evaluation.report import (
     cut_out,
     frames_figure,

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 
 from lib.errors import BioSam2Error
 from lib.evaluation.active_learning.simulation import run_active_learning
+from lib.evaluation.cases import list_cases
 from lib.evaluation.datasets import DatasetPreset, read_presets
-from lib.evaluation.datastore import list_cases
-from lib.evaluation.models import open_models
 from lib.evaluation.options import EvaluationOptions, parse_options
 from lib.evaluation.protocol import MetricRules
 from lib.evaluation.report import PAGE_FILE, write_outputs
-from lib.evaluation.runner import EvaluationPlan, evaluate
+from lib.evaluation.runner import EvaluationPlan, evaluate, open_models
 
 # Exit code of a process that Ctrl-C ended, as in a shell.
 INTERRUPTED = 130

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.evaluation.cases import LabelledSequence
-from lib.evaluation.models import PROTOCOL, EvaluatedModel
 from lib.evaluation.protocol import CaseContext, ObjectResult, pipeline_named
 from lib.evaluation.results import (
     LOWER_IS_BETTER,
@@ -23,7 +22,7 @@ from lib.evaluation.results import (
     paper_table,
     tables,
 )
-from lib.evaluation.runner import Evaluation, open_case
+from lib.evaluation.runner import PROTOCOL, EvaluatedModel, Evaluation, open_case
 from lib.files import write_atomically
 from lib.palette import MASK_COLOURS, ORANGE, Colour
 from lib.prompts.types import FramePrompts

@@ -15,8 +15,8 @@ from lib.engine.embeddings import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
-from lib.evaluation import models
 from lib.evaluation.options import SimulationOptions
+from lib.evaluation.runner import run_facts
 from lib.metrics.segmentation import dice
 from lib.scoring.image_scorer import ScorePlan, score_image, spread
 from lib.scoring.prompt_sources import GridSource
@@ -69,7 +69,7 @@ class SimulatedLearner:
 
     def describe(self) -> dict[str, object]:
         """What the results depend on."""
-        return {"sha256": self.sha256, **models.described(self._runtime, self.image_size)}
+        return {"sha256": self.sha256, **run_facts(self._runtime, self.image_size)}
 
     def untrained(self) -> Predictor:
         """The initial weights; valid until the next training."""

@@ -25,9 +25,9 @@ from lib.engine.predictor import Predictor
 from lib.errors import BioSam2Error, EvaluationError
 from lib.evaluation.active_learning.curves import CurvePoint, points_file, write_curve
 from lib.evaluation.active_learning.learner import SimulatedLearner, measure, score
-from lib.evaluation.datastore import labelled_files
-from lib.evaluation.models import facts_hash
+from lib.evaluation.cases import labelled_files
 from lib.evaluation.options import SimulationOptions, Unit, parse_simulation_options
+from lib.evaluation.runner import facts_hash
 from lib.settings import Settings
 from lib.trainers.frames import LabelledFrames, LabelledImage, prepare_frames
 from lib.trainers.sampler import visible_objects
