@@ -55,20 +55,50 @@ def write_changed(folder: Path, change: Callable[[Dataset], None]) -> Series:
     return series
 
 
-def write_two_clips(folder: Path) -> Series:
-    """Two cine loops in one series, as an echo examination is stored."""
-    frames = np.random.default_rng(0).integers(0, 255, (3, 40, 50, 3), dtype=np.uint8)
-    first, second = (write_multiframe_ultrasound(folder / name, frames) for name in "ab")
-    header = pydicom.dcmread(second.files[0])
-    header.StudyInstanceUID, header.SeriesInstanceUID = first.study_uid, first.series_uid
-    header.save_as(second.files[0])
-    return first
+# Columns and rows of the object on each of two clips.
+OBJECTS = (np.s_[20:50, 20:44], np.s_[75:105, 58:82])
+
+
+def write_two_clips(folder: Path) -> tuple[str, list[str]]:
+    """Two cine loops in one series, as an echo examination is stored: UIDs of the series and the files."""
+    uids, files = pydicom.uid.generate_uid(), []
+    for name, (x, y) in zip("ab", OBJECTS, strict=True):
+        frames = np.random.default_rng(0).integers(0, 40, (3, 100, 120, 3), dtype=np.uint8)
+        frames[:, y, x] = (200, 180, 60)
+        (file,) = write_multiframe_ultrasound(folder / name, frames, study_uid=f"{uids}.1").files
+        header = pydicom.dcmread(file)
+        header.SeriesInstanceUID = uids
+        header.save_as(file)
+        files.append(str(header.SOPInstanceUID))
+    return uids, files
+
+
+def check_clip(url: str, store: DicomWebStandIn, clip: str, place: tuple[slice, slice]) -> None:
+    """A click on one clip by its own UID: its object, saved as a segmentation of that file."""
+    truth = np.zeros((120, 100), bool)
+    truth[place] = True
+    click = [int(side.start + side.stop) // 2 for side in place]
+    answer = Client(url).infer("biosam2_point", clip, {"foreground": [[*click, 1]]})
+    assert answer.status == 200, answer.body
+    mask = answer.mask[:, :, 1] > 0
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
+    saved = requests.put(
+        f"{url}/datastore/label",
+        params={"image": clip, "tag": "final"},
+        files={"label": (answer.file.filename, answer.file.content), "params": (None, INFO)},
+        timeout=LIMIT_S,
+    )
+    assert saved.status_code == 200, saved.text
+    drawn = [one for one in store.select(Modality="SEG") if clip in str(one.ReferencedSeriesSequence)]
+    assert len(drawn) == 1
+    kept = requests.get(f"{url}/datastore/", params={"output": "all"}, timeout=LIMIT_S).json()["objects"]
+    assert kept[clip]["labels"]["final"]["info"]["SOPInstanceUID"] == drawn[0].SOPInstanceUID
 
 
 @pytest.mark.slow
 def test_what_can_be_segmented_can_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     series = {name: write_changed(tmp_path / "series" / name, change) for name, change in CHANGES.items()}
-    clips = write_two_clips(tmp_path / "series" / "clips")
+    whole, clips = write_two_clips(tmp_path / "series" / "clips")
     monkeypatch.setenv("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     with DicomWebStandIn() as store:
         store.store(tmp_path / "series")
@@ -89,7 +119,10 @@ def test_what_can_be_segmented_can_be_saved(tmp_path: Path, monkeypatch: pytest.
                 )
                 assert saved.status_code == 200, f"{name}: {saved.text}"
             assert len(store.select(Modality="SEG")) == len(series)
-            refused = client.infer("biosam2_point", clips.series_uid, {"foreground": [[5, 5, 0]]})
+            refused = client.infer("biosam2_point", whole, {"foreground": [[5, 5, 0]]})
             assert (refused.status, "2 clips" in refused.detail) == (422, True), refused.body
+            assert all(clip in refused.detail for clip in clips)
+            for clip, place in zip(clips, OBJECTS, strict=True):
+                check_clip(server.url, store, clip, place)
         finally:
             server.stop()

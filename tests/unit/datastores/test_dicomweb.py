@@ -10,8 +10,9 @@ import pytest
 from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 
+from lib.datastores.dicomweb import DicomWebStore
 from lib.datastores.label_entries import label_entry
-from lib.errors import BusyError, ImageNotFoundError, LabelError, ReadOnlyError
+from lib.errors import BusyError, ImageError, ImageNotFoundError, LabelError, ReadOnlyError
 from lib.images.reading import read_image
 from lib.labels import read_labels
 from lib.trainers.task import labelled_images
@@ -199,6 +200,42 @@ def test_a_loop_of_frames_there_and_back(datastore, pacs, tmp_path):
     Path(datastore.get_label_uri(loop.series_uid, "final")).unlink()
     np.testing.assert_array_equal(voxels(datastore.get_label_uri(loop.series_uid, "final")), label)
     assert pydicom.dcmread(io.BytesIO(pacs.store.content(header))).NumberOfFrames == 3
+
+
+def test_each_of_several_clips_in_a_series_is_an_image(datastore, pacs, tmp_path):
+    """An echo examination: the files have ids of their own, and a label belongs to one of them."""
+    clips = []
+    for number, name in enumerate("ab", 1):
+        pixels = np.full((3, 20, 30), 60 * number, np.uint8)
+        dataset = pydicom.dcmread(write_multiframe_ultrasound(tmp_path / name, pixels).files[0])
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.30", "1.2.31"
+        dataset.InstanceNumber = number
+        dataset.save_as(tmp_path / f"{name}.dcm")
+        pacs.store.add((tmp_path / f"{name}.dcm").read_bytes())
+        clips.append(str(dataset.SOPInstanceUID))
+    assert datastore.list_images() == [pacs.ct.series_uid, pacs.mr.series_uid, *clips]
+    assert datastore.get_image_info(clips[1])["SeriesInstanceUID"] == "1.2.31"
+    for number, clip in enumerate(clips, 1):
+        assert (read_image(datastore.get_image_uri(clip), MANY).array == 60 * number).all()
+    with pytest.raises(
+        ImageError, match=f"2 clips .*one file by its SOP Instance UID .{clips[0]}, {clips[1]}"
+    ):
+        read_image(datastore.get_image_uri("1.2.31"), MANY)
+    label = np.zeros((30, 20, 3), np.uint8)
+    label[4:9, 2:7, 1] = 1
+    (tmp_path / "label.bin").write_bytes(label.tobytes(order="F"))
+    datastore.save_label(clips[1], str(tmp_path / "label.bin"), "final", {"label_info": [{"name": "valve"}]})
+    (drawn,) = pacs.store.select(Modality="SEG")
+    (series,) = drawn.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == "1.2.31"
+    assert [item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence] == [clips[1]]
+    # Another process, and one whose filter leaves the series out.
+    for filters in ({}, {"Modality": "CT"}):
+        other = DicomWebStore(datastore._client, filters, tmp_path / f"cache {filters}", MANY)
+        assert other.get_label_uri(clips[0], "final") == ""
+        for label_id in (clips[1], str(drawn.SeriesInstanceUID)):
+            np.testing.assert_array_equal(voxels(other.get_label_uri(label_id, "final")), label)
+    assert datastore.get_labeled_images() == [clips[1]]
 
 
 def test_a_label_as_a_file_that_nobody_stores(datastore, pacs, label_file):

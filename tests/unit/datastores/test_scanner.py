@@ -10,10 +10,13 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from monailabel.config import settings
 
 from lib.datastores.local import LocalFolder, image_path, open_folder
+from lib.images.reading import read_image
+from sample_study.dicom import write_multiframe_ultrasound
 from tests.support.slides import write_dicom_slide
 
 TOLD = {"label_info": [{"name": "spleen", "idx": 1}]}
@@ -337,6 +340,30 @@ def test_a_label_that_was_drawn_anew_while_it_was_away_is_a_new_one(
     os.utime(file, (saved + 100, saved + 100))
     store.refresh()
     assert store.get_label_info("ct", "final")["ts"] == saved + 100
+
+
+def test_each_dicom_clip_in_a_folder_is_an_image_and_slices_and_segmentations_are_none(
+    store: LocalFolder, folder: Path, tmp_path: Path, label: str
+) -> None:
+    clips = [
+        write_multiframe_ultrasound(tmp_path / name, np.full((3, 20, 30), level, np.uint8)).files[0]
+        for name, level in (("a", 60), ("b", 120))
+    ]
+    for name, file in zip(("a.dcm", "b.DCM"), clips, strict=True):
+        shutil.copy(file, folder / name)
+    header = pydicom.dcmread(clips[0])
+    header.NumberOfFrames, header.PixelData = 1, header.PixelData[:600]
+    header.save_as(folder / "slice.dcm")
+    header = pydicom.dcmread(clips[0])
+    header.Modality = "SEG"
+    header.save_as(folder / "segments.dcm")
+    store.refresh()
+    assert set(store.list_images()) == {"ct", "a", "b"}
+    for name, level in (("a", 60), ("b", 120)):
+        assert (read_image(image_path(store, name), 10**9).array == level).all()
+        store.save_label(name, label, "final", TOLD)
+    store.refresh()
+    assert set(store.get_labeled_images()) == {"a", "b"}
 
 
 def test_a_folder_with_a_dicom_whole_slide_is_one_image(

@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,13 @@ NO_PICTURES = frozenset(
     | {"AU", "AUDIO", "ECG", "HD", "EPS", "EEG", "EMG", "EOG", "RESP"}
     | {"OPM", "OPV", "LEN", "KER", "SRF", "VA", "OAM"}
 )
+# Modalities whose series hold several clips and stills: each file is an image of its own where one is a clip.
+_CLIPS = frozenset({"US", "IVUS", "IVOCT", "ES", "XA", "RF", "XC", "GM", "OP"})
 _FIELDS = ["StudyDate", "StudyTime", "Modality", "PatientID", "RetrieveURL", "StudyInstanceUID"]
 _ASKED = [*_FIELDS, "SeriesDescription", "NumberOfSeriesRelatedInstances"]
 # The tags that are read. Stores send others as well, and pydicom raises for numbers that are malformed.
-_TAGS = frozenset(f"{tag_for_keyword(name):08X}" for name in ("SeriesInstanceUID", *_ASKED))
+_FILE_FIELDS = ["SOPInstanceUID", "SeriesInstanceUID", "InstanceNumber", "NumberOfFrames"]
+_TAGS = frozenset(f"{tag_for_keyword(name):08X}" for name in (*_FILE_FIELDS, *_ASKED))
 # Errors that a malformed header raises.
 _BAD_HEADER = (ValueError, TypeError, KeyError, AttributeError)
 _UNKNOWN = "UNK"
@@ -59,19 +62,25 @@ _WHEN = (
 
 @dataclass(frozen=True)
 class ImageSeries:
-    """A series of the store that can be segmented.
+    """A series of the store that can be segmented, or one file of it, such as one of several clips.
 
     Attributes:
-        uid: Series Instance UID, which is the image id.
+        uid: Image id: the Series Instance UID, or the SOP Instance UID of the one file.
+        series_uid: Series Instance UID.
         study_uid: Study Instance UID.
         instances: Number of instances in the store; None if the store does not say.
         info: Description for viewers, under MONAI Label's names.
     """
 
     uid: str
+    series_uid: str
     study_uid: str
     instances: int | None
     info: Mapping[str, str]
+
+    def file(self, uid: str) -> ImageSeries:
+        """One file of the series as an image."""
+        return replace(self, uid=uid, instances=1, info={**self.info, "SOPInstanceUID": uid})
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ class StoredSegmentation:
         made: Time in its header, in seconds since 1970; UTC if it names no time zone, as OHIF writes it.
         label_info: Names of the segments, ``[{"name": ..., "idx": ...}]``.
         seen: Time at which this server first saw it in the store, in seconds since 1970.
+        file_uid: SOP Instance UID of the image's file, if it was drawn on one alone.
     """
 
     uid: str
@@ -95,6 +105,7 @@ class StoredSegmentation:
     made: float
     label_info: list[dict[str, Any]]
     seen: float = 0.0
+    file_uid: str = ""
 
     @property
     def age(self) -> tuple[float, float]:
@@ -112,7 +123,8 @@ class Contents:
 
     Attributes:
         images: Images by id, in the store's order.
-        labels: Segmentations by image id; the latest arrival first.
+        labels: Segmentations by Series Instance UID, and those of one file also by its SOP Instance UID; the
+            latest arrival first.
     """
 
     images: Mapping[str, ImageSeries]
@@ -125,7 +137,7 @@ class StoreContents:
     Args:
         client: DICOMweb client of the store.
         search_filter: QIDO filter of the images; empty for every series with images.
-        known: File that keeps the references of the segmentations.
+        known: File that keeps what the headers of segmentations and clips say.
         clock: Clock in seconds.
     """
 
@@ -186,7 +198,7 @@ class StoreContents:
         self._outdated.set()
 
     def find(self, uid: str) -> ImageSeries | None:
-        """A series that can be segmented, even one that the filter excludes; None if there is none.
+        """A series or file that can be segmented, even one that the filter excludes; None if there is none.
 
         Raises:
             BusyError: The store does not answer.
@@ -195,26 +207,55 @@ class StoreContents:
         if found is not None or not _is_uid(uid):
             return found
         with store_errors(self._client):
-            for item in self._search({"SeriesInstanceUID": uid}):
-                if _text(item, "SeriesInstanceUID") == uid and _has_pictures(item):
-                    return _image(item)
+            if (found := self._find_series(uid)) is not None:
+                return found
+            for item in self._client.search_for_instances(search_filters={"SOPInstanceUID": uid}):
+                whole = self._find_series(_text(_known_tags(item), "SeriesInstanceUID"))
+                if whole is not None and _text(_known_tags(item), "SOPInstanceUID") == uid:
+                    return whole.file(uid)
+        return None
+
+    def _find_series(self, uid: str) -> ImageSeries | None:
+        for item in self._search({"SeriesInstanceUID": uid}):
+            if _text(item, "SeriesInstanceUID") == uid and _has_pictures(item):
+                return _image(item)
         return None
 
     def _ask(self) -> Contents:
-        listed = self._search(self._filter)
-        images = [_image(item) for item in listed if _has_pictures(item)]
-        found = {image.uid: image for image in images if image.uid}
-        if self._filter:
-            listed = self._search({"Modality": "SEG"})
+        known = self._read_references()
+        before = len(known)
+        try:
+            listed = self._search(self._filter)
+            images = [image for item in listed if _has_pictures(item) for image in self._images(item)]
+            found = {image.uid: image for image in images if image.uid}
+            if self._filter:
+                listed = self._search({"Modality": "SEG"})
+            drawn = self._segmentations([item for item in listed if _text(item, "Modality") == "SEG"])
+        finally:
+            # Written once for all new ones, also if the store fails in between.
+            if len(known) > before:
+                write_atomically(self._known, json.dumps(known, indent=1).encode())
         labels: dict[str, list[StoredSegmentation]] = defaultdict(list)
-        for segmentation in self._segmentations(
-            [item for item in listed if _text(item, "Modality") == "SEG"]
-        ):
-            labels[segmentation.image_uid].append(segmentation)
-        newest = {
-            uid: tuple(sorted(drawn, key=lambda one: one.age, reverse=True)) for uid, drawn in labels.items()
-        }
-        return Contents(found, newest)
+        for one in sorted(drawn, key=lambda one: one.age, reverse=True):
+            for uid in filter(None, (one.image_uid, one.file_uid)):
+                labels[uid].append(one)
+        return Contents(found, {uid: tuple(all_of_it) for uid, all_of_it in labels.items()})
+
+    def _images(self, series: Dataset) -> list[ImageSeries]:
+        """A series, or each of its files if there are clips among them."""
+        whole = _image(series)
+        if _text(series, "Modality") not in _CLIPS or (whole.instances or 1) < 2:
+            return [whole]
+        known, key = self._read_references(), f"{whole.uid} {whole.instances}"
+        if key not in known:
+            try:
+                items = self._client.search_for_instances(
+                    whole.study_uid, whole.uid, fields=_FILE_FIELDS, get_remaining=True
+                )
+                known[key] = _clips([_known_tags(item) for item in items])
+            except (requests.HTTPError, *_BAD_HEADER) as error:
+                logger.warning("The files of series %s cannot be listed: %s", whole.uid, error)
+        return [whole.file(clip["uid"]) for clip in known.get(key, ())] or [whole]
 
     def _search(self, filters: Mapping[str, Any]) -> list[Dataset]:
         """All matching series, page by page; a store without paging sends all of them at once."""
@@ -223,8 +264,7 @@ class StoreContents:
             page = self._client.search_for_series(
                 search_filters=dict(filters), fields=_ASKED, limit=_PAGE, offset=len(found)
             )
-            datasets = [Dataset.from_json({tag: item[tag] for tag in _TAGS & item.keys()}) for item in page]
-            new = {_text(item, "SeriesInstanceUID"): item for item in datasets}
+            new = {_text(item, "SeriesInstanceUID"): item for item in map(_known_tags, page)}
             if not new.keys() - found.keys():
                 return list(found.values())
             found.update(new)
@@ -233,19 +273,13 @@ class StoreContents:
 
     def _segmentations(self, listed: Sequence[Dataset]) -> list[StoredSegmentation]:
         """Segmentations of some series, from the file or, if they are new, from the store."""
-        known, seen = self._read_references(), time.time()
-        before, found = len(known), []
-        try:
-            for series in listed:
-                study, uid = _text(series, "StudyInstanceUID"), _text(series, "SeriesInstanceUID")
-                key = f"{uid} {_text(series, 'NumberOfSeriesRelatedInstances')}"
-                if key not in known and (drawn := self._ask_for_references(study, uid, seen)) is not None:
-                    known[key] = drawn
-                found += [StoredSegmentation(**item) for item in known.get(key, ())]
-        finally:
-            # Written once for all new ones, also if the store fails in between.
-            if len(known) > before:
-                write_atomically(self._known, json.dumps(known, indent=1).encode())
+        known, seen, found = self._read_references(), time.time(), []
+        for series in listed:
+            study, uid = _text(series, "StudyInstanceUID"), _text(series, "SeriesInstanceUID")
+            key = f"{uid} {_text(series, 'NumberOfSeriesRelatedInstances')}"
+            if key not in known and (drawn := self._ask_for_references(study, uid, seen)) is not None:
+                known[key] = drawn
+            found += [StoredSegmentation(**item) for item in known.get(key, ())]
         return found
 
     def _ask_for_references(self, study: str, uid: str, seen: float) -> list[dict[str, Any]] | None:
@@ -306,6 +340,7 @@ def read_segmentation(
     image_uid = str(series[0].get("SeriesInstanceUID") or "") if series else ""
     if not image_uid:
         return None
+    files = series[0].get("ReferencedInstanceSequence") or []
     segments = header.get("SegmentSequence") or []
     return StoredSegmentation(
         uid=str(header.get("SOPInstanceUID") or ""),
@@ -319,6 +354,7 @@ def read_segmentation(
             if item.get("SegmentNumber")
         ],
         seen=seen,
+        file_uid=str(files[0].get("ReferencedSOPInstanceUID") or "") if len(files) == 1 else "",
     )
 
 
@@ -348,6 +384,18 @@ def _header(item: Mapping[str, Any]) -> Dataset:
     return Dataset.from_json({tag: value for tag, value in item.items() if "BulkDataURI" not in value})
 
 
+def _known_tags(item: Mapping[str, Any]) -> Dataset:
+    return Dataset.from_json({tag: item[tag] for tag in _TAGS & item.keys()})
+
+
+def _clips(files: Sequence[Dataset]) -> list[dict[str, Any]]:
+    """UIDs of all files of a series, in their order; none if none of them has several frames."""
+    if all(int(item.get("NumberOfFrames") or 1) < 2 for item in files):
+        return []
+    ordered = sorted(files, key=lambda item: int(item.get("InstanceNumber") or 0))
+    return [{"uid": _text(item, "SOPInstanceUID")} for item in ordered]
+
+
 def _text(item: Dataset, name: str) -> str:
     value = item.get(name)
     return "" if value is None else str(value)
@@ -361,6 +409,7 @@ def _image(item: Dataset) -> ImageSeries:
     uid, count = _text(item, "SeriesInstanceUID"), _text(item, "NumberOfSeriesRelatedInstances")
     info = {name: _text(item, name) or _UNKNOWN for name in _FIELDS}
     return ImageSeries(
+        uid,
         uid,
         _text(item, "StudyInstanceUID"),
         int(count) if count.isdigit() else None,

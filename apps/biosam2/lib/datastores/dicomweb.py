@@ -1,6 +1,7 @@
 """MONAI Label's datastore on a DICOMweb store, such as Orthanc.
 
-Images are the store's series; their id is the Series Instance UID. Final labels are DICOM segmentations in
+Images are the store's series; their id is the Series Instance UID. Of a series of several clips each file is
+an image, with its SOP Instance UID as id. Final labels are DICOM segmentations in
 the store: those that clients save here are sent there, and those that OHIF or others stored there count as
 well. Of several segmentations of an image, the last to arrive is its label. The cache has it as
 ``labels/final/<uid>.nii.gz`` on the image's grid, made from the segmentation on first request. The cache
@@ -192,10 +193,9 @@ class DicomWebStore(DicomWebImages):
 
     def _image_of(self, label_id: str) -> str:
         """Image id of a segmentation's series; any other id is an image id already."""
-        for image_id, labels in self._contents.last.labels.items():
-            if any(drawn.series_uid == label_id for drawn in labels):
-                return image_id
-        return label_id
+        last = self._contents.last
+        found = [uid for uid, labels in last.labels.items() if label_id in (one.series_uid for one in labels)]
+        return next((uid for uid in found if uid in last.images), found[-1] if found else label_id)
 
     def _label(self, image_id: str, drawn: StoredSegmentation) -> str:
         # If more files of the image have arrived, this deletes its label from the cache.

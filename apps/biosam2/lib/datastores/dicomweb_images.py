@@ -257,7 +257,12 @@ def download_series(
     with tempfile.TemporaryDirectory(prefix=temporary_name("download"), dir=folder) as temporary:
         part = Path(temporary) / series.uid
         with store_errors(client):
-            dicom_web_download_series(series.study_uid, series.uid, str(part), client, fetch_by_frame)
+            if series.uid != series.series_uid:
+                part.mkdir()
+                file = client.retrieve_instance(series.study_uid, series.series_uid, series.uid)
+                file.save_as(part / f"{series.uid}.dcm")
+            else:
+                dicom_web_download_series(series.study_uid, series.uid, str(part), client, fetch_by_frame)
         count = len(list(part.glob("*.dcm")))
         if not count or (series.instances is not None and count < series.instances):
             raise BusyError(

@@ -3,7 +3,8 @@
 A label belongs to the image whose name it has. It lies in the folder of its tag (``labels/final/ct.nii.gz``,
 ``labels/final/ct.seg.nrrd``) or, as a final label, beside its image under a name that says what it is
 (``ct_seg.nii.gz``, ``ct-label.nrrd``, ``ct_mask.png``, ``ct.seg.nrrd``; outlines also as ``slide.xml``).
-A folder with a DICOM whole slide is one image; its type is the rest of the path of its largest level.
+A DICOM file of several frames is an image. A folder with a DICOM whole slide is one image; its type is the
+rest of the path of its largest level.
 Files that look like images or labels and are not used are named in the log once, with the reason.
 """
 
@@ -19,9 +20,10 @@ from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel
 
+from lib.datastores.dicom_files import is_clip, whole_slide_file
 from lib.datastores.record import FolderModel
-from lib.datastores.whole_slides import whole_slide_file
 from lib.errors import LabelError
+from lib.images.file_formats import IMAGE_SUFFIXES
 from lib.labels.polygons import require_polygons
 from lib.labels.reading import LABEL_SUFFIXES
 
@@ -55,6 +57,8 @@ class FolderScanner:
         self._patterns = [pattern.lower() for pattern in patterns]
         # Types of images in lower case, such as ``.nii.gz``.
         self.types = tuple(dict.fromkeys(pattern.rpartition("*")[2] for pattern in self._patterns))
+        # A list of the user's own counts alone.
+        self._lists_clips = {f"*{suffix}" for suffix in IMAGE_SUFFIXES} <= set(self._patterns)
         self._label_types = tuple(dict.fromkeys((*LABEL_SUFFIXES, *self.types)))
         base = Path(record.base_path).resolve()
         self._images, self._labels = base / record.images_dir, base / record.labels_dir
@@ -230,7 +234,10 @@ class FolderScanner:
     def _matches(self, path: Path) -> bool:
         """Whether a file's name is that of an image, which somebody can ask for."""
         name = path.name
-        if not any(fnmatchcase(name.lower(), pattern) for pattern in self._patterns) or not path.exists():
+        is_listed = any(fnmatchcase(name.lower(), pattern) for pattern in self._patterns) or (
+            self._lists_clips and is_clip(path)
+        )
+        if not is_listed or not path.exists():
             return False
         try:
             name.encode()
@@ -240,7 +247,8 @@ class FolderScanner:
         return True
 
     def _rank(self, name: str) -> int:
-        return self.types.index(self.to_id(name)[1].lower())
+        extension = self.to_id(name)[1].lower()
+        return self.types.index(extension) if extension in self.types else len(self.types)
 
     def _leave_out(self, name: str, why: str) -> None:
         if name not in self._named:

@@ -19,6 +19,7 @@ from lib.transforms.windowing import dicom_window
 logger = logging.getLogger(__name__)
 
 _TAGS = [
+    "SOPInstanceUID",
     "Modality",
     "PhotometricInterpretation",
     "SamplesPerPixel",
@@ -77,6 +78,7 @@ class DicomHeader:
 
     Attributes:
         file: The file.
+        uid: SOP Instance UID.
         size: Columns, rows, frames; zeros where the file holds no pixels.
         samples: Values per pixel, 3 for colours.
         modality: DICOM modality such as ``CT``; None where the file does not say.
@@ -86,6 +88,7 @@ class DicomHeader:
     """
 
     file: Path
+    uid: str
     size: tuple[int, int, int]
     samples: int
     modality: str | None
@@ -106,6 +109,7 @@ def read_header(file: Path) -> DicomHeader:
         size = (columns, rows, max(count, 1))
         return DicomHeader(
             file=file,
+            uid=text(dataset, "SOPInstanceUID"),
             size=size,
             samples=_count(dataset, "SamplesPerPixel") or 1,
             modality=text(dataset, "Modality") or None,

@@ -18,6 +18,8 @@ _SAME_DIRECTION = 1e-3
 _SAME_PLACE, _GAP = 0.05, 1.5
 # Voxels that a slice may lie off its place in an even stack: from a half on, a voxel would be its neighbour.
 OFF_PLACE = 0.5
+# Files that a message names.
+_LISTED = 5
 # Shift of a slice against the next, in pixels, that is a tilt and not rounding.
 _TILT = 0.01
 
@@ -37,7 +39,7 @@ def require_one_stack(headers: Sequence[DicomHeader]) -> None:
     """
     if len(headers) > 1:
         _require_no_clips(headers)
-        _require_one((header.size[:2] for header in headers), "sizes")
+        _require_one((header.size[:2] for header in headers), "sizes", _one_file(headers))
         _require_one(((header.samples,) for header in headers), "numbers of channels")
     frames = [frame for header in headers for frame in header.frames]
     if len(frames) < 2 or not all(frame.is_placed for frame in frames):
@@ -96,11 +98,17 @@ def _require_no_clips(headers: Sequence[DicomHeader]) -> None:
     what = f"{len(clips)} clips or volumes ({', '.join(str(count) for count in clips[:10])} frames)"
     raise ImageError(
         f"its series holds {what}{f' and {stills} single pictures' if stills else ''}, and an image is "
-        "one of them: store each as a series of its own"
+        f"one of them: {_one_file(headers)}"
     )
 
 
-def _require_one(found: Sequence[Hashable] | object, what: str) -> None:
+def _one_file(headers: Sequence[DicomHeader]) -> str:
+    """Remedy for a series whose files are an image each."""
+    listed = ", ".join(header.uid for header in headers[:_LISTED])
+    return f"ask a DICOM store for one file by its SOP Instance UID ({listed}), or open one file alone"
+
+
+def _require_one(found: Sequence[Hashable] | object, what: str, otherwise: str = "") -> None:
     counted: Counter[tuple[float, ...]] = Counter(found)  # type: ignore[arg-type]
     if len(counted) < 2:
         return
@@ -110,7 +118,7 @@ def _require_one(found: Sequence[Hashable] | object, what: str) -> None:
     )
     raise ImageError(
         f"its slices have several {what} ({listed}), as where a localizer or another scan is among them: "
-        "store each as a series of its own"
+        f"store each as a series of its own{f', or {otherwise}' if otherwise else ''}"
     )
 
 
