@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import requests
 
 from tests.support import studies
 from tests.support.client import LIMIT_S, Answer, Client, read_mask
-from tests.support.phantoms import THROUGH_VOLUME, dice
+from tests.support.phantoms import FROM_CLICK, THROUGH_VOLUME, dice
 from tests.support.server import Server
 from tests.support.studies import write_nifti
 
@@ -147,3 +148,32 @@ def test_answers_are_merged_into_the_label_of_their_tag(scratch: Server) -> None
     assert (again[:, :, K] == 1)[(corrected[:, :, K] > 0) & (after[:, :, K] <= 1)].all()
     other = [k for k in range(again.shape[2]) if k != K]
     assert (again[:, :, other] == after[:, :, other]).all(), "an answer on a slice touches that slice alone"
+
+
+def test_a_label_may_be_called_like_a_field_of_requests(
+    start_server: Callable[[Mapping[str, str]], Server],
+) -> None:
+    """MONAI Label's own keys among them; the unit test of the settings has those that are refused."""
+    names = [
+        "background",
+        "foreground",
+        "model",
+        "slice",
+        "size",
+        "name",
+        "image",
+        "label",
+        "session",
+        "window",
+    ]
+    client = Client(start_server({"labels": ",".join(names)}).url)
+    for name in names[1:]:
+        one = client.segment("biosam2_point", "ct", {**NRRD, name: [LESION]})
+        assert list(one.params["label_names"]) == [name]
+        assert dice(one.mask[:, :, K], TRUTH[:, :, K]) > FROM_CLICK
+    both = client.segment(
+        "biosam2_multi", "ct", {**NRRD, "slice": [LESION], "model": [ORGAN], "background": [[1, 1, K]]}
+    )
+    for name, k, truth in (("slice", K, TRUTH), ("model", ORGAN[2], CT.objects["organ"])):
+        found = both.mask[:, :, k] == both.params["label_names"][name]
+        assert dice(found, truth[:, :, k]) > FROM_CLICK

@@ -104,6 +104,14 @@ def test_a_wrong_value_is_named_with_what_is_allowed():
         ("max_voxels", "0", "1 or more"),
         ("threads", "nan", "0 or more"),
         ("fill_holes", "maybe", "true or false"),
+        (
+            "labels",
+            "points",
+            "names separated by commas, of at most 200 characters, not beginning with result_",
+        ),
+        ("labels", "liver,boxes", "names separated by commas"),
+        ("labels", "result_liver", "names separated by commas"),
+        ("labels", "l" * 201, "names separated by commas"),
         ("allowed_origins", "*", "origins such as https://viewer.example.org"),
         ("allowed_origins", "viewer.example.org", "origins such as https://viewer.example.org"),
     ]:

@@ -23,6 +23,14 @@ RuntimeName = Literal["auto", "torch", "openvino", "compile"]
 Zoom = Literal["off", "boxes", "all"]
 MemoryPolicy = Literal["fifo", "confidence", "pruned"]
 StrategyName = Literal["random", "first", "last", "diversity", "uncertainty", "hybrid", "least_confident"]
+# Characters of a label's name, which goes back to the client, in answers and in error messages.
+MAX_NAME = 200
+# Fields of requests that hold lists themselves, so that a label of that name could not be told from them; and
+# the prefix of the options of MONAI Label's writer, such as result_extension.
+PROMPT_KEYS = frozenset(
+    {"annotations", "box", "boxes", "label_points", "lassos", "points", "roi", "scribbles"}
+)
+RESULT_PREFIX = "result_"
 STRATEGIES: tuple[str, ...] = get_args(StrategyName)
 
 
@@ -39,6 +47,15 @@ def _names(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+
+
+def _label_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuses labels that no request can name: viewers send the points of a label under its name."""
+    for name in names:
+        is_field = name in PROMPT_KEYS or name.startswith(RESULT_PREFIX)
+        if is_field or len(name) > MAX_NAME or not name.isprintable():
+            raise ValueError(f"{name[:MAX_NAME]!r} cannot be a label")
+    return names
 
 
 def _expand_home(path: Path | None) -> Path | None:
@@ -98,7 +115,12 @@ class Settings(BaseModel):
     device: Annotated[str, BeforeValidator(_lower)] = _option(
         "auto", "auto, cpu, cuda or cuda:N", "device of the network", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
     )
-    labels: _Names = _option((), "names separated by commas", "labels that viewers offer")
+    labels: Annotated[_Names, AfterValidator(_label_names)] = _option(
+        (),
+        f"names separated by commas, of at most {MAX_NAME} characters, not beginning with {RESULT_PREFIX}, "
+        f"none of {', '.join(sorted(PROMPT_KEYS))}",
+        "labels that viewers offer",
+    )
     embedding_cache_mb: _Count = _option(1024, "0 or more", "memory for image embeddings in MiB, 0 for none")
     image_cache_mb: _Count = _option(2048, "0 or more", "memory for opened images in MiB, 0 for none")
     max_voxels: _Positive = _option(512 * 512 * 1024, "1 or more", "largest image that is opened, in voxels")

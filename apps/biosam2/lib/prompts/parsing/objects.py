@@ -11,9 +11,10 @@ from lib.prompts.parsing.regions import Regions
 from lib.prompts.parsing.shapes import BoxRequest, PointReader, read_box, read_boxes, read_roi
 from lib.prompts.parsing.values import sequence, shown, whole
 from lib.prompts.types import MAX_OBJECTS, KnownPixels, MaskPrompt, Point
+from lib.settings import MAX_NAME, PROMPT_KEYS, RESULT_PREFIX
 
 DEFAULT_LABEL = "object"
-MAX_NAME = 200  # characters: a name goes back to the client, in answers and in error messages
+LABEL_POINTS = "label_points"  # points of the labels that are called like other fields of a request
 
 _NO_TEXT = ("Cc", "Cs")  # Unicode's control characters and surrogates, which XML and UTF-8 have not
 
@@ -43,6 +44,7 @@ RESERVED_KEYS = frozenset(
         "label",
         "label_info",
         "label_names",
+        LABEL_POINTS,
         "label_prompt",
         "label_tag",
         "labels",
@@ -83,7 +85,19 @@ RESERVED_KEYS = frozenset(
         "wsi_tiles",
     }
 )
-RESERVED_PREFIX = "result_"  # result_extension, result_dtype, ...: options of MONAI Label's writer
+
+
+def with_label_points(params: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """Params in which points of labels called like other fields, such as ``model``, stand apart from these.
+
+    Args:
+        params: Request of a client.
+        labels: Names of the configured labels.
+    """
+    other = RESERVED_KEYS - PROMPT_KEYS - {"background", "foreground"}
+    apart = {name: params[name] for name in labels if name in other and _is_list_of_lists(params.get(name))}
+    rest = {name: value for name, value in params.items() if name not in (*apart, LABEL_POINTS)}
+    return {**rest, LABEL_POINTS: apart} if apart else rest
 
 
 @dataclass
@@ -226,12 +240,13 @@ def _by_label(
         key
         for key in keys
         if key in request
-        and not (key in RESERVED_KEYS or key.startswith(RESERVED_PREFIX))
+        and not (key in RESERVED_KEYS or key.startswith(RESULT_PREFIX))
         and (key in labels or _is_list_of_lists(request[key]))
     ]
-    if len(names) > MAX_OBJECTS:
-        raise PromptError(f"{len(names)} labels have points; at most {MAX_OBJECTS} are allowed at once.")
-    return {checked_name(name): reader.read(request[name], name) for name in names}
+    given = {name: request[name] for name in names} | dict(request.get(LABEL_POINTS) or {})
+    if len(given) > MAX_OBJECTS:
+        raise PromptError(f"{len(given)} labels have points; at most {MAX_OBJECTS} are allowed at once.")
+    return {checked_name(name): reader.read(points, name) for name, points in given.items()}
 
 
 def _is_list_of_lists(value: Any) -> bool:
@@ -258,7 +273,9 @@ def checked_name(name: str) -> str:
 
 
 def default_label(labels: Sequence[str]) -> str:
-    """The name of an object that nobody named: the only configured label, else ``object``."""
+    """The name of an object that nobody named: ``foreground`` or the only configured label, else ``object``."""
+    if "foreground" in labels:
+        return "foreground"
     return labels[0] if len(labels) == 1 else DEFAULT_LABEL
 
 

@@ -23,6 +23,7 @@ from starlette.background import BackgroundTask
 
 from lib.engine.interactive_priority import InteractivePriority
 from lib.infers.task import LABEL_FILE
+from lib.prompts.parsing.objects import with_label_points
 from lib.server.access import AnyUser, Role, User
 from lib.server.checks import received, require_label_tag
 from lib.server.error_responses import refuse
@@ -65,6 +66,8 @@ class DicomSegStore(Protocol):
 
 class ServedApp(Protocol):
     """What the routes need of the app."""
+
+    labels: list[str]
 
     @property
     def models(self) -> Mapping[str, InferTask]:
@@ -270,6 +273,7 @@ class InferRoutes:
         models = self._app.models
         if model not in models:
             refuse(HTTPStatus.NOT_FOUND, f"Unknown model {model!r} (available: {', '.join(models)})")
+        params = with_label_points(params, self._app.labels)
         if reserved := [name for name in _RESERVED if name in params]:
             refuse(HTTPStatus.BAD_REQUEST, f"params must not hold {', '.join(reserved)}: use the query")
         if params.get("model", model) != model:
