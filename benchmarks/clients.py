@@ -25,8 +25,9 @@ from benchmarks.items import ROOT
 from benchmarks.machine import machine
 from benchmarks.publish import write_report
 from benchmarks.server import APP, copy_bundled, running_server
-from benchmarks.tables import markdown_table, number
+from benchmarks.tables import number
 from benchmarks.volumes import write_volumes
+from lib.evaluation.results import markdown_table
 
 ALONE, PROPAGATING = "alone", "while one propagates"
 CLICK, INFO = "warm click", "/info/"

@@ -19,8 +19,9 @@ from benchmarks.items import ROOT
 from benchmarks.machine import machine
 from benchmarks.publish import write_report
 from benchmarks.server import APP, copy_bundled, running_server
-from benchmarks.tables import markdown_table, number
+from benchmarks.tables import number
 from benchmarks.volumes import write_volumes
+from lib.evaluation.results import markdown_table
 
 SHAPE = (128, 128, 16)
 CACHES_MB = {"image_cache_mb": 16, "embedding_cache_mb": 16}

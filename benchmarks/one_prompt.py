@@ -30,10 +30,11 @@ from benchmarks.items import (
 )
 from benchmarks.publish import write_report
 from benchmarks.server import APP
-from benchmarks.tables import markdown_table, number
+from benchmarks.tables import number
 from lib.engine.frames import SingleFrame
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
+from lib.evaluation.results import markdown_table
 from lib.images.reading import read_image
 from lib.images.writing import write_mask
 from lib.labels.labelled_slices import image_frames
