@@ -177,3 +177,23 @@ def test_a_label_may_be_called_like_a_field_of_requests(
     for name, k, truth in (("slice", K, TRUTH), ("model", ORGAN[2], CT.objects["organ"])):
         found = both.mask[:, :, k] == both.params["label_names"][name]
         assert dice(found, truth[:, :, k]) > FROM_CLICK
+
+
+def test_large_answers_are_compressed_for_clients_that_take_gzip(client: Client, tmp_path: Path) -> None:
+    """A browser takes gzip; 3D Slicer's client does not."""
+    volume = np.random.default_rng(0).normal(0, 10, (80, 80, 36)).astype(np.float32)
+    volume[30:50, 30:50, 16:20] += 500
+    file = write_nifti(tmp_path / "large.nii.gz", volume, np.eye(4))
+    asked = {"foreground": [[40, 40, 18]], "result_extension": ".nrrd", "result_compress": False}
+    for query in ({"output": "image"}, {}):
+        plain, compressed = (
+            client.segment(
+                "biosam2_point", None, asked, file=file, query=query, headers={"Accept-Encoding": encoding}
+            )
+            for encoding in ("identity", "gzip")
+        )
+        assert "Content-Encoding" not in plain.headers
+        assert compressed.headers["Content-Encoding"] == "gzip"
+        assert int(compressed.headers["Content-Length"]) < int(plain.headers["Content-Length"]) / 20
+        assert plain.mask.any()
+        assert (plain.mask == compressed.mask).all()

@@ -9,7 +9,7 @@ from shutil import which
 import numpy as np
 import pytest
 
-from lib.images.sparse_writer import BLOCK, write_gzip, write_plain
+from lib.images.sparse_writer import BLOCK, gzip_file, write_gzip, write_plain
 
 
 def volume(k, used):
@@ -59,3 +59,15 @@ def test_a_plain_file_is_header_and_voxels(tmp_path):
 
 def test_the_cases_have_more_than_one_block_of_zeros():
     assert volume(30, [14]).nbytes > 2 * BLOCK
+
+
+def test_a_file_with_holes_is_compressed_between_other_bytes(tmp_path):
+    for number, (k, used) in enumerate([*CASES, (30, [3, 20])]):
+        path, memory = tmp_path / str(number), volume(k, used)
+        with path.open("wb") as file:
+            write_plain(file, b"header", memory)
+        assert (
+            gzip.decompress(gzip_file(path, b"before", b"after")) == b"before" + path.read_bytes() + b"after"
+        )
+    (tmp_path / "empty").touch()
+    assert gzip.decompress(gzip_file(tmp_path / "empty", b"before", b"after")) == b"beforeafter"

@@ -58,6 +58,8 @@ class OriginMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 found = MutableHeaders(scope=message)
+                if self._origins:
+                    found.add_vary_header("Origin")
                 for name, value in {**_SECURITY_HEADERS, **cors}.items():
                     found.setdefault(name, value)
             await send(message)
@@ -98,12 +100,11 @@ class OriginMiddleware:
     def _cors_headers(self, headers: Headers) -> dict[str, str]:
         origin = headers.get("origin", "")
         if not self._is_allowed(origin):
-            return {"Vary": "Origin"} if self._origins else {}
+            return {}
         return {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Credentials": "true",
             "Access-Control-Expose-Headers": "Content-Disposition, X-Request-ID",
-            "Vary": "Origin",
         }
 
     def _is_allowed(self, origin: str) -> bool:

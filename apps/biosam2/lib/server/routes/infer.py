@@ -22,6 +22,7 @@ from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
 
 from lib.engine.interactive_priority import InteractivePriority
+from lib.images.sparse_writer import gzip_file
 from lib.infers.task import LABEL_FILE
 from lib.prompts.parsing.objects import with_label_points
 from lib.server.access import AnyUser, Role, User
@@ -36,6 +37,9 @@ from lib.server.work_queue import WorkQueue
 _RESERVED = ("image", "session", "description", "bundle_path", LABEL_FILE)
 # What makes a slide request a click instead of a segmentation of everything.
 _PROMPTS = ("foreground", "background", "points", "boxes", "roi", "annotations")
+
+# Bytes from which an answer is compressed for clients that take gzip.
+_WORTH_COMPRESSING = 1 << 17
 
 
 class ImageOutput(str, Enum):
@@ -153,7 +157,8 @@ class InferRoutes:
         """Segments an image from the prompts in ``params``."""
         asked = self._checked(model, json_object(params, "params"), user)
         queue = self._heavy if self._app.models[model].dimension == 3 else self._clicks
-        work = partial(self._answer_image, asked, image, session_id, file, label, output)
+        gzip = "gzip" in request.headers.get("accept-encoding", "")
+        work = partial(self._answer_image, asked, image, session_id, file, label, output, gzip)
         return await queue.run(request, self._interactive(work))
 
     async def slide(
@@ -223,6 +228,7 @@ class InferRoutes:
         file: UploadFile | None,
         label: UploadFile | None,
         output: ImageOutput | None,
+        gzip: bool,
     ) -> Response:
         if output is ImageOutput.dicom_seg:
             return self._answer_dicom_seg(asked, image)
@@ -231,7 +237,7 @@ class InferRoutes:
                 more = {**more, LABEL_FILE: str(stack.enter_context(_received_label(label)))}
             result = self._app.infer({**asked, "image": name, **more})
         self._observe(asked["model"], result["params"])
-        return _image_response(result, output)
+        return _image_response(result, output, gzip)
 
     def _answer_slide(
         self, asked: dict[str, Any], image: str, session_id: str, file: UploadFile | None
@@ -336,23 +342,29 @@ def _received_label(upload: UploadFile) -> Iterator[Path]:
         yield path
 
 
-def _image_response(result: Mapping[str, Any], output: ImageOutput | None) -> Response:
+def _image_response(result: Mapping[str, Any], output: ImageOutput | None, gzip: bool) -> Response:
+    """The answer in the form that was asked for, compressed where the client takes gzip."""
     path, params = result["file"], result["params"]
     if path is None or output is ImageOutput.json:
         _discard(path)
         return JSONResponse(params)
-    if output is ImageOutput.image:
+    gzip = gzip and Path(path).stat().st_size >= _WORTH_COMPRESSING
+    if output is ImageOutput.image and not gzip:
         return _file_response(path)
+    name, media_type, before, after = Path(path).name, get_mime_type(path), b"", b""
+    headers = {"Vary": "Accept-Encoding", **({"Content-Encoding": "gzip"} if gzip else {})}
+    if output is ImageOutput.image:
+        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    else:
+        fields = {"params": (None, json.dumps(params), "application/json"), "image": (name, b"", media_type)}
+        form = MultipartEncoder(fields=fields)
+        after = f"\r\n--{form.boundary_value}--\r\n".encode()
+        media_type, before = form.content_type, form.to_string().removesuffix(after)
     try:
-        content = Path(path).read_bytes()
+        content = gzip_file(Path(path), before, after) if gzip else before + Path(path).read_bytes() + after
     finally:
         _discard(path)
-    fields = {
-        "params": (None, json.dumps(params), "application/json"),
-        "image": (Path(path).name, content, get_mime_type(path)),
-    }
-    encoder = MultipartEncoder(fields=fields)
-    return Response(content=encoder.to_string(), media_type=encoder.content_type)
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def _file_response(path: str, media_type: str | None = None) -> Response:
