@@ -97,7 +97,11 @@ class Floor:
         return image.to(self._device, memory_format=torch.channels_last)
 
     def _encode(self, image: torch.Tensor) -> dict[str, Any]:
-        return self._timed("encoder", self._network.forward_image)(image)
+        encoded = self._timed("encoder", self._network.forward_image)(image)
+        if "vision_pos_enc" not in encoded:  # converted for OpenVINO: the app computes it where it is read
+            position = self._network.image_encoder.neck.position_encoding
+            encoded["vision_pos_enc"] = [position(level).to(level.dtype) for level in encoded["backbone_fpn"]]
+        return encoded
 
     def _track(
         self, frame: int, count: int, features: dict[str, Any], memory: dict[str, Any], remember: bool

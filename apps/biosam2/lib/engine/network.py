@@ -7,7 +7,7 @@ memory bank, and turn the result into a memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from lib.prompts.rendering import LOGIT_LIMIT, make_guide, render_neighbour, render_prompts
 
 if TYPE_CHECKING:
+    from lib.engine.joint_bank import JointBank
     from lib.engine.memory import MemoryBank
 
 # Labels of the points that SAM 2's prompt encoder takes for the two corners of a box.
@@ -87,6 +88,10 @@ class Decoded:
     object_logits: torch.Tensor
     pointer: torch.Tensor
 
+    def row(self, index: int) -> Decoded:
+        """One of the B frames."""
+        return Decoded(*(getattr(self, item.name)[index : index + 1] for item in fields(self)))
+
 
 class Network(SAM2Base):
     """SAM 2 as a set of functions. The configuration's fields are those of ``SAM2Base``.
@@ -136,7 +141,7 @@ class Network(SAM2Base):
     def track(
         self,
         features: Features,
-        bank: MemoryBank,
+        bank: MemoryBank | JointBank,
         frame: int,
         count: int,
         reverse: bool,

@@ -15,6 +15,7 @@ from scipy.ndimage import distance_transform_edt
 from lib.engine.embeddings import EmbeddingCache
 from lib.engine.frames import FrameSequence
 from lib.engine.frames_ahead import FramesAhead
+from lib.engine.joint_bank import JointBank
 from lib.engine.memory import Memory, MemoryBank, confidence
 from lib.engine.network import Decoded, Features, Network, NetworkPrompts
 from lib.engine.openvino_parts import install_parts
@@ -267,6 +268,18 @@ class Predictor:
                     decoded = self._network.segment(features, self._network_prompts(clicks, frames))
             bank.add_tracked(index, self._memory(features, decoded, bank, prompted=False))
             return self._frame_mask(decoded, frames)
+
+    def track_together(
+        self, frames: FrameSequence, index: int, banks: Sequence[MemoryBank], reverse: bool
+    ) -> list[FrameMask]:
+        """Segments several objects on a frame in one step: :meth:`track` for banks of one ``joint_key``."""
+        features = self.features(frames, index)
+        bank = JointBank(banks)
+        with self.runtime.step():
+            rows = features.rows(torch.zeros(len(banks), dtype=torch.long, device=self.runtime.device))
+            decoded = self._network.track(rows, bank, index, len(frames), reverse)
+            bank.add_tracked(index, self._network.remember(rows, decoded, prompted=False))
+            return [self._frame_mask(decoded.row(row), frames) for row in range(len(banks))]
 
     def _memory(self, features: Features, decoded: Decoded, bank: MemoryBank, prompted: bool) -> Memory:
         memory = self._network.remember(features, decoded, prompted)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lib.engine.frames import FrameSequence
 from lib.engine.frames_ahead import FramesAhead
+from lib.engine.joint_bank import joint_key
 from lib.engine.memory import MemoryBank
-from lib.engine.predictor import FrameMask, Predictor
+from lib.engine.predictor import MOST_AT_ONCE, FrameMask, Predictor
 from lib.engine.stopping import StopRule
 from lib.prompts.types import FramePrompts
 from lib.settings import MemoryPolicy
@@ -69,7 +71,10 @@ class _Track:
 
     def follow(self, predictor: Predictor, frames: FrameSequence, index: int, reverse: bool) -> FrameMask:
         """The object on a frame; an empty mask where it has just ended."""
-        result = predictor.track(frames, index, self.bank, reverse, self.refused.get(index))
+        return self.ended(predictor.track(frames, index, self.bank, reverse, self.refused.get(index)))
+
+    def ended(self, result: FrameMask) -> FrameMask:
+        """The result on the next frame; an empty mask where the object has just ended."""
         if self.ends and self.ending is not None and self.ending.reached(int(result.mask.sum())):
             self.ending = None
             return replace(result, mask=np.zeros_like(result.mask))
@@ -143,10 +148,13 @@ def _backward(
     for track in tracks:
         track.start_from(track.first)
     for index in reversed(indices):
-        for track in tracks:
-            near = not limit or track.first - index <= limit
-            if index < track.first and near and track.ending and not track.closed[0]:
-                yield track.number, index, track.follow(predictor, frames, index, reverse=True)
+        due = [
+            track
+            for track in tracks
+            if index < track.first and not (limit and track.first - index > limit)
+            if track.ending and not track.closed[0]
+        ]
+        yield from _follow(predictor, frames, index, due, reverse=True)
 
 
 def _forward(
@@ -156,12 +164,33 @@ def _forward(
         track.bank.forget_tracked()
         track.start_from(track.first)
     for index in indices:
+        due = []
         for track in tracks:
             near = not limit or index - track.last <= limit
             if index in track.prompts:
                 track.start_from(index)
             elif track.reaches(index) and near and track.ending:
-                yield track.number, index, track.follow(predictor, frames, index, reverse=False)
+                due.append(track)
+        yield from _follow(predictor, frames, index, due, reverse=False)
+
+
+def _follow(
+    predictor: Predictor, frames: FrameSequence, index: int, tracks: Sequence[_Track], reverse: bool
+) -> Steps:
+    """Objects on a frame; those that remember the same frames in steps of a few of them."""
+    together: dict[Hashable, list[_Track]] = defaultdict(list)
+    for track in tracks:
+        key = None if index in track.refused else joint_key(track.bank)
+        together[key if key is not None else track.number].append(track)
+    for group in together.values():
+        for start in range(0, len(group), MOST_AT_ONCE):
+            some = group[start : start + MOST_AT_ONCE]
+            if len(some) == 1:
+                yield some[0].number, index, some[0].follow(predictor, frames, index, reverse)
+                continue
+            results = predictor.track_together(frames, index, [track.bank for track in some], reverse)
+            for track, result in zip(some, results, strict=True):
+                yield track.number, index, track.ended(result)
 
 
 def _track(
