@@ -67,11 +67,39 @@ def test_a_palette_gives_its_colours(tmp_path):
     assert read_raster(tmp_path / "a.png", MANY).array[0, 0, 0].tolist() == [200, 30, 60]
 
 
-def test_a_stack_of_pages_is_refused_and_a_thumbnail_is_not(tmp_path):
+def test_pages_of_one_size_are_a_volume_as_itk_shows_it(tmp_path):
+    path = tmp_path / "stack.tif"
+    for dtype, shape in (("u1", ()), ("u2", ()), ("i2", ()), ("f4", ()), ("u1", (3,))):
+        stack = np.random.default_rng(0).integers(0, 100, (5, 20, 30, *shape)).astype(dtype)
+        colour = {"photometric": "rgb" if shape else "minisblack"}
+        for options in ({}, {"compression": "zlib"}, {"tile": (16, 16)}, {"byteorder": ">"}):
+            tifffile.imwrite(path, stack, **colour, **options)
+            check_stack(path, stack, (dtype, shape, options))
+        for compressor in ("LZW", "PackBits"):
+            volume = sitk.GetImageFromArray(stack, isVector=bool(shape))
+            sitk.WriteImage(volume, str(path), useCompression=True, compressor=compressor)
+            check_stack(path, stack, (dtype, shape, compressor))
+    with pytest.raises(ImageTooLargeError, match="30 x 20 x 5 = 3000 voxels"):
+        read_raster(path, 2999)
+
+
+def check_stack(path, stack, words):
+    found = read_raster(path, MANY)
+    assert (found.is_2d, found.array.dtype) == (False, stack.dtype), words
+    np.testing.assert_array_equal(found.array.swapaxes(0, 2), stack, err_msg=str(words))
+    if "tile" not in str(words):  # ITK makes colours of these
+        shown = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        np.testing.assert_array_equal(shown, stack, err_msg=str(words))
+
+
+def test_pages_of_other_sizes_and_animations(tmp_path):
     page, thumbnail = Image.new("L", (30, 20)), Image.new("L", (3, 2))
-    page.save(tmp_path / "stack.tif", save_all=True, append_images=[page, page])
-    with pytest.raises(ImageError, match="stack of 3 pages"):
-        read_raster(tmp_path / "stack.tif", MANY)
+    page.save(tmp_path / "odd.tif", save_all=True, append_images=[page, thumbnail])
+    with pytest.raises(ImageError, match="page 3 of its 3 pages has another size"):
+        read_raster(tmp_path / "odd.tif", MANY)
+    page.save(tmp_path / "moving.png", save_all=True, append_images=[Image.new("L", (30, 20), 9)])
+    with pytest.raises(ImageError, match="animation of 2 frames"):
+        read_raster(tmp_path / "moving.png", MANY)
     page.save(tmp_path / "pyramid.tif", save_all=True, append_images=[thumbnail])
     assert read_raster(tmp_path / "pyramid.tif", MANY).array.shape == (30, 20, 1)
 

@@ -110,10 +110,14 @@ def test_an_empty_picture_says_that_there_is_nothing(picture, tmp_path):
     assert read_labels(tmp_path / "a.png", picture(9, 6)).names == {}
 
 
-def test_a_stack_of_pages_is_refused(picture, tmp_path):
-    page = Image.fromarray(PIXELS)
-    page.save(tmp_path / "a.tif", save_all=True, append_images=[page, page])
-    with pytest.raises(LabelError, match=r"a\.tif: the file is a stack of 3 pages"):
+def test_a_stack_of_pages_is_the_label_of_a_volume(picture, image, tmp_path):
+    pages = [Image.fromarray(np.roll(PIXELS, shift, 0)) for shift in range(3)]
+    stack = image(np.eye(4), (9, 6, 3), file_format="raster")
+    for compression in ("raw", "tiff_lzw"):
+        pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression=compression)
+        found = read_labels(tmp_path / "a.tif", stack).array
+        np.testing.assert_array_equal(found.transpose(2, 1, 0), [np.asarray(page) for page in pages])
+    with pytest.raises(LabelError, match=r"it is 9 x 6 x 3 and its image 9 x 6 x 1"):
         read_labels(tmp_path / "a.tif", picture(9, 6))
 
 

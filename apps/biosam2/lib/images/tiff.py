@@ -33,50 +33,59 @@ def is_tiff(path: Path) -> bool:
 
 
 def tiff_numbers(path: Path, max_voxels: int) -> NDArray | None:
-    """Numbers of the first page, as they are stored: rows from the top, columns from the left.
+    """Numbers of all pages, as they are stored: rows from the top, columns from the left.
 
     Args:
         path: TIFF file.
-        max_voxels: Limit of pixels.
+        max_voxels: Limit of pixels, of all pages together.
 
     Returns:
-        (H, W) or (H, W, 3) of the file's own type; WhiteIsZero is inverted. None where Pillow reads the file
-        as it is: colours that are no red, green and blue, and compressions of 8-bit levels.
+        (K, H, W) or (K, H, W, 3) of the file's own type: all pages of one size, or the first page where the
+        next is a thumbnail or a pyramid. WhiteIsZero is inverted. None where Pillow reads the file as it is:
+        colours that are no red, green and blue, and compressions of 8-bit levels.
 
     Raises:
-        ImageError: A stack of pages, channels that are no colours, a compression of deep pixels that is not
-            known, or a file that is cut off.
+        ImageError: Pages of several kinds, channels that are no colours, a compression of deep pixels that is
+            not known, or a file that is cut off.
         ImageTooLargeError: By the header, before pixels are read.
     """
     with tifffile.TiffFile(path) as file:
-        page = file.pages.first
-        if len(file.pages) > 1 and file.pages[1].shape == page.shape:
-            raise stack_of_pages(len(file.pages))
+        pages = _equal_pages(file)
+        page = pages[0]
         samples, depth = page.samplesperpixel, -(-page.bitspersample // 8)
-        require_size((page.imagewidth, page.imagelength), max_voxels, samples * depth)
+        require_size((page.imagewidth, page.imagelength, len(pages)), max_voxels, samples * depth)
         is_levels = page.bitspersample <= 8 and page.sampleformat == 1
         if page.photometric not in _GREYS_AND_COLOURS:
             return None
         _require_colours(page)
         if page.compression == _PLAIN or (page.compression in _DEFLATE and not is_levels):
-            _require_whole(page, path)
-            pixels = page.asarray()
+            for one in pages:
+                _require_whole(one, path)
+            pixels = np.stack([one.asarray() for one in pages])
         elif is_levels:
             return None
         else:
-            pixels = _by_libtiff(path, page)
+            pixels = _by_libtiff(path, page, len(pages))
         if page.planarconfig == 2 and samples > 1:
-            pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.ndim == 3:
-        pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
+            pixels = np.moveaxis(pixels, 1, -1)
+    if pixels.ndim == 4:
+        pixels = pixels[..., :3] if pixels.shape[3] >= 3 else pixels[..., 0]
     return _inverted(pixels) if page.photometric == _WHITE_IS_ZERO else pixels
 
 
-def stack_of_pages(count: int) -> ImageError:
-    """Refusal of several pages of one size; of other sizes they are thumbnails or a pyramid of the first."""
-    return ImageError(
-        f"the file is a stack of {count} pages: save it as a volume (NIfTI or NRRD), or one page of it"
-    )
+def _equal_pages(file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """All pages, or the first one where the second has another size."""
+    pages = list(file.pages)
+    kinds = [(page.shape, page.dtype, page.photometric, page.compression) for page in pages]
+    if len(pages) < 2 or kinds[1][0] != kinds[0][0]:
+        return pages[:1]
+    odd = next((number for number, kind in enumerate(kinds, 1) if kind != kinds[0]), None)
+    if odd is not None:
+        raise ImageError(
+            f"page {odd} of its {len(pages)} pages has another size or kind than the first: save the stack "
+            "as one volume (NIfTI or NRRD), or one page of it"
+        )
+    return pages
 
 
 def without_orientation(path: Path) -> BinaryIO:
@@ -119,14 +128,15 @@ def _require_whole(page: tifffile.TiffPage, path: Path) -> None:
                 raise ImageError(f"a part of it unpacks to more than its {limit} bytes: export it again")
 
 
-def _by_libtiff(path: Path, page: tifffile.TiffPage) -> NDArray:
+def _by_libtiff(path: Path, page: tifffile.TiffPage, count: int) -> NDArray:
     """Deep pixels through ITK, which makes 8-bit levels of some kinds: those are refused."""
     try:
         found = sitk.GetArrayFromImage(sitk.ReadImage(itk_name(path), imageIO="TIFFImageIO"))
     except RuntimeError as error:
         raise _unknown(page) from error
-    found = found[0] if found.ndim > 2 and found.shape[:2] != (page.imagelength, page.imagewidth) else found
-    if found.dtype != page.dtype or found.shape[:2] != (page.imagelength, page.imagewidth):
+    size = (page.imagelength, page.imagewidth)
+    found = found[None] if found.shape[:2] == size else found[:count]
+    if found.dtype != page.dtype or found.shape[:3] != (count, *size):
         raise _unknown(page)
     return found
 

@@ -309,5 +309,6 @@ def answer_extension(request: Mapping[str, Any], image: MedicalImage) -> str:
     asked = request.get("result_extension")
     if asked in (None, ""):
         ending = split_ending(image.path.name)[1].lower()
-        asked = ending if ending in VOLUME_EXTENSIONS + PICTURE_EXTENSIONS else ".nii.gz"
+        known = VOLUME_EXTENSIONS + (PICTURE_EXTENSIONS if image.shape[2] == 1 else ())
+        asked = ending if ending in known else ".nii.gz"
     return known_extension(asked, image.shape[2])

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
-from lib.images.raster import open_raster
+from lib.images.raster import open_raster, pages
 from lib.images.tiff import is_tiff, tiff_numbers
 from lib.labels.label_map import LabelFile, most_voxels
 from lib.labels.values import MOST_OBJECTS
@@ -23,25 +23,27 @@ _NUMBERS = ("1", "L", "I;16", "I;16L", "I;16B", "I", "F")
 
 
 def read_picture_label(path: Path, image: MedicalImage) -> LabelFile:
-    """Reads a picture, which has no geometry; array[x, y, 0] is the pixel in column x and row y.
+    """Reads a picture, which has no geometry; array[x, y, k] is the pixel in column x and row y of page k.
 
     Greys are values. Of a picture with a palette the values are the palette's indices, unless the palette has
     nothing but greys. Of a picture in colours, black and transparent pixels are background and every other
     colour is a value, in ascending order of red, green, blue, and its name is ``#rrggbb``.
 
     Raises:
-        LabelError: A JPEG, or more than 255 colours.
-        ImageError: A stack of pages.
+        LabelError: A JPEG, more than 255 colours, or a stack of colours.
+        ImageError: An animation, or pages of several kinds.
         ImageTooLargeError: By the header, before pixels are read.
     """
     numbers = tiff_numbers(path, most_voxels(image)) if is_tiff(path) else None
-    if numbers is not None and numbers.ndim == 2:
-        return LabelFile(numbers.swapaxes(0, 1)[:, :, None], None)
+    if numbers is not None and numbers.ndim == 3:
+        return LabelFile(numbers.swapaxes(0, 2), None)
     with open_raster(path, most_voxels(image)) as opened:
         if opened.format == "JPEG":
             raise LabelError("it is a JPEG, which changes the values of labels: save it as PNG")
-        pixels, names = _pixels(opened)
-    return LabelFile(pixels.swapaxes(0, 1)[:, :, None], None, names)
+        found = [_pixels(page) for page in pages(opened)]
+    if len(found) > 1 and any(names for _, names in found):
+        raise LabelError("it is a stack of colours: save one number for each pixel, 0 for background")
+    return LabelFile(np.stack([pixels for pixels, _ in found]).swapaxes(0, 2), None, found[0][1])
 
 
 def _pixels(opened: Image.Image) -> tuple[NDArray, dict[int, str]]:

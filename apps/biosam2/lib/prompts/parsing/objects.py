@@ -273,7 +273,7 @@ def checked_name(name: str) -> str:
 
 
 def default_label(labels: Sequence[str]) -> str:
-    """The name of an object that nobody named: ``foreground`` or the only configured label, else ``object``."""
+    """Name of an object that nobody named: ``foreground`` or the only configured label, else ``object``."""
     if "foreground" in labels:
         return "foreground"
     return labels[0] if len(labels) == 1 else DEFAULT_LABEL
