@@ -6,7 +6,7 @@ import io
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
@@ -75,7 +75,7 @@ def tiff_numbers(path: Path, max_voxels: int) -> NDArray | None:
 
 def _equal_pages(file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     """All pages, or the first one where the second has another size."""
-    pages = list(file.pages)
+    pages: list[Any] = list(file.pages)
     kinds = [(page.shape, page.dtype, page.photometric, page.compression) for page in pages]
     if len(pages) < 2 or kinds[1][0] != kinds[0][0]:
         return pages[:1]
