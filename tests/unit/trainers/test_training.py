@@ -59,6 +59,24 @@ def test_a_training_is_published_with_its_record_and_served(good):
     assert "fine-tuned from biosam2_mini" in engines.status()["served"]["cpu"]
 
 
+def test_a_version_is_converted_before_it_is_served_and_served_without(good, monkeypatch):
+    converted, versions = [], Versions(good.model_dir)
+
+    def convert(weights, model_dir, dtype, folder):
+        converted.append((dtype, folder.parent.parent == weights.path.parent, versions.current()))
+        folder.mkdir(parents=True)
+        (folder / "mask_decoder.xml").write_text("converted")
+        raise CheckpointError("the conversion failed at its end")
+
+    monkeypatch.setattr("lib.trainers.publishing.convert_in_child", convert)
+    train(replace(good, convert_for=torch.bfloat16))
+    assert converted == [(torch.bfloat16, True, None)]
+    assert versions.current() == "v0001"
+    (part,) = (versions.folder("v0001") / "openvino").glob("*/mask_decoder.xml")
+    sha256 = versions.read("v0001").sha256
+    assert part.parent.name == f"{sha256[:16]}-64-bfloat16"
+
+
 def test_the_report_is_one_page_with_pictures(good):
     train(good)
     page = (good.folder / "report.html").read_text()

@@ -232,6 +232,7 @@ def publish(
         result.calibration = _calibration(result.after)
         is_better, name = result.acceptance.accepted, plan.service.name
         if is_better and plan.convert_for is not None:
+            progress.note("Converting the weights for OpenVINO")
             _convert(weights, plan.model_dir, plan.convert_for)
         with versions.unchanged():
             if (current := versions.current()) != plan.published:
