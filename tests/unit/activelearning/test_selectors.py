@@ -64,7 +64,7 @@ def test_every_order_of_three_is_equally_likely(rng: np.random.Generator) -> Non
     assert all(abs(count - 1000) < 144 for count in seen.values())
 
 
-def test_the_known_keep_their_order_and_nobody_is_lost(rng: np.random.Generator) -> None:
+def test_the_unknown_are_inserted_by_their_share(rng: np.random.Generator) -> None:
     for _ in range(50):
         order = with_unknown(KNOWN, [one("x"), one("y")], "unknown", rng)
         names = [candidate.id for candidate, _ in order]
@@ -72,8 +72,7 @@ def test_the_known_keep_their_order_and_nobody_is_lost(rng: np.random.Generator)
         assert [name for name in names if name in "abc"] == ["a", "b", "c"]
         assert {why for candidate, why in order if candidate.id in "xy"} == {"unknown"}
 
-
-def test_the_unknown_stand_first_as_often_as_their_share(rng: np.random.Generator) -> None:
+    # The unknown stand first as often as their share.
     unknown = [one("x"), one("y")]
     first = Counter(with_unknown(KNOWN, unknown, "", rng)[0][0].id for _ in range(5000))
     # x and y are 2 of 5: each first once in 5, the best of the known in the other 3 of 5.
@@ -82,8 +81,7 @@ def test_the_unknown_stand_first_as_often_as_their_share(rng: np.random.Generato
     assert abs(first["a"] - 3000) < 174
     assert set(first) == {"x", "y", "a"}
 
-
-def test_without_the_known_or_without_the_unknown_it_is_the_others(rng: np.random.Generator) -> None:
+    # Without the known or without the unknown it is the others.
     assert with_unknown(KNOWN, [], "", rng) == KNOWN
     assert len(with_unknown([], [one("x"), one("y")], "", rng)) == 2
     assert with_unknown([], [], "", rng) == []
@@ -119,7 +117,7 @@ def ids(pool: list, labelled: list, seed: int = 0) -> list[str]:
     return [c.id for c in Diversity().rank(pool, labelled, np.random.default_rng(seed))]
 
 
-def test_on_a_line_the_farthest_from_the_labelled_comes_first() -> None:
+def test_diversity_is_by_distance_then_by_name() -> None:
     # The labelled one is at 0. Farthest is 10; then, between 0 and 10, 4 (4 and 6 away); then 2 (2 away); 9.
     pool = [one("two", at=(2, 0)), one("four", at=(4, 0)), one("nine", at=(9, 0)), one("ten", at=(10, 0))]
     choices = Diversity().rank(pool, [one("l", at=(0, 0))], np.random.default_rng(0))
@@ -127,16 +125,14 @@ def test_on_a_line_the_farthest_from_the_labelled_comes_first() -> None:
     assert "10.00" in choices[0].why
     assert "4.00" in choices[1].why
 
-
-def test_without_a_label_it_begins_with_the_most_typical() -> None:
+    # Without a label it begins with the most typical.
     # The mean is (3.75, 0); b is nearest to it. Then d (7 from b), then a (3).
     pool = [one("a", at=(0, 0)), one("b", at=(3, 0)), one("c", at=(2, 0)), one("d", at=(10, 0))]
     choices = Diversity().rank(pool, [], np.random.default_rng(0))
     assert [c.id for c in choices] == ["b", "d", "a", "c"]
     assert "typical" in choices[0].why
 
-
-def test_equal_distances_go_to_the_first_name() -> None:
+    # Equal distances go to the first name.
     pool = [one("c", at=(1, 0)), one("b", at=(0, 1)), one("a", at=(-1, 0))]
     assert ids(pool, [one("l", at=(0, 0))])[0] == "a"
 
@@ -206,8 +202,7 @@ def test_an_image_without_embedding_is_first_as_often_as_any_other() -> None:
     assert abs(sum(name in "xy" for name in first) - 1000) < 112
     assert set(first) == {"a", "x", "y"}
 
-
-def test_without_any_embedding_it_is_the_order_of_chance() -> None:
+    # Without any embedding it is the order of chance.
     first = {ids([one("a"), one("b"), one("c")], [], seed)[0] for seed in range(30)}
     assert first == {"a", "b", "c"}
 
@@ -222,23 +217,21 @@ def test_past_the_places_that_people_look_at_it_is_by_distance_and_complete(
     assert order == [(3, 10.0), (2, 4.0), (1, 2.0), (0, 1.0)]
 
 
-def test_the_least_sure_comes_first_and_ties_go_by_name(rng: np.random.Generator) -> None:
+def test_the_least_sure_comes_first_and_the_unscored_by_chance(rng: np.random.Generator) -> None:
     pool = [one("b", 0.5), one("low", 0.1), one("a", 0.5), one("high", 0.9), one("zero", 0.0)]
     choices = Uncertainty().rank(pool, [], rng)
     assert [c.id for c in choices] == ["high", "a", "b", "low", "zero"]
     assert [c.rank for c in choices] == [0, 1, 2, 3, 4]
     assert choices[0].why == "uncertainty 0.90, rank 1 of 5"
 
-
-def test_those_without_a_score_are_never_starved_and_starve_nobody() -> None:
+    # Those without a score are never starved and starve nobody.
     pool = [one("sure", 0.05), one("unsure", 0.95), one("x"), one("y")]
     first = [Uncertainty().rank(pool, [], np.random.default_rng(seed))[0].id for seed in range(2000)]
     assert abs(first.count("x") - 500) < 97  # 5 standard deviations
     assert abs(first.count("y") - 500) < 97
     assert first.count("sure") == 0
 
-
-def test_without_any_score_it_is_the_order_of_chance() -> None:
+    # Without any score it is the order of chance.
     pool = [one("a"), one("b")]
     first = {Uncertainty().rank(pool, [], np.random.default_rng(seed))[0].id for seed in range(20)}
     assert first == {"a", "b"}
@@ -274,15 +267,13 @@ def test_the_noise_fades_with_the_labels() -> None:
             share = weight / sum(weights.values())
             assert abs(seen[name] - share * DRAWS) < 5 * np.sqrt(share * (1 - share) * DRAWS)
 
-
-def test_equal_scores_are_equally_likely() -> None:
+    # Equal scores are equally likely.
     seen = first([one("a", 0.5), one("b", 0.5), one("c", 0.1)], labelled(4))
     # Ranks 1.5, 1.5 and 3: shares of 2, 2 and 1 fifths.
     for name, share in (("a", 0.4), ("b", 0.4), ("c", 0.2)):
         assert abs(seen[name] - share * DRAWS) < 5 * np.sqrt(share * (1 - share) * DRAWS)
 
-
-def test_with_very_many_labels_it_is_the_greedy_order() -> None:
+    # With very many labels it is the greedy order.
     pool = [one("a", 0.5), one("b", 0.55), one("c", 0.6)]
     order = [c.id for c in Hybrid().rank(pool, labelled(4000), np.random.default_rng(0))]
     assert order == ["c", "b", "a"]
@@ -298,8 +289,7 @@ def test_every_second_choice_is_of_the_rarest_label() -> None:
     # With an even number of labels it is the turn of all; with very many the noise is gone.
     assert first(pool, labelled(4000, "liver"), 100)["cyst"] == 0
 
-
-def test_an_image_with_two_labels_counts_for_both() -> None:
+    # An image with two labels counts for both.
     pool = [one("both", 0.5, labels=("a", "b")), one("c", 0.5, labels=("c",)), one("b", 0.5, labels=("b",))]
     done = [one("l", labels=("a",)), one("m", labels=("a", "b")), one("n", labels=("c", "b")), *labelled(2)]
     # a: 2, b: 2, c: 1, so c is next. Then it is the turn of all, and after it of b or a.
@@ -344,8 +334,7 @@ def test_each_ranks_all_with_its_name_and_a_reason(rng: np.random.Generator) -> 
         assert {choice.strategy for choice in choices} == {name}
         assert all(choice.why for choice in choices)
 
-
-def test_each_ranks_a_thousand_images(rng: np.random.Generator) -> None:
+    # Each ranks a thousand images.
     places = rng.normal(size=(1000, 32))
     pool = [one(str(n), 0.5, tuple(places[n]), ("a", "b")[: n % 3]) for n in range(1000)]
     for selector in SELECTORS.values():

@@ -94,13 +94,12 @@ def test_mean_and_deviation_are_those_of_the_sample():
     assert str(summarise([0.5])) == "0.5000"
     assert str(summarise([0.25, 0.75])) == "0.5000 ± 0.3536"
 
-
-def test_what_is_infinite_is_counted_and_in_no_mean():
+    # What is infinite is counted and in no mean.
     assert str(summarise([1.0, math.inf])) == "1.0000 (1 of 2 not found)"
     assert str(summarise([math.inf])) == "- (1 of 1 not found)"
 
 
-def test_the_best_of_several_weights_is_marked_under_each_prompt():
+def test_the_best_of_its_rivals_is_marked():
     rows = [
         row(0.5, weights="a"),
         row(0.7, weights="b"),
@@ -118,14 +117,12 @@ def test_the_best_of_several_weights_is_marked_under_each_prompt():
     assert table.best == {(1, 3), (2, 3)}
     assert "| box | b | 1 | **0.7000** |" in table.markdown()
 
-
-def test_the_best_prompt_of_a_single_network_is_marked_and_a_single_number_is_not():
+    # The best prompt of a single network is marked and a single number is not.
     (table,) = tables([row(0.5), row(0.7, "3 clicks")])
     assert table.best == {(1, 3)}
     assert tables([row(0.5)])[0].best == frozenset()
 
-
-def test_of_a_distance_the_smallest_is_the_best():
+    # Of a distance the smallest is the best.
     (table,) = tables([row(4.0, weights="a", metric="hd95"), row(2.0, weights="b", metric="hd95")])
     assert table.header[-1] == "HD95 (mm)"
     assert table.best == {(1, 3)}

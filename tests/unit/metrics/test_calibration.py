@@ -14,11 +14,6 @@ from lib.metrics.calibration import (
 )
 
 
-def test_without_labels_the_network_is_believed():
-    assert [IDENTITY(iou) for iou in (0.0, 0.3, 1.0)] == [0.0, 0.3, 1.0]
-    assert IDENTITY.name == ""
-
-
 def test_a_network_that_flatters_itself_is_corrected():
     # It says 0.8 where people find 0.6, and 0.2 where they find 0.1; between them a straight line.
     fitted = fit_calibration([0.8] * 10 + [0.2] * 10, [0.5, 0.7] * 5 + [0.1] * 10)
@@ -41,6 +36,10 @@ def test_pairs_count_as_often_as_they_are_there():
 
 
 def test_few_pairs_change_nothing():
+    assert [IDENTITY(iou) for iou in (0.0, 0.3, 1.0)] == [0.0, 0.3, 1.0]
+    assert IDENTITY.name == ""
+
+    # Few pairs change nothing.
     assert fit_calibration([0.9] * 19, [0.1] * 19) is IDENTITY
 
 
@@ -57,7 +56,7 @@ def test_it_is_read_back_from_json():
     assert again.name == fitted.name
 
 
-def test_a_reliability_diagram_has_the_mean_of_each_bin():
+def test_the_calibration_error_is_weighted_by_the_pairs():
     # Bins of a tenth: 0.82 and 0.88 share one, 0.1 stands alone, 1.0 belongs to the last.
     diagram = reliability_diagram([0.82, 0.88, 0.1, 1.0], [0.5, 0.7, 0.3, 1.0])
     assert [(item.predicted, item.true, item.count) for item in diagram] == [
@@ -67,15 +66,13 @@ def test_a_reliability_diagram_has_the_mean_of_each_bin():
     ]
     assert reliability_diagram([], []) == []
 
-
-def test_the_expected_calibration_error_is_weighted_by_the_pairs():
+    # The expected calibration error is weighted by the pairs.
     # |0.1 - 0.3| once, |0.85 - 0.6| twice, 0 once.
     error = expected_calibration_error([0.82, 0.88, 0.1, 1.0], [0.5, 0.7, 0.3, 1.0])
     assert error == pytest.approx((0.2 + 2 * 0.25) / 4)
     assert expected_calibration_error([], []) == 0
 
-
-def test_a_fitted_curve_lowers_the_error_of_a_network_that_flatters_itself():
+    # A fitted curve lowers the error of a network that flatters itself.
     rng = np.random.default_rng(0)
     predicted = rng.uniform(0.5, 1, 200)
     true = np.clip(predicted - 0.2 + rng.normal(0, 0.02, 200), 0, 1)

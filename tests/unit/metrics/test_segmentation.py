@@ -104,7 +104,7 @@ def test_a_moved_cube_is_as_far_away_as_the_spacing_says():
         assert normalized_surface_dice(first, second, spacing, 0.9 * distance) < 1.0
 
 
-def test_surface_dice_as_deepmind_has_it():
+def test_surface_distances_as_deepmind_has_them():
     for axes, spacing, seed in CASES:
         first, second = pair(seed, SHAPES[axes])
         distances = surface_distance.compute_surface_distances(first, second, spacing)
@@ -113,8 +113,7 @@ def test_surface_dice_as_deepmind_has_it():
             assert 0.05 < expected < 1
             assert normalized_surface_dice(first, second, spacing, tolerance) == pytest.approx(expected)
 
-
-def test_hausdorff_as_deepmind_has_it():
+    # Hausdorff as deepmind has it.
     for axes, spacing, seed in CASES:
         first, second = pair(seed, SHAPES[axes])
         distances = surface_distance.compute_surface_distances(first, second, spacing)
@@ -123,7 +122,7 @@ def test_hausdorff_as_deepmind_has_it():
         assert hausdorff95(first, second, spacing) == pytest.approx(expected)
 
 
-def test_surface_dice_as_monai_has_it_with_subvoxels():
+def test_surface_distances_as_monai_has_them():
     for axes, spacing, seed in CASES:
         first, second = pair(seed, SHAPES[axes])
         # MONAI, unlike here, has no surface where an object touches the edge of the array.
@@ -137,16 +136,14 @@ def test_surface_dice_as_monai_has_it_with_subvoxels():
             expected.item(), abs=1e-5
         )
 
-
-def test_hausdorff_is_within_a_voxel_of_monais():
+    # Hausdorff is within a voxel of monais.
     for axes, spacing, seed in CASES:
         first, second = pair(seed, SHAPES[axes])
         expected = compute_hausdorff_distance(onehot(first), onehot(second), percentile=95, spacing=spacing)
         voxel = math.hypot(*spacing)
         assert hausdorff95(first, second, spacing) == pytest.approx(expected.item(), abs=voxel)
 
-
-def test_hausdorff_is_monais_where_the_definitions_agree():
+    # Hausdorff is monais where the definitions agree.
     first = cube((40, 40, 30), (5, 6, 7), (25, 26, 17))
     second = np.roll(first, 4, axis=2)
     expected = compute_hausdorff_distance(
@@ -188,14 +185,13 @@ def test_where_an_array_ends_makes_no_difference():
     )
 
 
-def test_a_tolerance_that_is_not_possible_is_refused():
+def test_surfaces_that_cannot_be_compared_are_refused():
     mask = np.ones((3, 3), bool)
     for tolerance in (-1, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"Invalid tolerance {tolerance} mm"):
             normalized_surface_dice(mask, mask, (1, 1), tolerance)
 
-
-def test_masks_on_two_grids_and_a_spacing_of_another_are_refused():
+    # Masks on two grids and a spacing of another are refused.
     mask = np.ones((3, 3), bool)
     with pytest.raises(ValueError, match="cannot be compared"):
         hausdorff95(mask, mask[:2], (1, 1))
@@ -206,8 +202,7 @@ def test_masks_on_two_grids_and_a_spacing_of_another_are_refused():
         with pytest.raises(ValueError, match=f"{axes} axes have no surface distance"):
             hausdorff95(np.ones((2,) * axes, bool), np.ones((2,) * axes, bool), (1,) * axes)
 
-
-def test_what_is_not_bool_is_no_mask():
+    # What is not bool is no mask.
     mask = np.ones((3, 3), bool)
     for pair_ in ((mask, mask.astype(np.uint8)), (mask.astype(np.uint8), mask)):
         with pytest.raises(ValueError, match="Masks must be bool, not uint8"):
@@ -247,7 +242,7 @@ def f_of_davis(first, second, share=0.008):
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def test_as_davis_has_it():
+def test_boundaries_as_davis_has_them():
     for shape in [(64, 80), (31, 47), (130, 260)]:
         for seed in range(3):
             first, second = pair(seed, shape, differing=0.4)
@@ -255,8 +250,7 @@ def test_as_davis_has_it():
             assert 0.1 < expected < 1
             assert boundary_f(first, second) == pytest.approx(expected)
 
-
-def test_as_davis_has_it_at_other_tolerances():
+    # As davis has it at other tolerances.
     first, second = pair(7, (90, 70), differing=0.4)
     for share in (0, 0.004, 0.02, 0.05):
         assert boundary_f(first, second, share) == pytest.approx(f_of_davis(first, second, share))
@@ -348,21 +342,18 @@ def test_instance_f1_by_hand():
     assert instance_f1(predicted, true) == pytest.approx(2 * 2 / (3 + 4))
     assert instance_f1(true, predicted) == pytest.approx(2 * 2 / (3 + 4))
 
-
-def test_half_suffices_as_in_the_challenge():
+    # Half suffices as in the challenge.
     true = row_of_cells([0], length=20)
     half = row_of_cells([0], length=10)
     assert instance_f1(half, true) == 1.0
     assert instance_f1(half, true, iou=0.51) == 0.0
 
-
-def test_two_halves_match_one_cell_once():
+    # Two halves match one cell once.
     halves = row_of_cells([0, 10], length=10)
     whole = row_of_cells([0], length=20)
     assert instance_f1(halves, whole) == pytest.approx(2 * 1 / 3)
 
-
-def test_values_and_types_are_only_names():
+    # Values and types are only names.
     true = row_of_cells([0, 20])
     predicted = np.choose(true, [0, 900, -7]).astype(np.int32)
     assert instance_f1(predicted, true) == 1.0
@@ -382,13 +373,12 @@ def test_the_more_overlap_is_asked_for_the_fewer_cells_are_found():
     assert 1 >= found[0] > found[1] > found[2]
 
 
-def test_no_objects():
+def test_no_objects_and_no_background():
     none, some = np.zeros((4, 100), np.uint8), row_of_cells([0])
     assert instance_f1(none, none) == 1.0
     assert instance_f1(none, some) == instance_f1(some, none) == 0.0
 
-
-def test_a_picture_without_background():
+    # A picture without background.
     assert instance_f1(np.ones((4, 4), int), np.full((4, 4), 5)) == 1.0
 
 

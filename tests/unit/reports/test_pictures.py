@@ -26,28 +26,6 @@ def of_colour(image, name):
     return (image == MASK_COLOURS[name]).all(axis=2)
 
 
-def test_the_line_is_the_outermost_pixels_of_the_object_and_nothing_else():
-    drawn = outlined(GREY, {"truth": box(5, 8, 20, 30)}, fill=0)
-    expected = box(5, 8, 20, 30) & ~box(6, 9, 19, 29)
-    assert np.array_equal(of_colour(drawn, "truth"), expected)
-    assert (drawn[~expected] == 100).all()
-
-
-def test_an_edge_is_what_an_erosion_takes_away():
-    mask = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(50, 60)), 3) > 0
-    for width in (1, 2, 4):
-        assert np.array_equal(edge(mask, width), mask & ~ndimage.binary_erosion(mask, iterations=width))
-
-
-def test_the_fill_is_faint_and_inside():
-    mask = box(5, 8, 20, 30)
-    drawn = outlined(GREY, {"after": mask}, fill=0.25)
-    inside = mask & ~edge(mask)
-    expected = np.rint(100 + 0.25 * (np.asarray(MASK_COLOURS["after"]) - 100.0))
-    assert (drawn[inside] == expected).all()
-    assert (drawn[~mask] == 100).all()
-
-
 def test_lines_that_coincide_take_turns():
     mask = box(5, 8, 20, 30)
     drawn = outlined(GREY, {"truth": mask, "before": mask, "after": mask}, fill=0)
@@ -55,20 +33,38 @@ def test_lines_that_coincide_take_turns():
     assert sum(shares) == 1.0
     assert min(shares) > 0.2
 
-
-def test_lines_that_do_not_coincide_are_whole():
+    # Lines that do not coincide are whole.
     truth, after = box(2, 2, 12, 12), box(15, 15, 28, 35)
     drawn = outlined(GREY, {"truth": truth, "after": after})
     assert np.array_equal(of_colour(drawn, "truth"), edge(truth))
     assert np.array_equal(of_colour(drawn, "after"), edge(after))
 
 
-def test_levels_are_a_colour_too():
+def test_the_line_is_the_outermost_pixels_and_the_fill_inside():
+    drawn = outlined(GREY, {"truth": box(5, 8, 20, 30)}, fill=0)
+    expected = box(5, 8, 20, 30) & ~box(6, 9, 19, 29)
+    assert np.array_equal(of_colour(drawn, "truth"), expected)
+    assert (drawn[~expected] == 100).all()
+
+    # An edge is what an erosion takes away.
+    mask = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(50, 60)), 3) > 0
+    for width in (1, 2, 4):
+        assert np.array_equal(edge(mask, width), mask & ~ndimage.binary_erosion(mask, iterations=width))
+
+    # The fill is faint and inside.
+    mask = box(5, 8, 20, 30)
+    drawn = outlined(GREY, {"after": mask}, fill=0.25)
+    inside = mask & ~edge(mask)
+    expected = np.rint(100 + 0.25 * (np.asarray(MASK_COLOURS["after"]) - 100.0))
+    assert (drawn[inside] == expected).all()
+    assert (drawn[~mask] == 100).all()
+
+    # Levels are a colour too.
     mask = box(5, 8, 20, 30)
     assert (outlined(GREY, {(1, 2, 3): mask})[edge(mask)] == (1, 2, 3)).all()
 
 
-def test_a_small_frame_is_enlarged_and_its_lines_stay_thin():
+def test_a_frame_is_resized_and_its_lines_stay_thin():
     drawn = outlined(GREY, {"truth": box(5, 10, 20, 30)}, side=400, fill=0)
     assert drawn.shape == (300, 400, 3)
     line = np.argwhere(of_colour(drawn, "truth"))
@@ -76,12 +72,10 @@ def test_a_small_frame_is_enlarged_and_its_lines_stay_thin():
     assert line.max(axis=0) == pytest.approx([200, 300], abs=2)
     assert of_colour(drawn, "truth")[150].sum() == 2
 
-
-def test_one_pixel_still_shows_on_an_enlarged_frame():
+    # One pixel still shows on an enlarged frame.
     assert of_colour(outlined(GREY, {"truth": box(7, 7, 8, 8)}, side=400), "truth").any()
 
-
-def test_a_large_frame_is_reduced():
+    # A large frame is reduced.
     frame = np.full((900, 1200, 3), 50, np.uint8)
     drawn = outlined(frame, {"after": box(300, 300, 600, 900, (900, 1200))}, side=240)
     assert drawn.shape == (180, 240, 3)
@@ -144,21 +138,18 @@ def test_tiles_lie_in_rows_and_columns():
     assert (left, right, bottom - top) == (GAP, GAP + 60, 40)
     assert top > GAP + 40
 
-
-def test_tiles_are_as_they_were_given():
+    # Tiles are as they were given.
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
     sheet = contact_sheet([[Tile(noise, "noise")]])
     assert np.array_equal(sheet[GAP : GAP + 40, GAP : GAP + 60], noise)
 
-
-def test_a_smaller_tile_lies_in_the_middle_of_its_cell_and_no_row_is_higher_than_it_must_be():
+    # A smaller tile lies in the middle of its cell and no row is higher than it must be.
     rows = [[Tile(plain(RED, 100, 80)), Tile(plain(GREEN, 40, 60))], [Tile(plain(BLUE, 20, 80))]]
     sheet = contact_sheet(rows)
     assert place(sheet, GREEN) == (GAP + 30, 80 + 2 * GAP + 10, GAP + 70, 80 + 2 * GAP + 70)
     assert sheet.shape[0] < 100 + 20 + 6 * GAP
 
-
-def test_an_empty_cell_stays_white():
+    # An empty cell stays white.
     sheet = contact_sheet([[None, Tile(plain(RED))]])
     assert place(sheet, RED)[1] == 60 + 2 * GAP
     assert (sheet[:, : 60 + 2 * GAP] == 255).all()

@@ -31,27 +31,23 @@ from lib.scoring.signals import (
 ALL = {"stability": 0.1, "predicted_iou": 0.2, "entropy": 0.5, "jitter": 0.3, "presence": 1.0}
 
 
-def test_every_signal_has_its_weight_and_they_are_shares():
+def test_the_score_is_the_weighted_mean_of_the_signals():
     assert set(WEIGHTS) == set(SIGNALS)
     assert sum(WEIGHTS.values()) == pytest.approx(1)
 
-
-def test_the_score_is_the_weighted_mean():
+    # The score is the weighted mean.
     assert combine(ALL) == pytest.approx(0.3 * 0.1 + 0.25 * 0.2 + 0.2 * 0.5 + 0.2 * 0.3 + 0.05 * 1.0)
 
-
-def test_what_could_not_be_told_counts_as_undecided():
+    # What could not be told counts as undecided.
     assert combine({}) == pytest.approx(0.5)
     assert combine({"presence": 1.0}) == pytest.approx(0.95 * 0.5 + 0.05)
     assert combine({**ALL, "unheard of": 1.0}) == combine(ALL)
 
-
-def test_the_least_and_the_most():
+    # The least and the most.
     assert combine(dict.fromkeys(SIGNALS, 0.0)) == 0
     assert combine(dict.fromkeys(SIGNALS, 1.0)) == pytest.approx(1)
 
-
-def test_the_predicted_iou_is_calibrated():
+    # The predicted iou is calibrated.
     # Predicted 0.8; people find 0.6 there, so its part is 0.4 and not 0.2.
     calibration = Calibration((0.2, 0.8), (0.1, 0.6), 20)
     assert combine(ALL, calibration) - combine(ALL) == pytest.approx(0.25 * 0.2)
@@ -64,24 +60,21 @@ def test_signals_are_averaged_over_those_who_have_them():
     assert mean_parts([{"entropy": 1 + 1e-9}]) == {"entropy": 1.0}
 
 
-def test_a_frame_is_the_mean_of_its_last_map_at_length_one():
+def test_a_vector_is_a_mean_at_length_one():
     last = torch.tensor([[[[2.0, 4.0]], [[4.0, 4.0]]]])  # two channels of two cells: means 3 and 4
     features = Features((torch.zeros(1, 5, 4, 4), last))
     np.testing.assert_allclose(frame_vector(features), [0.6, 0.8], rtol=1e-6)
     assert frame_vector(features).dtype == np.float32
 
-
-def test_half_precision_is_averaged_in_full():
+    # Half precision is averaged in full.
     last = torch.full((1, 3, 64, 64), 0.1, dtype=torch.bfloat16)
     np.testing.assert_allclose(frame_vector(Features((last,))), [3**-0.5] * 3, rtol=1e-6)
 
-
-def test_an_image_is_the_mean_of_its_frames_at_length_one():
+    # An image is the mean of its frames at length one.
     found = mean_vector([np.array([1, 0], np.float32), np.array([0, 1], np.float32)])
     np.testing.assert_allclose(found, [2**-0.5, 2**-0.5], rtol=1e-6)
 
-
-def test_nothing_has_no_direction():
+    # Nothing has no direction.
     np.testing.assert_array_equal(unit(np.zeros(3)), [0, 0, 0])
 
 
@@ -104,37 +97,33 @@ def halves(left: float, near_left: float, near_right: float, right: float) -> np
     return np.tile(np.array(row, np.float32), (6, 1))
 
 
-def test_only_the_band_around_the_boundary_counts():
+def test_entropy_is_that_of_the_band_around_the_boundary():
     # The undecided outer columns, a logit of 0.001 and of -0.001, are not near it.
     assert boundary_entropy(halves(0.001, 2, -1, -0.001), radius=1) == pytest.approx(
         (ENTROPY_OF_2 + ENTROPY_OF_1) / 2, abs=1e-5
     )
 
-
-def test_a_wider_band_takes_in_more():
+    # A wider band takes in more.
     # Two columns on either side: 2 and 0.001 within, -1 and -0.001 without.
     assert boundary_entropy(halves(0.001, 2, -1, -0.001), radius=2) == pytest.approx(
         (ENTROPY_OF_2 + 1 + ENTROPY_OF_1 + 1) / 4, abs=1e-5
     )
 
-
-def test_the_band_grows_with_the_grid():
+    # The band grows with the grid.
     small = halves(9, 2, -2, -9)
     assert boundary_entropy(small) == pytest.approx(ENTROPY_OF_2, abs=1e-5)
     # 64 rows: two cells on either side.
     large = np.repeat(np.repeat(halves(9, 2, -2, -9), 11, axis=0)[:64], 2, axis=1)
     assert boundary_entropy(large) == pytest.approx(ENTROPY_OF_2, abs=1e-5)
 
-
-def test_the_edge_of_the_frame_is_no_boundary():
+    # The edge of the frame is no boundary.
     logits = np.full((5, 9), 3.0, np.float32)
     logits[:, 8] = -3.0
     assert boundary_entropy(logits, radius=1) == pytest.approx(float(binary_entropy(np.float32(3))), abs=1e-6)
     logits[:, :7] = 0.01  # at the other edge, and undecided
     assert boundary_entropy(logits, radius=1) == pytest.approx(float(binary_entropy(np.float32(3))), abs=1e-6)
 
-
-def test_a_mask_without_a_boundary_says_nothing():
+    # A mask without a boundary says nothing.
     for value in (-1024.0, -1.0, 0.0, 5.0):
         assert boundary_entropy(np.full((6, 6), value, np.float32)) is None
 
@@ -161,12 +150,10 @@ def test_instability_is_what_the_mask_loses_when_its_threshold_moves():
     # Two are above 0.4, two above -0.4.
     assert instability(logits, offset=0.4) == 0
 
-
-def test_a_mask_that_is_nowhere_cannot_be_unstable():
+    # A mask that is nowhere cannot be unstable.
     assert instability(np.full((4, 4), -1024, np.float32)) is None
 
-
-def test_a_mask_that_is_nowhere_sure_is_as_unstable_as_can_be():
+    # A mask that is nowhere sure is as unstable as can be.
     assert instability(np.full((4, 4), -0.5, np.float32)) == 1
 
 
@@ -180,14 +167,12 @@ def test_disagreement_is_the_mean_over_all_pairs():
     # IoU of the first two is 1/3; the third shares nothing with either.
     assert disagreement([row(0, 1), row(1, 2), row(3)]) == pytest.approx((2 / 3 + 1 + 1) / 3)
 
-
-def test_masks_that_are_the_same_agree_and_so_do_empty_ones():
+    # Masks that are the same agree and so do empty ones.
     assert disagreement([row(0, 1)] * 4) == 0
     assert disagreement([row(), row()]) == 0
     assert disagreement([row(), row(2)]) == 1
 
-
-def test_one_answer_cannot_disagree():
+    # One answer cannot disagree.
     assert disagreement([]) is None
     assert disagreement([row(1)]) is None
 
@@ -208,21 +193,18 @@ def test_the_signals_of_an_object():
         {"entropy": ENTROPY_OF_2, "presence": 1.0, "predicted_iou": 0.1, "stability": 0.0}, abs=1e-5
     )
 
-
-def test_where_no_mask_is_there_is_no_boundary_and_nothing_firm():
+    # Where no mask is there is no boundary and nothing firm.
     found = object_signals(outputs(np.full((6, 8), -1024.0), object_logit=-1024), 0)
     assert set(found) == {"presence", "predicted_iou"}
     assert found["presence"] == 0
 
-
-def test_doubt_is_greatest_where_the_object_is_as_likely_there_as_not():
+    # Doubt is greatest where the object is as likely there as not.
     # log 3 is a probability of 3/4: 1 - |2 * 3/4 - 1| = 1/2.
     for logit, expected in ((0.0, 1.0), (np.log(3), 0.5), (-np.log(3), 0.5), (1024.0, 0.0), (-1024.0, 0.0)):
         found = object_signals(outputs(np.zeros((6, 8)), object_logit=logit), 0)
         assert found["presence"] == pytest.approx(expected)
 
-
-def test_a_source_may_know_better_whether_the_object_is_there():
+    # A source may know better whether the object is there.
     assert object_signals(outputs(np.full((6, 8), -1024.0)), 0, presence=0.9)["presence"] == pytest.approx(
         0.2
     )

@@ -8,7 +8,13 @@ from lib.trainers.config import TrainOptions, read_options, viewer_config
 SHOWN = viewer_config(["cpu"], "decoder")
 
 
-def test_viewers_get_scalars_and_lists_of_strings_alone():
+def test_the_recipe_of_the_paper():
+    options = TrainOptions()
+    assert (options.preset, options.learning_rate, options.batch_size) == ("paper", 1e-4, 8)
+    assert (options.dice_weight, options.bce_weight) == (1.0, 1.0)
+
+
+def test_viewers_get_scalars_and_lists_and_may_send_them_back():
     # Slicer and QuPath build a field from each, by its type; None crashes QuPath's dialog.
     for name, value in SHOWN.items():
         assert isinstance(value, (bool, int, float, str, list)), name
@@ -17,24 +23,15 @@ def test_viewers_get_scalars_and_lists_of_strings_alone():
             assert value
             assert all(isinstance(choice, str) for choice in value)
 
-
-def test_the_first_of_a_list_is_its_default():
+    # The first of a list is its default.
     assert SHOWN["preset"] == ["decoder", "paper", "video", "auto_head"]
     assert read_options({}, SHOWN).preset == "decoder"
     assert read_options({}, viewer_config(["cuda:0", "cpu"], "paper")).device == "cuda:0"
 
-
-def test_the_recipe_of_the_paper():
-    options = TrainOptions()
-    assert (options.preset, options.learning_rate, options.batch_size) == ("paper", 1e-4, 8)
-    assert (options.dice_weight, options.bce_weight) == (1.0, 1.0)
-
-
-def test_a_viewer_that_sends_everything_back_changes_nothing():
+    # A viewer that sends everything back changes nothing.
     assert read_options(SHOWN, SHOWN) == read_options({}, SHOWN)
 
-
-def test_numbers_may_come_as_text_as_slicer_sends_them():
+    # Numbers may come as text as slicer sends them.
     options = read_options({"max_epochs": "3", "learning_rate": "0.001", "multi_gpu": "false"}, SHOWN)
     assert (options.max_epochs, options.learning_rate, options.multi_gpu) == (3, 0.001, False)
 
@@ -45,7 +42,7 @@ def test_what_monai_label_adds_is_no_option():
     assert read_options(added, SHOWN) == read_options({}, SHOWN)
 
 
-def test_a_wrong_value_is_named():
+def test_wrong_values_and_unknown_options_are_named():
     for name, value in (
         ("max_epochs", 0),
         ("max_epochs", "many"),
@@ -61,12 +58,10 @@ def test_a_wrong_value_is_named():
         with pytest.raises(TrainingError, match=name):
             read_options({name: value}, SHOWN)
 
-
-def test_an_unknown_option_is_named_with_those_there_are():
+    # An unknown option is named with those there are.
     with pytest.raises(TrainingError, match=r"Unknown option 'epochs' \(available: .*max_epochs"):
         read_options({"epochs": 3}, SHOWN)
 
-
-def test_all_that_is_wrong_is_named_at_once():
+    # All that is wrong is named at once.
     with pytest.raises(TrainingError, match=r"max_epochs.*batch_size"):
         read_options({"max_epochs": 0, "batch_size": 0}, SHOWN)

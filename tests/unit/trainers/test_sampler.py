@@ -28,31 +28,27 @@ from tests.unit.trainers.conftest import SIZE
 FRAME = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
 
-def test_the_plain_view_is_the_frame():
+def test_augmentations_change_frame_and_truth_alike():
     assert np.array_equal(Augmentation().frame(FRAME), FRAME)
 
-
-def test_truth_and_frame_are_flipped_alike():
+    # Truth and frame are flipped alike.
     mask = FRAME[..., 0] > 100
     for flipped in ((False, True), (True, False), (True, True)):
         view = Augmentation(flipped)
         assert np.array_equal(view.mask(mask), view.frame(FRAME)[..., 0] > 100)
         assert np.array_equal(view.frame(view.frame(FRAME)), FRAME)
 
-
-def test_x_is_mirrored_along_the_second_axis():
+    # X is mirrored along the second axis.
     assert np.array_equal(Augmentation((False, True)).frame(FRAME)[:, 0], FRAME[:, -1])
 
-
-def test_contrast_and_gamma_keep_the_order_of_levels():
+    # Contrast and gamma keep the order of levels.
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     for view in (Augmentation(contrast=1.25), Augmentation(gamma=0.7), Augmentation(contrast=0.8, gamma=1.4)):
         seen = view.frame(ramp)[0, :, 0].astype(int)
         assert (np.diff(seen) >= 0).all()
         assert not np.array_equal(seen, ramp[0, :, 0])
 
-
-def test_gamma_is_the_exponent_of_levels_between_0_and_1():
+    # Gamma is the exponent of levels between 0 and 1.
     grey = np.full((2, 2, 3), 64, np.uint8)
     assert (Augmentation(gamma=0.5).frame(grey) == round(255 * (64 / 255) ** 0.5)).all()
 
@@ -178,21 +174,19 @@ MASK = np.zeros((40, 60), bool)
 MASK[5:15, 30:50] = True
 
 
-def test_shares_are_those_of_the_table():
+def test_prompts_are_drawn_by_their_shares():
     rng = np.random.default_rng(0)
     drawn = [draw_kind(rng).name for _ in range(4000)]
     for kind in KINDS:
         assert abs(drawn.count(kind.name) / 4000 - kind.share) < 0.03
 
-
-def test_clicks_are_drawn_over_the_whole_object():
+    # Clicks are drawn over the whole object.
     rng = np.random.default_rng(0)
     points = np.concatenate([draw_prompts(KINDS[1], MASK, rng).points for _ in range(1000)])
     assert MASK[points[:, 1].astype(int), points[:, 0].astype(int)].all()
     assert len(np.unique(points, axis=0)) == MASK.sum()
 
-
-def test_an_empty_mask_is_prompted_anywhere_on_the_frame():
+    # An empty mask is prompted anywhere on the frame.
     rng = np.random.default_rng(0)
     for kind in KINDS:
         prompts = draw_prompts(kind, np.zeros((30, 50), bool), rng)
