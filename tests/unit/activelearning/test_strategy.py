@@ -101,7 +101,15 @@ def test_a_datastore_over_the_network_is_asked_once(datastore: LocalDatastore, s
     assert read_candidates(["a"], remote, scores)["a"].labels == ()
 
 
-def test_the_patch_is_of_its_size_inside_the_image_and_anywhere_in_it(rng: np.random.Generator) -> None:
+def test_tissue_glows_on_dark_ground() -> None:
+    overview = np.full((100, 200, 3), 3, np.uint8)
+    overview[30:50, 120:160] = 90
+    tissue = tissue_mask(overview)
+    assert tissue[40, 140]
+    assert not tissue[80, 40]
+
+
+def test_the_patch_is_of_its_size_inside_the_image_and_on_tissue(rng: np.random.Generator) -> None:
     places = set()
     for _ in range(400):
         found = next_patch({"patch_size": [60, 20], "image_size": [64, 22]}, rng)
@@ -111,8 +119,7 @@ def test_the_patch_is_of_its_size_inside_the_image_and_anywhere_in_it(rng: np.ra
         places.add((x, y))
     assert places == {(x, y) for x in range(5) for y in range(3)}
 
-
-def test_a_patch_has_tissue_in_its_middle(rng: np.random.Generator) -> None:
+    # A patch has tissue in its middle.
     overview = np.full((100, 200, 3), 243, np.uint8)
     overview[30:50, 120:160] = (220, 160, 200)
     tissue = tissue_mask(overview)
@@ -130,23 +137,14 @@ def test_a_patch_has_tissue_in_its_middle(rng: np.random.Generator) -> None:
         places.add((x, y))
     assert len(places) > 50
 
-
-def test_tissue_glows_on_dark_ground() -> None:
-    overview = np.full((100, 200, 3), 3, np.uint8)
-    overview[30:50, 120:160] = 90
-    tissue = tissue_mask(overview)
-    assert tissue[40, 140]
-    assert not tissue[80, 40]
-
-
-def test_a_patch_larger_than_the_image_is_the_image(rng: np.random.Generator) -> None:
+    # A patch larger than the image is the image.
     asked = {"patch_size": [1024, 1024], "image_size": [640, 2000]}
     found = next_patch(asked, rng)
     assert found is not None
     assert (found[0], found[2], found[3]) == (0, 640, 1024)
 
 
-def test_without_both_sizes_there_is_no_patch(rng: np.random.Generator) -> None:
+def test_sizes_that_are_missing_give_no_patch_and_wrong_ones_are_refused(rng: np.random.Generator) -> None:
     for request_ in [
         {},
         {"patch_size": [64, 64]},
@@ -155,8 +153,7 @@ def test_without_both_sizes_there_is_no_patch(rng: np.random.Generator) -> None:
     ]:
         assert next_patch(request_, rng) is None
 
-
-def test_what_is_no_size_is_refused(rng: np.random.Generator) -> None:
+    # What is no size is refused.
     for wrong in [[64], [64, -1], ["64", 64], [True, 64], "64", [1.5, 2], {"w": 1}]:
         with pytest.raises(PromptError, match=r"image_size is .*\[width, height\]"):
             next_patch({"patch_size": [8, 8], "image_size": wrong}, rng)

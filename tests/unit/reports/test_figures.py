@@ -32,28 +32,25 @@ def test_curves_have_the_size_that_is_said():
     )
 
 
-def test_a_rising_line_rises():
+def test_curves_have_their_colours_and_limits():
     drawn = np.argwhere(of_ink(pixels(curves({"Dice": LINE}, "step", "Dice", "Training")), 0))
     left, right = drawn[drawn[:, 1].argmin()], drawn[drawn[:, 1].argmax()]
     assert right[0] < left[0] - 200
     assert right[1] > left[1] + 500
 
-
-def test_every_series_has_its_colour():
+    # Every series has its colour.
     image = pixels(curves({name: [(0, number), (9, number)] for number, name in enumerate("abc")}, "x", "y"))
     for number in range(3):
         assert of_ink(image, number).sum() > 500
     assert not of_ink(image, 3).any()
 
-
-def test_the_limits_are_kept():
+    # The limits are kept.
     far = [(0, 0.5), (1, 0.5)]
     low = np.argwhere(of_ink(pixels(curves({"a": far}, "x", "y", "t", y_limits=(0.4, 10))), 0))
     high = np.argwhere(of_ink(pixels(curves({"a": far}, "x", "y", "t", y_limits=(-10, 0.6))), 0))
     assert low[:, 0].mean() > high[:, 0].mean() + 200
 
-
-def test_few_values_are_a_figure_too():
+    # Few values are a figure too.
     for points in ([], [(0, math.nan), (1, 1), (2, math.nan)], [(3, 1)]):
         assert pixels(curves({"a": points}, "step", "loss")).shape[2] == 3
     assert pixels(curves({}, "step", "loss")).shape[2] == 3
@@ -67,8 +64,7 @@ def test_a_name_is_only_text():
         ):
             assert (pixels(png).sum(axis=2) < 200).any()
 
-
-def test_dollars_show_and_begin_no_formula():
+    # Dollars show and begin no formula.
     for draw in (
         lambda name: curves({name: LINE, "other": LINE}, "x", "y"),
         lambda name: curves({"a": LINE}, name, "y", "t"),
@@ -79,8 +75,7 @@ def test_dollars_show_and_begin_no_formula():
         dollars, space = ((pixels(draw(name)).sum(axis=2) < 400).sum() for name in ("$ $", " "))
         assert dollars > space + 20
 
-
-def test_names_that_begin_with_an_underscore_are_in_the_legend():
+    # Names that begin with an underscore are in the legend.
     named = pixels(curves({"_aaaaaaaaaa": LINE, "b": LINE}, "x", "y"))
     short = pixels(curves({"_": LINE, "b": LINE}, "x", "y"))
     assert (named != short).any()
@@ -93,14 +88,12 @@ def test_a_box_lies_at_its_values():
     assert first[:, 0].max() < second[:, 0].min()
     assert first[:, 1].max() < second[:, 1].min() - 200
 
-
-def test_a_plot_grows_with_its_groups_and_not_with_its_values():
+    # A plot grows with its groups and not with its values.
     one, six = (pixels(box_plot({str(n): [0.5] * 500 for n in range(count)}, "Dice")) for count in (1, 6))
     assert six.shape[0] > one.shape[0] + 150
     assert six.shape[1] == one.shape[1]
 
-
-def test_values_that_cannot_be_drawn_are_left_out():
+    # Values that cannot be drawn are left out.
     for groups in ({}, {"a": []}, {"a": [math.inf, math.nan]}, {"a": [1.0, math.inf]}):
         assert pixels(box_plot(groups, "mm")).shape[2] == 3
 

@@ -16,27 +16,24 @@ def logit(p: float) -> float:
     return math.log(p / (1 - p))
 
 
-def test_equation_2_dice():
+def test_losses_are_those_of_the_equations():
     # p = 0.9 0.2 / 0.6 0.5, g = 1 0 / 1 0: 1 - 2 (0.9 + 0.6) / (2.2 + 2) = 1 - 3 / 4.2
     p = torch.tensor([[[0.9, 0.2], [0.6, 0.5]]])
     g = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
     assert float(dice_loss(p, g)) == pytest.approx(1 - 3 / 4.2, abs=1e-6)
 
-
-def test_equation_2_is_plain_and_not_squared():
+    # Equation 2 is plain and not squared.
     # With squares in the denominator this would be 0.
     p = torch.full((1, 2, 2), 0.5)
     assert float(dice_loss(p, torch.ones(1, 2, 2))) == pytest.approx(1 - 2 * 2 / (2 + 4), abs=1e-6)
 
-
-def test_equation_3_cross_entropy():
+    # Equation 3 cross entropy.
     logits = torch.tensor([[[logit(0.9), logit(0.2)], [logit(0.6), logit(0.5)]]])
     g = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
     by_hand = -(math.log(0.9) + math.log(0.8) + math.log(0.6) + math.log(0.5)) / 4
     assert float(bce_loss(logits, g)) == pytest.approx(by_hand, abs=1e-6)
 
-
-def test_equation_4_is_the_weighted_sum():
+    # Equation 4 is the weighted sum.
     for alpha, beta in [(1.0, 1.0), (0.3, 2.0)]:
         logits = torch.tensor([[[[logit(0.9), logit(0.2)], [logit(0.6), logit(0.5)]]]])
         masks = torch.tensor([[[True, False], [True, False]]])
@@ -67,8 +64,7 @@ def test_an_empty_frame_has_the_loss_of_the_occlusion_head_alone():
     assert not logits.grad.any()
     assert not iou.grad.any()
 
-
-def test_an_empty_frame_does_not_thin_out_the_others():
+    # An empty frame does not thin out the others.
     logits = torch.randn(2, 1, 4, 4)
     masks = torch.zeros(2, 4, 4, dtype=torch.bool)
     masks[0, 1:3, 1:3] = True

@@ -39,21 +39,19 @@ def points(**curves: list[list[float]]) -> list[CurvePoint]:
     return sorted(made, key=lambda item: (item.strategy != "random", -item.labels, item.seed))
 
 
-def test_the_area_is_the_mean_height_over_the_labels() -> None:
+def test_areas_and_labels_needed() -> None:
     # Between 2 and 4 the mean is 0.5, between 4 and 8 it is 0.8: (2 x 0.5 + 4 x 0.8) / 6 = 0.7.
     found = area(np.array([2.0, 4.0, 8.0]), np.array([[0.4, 0.6, 1.0], [0.5, 0.5, 0.5]]))
     np.testing.assert_allclose(found, [0.7, 0.5])
     assert area(np.array([3.0]), np.array([[0.4]])).tolist() == [0.4]
 
-
-def test_a_goal_is_reached_between_two_points() -> None:
+    # A goal is reached between two points.
     curve = np.array([0.4, 0.6, 0.7])
     goals = {0.3: 2.0, 0.4: 2.0, 0.5: 3.0, 0.6: 4.0, 0.65: 6.0, 0.71: math.inf}
     for goal, needed in goals.items():
         assert labels_needed(np.array([2.0, 4.0, 8.0]), curve, goal) == pytest.approx(needed)
 
-
-def test_a_goal_that_is_passed_and_lost_again_was_reached() -> None:
+    # A goal that is passed and lost again was reached.
     assert labels_needed(np.array([2.0, 4.0, 8.0]), np.array([0.4, 0.6, 0.5]), 0.6) == 4.0
 
 
