@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -62,3 +63,22 @@ def test_the_mask_is_a_volume_of_frames(client: Client, video: Video, file: Path
     assert answer.file.filename is not None
     assert answer.file.filename.endswith(".mha")
     assert set(answer.params["slice_scores"]["object"]) == {str(number) for number in range(COUNT)}
+
+
+def test_an_avi_file_is_followed_and_answered_as_a_film(client: Client, video: Video, tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    height, width = video.frames.shape[1:3]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        for frame in video.frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    params = {"foreground": [_click(video, 0)], "background": []}
+    mask = client.segment("biosam2_video", None, {**params, **OHIF}, file=path).mask
+    assert mask.shape == (width, height, COUNT)
+    assert dice(mask[:, :, 1].T > 0, video.truth[1]) > FOLLOWED
+    film = client.segment("biosam2_video", None, {**params, "result_extension": ".mp4"}, file=path)
+    (tmp_path / "film.mp4").write_bytes(film.file.content)
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        assert len(list(container.decode(video=0))) == COUNT

@@ -32,7 +32,7 @@ CACHE_BYTES = 64 << 20
 _CORNERS = np.ones((3, 3))
 # Share of the network's new logits in the average with those of the answer before: all at the click, and this
 # far from it. On 126 objects, Dice after five clicks and harmful corrections are 0.825 and 10.3% with 0.3,
-# 0.825 and 13.1% with 0.5; with 0.5 everywhere 0.823 and 10.1%, and 0.770 in place of 0.787 after three clicks.
+# 0.825 and 13.1% with 0.5; with 0.5 everywhere 0.823 and 10.1%, and 0.770, not 0.787, after three clicks.
 FAR_SHARE = 0.3
 # Distance at which the click's influence on the share falls to 1/e, in longer sides of the picture.
 _REACH = 0.03

@@ -8,6 +8,7 @@ FORMATS = {
     "nifti": (".nii", ".nii.gz"),
     "itk": (".nrrd", ".nhdr", ".mha", ".mhd"),
     "raster": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
+    "video": (".mp4", ".avi"),
     "dicom": (".dcm",),
 }
 # Whole slides, as scanners write them; pictures never have these endings.
@@ -16,7 +17,7 @@ SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".sv
 DETACHED = (".mhd", ".nhdr")
 # Files of a folder that are an image each; a slice of a DICOM series is none.
 IMAGE_SUFFIXES = (
-    *(suffix for name in ("nifti", "itk", "raster") for suffix in FORMATS[name] if suffix not in DETACHED),
+    *(suffix for name in FORMATS if name != "dicom" for suffix in FORMATS[name] if suffix not in DETACHED),
     *SLIDE_SUFFIXES,
 )
 # Of any other name, what stands after the last dot is the ending.

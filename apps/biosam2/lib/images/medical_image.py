@@ -38,7 +38,7 @@ class MedicalImage:
         dicom_window: (low, high) of the DICOM tags; None if there are none.
         digest: SHA-256 of shape, dtype and voxels. Equal contents have equal digests, whatever the format.
         path: File or folder that it was read from.
-        format: ``nifti``, ``itk``, ``raster`` or ``dicom``.
+        format: ``nifti``, ``itk``, ``raster``, ``video`` or ``dicom``.
     """
 
     array: NDArray

@@ -15,6 +15,7 @@ from lib.images.itk import read_itk
 from lib.images.medical_image import MedicalImage, Voxels, make_image
 from lib.images.nifti import read_nifti
 from lib.images.raster import read_raster
+from lib.images.video import read_video
 
 __all__ = ["MedicalImage", "is_dicom", "read_image", "reason"]
 
@@ -24,6 +25,7 @@ _READERS: dict[str, Reader] = {
     "nifti": read_nifti,
     "itk": read_itk,
     "raster": read_raster,
+    "video": read_video,
     "dicom": read_dicom,
 }
 # A DICOM file says so after its preamble, whatever it is called.
@@ -35,8 +37,8 @@ def read_image(path: Path | str, max_voxels: int) -> MedicalImage:
     """Opens an image on its native grid.
 
     Args:
-        path: NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF or DICOM file, or a folder with a DICOM series.
-            The window of ``<name>.nii.gz`` comes from the series in ``<name>/`` if there is one.
+        path: NIfTI, NRRD, MetaImage, PNG, JPEG, BMP, TIFF, MP4, AVI or DICOM file, or a folder with a DICOM
+            series. The window of ``<name>.nii.gz`` comes from the series in ``<name>/`` if there is one.
         max_voxels: Limit of voxels, checked by the header before voxels are read.
 
     Raises:

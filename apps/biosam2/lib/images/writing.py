@@ -18,8 +18,11 @@ from lib.errors import PromptError
 from lib.images.itk import to_itk
 from lib.images.medical_image import LPS_IDENTITY, MedicalImage, Voxels
 from lib.images.sparse_writer import write_gzip, write_plain
+from lib.images.video import write_film
 
 VOLUME_EXTENSIONS = (".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha")
+# A film of the image with its mask drawn in, for people; no client reads the mask back from it.
+FILM_EXTENSION = ".mp4"
 # JPEG would change pixels, so every picture becomes a PNG; clients recognise it by its content.
 PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # Fastest level: masks are so regular that higher levels save little.
@@ -51,7 +54,8 @@ def write_mask(
         mask: uint8 (I, J, K), 0 for background; fastest where the first axis is fastest in memory.
         image: Image with the grid of the mask.
         extension: ``.nii``, ``.nii.gz``, ``.nrrd``, ``.seg.nrrd``, ``.mha``; or ``.png``, ``.jpg``,
-            ``.jpeg``, ``.bmp``, ``.tif``, ``.tiff``, which all become a PNG of I x J pixels.
+            ``.jpeg``, ``.bmp``, ``.tif``, ``.tiff``, which all become a PNG of I x J pixels; or ``.mp4``, a
+            film of the slices with the mask drawn in.
         compress: True to compress NRRD and MetaImage (``.nii.gz`` and PNG always are, ``.nii`` never is).
         label_names: Segment name to mask value; written into ``.seg.nrrd``.
 
@@ -64,6 +68,10 @@ def write_mask(
     extension = known_extension(extension, mask.shape[2])
     if extension in PICTURE_EXTENSIONS:
         return _write_png(mask)
+    if extension == FILM_EXTENSION:
+        with _temporary(extension) as path:
+            write_film(path, image, mask)
+        return path
     # The files have the first axis fastest: this is a view of a mask that has it so, else a copy.
     memory = np.ascontiguousarray(mask.T)
     with _temporary(extension) as path:
@@ -88,9 +96,11 @@ def known_extension(extension: object, slices: int) -> str:
     if not isinstance(extension, str):
         raise PromptError(f"result_extension is {extension!r}; it must be text, such as .nrrd")
     lowered = "." + extension.strip().lower().lstrip(".")
-    if lowered not in VOLUME_EXTENSIONS + PICTURE_EXTENSIONS:
-        known = ", ".join(VOLUME_EXTENSIONS + PICTURE_EXTENSIONS)
-        raise PromptError(f"result_extension {extension!r} cannot be written: ask for one of {known}")
+    known = (*VOLUME_EXTENSIONS, FILM_EXTENSION, *PICTURE_EXTENSIONS)
+    if lowered not in known:
+        raise PromptError(
+            f"result_extension {extension!r} cannot be written: ask for one of {', '.join(known)}"
+        )
     if lowered in PICTURE_EXTENSIONS and slices != 1:
         raise PromptError(
             f"a mask of {slices} slices cannot be one picture: ask for result_extension .nrrd or .nii.gz"
