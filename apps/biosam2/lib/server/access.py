@@ -158,9 +158,6 @@ class AccessMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         connection = HTTPConnection(scope)
         try:
             scope["user"] = await self._authenticator.user(connection)

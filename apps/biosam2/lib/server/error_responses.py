@@ -14,25 +14,8 @@ from monailabel.interfaces.exception import MONAILabelException
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response
 
-from lib.errors import (
-    BioSam2Error,
-    BusyError,
-    Cancelled,
-    CheckpointError,
-    ConflictError,
-    DeviceError,
-    EvaluationError,
-    ImageError,
-    ImageNotFoundError,
-    ImageTooLargeError,
-    InfoError,
-    LabelError,
-    PromptError,
-    ReadOnlyError,
-    SettingsError,
-    StorageFullError,
-    TrainingError,
-)
+from lib import errors
+from lib.errors import BioSam2Error
 from lib.files import storage_errors
 
 logger = logging.getLogger(__name__)
@@ -41,26 +24,27 @@ logger = logging.getLogger(__name__)
 CLIENT_CLOSED_REQUEST = 499
 RETRY_AFTER_S = 5
 
-# The first match counts, so a specific error stands before its base class.
-_STATUS: tuple[tuple[type[BioSam2Error], int], ...] = (
-    (PromptError, HTTPStatus.BAD_REQUEST),
-    (DeviceError, HTTPStatus.BAD_REQUEST),
-    (SettingsError, HTTPStatus.BAD_REQUEST),
-    (TrainingError, HTTPStatus.BAD_REQUEST),
-    (EvaluationError, HTTPStatus.BAD_REQUEST),
-    (InfoError, HTTPStatus.BAD_REQUEST),
-    (ReadOnlyError, HTTPStatus.FORBIDDEN),
-    (StorageFullError, HTTPStatus.INSUFFICIENT_STORAGE),
-    (ImageNotFoundError, HTTPStatus.NOT_FOUND),
-    (ImageTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-    (ImageError, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (ConflictError, HTTPStatus.CONFLICT),
-    (LabelError, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (CheckpointError, HTTPStatus.SERVICE_UNAVAILABLE),
-    (BusyError, HTTPStatus.SERVICE_UNAVAILABLE),
-    (Cancelled, CLIENT_CLOSED_REQUEST),
-    (BioSam2Error, HTTPStatus.INTERNAL_SERVER_ERROR),
-)
+# The status of the nearest base class counts.
+_KINDS: dict[int, tuple[type[BioSam2Error], ...]] = {
+    400: (
+        errors.PromptError,
+        errors.DeviceError,
+        errors.SettingsError,
+        errors.InfoError,
+        errors.TrainingError,
+        errors.EvaluationError,
+    ),
+    403: (errors.ReadOnlyError,),
+    404: (errors.ImageNotFoundError,),
+    409: (errors.ConflictError,),
+    413: (errors.ImageTooLargeError,),
+    422: (errors.ImageError, errors.LabelError),
+    CLIENT_CLOSED_REQUEST: (errors.Cancelled,),
+    500: (BioSam2Error,),
+    503: (errors.CheckpointError, errors.BusyError),
+    507: (errors.StorageFullError,),
+}
+_STATUS = {kind: status for status, kinds in _KINDS.items() for kind in kinds}
 _OUT_OF_MEMORY = (
     "Out of memory: lower --conf embedding_cache_mb or image_size, send a smaller image, or choose another "
     "device"
@@ -97,7 +81,7 @@ class ErrorResponses:
         return JSONResponse({"detail": reason.encode(errors="replace").decode()}, int(status), headers)
 
     def _app_error(self, request: Request, error: Exception) -> Response:
-        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+        status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
         logger.info("Answering %d: %s", status, error)
         return self.answer(status, str(error))
 

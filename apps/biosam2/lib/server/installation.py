@@ -14,6 +14,7 @@ from monailabel.config import settings as monailabel_settings
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lib.datastores.dicomweb import DicomWebStore
 from lib.engine.predictor_pool import PredictorPool
@@ -103,11 +104,20 @@ def install(server: FastAPI, parts: AppParts) -> SessionStore | None:
         Middleware(UploadMiddleware, max_bytes=parts.settings.max_upload_mb << 20, stall_s=STALL_S),
     ]
     # MONAI Label's stack was built when the server began to start.
-    server.middleware_stack = server.build_middleware_stack()
+    server.middleware_stack = _for_requests(server.build_middleware_stack(), server.router)
     log_request_ids()
     if not authenticator.is_on:
         logger.warning("Access control is off: everybody who reaches this server is an administrator")
     return sessions
+
+
+def _for_requests(stack: ASGIApp, router: ASGIApp) -> ASGIApp:
+    """The middleware for HTTP; whatever else a server asks (its end, web sockets) goes to the router."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await (stack if scope["type"] == "http" else router)(scope, receive, send)
+
+    return answer
 
 
 def make_authenticator(settings: Settings) -> Authenticator:

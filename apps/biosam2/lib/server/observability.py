@@ -88,9 +88,6 @@ class RequestMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         sent = Headers(scope=scope).get("x-request-id", "")
         identifier = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex[:16]
         token, start, status = request_id.set(identifier), time.perf_counter(), 0

@@ -48,9 +48,6 @@ class OriginMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         headers = Headers(scope=scope)
         answer = self._refusal(scope["method"], headers) or self._preflight(scope["method"], headers)
         cors = self._cors_headers(headers)

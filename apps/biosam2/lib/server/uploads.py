@@ -27,9 +27,6 @@ class UploadMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         length = Headers(scope=scope).get("content-length", "0")
         if length.isdigit() and int(length) > self._max_bytes:
             answer = JSONResponse({"detail": self._too_large()}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Request
 from monailabel.endpoints.activelearning import sample
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from lib.activelearning.strategy import ANNOTATOR, CHOICE
 from lib.server.access import AnyUser
+from lib.server.error_responses import refuse
 from lib.server.json_input import JSON_BODY, JsonBody
 
 
@@ -38,7 +39,7 @@ class NextImageRoutes:
         """The next image with all that MONAI Label knows of it, or ``{}`` where there is none."""
         if strategy not in self._strategies:
             reason = f"Unknown strategy {strategy!r} (available: {', '.join(self._strategies)})"
-            raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
+            refuse(HTTPStatus.NOT_FOUND, reason)
         # MONAI Label lets params replace the strategy of the address.
         asked = {**params, "strategy": strategy, ANNOTATOR: _annotator(request)}
         if self._signed_in:

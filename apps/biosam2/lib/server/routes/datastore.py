@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, HTTPException, Query, UploadFile
+from fastapi import APIRouter, File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import DefaultLabelTag
@@ -23,6 +23,7 @@ from lib.images.cache import ImageCache
 from lib.images.dicom import why_no_nifti
 from lib.server.access import Admin, Annotator, AnyUser
 from lib.server.checks import Checks, label_object, received, require_sum
+from lib.server.error_responses import refuse
 from lib.server.json_input import json_object
 from lib.server.label_versions import require_grid, require_version
 
@@ -191,7 +192,7 @@ class DatastoreRoutes:
         self._store.refresh()
         if not self._store.datalist():
             reason = "no image has a final label yet: there is nothing to download"
-            raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
+            refuse(HTTPStatus.NOT_FOUND, reason)
         path = self._store.get_dataset_archive(limit_cases)
         done = BackgroundTask(os.unlink, path)
         return FileResponse(path, media_type=get_mime_type(path), filename="dataset.zip", background=done)
@@ -207,7 +208,7 @@ class DatastoreRoutes:
             reason = f"the image {image!r} is not one file: it cannot be downloaded as a file"
             if path.is_dir() and (why := why_no_nifti(path)):
                 reason = f"the series {image!r} cannot be downloaded as one volume: {why}"
-            raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
+            refuse(HTTPStatus.NOT_FOUND, reason)
         return path
 
     def _label_path(self, label: str, tag: str) -> Path:
@@ -215,7 +216,7 @@ class DatastoreRoutes:
         path = Path(self._store.get_label_uri(label, tag))
         if not path.is_file():
             reason = f"the label {tag!r} of {label!r} has no file"
-            raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
+            refuse(HTTPStatus.NOT_FOUND, reason)
         return path
 
 

@@ -255,10 +255,7 @@ class InferRoutes:
         """A DICOM segmentation of the series, where the datastore is a DICOM store."""
         store = self._app.datastore()
         if not isinstance(store, DicomSegStore) or not image:
-            raise HTTPException(
-                HTTPStatus.BAD_REQUEST,
-                detail="output=dicom_seg needs ?image=<series> and a server with a DICOM store",
-            )
+            refuse(HTTPStatus.BAD_REQUEST, "output=dicom_seg needs ?image=<series> and a DICOM store")
         with self._opened(image, "", None) as (name, _):
             result = self._app.infer({**asked, "image": name, "result_extension": ".nii.gz"})
         self._observe(asked["model"], result["params"])

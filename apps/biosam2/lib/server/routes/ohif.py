@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from monailabel.endpoints import ohif as monailabel_ohif
 
 from lib.server.access import AnyUser
+from lib.server.error_responses import refuse
 
 COMPANION = Path(__file__).resolve().parents[3] / "ohif"
 VIEWER = Path(monailabel_ohif.__file__).resolve().parent / "static" / "ohif"
@@ -33,7 +34,7 @@ def ohif_router(companion: bool) -> APIRouter:
     def companion_file(user: AnyUser, name: str) -> Response:
         path = COMPANION / name
         if path.suffix not in _FILES or path.name not in {file.name for file in COMPANION.iterdir()}:
-            raise HTTPException(HTTPStatus.NOT_FOUND, detail=f"OHIF's toolbar has no file {name!r}")
+            refuse(HTTPStatus.NOT_FOUND, f"OHIF's toolbar has no file {name!r}")
         return FileResponse(path, media_type=_FILES[path.suffix], headers=_HEADERS)
 
     def viewer_file(user: AnyUser, path: str) -> Response:

@@ -6,12 +6,13 @@ from http import HTTPStatus
 from pathlib import Path
 
 import monailabel
-from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from monailabel.utils.others.generic import get_mime_type
 
 from lib.server.access import AnyUser
+from lib.server.error_responses import refuse
 
 _STATIC = Path(monailabel.__file__).parent / "endpoints" / "static"
 _TITLE = "BioSAM-2"
@@ -78,5 +79,5 @@ def _openapi_url(request: Request) -> str:
 
 def _file(path: Path | None) -> FileResponse:
     if path is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, detail="there is no such page")
+        refuse(HTTPStatus.NOT_FOUND, "there is no such page")
     return FileResponse(path, media_type=get_mime_type(str(path)))

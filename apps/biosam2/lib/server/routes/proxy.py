@@ -20,6 +20,7 @@ from lib.datastores.client import open_session
 from lib.datastores.dicomweb import DicomWebStore
 from lib.errors import BusyError
 from lib.server.access import Annotator, AnyUser
+from lib.server.error_responses import refuse
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class ProxyRoutes:
     def _known_store(self) -> DicomWebStore:
         if self._store is None:
             reason = "there is no DICOM store behind this server: its studies are a folder"
-            raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
+            refuse(HTTPStatus.NOT_FOUND, reason)
         return self._store
 
     def _forward(
@@ -151,7 +152,7 @@ def _target(path: str, method: str) -> str:
     parts = plain.replace("\\", "/").split("/")
     if any(_PARENT.match(part.strip()) for part in parts) or any(ord(char) < 32 for char in plain):
         reason = f"{path[:200]!r} leaves the DICOM store's own addresses"
-        raise HTTPException(HTTPStatus.BAD_REQUEST, detail=reason)
+        refuse(HTTPStatus.BAD_REQUEST, reason)
     path = quote(path, safe="/:@!$&'()*+,;=~")
     kind, _, rest = path.partition("/")
     if kind not in ("wado", "qido", "stow"):

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 from monailabel.endpoints import scoring as monailabel_scoring
 
 from lib.scoring.background import drop_waiting, start
 from lib.scoring.base import Scoring
 from lib.scoring.registry import ALL
 from lib.server.access import Annotator, AnyUser
+from lib.server.error_responses import refuse
 from lib.server.json_input import JSON_BODY, JsonBody
 
 
@@ -59,16 +60,16 @@ class ScoringRoutes:
         task = start(method, options, enqueue)
         if task is None:
             reason = "a scoring is running: wait until it ends, or stop it with DELETE /scoring/"
-            raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, detail=reason)
+            refuse(HTTPStatus.TOO_MANY_REQUESTS, reason)
         return task
 
     def _checked(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """The options that the process gets: nothing else reaches its environment."""
         if method not in self._methods:
             reason = f"Unknown scoring {method!r} (available: {', '.join(self._methods)})"
-            raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
+            refuse(HTTPStatus.NOT_FOUND, reason)
         if params.get("method", method) != method:
             reason = f"params name the scoring {params['method']!r}, the address {method!r}"
-            raise HTTPException(HTTPStatus.BAD_REQUEST, detail=reason)
+            refuse(HTTPStatus.BAD_REQUEST, reason)
         known = self._methods[method].options(params).model_fields_set
         return {name: params[name] for name in params if name in known}

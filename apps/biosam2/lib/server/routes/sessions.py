@@ -8,12 +8,13 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, HTTPException, UploadFile
+from fastapi import APIRouter, File, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.utils.others.generic import get_mime_type
 from starlette.background import BackgroundTask
 
 from lib.server.access import AnyUser
+from lib.server.error_responses import refuse
 from lib.server.sessions import SessionStore, UploadSession
 
 
@@ -69,14 +70,14 @@ class SessionRoutes:
     def _enabled(self) -> SessionStore:
         if self._store is None:
             reason = "sessions are switched off here (MONAI_LABEL_SESSIONS)"
-            raise HTTPException(HTTPStatus.NOT_ACCEPTABLE, detail=reason)
+            refuse(HTTPStatus.NOT_ACCEPTABLE, reason)
         return self._store
 
     def _known(self, session_id: str, update_ts: bool) -> UploadSession:
         session = self._enabled().get_session(session_id, update_ts)
         if session is None:
             reason = f"Unknown session {session_id[:100]!r}: it may have expired, upload again"
-            raise HTTPException(HTTPStatus.NOT_FOUND, detail=reason)
+            refuse(HTTPStatus.NOT_FOUND, reason)
         return session
 
 

@@ -8,12 +8,13 @@ from string import Template
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Form, HTTPException, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from monailabel.config import settings
 
 from lib.server.access import COOKIE, AnyUser, Authenticator
 from lib.server.api_keys import COOKIE_LIFETIME_S
+from lib.server.error_responses import refuse
 
 _PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Sign in - BioSAM-2</title>
@@ -92,9 +93,7 @@ class SignInRoutes:
     def is_enabled(self) -> dict[str, Any]:
         """Whether clients need credentials, as 3D Slicer asks; 404 where not, as MONAI Label answers."""
         if not self._authenticator.is_on:
-            raise HTTPException(
-                HTTPStatus.NOT_FOUND, detail="access control is off: no credentials are needed"
-            )
+            refuse(HTTPStatus.NOT_FOUND, "access control is off: no credentials are needed")
         client_id, realm = settings.MONAI_LABEL_AUTH_CLIENT_ID, settings.MONAI_LABEL_AUTH_REALM_URI
         return {"enabled": True, "client_id": client_id, "realm": realm}
 
@@ -106,7 +105,7 @@ class SignInRoutes:
             return {"access_token": None, "token_type": None}
         token = await self._authenticator.exchange(username, password)
         if token is None:
-            raise HTTPException(HTTPStatus.UNAUTHORIZED, detail="the key or password is not valid")
+            refuse(HTTPStatus.UNAUTHORIZED, "the key or password is not valid")
         return {"access_token": token, "token_type": "bearer"}
 
     def valid(self, user: AnyUser) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from monailabel.interfaces.app import MONAILabelApp
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import BioSam2Error
 from lib.server.access import Admin, AnyUser
+from lib.server.error_responses import refuse
 from lib.server.observability import Metrics
 
 _NVIDIA_SMI_S = 20
@@ -70,7 +71,7 @@ class StatusRoutes:
     def logs(self, user: Admin, lines: Annotated[int, Query(ge=0, le=1_000_000)] = 300) -> Response:
         """The last lines of the log; all of it for 0."""
         if not self._log_file.is_file():
-            raise HTTPException(HTTPStatus.NOT_FOUND, detail="this server writes no log file")
+            refuse(HTTPStatus.NOT_FOUND, "this server writes no log file")
         with self._log_file.open(encoding="utf-8", errors="replace") as file:
             return PlainTextResponse("".join(deque(file, lines or None)))
 
@@ -78,6 +79,6 @@ class StatusRoutes:
         """What nvidia-smi prints."""
         program = shutil.which("nvidia-smi")
         if program is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, detail="this server has no nvidia-smi")
+            refuse(HTTPStatus.NOT_FOUND, "this server has no nvidia-smi")
         done = subprocess.run([program], capture_output=True, text=True, timeout=_NVIDIA_SMI_S, check=False)
         return PlainTextResponse(done.stdout)
