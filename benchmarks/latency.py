@@ -35,6 +35,7 @@ from benchmarks.machine import busy_warning, machine
 from benchmarks.server import APP, RunningServer, copy_bundled, running_server
 from benchmarks.volumes import write_volumes
 from lib.engine.checkpoints import Weights, sha256_of
+from lib.engine.openvino_export import convert_in_child
 from lib.engine.openvino_parts import is_chosen, parts_folder
 from lib.engine.registry import DeviceType
 from lib.engine.runtime import Runtime
@@ -126,6 +127,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     checkpoint = write_random_checkpoint(kept / "weights")
     if not (kept / "model").exists():
         copy_bundled(APP, kept / "model")
+    _convert(checkpoint, kept / "model", options.device)
     timings, bundled, memory = Timings(), Timings(), {}
     i, j, k = options.shape
     parts: dict[str, tuple[tuple[int, int, int], int, Timings]] = {
@@ -155,12 +157,25 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     return {"seconds": timings.seconds, "bundled": bundled.seconds, "memory_mb": memory}
 
 
+def _parts(checkpoint: Path, device: DeviceType) -> tuple[Weights, torch.dtype, Path]:
+    """The weights, the number format of our server, and the folder of what OpenVINO computes."""
+    weights = Weights(checkpoint.stem, checkpoint, None, IMAGE_SIZE, None, "")
+    dtype = Runtime(torch.device(device), "auto").dtype
+    return weights, dtype, parts_folder(weights, sha256_of(checkpoint), IMAGE_SIZE, dtype)
+
+
+def _convert(checkpoint: Path, models: Path, device: DeviceType) -> None:
+    """Converts the weights before the servers start, which then find it: its memory is none of theirs."""
+    weights, dtype, folder = _parts(checkpoint, device)
+    if is_chosen("auto", device) and not folder.exists():
+        print("Converting for OpenVINO ...", flush=True)
+        convert_in_child(weights, models, dtype, folder)
+
+
 def _floor(checkpoint: Path, device: DeviceType) -> Floor:
     """The network's parts, in the runtime of our server."""
-    dtype = Runtime(torch.device(device), "auto").dtype
-    weights = Weights(checkpoint.stem, checkpoint, None, IMAGE_SIZE, None, "")
-    parts = parts_folder(weights, sha256_of(checkpoint), IMAGE_SIZE, dtype)
-    return Floor(checkpoint, IMAGE_SIZE, dtype, device, parts if is_chosen("auto", device) else None)
+    _, dtype, folder = _parts(checkpoint, device)
+    return Floor(checkpoint, IMAGE_SIZE, dtype, device, folder if is_chosen("auto", device) else None)
 
 
 def report(results: dict[str, Any]) -> str:

@@ -126,7 +126,13 @@ class PredictorPool:
         if openvino_dtype(self._settings, runtime) is not None:
             folder = parts_folder(weights, version, predictor.image_size, runtime.dtype)
             arguments = (predictor, weights, folder, summary)
-            threading.Thread(target=self._use_openvino, args=arguments, name="openvino", daemon=True).start()
+            if folder.exists():
+                # At once, and torch's first run with the memory that it takes is spared.
+                self._use_openvino(*arguments)
+            else:
+                threading.Thread(
+                    target=self._use_openvino, args=arguments, name="openvino", daemon=True
+                ).start()
         return predictor
 
     def _use_openvino(self, predictor: Predictor, weights: Weights, folder: Path, summary: str) -> None:
