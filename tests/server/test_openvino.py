@@ -40,7 +40,8 @@ def test_answers_are_the_same_before_and_after(start_server):
 
 
 def test_a_conversion_ends_with_its_server(start_server):
-    server = start_server({**CONF, "runtime": "openvino"})
+    # A large input takes long to convert: the server is up before the end of it.
+    server = start_server({**CONF, "runtime": "openvino", "image_size": "1024"})
     wait_for(lambda: conversions(server), server)
     (conversion,) = conversions(server)
     conversion.parent().kill()
