@@ -18,7 +18,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from lib.activelearning.strategy import all_strategies
 from lib.child_process import become_server, end_with_server
 from lib.dashboard import OVERVIEW_FILE, write_overview
-from lib.datastores.client import open_store
+from lib.datastores.dicomweb import open_store
 from lib.datastores.local import open_folder
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import BioSam2Error, SettingsError

@@ -16,8 +16,7 @@ import pytest
 import requests
 
 from lib.images.reading import read_image
-from lib.labels.dicom_seg_writing import write_dicom_seg
-from lib.labels.segments import describe_segments
+from lib.labels.dicom_seg_writing import describe_segments, write_dicom_seg
 from sample_study.dicom import Series, write_multiframe_ultrasound, write_series
 from sample_study.orthanc import Orthanc
 from tests.support import phantoms

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from monailabel.datastore.dicom import DICOMwebClientX
 
-from lib.datastores.client import open_session
-from lib.datastores.dicomweb import DicomWebStore
+from lib.datastores.dicomweb import DicomWebStore, open_session
 from lib.images.reading import read_image
-from lib.labels.dicom_seg_writing import write_dicom_seg
-from lib.labels.segments import describe_segments
+from lib.labels.dicom_seg_writing import describe_segments, write_dicom_seg
 from sample_study.dicom import write_series
 from tests.support.dicomweb_standin import DicomWebStandIn
 

@@ -25,7 +25,7 @@ from pydicom.datadict import tag_for_keyword
 
 from lib.errors import BusyError
 from lib.files import write_atomically
-from lib.images.dicom_tags import utc_offset
+from lib.images.dicom_header import utc_offset
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from lib.errors import ImageError
-from lib.images.dicom_header import DicomHeader, Frame, common_window, read_header
+from lib.images.dicom_header import GROUPS, DicomHeader, Frame, common_window, first_item, read_header
 from lib.images.dicom_stack import is_tilted, require_one_stack, slice_step
-from lib.images.dicom_tags import GROUPS, first_item
 from lib.images.itk import colours_or_greys, from_itk, itk_name, ras_affine, to_itk
 from lib.images.medical_image import LPS_IDENTITY, Voxels, require_size
 

@@ -16,8 +16,7 @@ from pydicom.encaps import generate_pixel_data_frame
 
 from lib.errors import LabelError
 from lib.images.dicom import series_files
-from lib.images.dicom_header import file_beside
-from lib.images.dicom_tags import first_item, groups, numbers
+from lib.images.dicom_header import file_beside, first_item, groups, numbers
 from lib.images.medical_image import LPS_IDENTITY, MedicalImage, regular_affine, require_size
 from lib.labels.label_map import LabelFile, most_voxels
 from lib.labels.values import paint_order

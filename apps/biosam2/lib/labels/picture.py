@@ -11,8 +11,7 @@ from scipy import ndimage
 
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
-from lib.images.raster import open_raster, pages
-from lib.images.tiff import is_tiff, tiff_numbers
+from lib.images.raster import is_tiff, open_raster, pages, tiff_numbers
 from lib.labels.label_map import LabelFile, most_voxels
 from lib.labels.values import MOST_OBJECTS
 

@@ -8,20 +8,61 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import BioSam2Error, LabelError
-from lib.images.medical_image import MedicalImage
+from lib.images.itk import read_itk
+from lib.images.medical_image import MedicalImage, regular_affine
+from lib.images.nifti import read_nifti, read_nifti_header, states_geometry
 from lib.images.reading import is_dicom, reason
 from lib.labels.dicom_seg import read_dicom_seg
 from lib.labels.grid import on_image_grid
-from lib.labels.label_map import LabelFile, LabelMap
+from lib.labels.label_map import LabelFile, LabelMap, most_voxels
 from lib.labels.names import name_values
 from lib.labels.nrrd import read_nrrd_label
 from lib.labels.picture import read_picture_label, split_instances
 from lib.labels.polygons import read_polygon_label
 from lib.labels.values import as_labels, present_values
-from lib.labels.volumes import read_metaimage_label, read_nifti_label
+
+
+def read_nifti_label(path: Path, image: MedicalImage) -> LabelFile:
+    """Reads a NIfTI label; without an affine in its header it has no position.
+
+    Raises:
+        LabelError: Colours.
+        ImageError: More than three axes, or fewer bytes than the header promises.
+    """
+    voxels = read_nifti(path, most_voxels(image))
+    if voxels.array.ndim != 3:
+        raise LabelError("its voxels are colours: save one number for each voxel, 0 for background")
+    header = read_nifti_header(path)
+    if not states_geometry(header):
+        return LabelFile(voxels.array, None)
+    is_image_grid = voxels.array.shape == image.shape and _has_sform_of(image, header)
+    return LabelFile(voxels.array, image.affine if is_image_grid else regular_affine(voxels.affine))
+
+
+def _has_sform_of(image: MedicalImage, header: Any) -> bool:
+    """True if a label has its image's sform: nibabel's programs copy it alone, and ITK may ignore it."""
+    if image.format != "nifti" or not image.path.is_file():
+        return False
+    sforms = [one.get_sform(coded=True)[0] for one in (header, read_nifti_header(image.path))]
+    return all(sform is not None for sform in sforms) and np.allclose(*sforms)
+
+
+def read_metaimage_label(path: Path, image: MedicalImage) -> LabelFile:
+    """Reads a MetaImage label.
+
+    Raises:
+        LabelError: Colours.
+        ImageError: More than three axes, several channels, or voxels in another file.
+    """
+    voxels = read_itk(path, most_voxels(image))
+    if voxels.array.ndim != 3:
+        raise LabelError("its voxels are colours: save one number for each voxel, 0 for background")
+    return LabelFile(voxels.array, regular_affine(voxels.affine))
+
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
 
 from lib.engine.interactive_priority import InteractivePriority
-from lib.images.sparse_writer import gzip_file
+from lib.images.writing import gzip_file
 from lib.infers.task import LABEL_FILE
 from lib.prompts.parsing.objects import with_label_points
 from lib.server.access import AnyUser, Role, User

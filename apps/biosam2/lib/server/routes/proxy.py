@@ -16,8 +16,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from monailabel.config import settings
 
-from lib.datastores.client import open_session
-from lib.datastores.dicomweb import DicomWebStore
+from lib.datastores.dicomweb import DicomWebStore, open_session
 from lib.errors import BusyError
 from lib.server.access import Annotator, AnyUser
 from lib.server.error_responses import refuse
