@@ -226,8 +226,8 @@ def test_a_real_series_and_its_conversion_are_one_image(data):
     assert series.affine == pytest.approx(volume.affine, abs=1e-3)
 
 
-# One object in every kind of file that people have: an ellipsoid in millimetres, so that the truth is a formula
-# and no reader's answer.
+# One object in every kind of file that people have: an ellipsoid in millimetres, so that the truth is a
+# formula and no answer of a reader.
 SHAPE, CENTRE = (24, 20, 12), (14.0, 7.0, 5.0)
 RADII = np.array([9.0, 7.0, 10.0])  # millimetres to the right, front and top
 SPACING = np.diag([1.5, 1.25, 3.0])
