@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 
 import numpy as np
@@ -78,8 +77,8 @@ class Templates:
             ]
             if not templates:
                 return None, 0
-            key = (predictor.key, label, tuple((item.digest, item.index) for item in templates),
-                   tuple(stamp(entry.path) for _, entry in chosen))  # fmt: skip
+            files = tuple((stamp(entry.path), str(entry.label_info)) for _, entry in chosen)
+            key = (predictor.key, label, tuple((item.digest, item.index) for item in templates), files)
             if key not in self._banks:
                 self._banks[key] = OnePrompt(predictor, templates, label)
             return self._banks[key], min(len(templates), BANK_SIZE)
@@ -106,20 +105,20 @@ class Templates:
     def _read(self, image_id: str, entry: LabelEntry) -> _Slices:
         """Templates of an image by label; none where image and label cannot be used together."""
         raise_if_cancelled()
-        key = (image_id, stamp(entry.path), str(entry.label_info))
-        found = self._slices.get(key)
-        if found is None:
-            found = defaultdict(list)
-            try:
-                image = self._images.get(image_path(self._datastore(), image_id))
+        try:
+            path = image_path(self._datastore(), image_id)
+            key = (image_id, stamp(path), stamp(entry.path), str(entry.label_info))
+            if (found := self._slices.get(key)) is None:
+                image = self._images.get(path)
                 labels = read_labels(entry.path, image, entry.label_info)
-                for name in dict.fromkeys(labels.names.values()):
-                    found[name] = labelled_slices(image, _only(labels, name), _PER_IMAGE)
-            except BioSam2Error as error:
-                logger.warning("Label of %s not used as a template: %s", image_id, error)
-            found = {name: slices for name, slices in found.items() if slices}
-            if _nbytes(found) <= self._slices.maxsize:
-                self._slices[key] = found
+                names = dict.fromkeys(labels.names.values())
+                by_name = {name: labelled_slices(image, _only(labels, name), _PER_IMAGE) for name in names}
+                found = {name: slices for name, slices in by_name.items() if slices}
+                if _nbytes(found) <= self._slices.maxsize:
+                    self._slices[key] = found
+        except BioSam2Error as error:
+            logger.warning("Label of %s not used as a template: %s", image_id, error)
+            return {}
         return found
 
 
