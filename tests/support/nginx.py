@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import shutil
 import subprocess
@@ -17,7 +18,9 @@ from tests.support.server import REPOSITORY
 
 GUIDE = REPOSITORY / "docs" / "deployment.md"
 START_LIMIT_S = 60
+# The user who runs the tests, who alone may write to their folders.
 _MAIN = """daemon off;
+user {user};
 error_log {folder}/error.log;
 pid {folder}/pid;
 events {{}}
@@ -64,7 +67,7 @@ class Nginx:
         for old, new in changes.items():
             assert old in site, f"the guide's nginx block has no {old}"
             site = site.replace(old, new)
-        (folder / "nginx.conf").write_text(_MAIN.format(folder=folder, site=site))
+        (folder / "nginx.conf").write_text(_MAIN.format(folder=folder, site=site, user=getpass.getuser()))
 
     @staticmethod
     def find() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 # Seconds without a byte of a request's body.
 STALL_S = 30.0
+# Each step of a request waits for the threads that segment to leave the interpreter, for Python's own 5 ms at
+# most. With 20 clients and a propagation the 95th percentile of a click fell to half (make bench-clients).
+SWITCH_INTERVAL_S = 0.0005
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def install(server: FastAPI, parts: AppParts) -> SessionStore | None:
     # MONAI Label's stack was built when the server began to start.
     server.middleware_stack = _for_requests(server.build_middleware_stack(), server.router)
     log_request_ids()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     if not authenticator.is_on:
         logger.warning("Access control is off: everybody who reaches this server is an administrator")
     return sessions
