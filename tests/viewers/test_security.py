@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from lib.server.api_keys import add_key
 from tests.support import studies
 from tests.support.client import LIMIT_S
+from tests.support.nginx import Nginx
 from tests.support.server import Server, copy_model_folder
 
 # Every way in which a page can send a request: with and without a preflight, with and without credentials.
@@ -127,5 +128,30 @@ def test_ohif_opens_after_signing_in(browser: Browser, evil: str, tmp_path: Path
         other.goto(evil)
         assert set(other.evaluate(ATTACK, server.url)) <= {"refused", "opaque"}
         assert page.evaluate(name) == "anna", "it did not sign out either"
+    finally:
+        server.stop()
+
+
+@pytest.mark.skipif(Nginx.find() is None, reason="nginx is not installed")
+def test_ohif_opens_and_a_click_is_answered_through_nginx(browser: Browser, tmp_path: Path) -> None:
+    key = add_key(tmp_path / "keys", "anna", "annotator")
+    server = _server(tmp_path / "server", {"api_keys": str(tmp_path / "keys")})
+    try:
+        with Nginx(tmp_path / "nginx", {8000: server.port}) as nginx:
+            page = browser.new_context(ignore_https_errors=True).new_page()
+            page.set_default_timeout(LIMIT_S * 1000)
+            page.goto(f"{nginx.url}/ohif/")
+            page.fill("input[name=password]", key)
+            page.click("button")
+            page.wait_for_url(f"{nginx.url}/ohif/**")
+            page.wait_for_selector("#root *", state="attached")
+            click = """async (point) => {
+              const form = new FormData();
+              form.append("params", JSON.stringify({foreground: [point]}));
+              const answer = await fetch("/infer/biosam2_point?image=ct", {method: "POST", body: form});
+              return [answer.status, (await answer.arrayBuffer()).byteLength];
+            }"""
+            status, size = page.evaluate(click, list(studies.phantom("ct").click("lesion")))
+            assert (status, size > 1000) == (200, True)
     finally:
         server.stop()
