@@ -267,7 +267,7 @@ def test_schemathesis_finds_no_server_error(server: KillableServer, request: pyt
 
 
 def check_still_works(server: KillableServer) -> None:
-    """A click is answered with a mask."""
+    """A click is answered with a mask, on an image that no request has named and so deleted."""
     assert server.alive, server.log[-4000:]
-    answer = Client(server.url).infer("biosam2_point", "ct", {"foreground": [CT.click("lesion")]})
+    answer = Client(server.url).infer("biosam2_point", "ct_nrrd", {"foreground": [CT.click("lesion")]})
     assert answer.status == 200, answer.body[:500]
