@@ -17,7 +17,7 @@ from lib.images.reading import read_image
 from lib.images.writing import write_mask
 from lib.labels import read_labels
 from lib.labels.grid import on_image_grid
-from lib.labels.label_map import LabelFile
+from lib.labels.values import LabelFile
 from tests.unit.labels.conftest import GRIDS, drawn
 
 

@@ -8,7 +8,7 @@ import pytest
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.medical_image import Voxels, make_image
-from lib.labels.label_map import LabelMap
+from lib.labels.values import LabelMap
 from lib.scoring.agreement import DICE, NSD, AgreementScoring, asked_pairs, kept_pairs, spacing_of
 from lib.scoring.base import Scoring
 from lib.scoring.registry import all_methods

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lib.engine.predictor import FrameMask
-from lib.labels.label_map import LabelMap
 from lib.labels.labelled_slices import LabelledSlice, class_masks, image_frames, labelled_slices
+from lib.labels.values import LabelMap
 from lib.metrics.segmentation import jaccard
 from lib.prompts.simulation import tight_box
 from lib.prompts.types import FramePrompts

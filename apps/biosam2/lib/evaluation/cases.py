@@ -20,9 +20,9 @@ from lib.errors import EvaluationError, ImageError, LabelError
 from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage, Voxels, make_image, require_size
 from lib.images.reading import read_image
-from lib.labels.label_map import LabelMap
 from lib.labels.names import listed_label_info
 from lib.labels.reading import read_labels
+from lib.labels.values import LabelMap
 from lib.settings import Settings
 from lib.transforms.frames import FrameStack, frame_view
 from lib.transforms.orientation import in_plane_axes, spacing

@@ -33,8 +33,8 @@ from lib.evaluation.options import PipelineName
 from lib.evaluation.protocol import MetricRules
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
-from lib.labels.label_map import LabelMap
 from lib.labels.reading import read_labels
+from lib.labels.values import LabelMap
 
 Colour = tuple[int, int, int]
 Tracing = Mapping[int, NDArray[np.float64]]

@@ -1,6 +1,6 @@
 """Label files of viewers, on the grid of their images."""
 
-from lib.labels.label_map import LabelMap
 from lib.labels.reading import read_labels
+from lib.labels.values import LabelMap
 
 __all__ = ["LabelMap", "read_labels"]

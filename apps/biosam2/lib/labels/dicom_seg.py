@@ -18,8 +18,7 @@ from lib.errors import LabelError
 from lib.images.dicom import series_files
 from lib.images.dicom_header import file_beside, first_item, groups, numbers
 from lib.images.medical_image import LPS_IDENTITY, MedicalImage, regular_affine, require_size
-from lib.labels.label_map import LabelFile, most_voxels
-from lib.labels.values import paint_order
+from lib.labels.values import LabelFile, most_voxels, paint_order
 
 # Direction cosines that differ by less are one direction: DICOM keeps decimals.
 _SAME_DIRECTION = 1e-3

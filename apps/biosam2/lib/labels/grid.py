@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
 from lib.images.nifti import read_nifti_header, states_geometry
-from lib.labels.label_map import LabelFile
+from lib.labels.values import LabelFile
 
 # Share of a voxel by which two grids may differ and still be one. Headers keep 32-bit floats and DICOM keeps
 # decimals: over 1000 voxels that is less, and below half a voxel the nearest neighbour is the voxel itself.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.images.medical_image import MedicalImage
-from lib.labels.label_map import LabelMap
+from lib.labels.values import LabelMap
 from lib.transforms.frames import FrameStack, frame_view
 from lib.transforms.sampling import evenly_spaced
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage, regular_affine, require_size
 from lib.images.volume_header import nrrd_header_lines, nrrd_voxels, read_exactly
-from lib.labels.label_map import LabelFile, most_voxels
-from lib.labels.values import MOST_OBJECTS, as_labels, paint_order, present_values
+from lib.labels.values import MOST_OBJECTS, LabelFile, as_labels, most_voxels, paint_order, present_values
 
 # First letters of a space's three directions, such as left-posterior-superior, to axis and sign in RAS. A
 # space of another name, or of none, ITK takes for LPS, and so do images here.

@@ -12,8 +12,7 @@ from scipy import ndimage
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
 from lib.images.raster import is_tiff, open_raster, pages, tiff_numbers
-from lib.labels.label_map import LabelFile, most_voxels
-from lib.labels.values import MOST_OBJECTS
+from lib.labels.values import MOST_OBJECTS, LabelFile, most_voxels
 
 # More colours than any list of classes has, and fewer than any photograph.
 _MOST_COLOURS = 255

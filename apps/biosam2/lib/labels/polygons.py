@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
-from lib.labels.label_map import LabelFile
-from lib.labels.values import MOST_OBJECTS, paint_order
+from lib.labels.values import MOST_OBJECTS, LabelFile, paint_order
 
 logger = logging.getLogger(__name__)
 

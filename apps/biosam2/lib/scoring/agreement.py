@@ -17,9 +17,9 @@ from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
-from lib.labels.label_map import LabelMap
 from lib.labels.labelled_slices import LEAST_PIXELS, image_frames, labelled_slices
 from lib.labels.reading import read_labels
+from lib.labels.values import LabelMap
 from lib.metrics.segmentation import dice, normalized_surface_dice
 from lib.prompts.simulation import jittered_box
 from lib.prompts.types import FramePrompts
