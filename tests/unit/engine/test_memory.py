@@ -157,3 +157,17 @@ def test_one_template_alone_is_all_that_the_confidence_policy_attends_to():
         "cond_frame_outputs": bank.as_output_dict()["cond_frame_outputs"],
         "non_cond_frame_outputs": {},
     }
+
+
+def test_without_absent_frames_the_last_sightings_stand_in_for_those_just_visited():
+    bank = MemoryBank(reach=4)
+    bank.keeps_absent = False
+    bank.add_prompted(0, {"n": 0})
+    for frame, logit in ((1, 2.0), (2, 1.0), (3, -1024.0), (4, -1024.0)):
+        bank.add_tracked(frame, {"n": frame, "logits": torch.full((1, 1, 2, 2), logit)})
+    assert bank.neighbour(5, reverse=False)["n"] == 2
+    recalled = bank.recall(5, False, torch.zeros(1, 1, 1, 1))
+    assert {index: memory["n"] for index, memory in recalled["non_cond_frame_outputs"].items()} == {
+        4: 2,
+        3: 1,
+    }

@@ -188,7 +188,7 @@ def test_damage_inside_a_slide_is_told_when_it_is_met(tmp_path, pixels, images):
 
 def test_stacks_and_volumes_are_no_slides(tmp_path, images):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 30, 40), np.uint8), photometric="minisblack")
-    with pytest.raises(ImageError, match="stack of 5 pages"):
+    with pytest.raises(ImageError, match="volume of 5 slices"):
         open_slide(tmp_path / "a.tif", images)
 
 

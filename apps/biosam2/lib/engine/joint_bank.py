@@ -12,8 +12,8 @@ from lib.engine.memory import Memory, MemoryBank
 
 def joint_key(bank: MemoryBank) -> Hashable:
     """Equal for banks that can be joined: they remember the same frames. None: this one cannot be."""
-    if bank.policy != "fifo":
-        return None  # the other policies choose memories for each object
+    if bank.policy != "fifo" or not bank.keeps_absent:
+        return None  # memories are chosen for each object
     return tuple((kind, *memories) for kind, memories in bank.as_output_dict().items())
 
 

@@ -91,10 +91,15 @@ class MemoryBank:
         reach: Frames that the network looks back: the larger of its memories and its object pointers.
         policy: Choice of the memories that are looked back at.
         spatial: Memories that memory attention reads at most, the prompted frame among them.
+
+    Attributes:
+        keeps_absent: Whether frames without the object are remembered, as SAM 2 does. Else the frames that
+            it was seen on last stand in for those just visited, so that it is found when it comes back.
     """
 
     def __init__(self, reach: int, policy: MemoryPolicy = "fifo", spatial: int = 7):
         self.policy = policy
+        self.keeps_absent = True
         self._reach = reach
         self._spatial = spatial
         self._prompted: dict[int, Memory] = {}
@@ -112,6 +117,8 @@ class MemoryBank:
 
     def add_tracked(self, frame: int, memory: Memory) -> None:
         """Remembers a frame that the network segmented, and forgets the oldest beyond its reach."""
+        if not self.keeps_absent and float(memory["logits"].max()) <= 0:
+            return
         self._tracked[frame] = memory
         while len(self._tracked) > self._reach:
             del self._tracked[next(iter(self._tracked))]
@@ -121,6 +128,7 @@ class MemoryBank:
     def copy(self) -> MemoryBank:
         """A bank of the same memories, independent of this one from now on."""
         other = MemoryBank(self._reach, self.policy, self._spatial)
+        other.keeps_absent = self.keeps_absent
         other._prompted = dict(self._prompted)
         other._tracked = dict(self._tracked)
         other._confident = list(self._confident)
@@ -134,6 +142,8 @@ class MemoryBank:
         """
         before = frame + 1 if reverse else frame - 1
         found = self._prompted.get(before, self._tracked.get(before))
+        if found is None and not self.keeps_absent and self._tracked:
+            return next(reversed(self._tracked.values()))
         memories = [*self._prompted.values(), *self._confident]
         if found is None and query is not None and self.needs_embeddings and memories:
             sim = _similarities(query, memories)
@@ -164,6 +174,11 @@ class MemoryBank:
         prompted, tracked = self._prompted, self._tracked
         if self.policy == "pruned":
             tracked = self._pruned(frame, reverse)
+        if not self.keeps_absent:
+            tracked = {
+                frame + (1 if reverse else -1) * back: memory
+                for back, memory in enumerate(reversed(tracked.values()), start=1)
+            }
         if self.policy == "confidence":
             prompted, tracked = self._picked_up(frame, reverse, query), {}
         return {"cond_frame_outputs": prompted, "non_cond_frame_outputs": tracked}

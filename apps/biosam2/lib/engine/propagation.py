@@ -123,6 +123,8 @@ def propagate(
         _track(number, prompts, bank.copy() if bank else predictor.new_bank(memory), ends, closed)
         for number, prompts in enumerate(objects)
     ]
+    for track in tracks:
+        track.bank.keeps_absent = ends
     low, high = bounds if bounds is not None else (0, len(frames))
     for index in sorted({index for track in tracks for index in track.prompts}):
         for track in tracks:
