@@ -263,7 +263,7 @@ def test_negative_strokes_take_their_pixels_out_of_the_mask(
     companion.open(case.series.study_uid)
     companion.segment("organ")
     i, j, k = case.phantom.click("organ")
-    assert companion.click([i - 4, j, k]).mask[i + 4, j, k]
+    assert companion.click([i - 8, j, k]).mask[i + 4, j, k]
     companion.key("x")
     for key, kind in (("g", "scribbles"), ("l", "lassos")):
         companion.key(key)
@@ -279,8 +279,15 @@ def test_negative_strokes_take_their_pixels_out_of_the_mask(
         assert answer.sent[kind][-1]["positive"] is False
         assert np.array_equal(companion.overlay("organ"), answer.mask)
         assert not answer.mask[i + 3, j - 2, k]
-        assert answer.mask[i - 4, j, k]
+        assert answer.mask[i - 8, j, k]
     assert not answer.mask[i + 4, j, k]
+
+    companion.key("b")
+    answer = companion.drag([[i - 6, j - 3, k], [i - 3, j + 3, k]])
+    assert answer.status == 200, answer.text
+    assert "boxes" not in answer.sent
+    assert np.array_equal(companion.overlay("organ"), answer.mask)
+    assert not answer.mask[i - 5 : i - 3, j - 2 : j + 3, k].any()
 
 
 def test_a_label_of_two_organs_takes_five_actions(companion: Companion, cases: dict[str, Case]) -> None:

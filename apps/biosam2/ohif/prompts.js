@@ -24,11 +24,21 @@ export function makePrompt(drawn, positive, dimensions, preferred = 2) {
 /** In-plane coordinates [x, y] of a voxel on a slice across an axis. */
 const inPlane = (point, axis) => point.filter((_, side) => side !== axis);
 
-function box({ points, axis, slice }) {
-  const corners = points.map((point) => inPlane(point, axis));
-  const low = [0, 1].map((side) => Math.min(...corners.map((corner) => corner[side])));
-  const high = [0, 1].map((side) => Math.max(...corners.map((corner) => corner[side])));
-  return [...low.map(Math.round), ...high.map((value) => Math.round(value) + 1), slice];
+/** First and last pixel [x, y] of a box. */
+function ends({ points, axis }) {
+  const corners = points.map((point) => inPlane(point, axis).map(Math.round));
+  return [Math.min, Math.max].map((end) => [0, 1].map((side) => end(...corners.map((corner) => corner[side]))));
+}
+
+function box(prompt) {
+  const [low, high] = ends(prompt);
+  return [...low, ...high.map((value) => value + 1), prompt.slice];
+}
+
+/** A negative box, which the server takes as an outline: none of its pixels belongs to the object. */
+function outline(prompt) {
+  const [[left, top], [right, bottom]] = ends(prompt);
+  return { slice: prompt.slice, positive: false, points: [[left, top], [right, top], [right, bottom], [left, bottom]] };
 }
 
 function stroke({ points, axis, slice, positive }) {
@@ -54,8 +64,9 @@ export function requestParams(prompts, volume) {
     ...OPTIONS,
   };
   if (!volume) params.slice = last.slice;
-  if (of('box').length) params.boxes = of('box').map(box);
+  if (of('box', true).length) params.boxes = of('box', true).map(box);
   if (of('scribble').length) params.scribbles = of('scribble').map(stroke);
-  if (of('lasso').length) params.lassos = of('lasso').map(stroke);
+  const lassos = [...of('lasso').map(stroke), ...of('box', false).map(outline)];
+  if (lassos.length) params.lassos = lassos;
   return params;
 }
