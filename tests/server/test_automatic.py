@@ -197,7 +197,7 @@ def test_a_trained_head_takes_the_labels_that_it_is_better_at(auto: Server, tmp_
     options = {"preset": "auto_head", "max_epochs": 4, "steps_per_epoch": 12, "batch_size": 4}
     answer = requests.post(f"{auto.url}/train/biosam2", json=options, timeout=LIMIT_S)
     assert answer.ok, answer.text
-    while requests.get(f"{auto.url}/train/?check_if_running=true", timeout=LIMIT_S).ok:
+    while requests.get(f"{auto.url}/train/", timeout=LIMIT_S).json()["status"] in ("SUBMITTED", "RUNNING"):
         time.sleep(0.5)
     listed = requests.get(f"{auto.url}/model/info/biosam2", timeout=LIMIT_S).json()
     stats = listed["train_stats"]

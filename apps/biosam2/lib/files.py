@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from lib.errors import ReadOnlyError, StorageFullError
 
 # mkstemp makes files that their owner alone can read; published files are for all.
@@ -143,14 +145,13 @@ def _is_left_over(path: Path) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is a process of this number."""
+    """Whether there is a process of this number that has not ended."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except OSError:
+    except psutil.AccessDenied:
         return True
-    return True
 
 
 def use_own_temporary_folder() -> None:
