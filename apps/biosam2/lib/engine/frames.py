@@ -34,8 +34,44 @@ class FrameSequence(Protocol):
         """Equal for equal frames of images with one digest."""
 
 
+class FramesOfImage:
+    """Other frames of the same image; what a subclass does not define is that of the image's own frames.
+
+    Attributes:
+        frames: Frames of the image.
+    """
+
+    frames: FrameSequence
+
+    @property
+    def height(self) -> int:
+        """Pixels of a frame along y."""
+        return self.frames.height
+
+    @property
+    def width(self) -> int:
+        """Pixels of a frame along x."""
+        return self.frames.width
+
+    @property
+    def digest(self) -> str:
+        """Digest of the image's content."""
+        return self.frames.digest
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Frame ``index``: uint8 (H, W, 3)."""
+        return self.frames[index]
+
+    def key(self, index: int) -> Hashable:
+        """Key of the frame among those of its image."""
+        return self.frames.key(index)
+
+
 @dataclass(frozen=True)
-class SingleFrame:
+class SingleFrame(FramesOfImage):
     """One frame as a sequence: every index gives it.
 
     Attributes:
@@ -47,21 +83,6 @@ class SingleFrame:
     frames: FrameSequence
     index: int
     length: int = 1
-
-    @property
-    def height(self) -> int:
-        """Pixels of the frame along y."""
-        return self.frames.height
-
-    @property
-    def width(self) -> int:
-        """Pixels of the frame along x."""
-        return self.frames.width
-
-    @property
-    def digest(self) -> str:
-        """Digest of the image's content."""
-        return self.frames.digest
 
     def __len__(self) -> int:
         return self.length

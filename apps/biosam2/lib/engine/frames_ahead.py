@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from lib.engine.frames import FrameSequence
+from lib.engine.frames import FrameSequence, FramesOfImage
 from lib.engine.preprocessing import network_image
 
 # Frames that are ready before they are needed: at 1024 px each takes 13 MB.
 AHEAD = 4
 
 
-class FramesAhead:
+class FramesAhead(FramesOfImage):
     """A sequence of frames that also gives the network's images of them, prepared along a way.
 
     Args:
@@ -26,26 +24,11 @@ class FramesAhead:
     """
 
     def __init__(self, frames: FrameSequence, way: Sequence[int]) -> None:
-        self._frames = frames
+        self.frames = frames
         self._way = list(way)
         self._place = {index: place for place, index in enumerate(self._way)}
         self._images: dict[int, Future[torch.Tensor]] = {}
         self._thread = ThreadPoolExecutor(1, "frames-ahead")
-
-    @property
-    def height(self) -> int:
-        """Pixels of a frame along y."""
-        return self._frames.height
-
-    @property
-    def width(self) -> int:
-        """Pixels of a frame along x."""
-        return self._frames.width
-
-    @property
-    def digest(self) -> str:
-        """Digest of the image's content."""
-        return self._frames.digest
 
     def __enter__(self) -> FramesAhead:
         return self
@@ -54,16 +37,6 @@ class FramesAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return self._frames[index]
-
-    def key(self, index: int) -> Hashable:
-        """Key of the frame among those of its image."""
-        return self._frames.key(index)
 
     def onward(self, index: int, count: int) -> list[int]:
         """A frame and those that are visited after it, ``count`` in all at most."""
@@ -79,4 +52,4 @@ class FramesAhead:
         return self._prepare(index, size) if prepared is None else prepared.result()
 
     def _prepare(self, index: int, size: int) -> torch.Tensor:
-        return network_image(self._frames[index], size)
+        return network_image(self.frames[index], size)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.engine.frames import FrameSequence
+from lib.engine.frames import FrameSequence, FramesOfImage
 from lib.prompts.types import FramePrompts
 from lib.transforms.frames import Crop
 
@@ -103,7 +103,7 @@ def extent_of(prompts: FramePrompts, mask: Mask | None) -> tuple[float, float, f
 
 
 @dataclass(frozen=True)
-class CroppedFrames:
+class CroppedFrames(FramesOfImage):
     """The frames of an image, cut to a crop.
 
     Attributes:
@@ -123,14 +123,6 @@ class CroppedFrames:
     def width(self) -> int:
         """Pixels of the crop along x."""
         return self.crop.right - self.crop.left
-
-    @property
-    def digest(self) -> str:
-        """Digest of the image's content."""
-        return self.frames.digest
-
-    def __len__(self) -> int:
-        return len(self.frames)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Frame ``index`` in the crop: uint8 (H, W, 3)."""

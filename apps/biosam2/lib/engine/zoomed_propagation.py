@@ -73,12 +73,8 @@ def _in_windows(
 
 def _windows(prompts: Mapping[int, FramePrompts], shape: tuple[int, int]) -> Iterator[Crop]:
     """Windows around an object, the smallest first; none where no prompt says how large it is."""
-    boxes = [
-        extent
-        for here in prompts.values()
-        if here.box is not None or here.mask is not None
-        if (extent := extent_of(here, here.mask)) is not None
-    ]
+    found = (extent_of(here, here.mask) for here in prompts.values())
+    boxes = [extent for extent in found if extent is not None]
     if not boxes:
         return
     clicks = np.concatenate([here.points[here.labels == 1] for here in prompts.values()])
