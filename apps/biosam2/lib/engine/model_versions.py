@@ -24,13 +24,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lib.errors import CheckpointError
-from lib.files import sync, write_atomically
+from lib.files import is_running, sync, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +230,7 @@ class Versions:
         """Deletes folders that a killed training left behind."""
         for path in self._folder.glob(".new-*"):
             owner = int(path.name.split("-")[1])
-            if not psutil.pid_exists(owner):
+            if not is_running(owner):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -13,10 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from torch.utils.tensorboard import SummaryWriter
 
-from lib.files import write_atomically
+from lib.files import is_running, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +125,7 @@ def read_stats(folder: Path) -> dict[str, Any]:
         stats: dict[str, Any] = json.loads((folder / STATS_FILE).read_text())
     except (OSError, ValueError):
         return {}
-    if stats["status"] == "running" and not _is_running(stats["pid"]):
+    if stats["status"] == "running" and not is_running(stats["pid"]):
         stats.update(status="stopped", message="stopped; the next training resumes after its last epoch")
     return stats
 
@@ -147,14 +146,6 @@ def _seconds(time_text: str | None) -> float:
     if time_text is None:
         return 0.0
     return datetime.strptime(time_text, _TIME).replace(tzinfo=timezone.utc).timestamp()
-
-
-def _is_running(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float]:
