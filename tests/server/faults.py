@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class Fault:
     """A bad request to a task.
 
     Attributes:
-        name: for the test's id.
+        name: for the message of a failure.
         says: regular expression that the refusal must hold, in any case.
         params: task name to the JSON of the request.
         image: image id; None for none.
@@ -253,10 +253,3 @@ VALUES = (
     {"a": 1},
     [1],
 )
-
-
-def cases() -> Iterator[tuple[str, Fault]]:
-    """Every task with every fault that it must refuse."""
-    for fault in ALL:
-        for task in fault.tasks:
-            yield task, fault
