@@ -13,8 +13,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -96,14 +98,18 @@ class ClickingClient:
         return hashlib.sha256(answer.content).hexdigest(), answer.seconds
 
 
-def ask_for_info(url: str, record: Record, end: threading.Event) -> None:
-    """Asks for ``/info/`` as viewers do when they connect, until the end."""
-    session = requests.Session()
-    while not end.wait(INFO_EVERY_S):
-        way, started = record.way, time.perf_counter()
-        if not session.get(f"{url}/info/", timeout=600).ok:
-            record.errors.append("/info/ failed")
-        record.add(INFO, way, time.perf_counter() - started)
+def ask_for_info(url: str, seconds: float) -> list[float]:
+    """Asks for ``/info/`` as viewers do when they connect, until the end; the times of the answers.
+
+    Runs in a process of its own: the clients' threads would hold it up here.
+    """
+    session, taken, until = requests.Session(), [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(INFO_EVERY_S)
+        started = time.monotonic()
+        session.get(f"{url}/info/", timeout=600).raise_for_status()
+        taken.append(time.monotonic() - started)
+    return taken
 
 
 def propagate(url: str, image: str, record: Record, end: threading.Event) -> None:
@@ -138,15 +144,15 @@ def measure(url: str, images: list[str], large: str, options: argparse.Namespace
     record, end = Record(), threading.Event()
     clients = [ClickingClient(url, image) for image in images]
     clicking = [threading.Thread(target=client.work, args=(record, end, options.pause)) for client in clients]
-    others = [
-        threading.Thread(target=ask_for_info, args=(url, record, end)),
-        threading.Thread(target=propagate, args=(url, large, record, end)),
-    ]
-    with threads(*clicking, *others):
+    propagation = threading.Thread(target=propagate, args=(url, large, record, end))
+    seconds = options.seconds / options.turns
+    with ProcessPoolExecutor(1, get_context("spawn")) as other, threads(*clicking, propagation):
+        other.submit(ask_for_info, url, 0.0).result()
         for turn in range(2 * options.turns):
-            record.until = time.monotonic() + options.seconds / options.turns
+            record.until = time.monotonic() + seconds
             record.way = (ALONE, PROPAGATING)[turn % 2]
-            time.sleep(options.seconds / options.turns)
+            taken = other.submit(ask_for_info, url, seconds).result()
+            record.seconds.setdefault((INFO, record.way), []).extend(taken)
         end.set()
     return record
 
@@ -178,6 +184,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--pause", type=float, default=1.0, help="mean seconds between two clicks of a client"
     )
+    parser.add_argument("--app", type=Path, default=APP, help="folder of the app, to compare with another")
     parser.add_argument("--port", type=int, default=8141)
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
     options = parser.parse_args(argv)
@@ -186,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
         conf = {"model_dir": str(copy_bundled(APP, work / "model"))}
         images = write_volumes(work / "studies", SHAPE, options.clients)
         (large,) = write_volumes(work / "studies", LARGE, 1, first_seed=options.clients)
-        with running_server(APP, work / "studies", options.port, conf) as server:
+        with running_server(options.app, work / "studies", options.port, conf) as server:
             record = measure(server.url, images, large, options)
     text = report(record, options.clients, machine())
     write_report(text, options.output, "clients")

@@ -117,7 +117,7 @@ class StoredSegmentation:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contents:
     """Images and segmentations of a store at one moment.
 
@@ -166,6 +166,12 @@ class StoreContents:
     def last(self) -> Contents:
         """The last listing; empty if the store never answered."""
         return self._contents or Contents({}, {})
+
+    @property
+    def fresh(self) -> Contents | None:
+        """The last listing while it counts; None where the next request asks the store, or has failed."""
+        is_old = self._outdated.is_set() or self._clock() >= self._until
+        return None if is_old or self._failure else self._contents
 
     def now(self) -> Contents:
         """The store's contents, a few seconds old at most.

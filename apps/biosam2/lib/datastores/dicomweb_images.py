@@ -10,7 +10,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,12 @@ class DicomWebImages(LocalFolder):
         self.read_only = settings.MONAI_LABEL_DATASTORE_READ_ONLY
         sweep(folder)
         logger.info("DICOMweb store %s, downloads in %s", client.base_url, folder)
+
+    @property
+    def state(self) -> Hashable | None:
+        """Equal as long as listing and cache are the same; None where the store has to be asked."""
+        fresh = self._contents.fresh
+        return (super().state, fresh) if fresh else None
 
     def name(self) -> str:
         """The store's address."""

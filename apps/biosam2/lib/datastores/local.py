@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
@@ -140,6 +140,11 @@ class LocalFolder(LocalDatastore):
     def types(self) -> tuple[str, ...]:
         """Types of the files that count as images, in lower case."""
         return self._scanner.types
+
+    @property
+    def state(self) -> Hashable | None:
+        """Equal as long as the datastore says the same of its images and labels; None where it has to ask."""
+        return self._record.text
 
     def require_writable(self) -> None:
         """Refuses to go on where nothing can be saved.

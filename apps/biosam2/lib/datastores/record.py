@@ -73,6 +73,11 @@ class SharedRecord:
         self.content = self._parse(self._text)
         self.read()
 
+    @property
+    def text(self) -> bytes:
+        """The snapshot as it is written, JSON."""
+        return self._text
+
     def read(self) -> None:
         """Loads the file if another process has written it."""
         if self._state_of_file() != self._state:

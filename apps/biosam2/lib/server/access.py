@@ -8,7 +8,7 @@ import hmac
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from http import HTTPStatus
@@ -179,7 +179,8 @@ def require(role: Role) -> Any:
         role: Lowest role that may use the route.
     """
 
-    def check(request: Request) -> User:
+    # Not a plain function, which FastAPI would call in a thread.
+    async def check(request: Request) -> User:
         user: User | None = request.scope.get("user")
         if user is None:
             raise HTTPException(HTTPStatus.UNAUTHORIZED, detail="sign in first: send an API key or a token")
@@ -191,7 +192,7 @@ def require(role: Role) -> Any:
             )
         return user
 
-    marked: Callable[..., User] = check
+    marked: Callable[..., Awaitable[User]] = check
     marked.role = role  # type: ignore[attr-defined]
     return Depends(marked)
 

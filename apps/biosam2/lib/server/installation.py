@@ -164,7 +164,7 @@ def _add_routes(
     served: ServedApp = app
     log_file = Path(app.app_dir) / "logs" / "app.log"
     groups = (
-        StatusRoutes(app, parts.engines, metrics, log_file),
+        StatusRoutes(app, parts.engines, parts.trainers, metrics, log_file),
         SignInRoutes(authenticator),
         InferRoutes(served, sessions, priority, clicks, heavy, metrics),
         BatchRoutes(runner, parts.app.models),
