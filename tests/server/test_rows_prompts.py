@@ -160,5 +160,17 @@ def test_row_19_each_object_has_a_score(client: Client) -> None:
     assert params["score"] == min(params["scores"].values())
 
 
+def test_row_19_a_propagation_says_where_to_look_and_keeps_to_its_slices(client: Client) -> None:
+    request = {"foreground": [LESION], "label": "x", "slice_range": [K - 3, K + 4], **NRRD}
+    answer = client.segment("biosam2_propagate", "ct", request)
+    scores, checked = (answer.params[name]["x"] for name in ("slice_scores", "slices_to_check"))
+    assert {str(K)} < set(scores) <= {str(k) for k in range(K - 3, K + 4)}
+    assert all(0.0 <= score <= 1.0 for score in scores.values())
+    assert set(np.nonzero(answer.mask)[2]) <= {int(k) for k in scores}
+    # Neither the clicked slice nor its neighbours, nor neighbours of each other.
+    assert checked
+    assert all(abs(k - other) > 1 for k in checked for other in [K, *checked] if other != k)
+
+
 def test_row_19_the_slice_is_named(client: Client) -> None:
     assert client.segment("biosam2_point", "ct", {"foreground": [LESION], **NRRD}).params["slice"] == K

@@ -6,7 +6,6 @@ import { Change, drawMask, readNifti, readNrrd, writeNrrd } from './voxels.js';
 
 const MODELS = { false: 'biosam2_point', true: 'biosam2_propagate' };
 const HISTORY = 50; // steps that can be undone
-const UNSURE = 4; // slices that are offered for a look
 
 /**
  * State of the annotation. `changed` is called after every change of it, `busy` with the work in progress.
@@ -168,7 +167,7 @@ export class Annotator {
       entry.after = this.object;
     }
     this.dirty = true;
-    this._rank(params.slice_scores);
+    this.unsure = Object.values(params.slices_to_check ?? {}).flat();
   }
 
   _inSlice({ axis, slice }) {
@@ -202,15 +201,6 @@ export class Annotator {
   _stop() {
     this.running?.abort();
     this.running = null;
-  }
-
-  /** Slices with the lowest scores, not neighbours of each other. */
-  _rank(scores) {
-    const ranked = Object.entries(scores ?? {}).map(([slice, score]) => [Number(slice), Number(score)]);
-    this.unsure = [];
-    for (const [slice] of ranked.sort((a, b) => a[1] - b[1])) {
-      if (this.unsure.length < UNSURE && this.unsure.every((other) => Math.abs(other - slice) > 1)) this.unsure.push(slice);
-    }
   }
 
   /** Voxels of a stored label with the overlay's segment numbers; segments that are missing are added. */

@@ -91,7 +91,7 @@ export class Toolbar {
     this.unsure.replaceChildren(
       ...(annotator.unsure.length ? ['Check slices: '] : []),
       ...annotator.unsure.map((slice) => {
-        const button = element('button', { type: 'button', textContent: slice + 1, title: 'Low score: look here' });
+        const button = element('button', { type: 'button', textContent: slice + 1, title: 'A correction here is likely to be worth most' });
         button.addEventListener('click', () => this.actions.jump(slice));
         return button;
       })

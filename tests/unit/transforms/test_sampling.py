@@ -7,6 +7,7 @@ from lib.errors import ImageError
 from lib.transforms.sampling import (
     CHUNK,
     SAMPLE_SIZE,
+    doubtful,
     evenly_spaced,
     require_finite,
     seeded_rng,
@@ -63,6 +64,20 @@ def test_evenly_spaced_indices_are_the_middles_of_equal_shares() -> None:
     assert evenly_spaced(9, 3) == [1, 4, 7]
     assert evenly_spaced(100, 4) == [12, 37, 62, 87]
     assert evenly_spaced(10, 0) == []
+
+
+def test_doubtful_indices_are_spread_and_no_neighbours_of_known_ones() -> None:
+    confidence = {0: 0.5, 2: 0.4, 4: 0.0, 5: 0.9, 6: 0.0, 8: 0.7, 10: 0.6}
+    # Extent 11, s = 11 / 3, d of 0, 2, 8, 10 is 5, 3, 3, 5: worth 0.5, 0.49, 0.25, 0.4. With 0 chosen 2 has
+    # d = 2 and 0.33; with 10 chosen 8 has d = 2 and 0.16. 4 and 6 are neighbours of 5.
+    assert doubtful(confidence, [5], 3) == [0, 10, 2]
+    # With s = 11 / 4 they are worth 0.5, 0.6, 0.3, 0.4, and then 0 has d = 2 and 0.36.
+    assert doubtful(confidence, [5], 4) == [2, 10, 0, 8]
+    # Nothing is known: s = 5.5, and 4 is the first of two with no confidence; then 6 has d = 2 and 0.36.
+    assert doubtful(confidence, [], 2) == [4, 10]
+    assert doubtful({3: 1.0}, [], 4) == doubtful({}, [], 4) == []
+    # All equal and s = 5.25: the first with a full d, twice, then d = 5 and d = 4.
+    assert doubtful(dict.fromkeys(range(21), 0.5), [10], 4) == [0, 16, 5, 20]
 
 
 def test_a_text_seeds_equal_generators() -> None:

@@ -3,71 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferType
-from numpy.typing import NDArray
 
 from lib.engine.auto_head import AUTO_HEAD, HEAD_FILE, ONE_PROMPT, HeadSegmenter, load_head
-from lib.engine.memory import confidence
 from lib.engine.one_prompt import OnePrompt
-from lib.engine.predictor import FrameMask, Predictor
+from lib.engine.predictor import Predictor
 from lib.errors import PromptError
 from lib.images.writing import write_mask
 from lib.infers.label_merging import MOST_VALUES
-from lib.infers.postprocessing import cleaned_labels
+from lib.infers.postprocessing import SliceMerger, cleaned_labels
 from lib.infers.task import ImageTask, Services, Stopwatch, answer_extension
 from lib.infers.templates import NO_LABEL, Templates
 from lib.labels.labelled_slices import AXIS
-from lib.metrics.calibration import IDENTITY, Calibration
 from lib.prompts.parsing.values import shown
-from lib.transforms.frames import FrameStack, frame_view
+from lib.transforms.frames import FrameStack
 
 logger = logging.getLogger(__name__)
 
 NAME = "biosam2_auto"
 # Tag of the labels that a batch makes, unless the request names one.
 AUTO_TAG = "auto"
-
-
-@dataclass
-class Found:
-    """Label map of one image while its labels are found one after the other.
-
-    Attributes:
-        labels: uint8 (I, J, K), 0 where nothing is.
-        scores: Confidence by label name, 0 to 1; of a label that was not found, that it is absent.
-        slice_scores: Confidence by label name and slice, for slices that hold the label.
-    """
-
-    labels: NDArray[np.uint8]
-    scores: dict[str, float] = field(default_factory=dict)
-    slice_scores: dict[str, dict[int, float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        # Confidence of the label that has the voxel, in steps of 1 / 254 from 1 on.
-        self._best = np.zeros_like(self.labels)
-
-    def add(
-        self, name: str, value: int, results: Iterator[tuple[int, FrameMask]], calibration: Calibration
-    ) -> None:
-        """Takes in one label; where labels overlap, the more confident one has the voxel."""
-        absent, scores = 1.0, {}
-        for index, result in results:
-            if not result.mask.any():
-                absent = min(absent, 1.0 - result.presence)
-                continue
-            score = calibration(confidence(result.score, result.presence))
-            scores[index] = round(score, 4)
-            level = round(score * 254) + 1
-            best, labels = (frame_view(array, AXIS, index) for array in (self._best, self.labels))
-            won = result.mask & (best < level)
-            best[won], labels[won] = level, value
-        self.scores[name] = round(float(np.mean(list(scores.values()))) if scores else absent, 4)
-        self.slice_scores[name] = dict(sorted(scores.items()))
 
 
 class AutoTask(ImageTask):
@@ -108,21 +66,21 @@ class AutoTask(ImageTask):
         frames = FrameStack(image.array, AXIS, window, image.digest)
         predictor, weights = self._services.engines.served(request["device"])
         watch.lap("pre")
-        found = Found(np.zeros(image.shape, np.uint8, order="F"))
+        found = SliceMerger(image.shape, AXIS, self.calibration(weights.version))
         facts = self._segment(frames, values, predictor, weights.version, found)
         if not facts["ways"]:
             raise PromptError(NO_LABEL)
         watch.lap("infer")
         labels = cleaned_labels(found.labels, request, {})
         names = {name: values[name] for name in facts["ways"]}
+        scores = {name: _score(found, value) for name, value in names.items()}
         path = write_mask(labels, image, extension, request["result_compress"], names)
         watch.lap("post")
         return str(path), {
             "label_names": names,
-            "score": min(found.scores.values()),
-            "scores": found.scores,
-            "slice_scores": found.slice_scores,
-            "axis": AXIS,
+            "score": min(scores.values()),
+            "scores": scores,
+            **found.facts(names, {}),
             **facts,
             "model": predictor.name,
             "window": [window.low, window.high],
@@ -135,10 +93,10 @@ class AutoTask(ImageTask):
         values: Mapping[str, int],
         predictor: Predictor,
         version: str | None,
-        found: Found,
+        found: SliceMerger,
     ) -> dict[str, dict[str, Any]]:
         """Finds the labels that can be segmented; the way and the number of templates of each by name."""
-        calibration, heads = self._calibration(version), self._heads(version, predictor)
+        heads = self._heads(version, predictor)
         ways: dict[str, str] = {}
         counts: dict[str, int] = {}
         for name, value in values.items():
@@ -150,7 +108,8 @@ class AutoTask(ImageTask):
             if segmenter is None:
                 del ways[name], counts[name]
                 continue
-            found.add(name, value, segmenter.segment(frames), calibration)
+            for index, result in segmenter.segment(frames):
+                found.add(value, index, result)
             logger.info("%s: %s by %s, %d of %d labels", NAME, name, ways[name], len(ways), len(values))
         return {"ways": ways, "templates": counts}
 
@@ -177,6 +136,8 @@ class AutoTask(ImageTask):
         head = load_head(path)
         return {name: HeadSegmenter(predictor, head, name) for name in head.better}
 
-    def _calibration(self, version: str | None) -> Calibration:
-        facts = self._services.engines.versions.read(version).calibration if version else {}
-        return Calibration.from_json(facts) if facts else IDENTITY
+
+def _score(found: SliceMerger, value: int) -> float:
+    """Confidence of a label; of one that was not found, that it is absent from every slice."""
+    score = found.score(value)
+    return min(found.confidence[value].values(), default=1.0) if score is None else score

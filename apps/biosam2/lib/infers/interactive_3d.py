@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import get_args
 
 import numpy as np
 
 from lib.engine.corrections import obey
-from lib.engine.predictor import FrameMask
 from lib.engine.propagation import propagate
 from lib.engine.zoomed_propagation import propagate_zoomed
-from lib.infers.postprocessing import cleaned_labels
+from lib.infers.postprocessing import SliceMerger, cleaned_labels
 from lib.infers.task import PromptedImage, SegmentTask, TaskResult, choice
 from lib.prompts.types import PromptSet
 from lib.settings import MemoryPolicy
@@ -27,7 +25,7 @@ class VolumeTask(SegmentTask):
     def segment(self, prompted: PromptedImage) -> TaskResult:
         """Follows every object from its prompted slices through the volume."""
         objects = prompted.prompts.objects
-        by_slice: dict[int, dict[int, FrameMask]] = defaultdict(dict)
+        found = SliceMerger(prompted.image.shape, prompted.prompts.axis, self.calibration(prompted.version))
         # In a video an object moves through the picture, and out of a window.
         zooms = self.ends and prompted.segmenter.zoom != "off"
         steps = (propagate_zoomed if zooms else propagate)(
@@ -42,29 +40,20 @@ class VolumeTask(SegmentTask):
             memory=self._memory(prompted),
         )
         for number, index, result in steps:
-            by_slice[index][number] = result
-        values = [item.index for item in objects]
-        labels = prompted.frames.to_volume({k: _label_map(found, values) for k, found in by_slice.items()})
+            found.add(objects[number].index, index, result)
         clicks = {
             item.index: [tuple(map(round, point.ijk)) for point in item.points if point.positive]
             for item in objects
         }
-        labels = cleaned_labels(labels, prompted.request, clicks)
+        labels = cleaned_labels(found.labels, prompted.request, clicks)
         _obey(labels, prompted.prompts)
         return TaskResult(
             labels=labels,
-            scores={item.label: _mean_score(by_slice, number) for number, item in enumerate(objects)},
-            params={
-                "axis": prompted.prompts.axis,
-                "slice_scores": {
-                    item.label: {
-                        k: round(found[number].score, 4)
-                        for k, found in sorted(by_slice.items())
-                        if number in found
-                    }
-                    for number, item in enumerate(objects)
-                },
-            },
+            scores={item.label: found.score(item.index) or 0.0 for item in objects},
+            params=found.facts(
+                {item.label: item.index for item in objects},
+                {item.label: list(prompted.prompts.frames(item)) for item in objects},
+            ),
         )
 
     def _memory(self, prompted: PromptedImage) -> MemoryPolicy:
@@ -88,19 +77,3 @@ def _obey(labels: np.ndarray, prompts: PromptSet) -> None:
             wanted = obey(mask, here)
             frame[mask & ~wanted] = 0
             frame[wanted & ~mask] = item.index
-
-
-def _label_map(found: dict[int, FrameMask], values: list[int]) -> np.ndarray:
-    """One slice's uint8 (H, W) labels; where objects overlap, the one with the better score has the pixel."""
-    labels = np.zeros(next(iter(found.values())).mask.shape, dtype=np.uint8)
-    for number in sorted(found, key=lambda number: found[number].score):
-        labels[found[number].mask] = values[number]
-    return labels
-
-
-def _mean_score(by_slice: dict[int, dict[int, FrameMask]], number: int) -> float:
-    """Mean predicted IoU over the slices that hold the object; 0 when none does."""
-    scores = [
-        found[number].score for found in by_slice.values() if number in found and found[number].mask.any()
-    ]
-    return float(np.mean(scores)) if scores else 0.0

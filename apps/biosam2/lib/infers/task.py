@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lib.engine.corrections import AnswerCache
 from lib.engine.interactive import InteractiveSegmenter
+from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.runtime import available_devices, resolve_device
 from lib.errors import PromptError
@@ -23,6 +24,7 @@ from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import PICTURE_EXTENSIONS, VOLUME_EXTENSIONS, known_extension, write_mask
 from lib.labels.reading import read_labels
+from lib.metrics.calibration import IDENTITY, Calibration
 from lib.prompts.parsing import Mode, parse_prompts
 from lib.prompts.parsing.values import flag, sequence, shown
 from lib.prompts.types import PromptSet
@@ -70,6 +72,7 @@ class PromptedImage:
         segmenter: Answers the prompts of one slice.
         extension: File type of the answer.
         is_started: Whether a label map was uploaded.
+        version: Version of the weights; None for those that no training published.
     """
 
     request: Mapping[str, Any]
@@ -80,6 +83,7 @@ class PromptedImage:
     segmenter: InteractiveSegmenter
     extension: str
     is_started: bool = False
+    version: str | None = None
 
 
 @dataclass
@@ -88,7 +92,7 @@ class TaskResult:
 
     Attributes:
         labels: uint8 (I, J, K), 0 where nothing is.
-        scores: predicted IoU per label name, 0 to 1.
+        scores: Confidence per label name, 0 to 1.
         params: facts that only one kind of task knows.
     """
 
@@ -169,6 +173,11 @@ class ImageTask(InferTask):
         """The image of a file, from memory where it has been opened before."""
         return self._services.images.get(path)
 
+    def calibration(self, version: str | None) -> Calibration:
+        """The calibration of the confidence that a version came with; the identity for other weights."""
+        facts = self._services.engines.versions.read(version).calibration if version else {}
+        return Calibration.from_json(facts) if facts else IDENTITY
+
 
 class SegmentTask(ImageTask):
     """A task that answers prompts with a mask on the image's own grid.
@@ -234,16 +243,23 @@ class SegmentTask(ImageTask):
         )
         extension = answer_extension(request, image)
         frames = FrameStack(image.array, prompts.axis, window, image.digest)
-        segmenter = self._segmenter(request)
+        predictor, weights = self._services.engines.served(request["device"])
         return PromptedImage(
-            request, image, window, frames, prompts, segmenter, extension, label_map is not None
+            request=request,
+            image=image,
+            window=window,
+            frames=frames,
+            prompts=prompts,
+            segmenter=self._segmenter(request, predictor),
+            extension=extension,
+            is_started=label_map is not None,
+            version=weights.version,
         )
 
-    def _segmenter(self, request: Mapping[str, Any]) -> InteractiveSegmenter:
+    def _segmenter(self, request: Mapping[str, Any], predictor: Predictor) -> InteractiveSegmenter:
         settings = self._services.settings
         answers = self._services.answers if settings.local_corrections else None
         client = str(request.get("client_id"))
-        predictor = self._services.engines.get(request["device"])
         return InteractiveSegmenter(
             predictor, answers, client, choice(request, "zoom", settings.zoom, get_args(Zoom))
         )

@@ -1,9 +1,10 @@
-"""Samples of large arrays, evenly spaced indices, seeded random generators, and a check for NaN."""
+"""Samples of large arrays, choices of indices, seeded random generators, and a check for NaN."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,33 @@ def evenly_spaced(count: int, most: int) -> list[int]:
     """
     wanted = min(count, most)
     return [int((step + 0.5) * count / wanted) for step in range(wanted)]
+
+
+def doubtful(confidence: Mapping[int, float], known: Collection[int], most: int) -> list[int]:
+    """Indices that most deserve a look, spread over the extent, the most deserving first.
+
+    One after the other, each is the index with the largest (1 - confidence) * min(1, d / s): d is the
+    distance to the nearest known or chosen index, and s the extent divided by ``most``. Of equals the first
+    counts.
+
+    Args:
+        confidence: Confidence by index, 0 to 1.
+        known: Indices that need no look.
+        most: Number of indices at most. Neighbours of known or chosen indices are left out.
+    """
+    chosen: list[int] = []
+    spacing = max(2.0, (max(confidence, default=0) - min(confidence, default=0) + 1) / most)
+    for _ in range(most):
+        taken = [*known, *chosen]
+        worth = {}
+        for index, value in confidence.items():
+            distance = min((abs(index - other) for other in taken), default=spacing)
+            if distance > 1 and value < 1:
+                worth[index] = (1 - value) * min(1.0, distance / spacing)
+        if not worth:
+            break
+        chosen.append(max(worth, key=lambda index: (worth[index], -index)))
+    return chosen
 
 
 def seeded_rng(text: str) -> np.random.Generator:
