@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferType
@@ -12,6 +13,7 @@ from lib.engine.auto_head import AUTO_HEAD, HEAD_FILE, ONE_PROMPT, HeadSegmenter
 from lib.engine.one_prompt import OnePrompt
 from lib.engine.predictor import Predictor
 from lib.errors import PromptError
+from lib.files import file_stamp
 from lib.images.writing import write_mask
 from lib.infers.label_merging import MOST_VALUES
 from lib.infers.postprocessing import SliceMerger, cleaned_labels
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 NAME = "biosam2_auto"
 # Tag of the labels that a batch makes, unless the request names one.
 AUTO_TAG = "auto"
+# Heads in memory: that in service, on two devices.
+_HEADS_KEPT = 2
 
 
 class AutoTask(ImageTask):
@@ -40,6 +44,9 @@ class AutoTask(ImageTask):
         description = "Any image without a prompt, from the labels that people have made on other images"
         super().__init__(services, InferType.SEGMENTATION, 3, {}, description)
         self._templates = templates
+        self._read_head = lru_cache(_HEADS_KEPT)(
+            lambda path, stamp, device: load_head(path).to(device)  # a file of another stamp is read anew
+        )
 
     def info(self) -> dict[str, Any]:
         """What ``/info/`` shows: the labels of ``--conf labels`` and of the datastore, by value."""
@@ -133,7 +140,7 @@ class AutoTask(ImageTask):
         path = self._services.engines.versions.folder(version or "") / HEAD_FILE
         if not path.is_file():
             return {}
-        head = load_head(path)
+        head = self._read_head(path, file_stamp(path), predictor.runtime.device)
         return {name: HeadSegmenter(predictor, head, name) for name in head.better}
 
 
