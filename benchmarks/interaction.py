@@ -1,5 +1,7 @@
 """Zoom and local corrections, on and off: Dice, harmful corrections and clicks that were not obeyed.
 
+Measured on images that the bundled weights were not trained on.
+
 The predictor is asked directly, so that a table takes minutes:
 ``python -m benchmarks.interaction DATA [DATA ...]``, a data pack being a folder with a manifest.
 """
@@ -84,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _targets(options: argparse.Namespace) -> Iterator[tuple[Target, FrameStack]]:
     for folder in options.data:
-        for item in read_items(folder)[:: options.every]:
+        items = [item for item in read_items(folder) if not item.seen]
+        for item in items[:: options.every]:
             image = read_image(item.image, 1 << 30)
             frames = FrameStack(image.array, 2, image.window(), image.digest)
             for target in choose_targets(item, item.read_label())[: options.objects]:

@@ -128,7 +128,7 @@ class Settings(BaseModel):
     fill_holes: bool = _option(False, "true or false", "fill the holes of an object")
     threads: _Count = _option(0, "0 or more", "CPU threads of the network, 0 for torch's own choice")
     zoom: Annotated[Zoom, BeforeValidator(_lower)] = _option(
-        "boxes",
+        "all",
         "one of " + ", ".join(get_args(Zoom)),
         "prompts whose small object is looked at again in a window around it",
     )

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from lib.engine.corrections import FAR_SHARE, AnswerCache, averaged, local_correction, obey
-from lib.engine.predictor import FrameMask, MaskLogits
+from lib.engine.corrections import FAR_SHARE, AnswerCache, averaged, local_correction, obey, without_islands
+from lib.engine.predictor import UNKNOWN_LOGIT, FrameMask, MaskLogits
 from lib.prompts.types import FramePrompts
 from lib.transforms.frames import Crop
 
@@ -108,8 +110,8 @@ def test_new_logits_count_whole_at_the_click_and_by_half_far_from_it():
 
 @pytest.mark.parametrize(
     "before",
-    [with_logits(6, Crop(0, 0, 50, 50)), answer("#"), with_logits(-1)],
-    ids=["of another crop", "without logits", "with nothing found"],
+    [answer("#"), with_logits(-1)],
+    ids=["without logits", "with nothing found"],
 )
 def test_only_comparable_answers_are_averaged(before):
     proposed = with_logits(-4)
@@ -120,3 +122,27 @@ def test_the_cache_keeps_the_logits():
     cache = AnswerCache()
     cache.put("frame", prompts(A), with_logits(6))
     assert (cache.get("frame", prompts(A)).logits.values == 6).all()
+
+
+def test_answers_of_different_windows_are_averaged_where_they_lie_in_the_frame():
+    # A frame of 100 x 100 pixels: the answer before saw its left upper quarter, the new one all of it.
+    found = averaged(with_logits(6, Crop(0, 0, 50, 50)), with_logits(-4), (99, 99)).logits.values
+    inside, beyond = FAR_SHARE * -4 + (1 - FAR_SHARE) * 6, FAR_SHARE * -4 + (1 - FAR_SHARE) * -UNKNOWN_LOGIT
+    assert np.allclose(found[:10, :10], inside, atol=0.01)
+    assert np.allclose(found[:10, 10:], beyond, atol=0.01)
+    # The other way round a ramp along x of the whole frame is read off in the window's own cells.
+    ramp = with_logits(0)
+    ramp = replace(ramp, logits=MaskLogits(np.tile(np.arange(-9.5, 10), (20, 1)).astype(np.float16)))
+    window = MaskLogits(np.zeros((20, 20), np.float16), Crop(50, 0, 100, 50))
+    expected = np.interp(51.25 + 2.5 * np.arange(20), 2.5 + 5 * np.arange(20), np.arange(-9.5, 10))
+    assert np.allclose(ramp.logits.on_grid_of(window, 100, 100), expected, atol=0.01)
+
+
+def test_only_clicked_pieces_and_large_ones_stay():
+    one, mask = prompts((0, 0, 1), (7, 3, 0)), drawn("####../####../....##")
+    assert (without_islands(mask, one) == mask).all(), "pieces that share a corner are one"
+    large = drawn("####.##/####.../.......")
+    assert (without_islands(large, one) == large).all()
+    assert (without_islands(drawn("####.#/####../......"), one) == drawn("####../####../......")).all()
+    assert (without_islands(drawn("####.#/####../......"), prompts((5, 0, 1), (0, 0, 1))).sum()) == 9
+    assert without_islands(mask, prompts((7, 3, 1))) is mask, "no click in the mask"

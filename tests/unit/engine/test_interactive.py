@@ -17,6 +17,7 @@ class Scripted:
     """A predictor that answers a square around each positive click, or the box; it notes each call."""
 
     key = "weights"
+    image_size = 256
 
     def __init__(self, half: int = 10) -> None:
         self.half = half

@@ -15,6 +15,8 @@ SIDE = 400
 class BrightPixels:
     """Stands in for the network: answers with the bright pixels of a frame, and notes the frames' sizes."""
 
+    image_size = 256
+
     def __init__(self):
         self.sizes = []
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.engine.corrections import AnswerCache, averaged, local_correction, obey
+from lib.engine.corrections import AnswerCache, averaged, local_correction, obey, without_islands
 from lib.engine.frames import FrameSequence
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask, MaskLogits, Predictor
@@ -91,7 +91,9 @@ class InteractiveSegmenter:
         """The answer in a window; None where the object is large, or goes on beyond the window."""
         extent = extent_of(prompts, first.mask if first is not None else None)
         scale = BOX_SCALE if prompts.box is not None else MASK_SCALE
-        crop = choose_window(extent, (frames.height, frames.width), scale) if extent is not None else None
+        if extent is None:
+            return None
+        crop = choose_window(extent, (frames.height, frames.width), scale, self.predictor.image_size)
         if crop is None:
             return None
         near = self._cropped(frames, index, prompts, crop)
@@ -122,6 +124,7 @@ class InteractiveSegmenter:
             click, positive = _click(prompts, number)
             proposed = averaged(before, proposed, click)
             mask = local_correction(before.mask, proposed.mask, click, positive)
+            mask = without_islands(mask, prompts) if prompts.mask is None else mask
         answer = replace(proposed, mask=obey(mask, prompts))
         self.answers.put(frame, prompts, answer)
         return answer
@@ -129,7 +132,9 @@ class InteractiveSegmenter:
     @staticmethod
     def _from_start(prompts: FramePrompts, proposed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The starting mask, changed only where clicks correct it; without one, the proposed mask."""
-        if prompts.mask is None or prompts.box is not None:
+        if prompts.mask is None:
+            return without_islands(proposed, prompts)
+        if prompts.box is not None:
             return proposed
         mask = prompts.mask
         for number in range(len(prompts.labels)):

@@ -32,6 +32,8 @@ ENCODED_AT_ONCE = 4
 LEAST_BUDGET = 64 << 20
 # Logits of kept answers are cut off here: where it sees no object the network says -1024 everywhere.
 MOST_LOGIT = 10.0
+# Outside the window of an answer is background, as sure as a sigmoid of 0.95.
+UNKNOWN_LOGIT = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,22 @@ class MaskLogits:
         grid = torch.from_numpy(self.values.astype(np.float32))[None, None]
         native = F.interpolate(grid, (crop.bottom - crop.top, crop.right - crop.left), mode="bilinear")
         return crop.paste((native[0, 0] > 0).numpy(), width, height)
+
+    def on_grid_of(self, other: MaskLogits, height: int, width: int) -> NDArray[np.float32]:
+        """Values (h, w) on the grid of other logits of the same frame (H, W); background where unknown."""
+        if self.crop == other.crop:
+            return self.values.astype(np.float32)
+        own, wanted = (logits.crop or Crop(0, 0, width, height) for logits in (self, other))
+        rows, columns = other.values.shape
+        y = wanted.top + (torch.arange(rows) + 0.5) * (wanted.bottom - wanted.top) / rows
+        x = wanted.left + (torch.arange(columns) + 0.5) * (wanted.right - wanted.left) / columns
+        y = 2 * (y - own.top) / (own.bottom - own.top) - 1
+        x = 2 * (x - own.left) / (own.right - own.left) - 1
+        places = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)[None]
+        grid = torch.from_numpy(self.values.astype(np.float32))[None, None]
+        found = F.grid_sample(grid, places, padding_mode="border", align_corners=False)[0, 0]
+        outside = (places[0].abs() > 1).any(dim=-1)
+        return torch.where(outside, found.clamp(max=-UNKNOWN_LOGIT), found).numpy()
 
 
 @dataclass(frozen=True)

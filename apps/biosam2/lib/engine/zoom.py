@@ -26,6 +26,8 @@ BOX_SCALE, MASK_SCALE = 2.0, 3.0
 LEAST_SIDE = 64
 # A window that enlarges the object less than this is not worth a second encoding.
 LEAST_GAIN = 1.5
+# Nor is one for an object that the network sees with this many pixels along its longer side.
+ENOUGH_PIXELS = 96
 # Steps of a window's side, and of its place in sides: clicks on one object mostly share one embedding.
 _SIDE_STEP = math.sqrt(2)
 _PLACE_STEP = 1 / 8
@@ -48,7 +50,10 @@ def moved(prompts: FramePrompts, crop: Crop) -> FramePrompts:
 
 
 def choose_window(
-    extent: tuple[float, float, float, float], shape: tuple[int, int], scale: float = BOX_SCALE
+    extent: tuple[float, float, float, float],
+    shape: tuple[int, int],
+    scale: float = BOX_SCALE,
+    image_size: int = 256,
 ) -> Crop | None:
     """A square window around an object; None where the object is large enough as it is.
 
@@ -56,10 +61,14 @@ def choose_window(
         extent: Object's x0, y0, x1, y1, half-open.
         shape: Height and width of the frame.
         scale: Least side of the window in sides of the object.
+        image_size: Side of the network's input in pixels.
     """
     height, width = shape
     x0, y0, x1, y1 = extent
-    wanted = max(scale * (x1 - x0), scale * (y1 - y0), 1.0)
+    longer = max(x1 - x0, y1 - y0)
+    if longer * image_size >= ENOUGH_PIXELS * max(height, width):
+        return None
+    wanted = max(scale * longer, 1.0)
     steps = max(0, math.ceil(math.log(wanted / LEAST_SIDE, _SIDE_STEP) - 1e-9))
     side = round(LEAST_SIDE * _SIDE_STEP**steps)
     if side * LEAST_GAIN > max(height, width):

@@ -57,7 +57,7 @@ def _in_windows(
     predictor: Predictor, frames: FrameSequence, prompts: Mapping[int, FramePrompts], options: dict[str, Any]
 ) -> dict[int, FrameMask] | None:
     """Results by frame index from the first window that the object does not leave; None without one."""
-    for crop in _windows(prompts, (frames.height, frames.width)):
+    for crop in _windows(prompts, (frames.height, frames.width), predictor.image_size):
         inside = {index: moved(here, crop) for index, here in prompts.items()}
         # A negative click outside the window corrects nothing in it.
         inside = {index: here for index, here in inside.items() if here.has_positive or len(here.points)}
@@ -71,7 +71,7 @@ def _in_windows(
     return None
 
 
-def _windows(prompts: Mapping[int, FramePrompts], shape: tuple[int, int]) -> Iterator[Crop]:
+def _windows(prompts: Mapping[int, FramePrompts], shape: tuple[int, int], image_size: int) -> Iterator[Crop]:
     """Windows around an object, the smallest first; none where no prompt says how large it is."""
     found = (extent_of(here, here.mask) for here in prompts.values())
     boxes = [extent for extent in found if extent is not None]
@@ -81,7 +81,7 @@ def _windows(prompts: Mapping[int, FramePrompts], shape: tuple[int, int]) -> Ite
     corners = np.concatenate([np.reshape(boxes, (-1, 2)), clicks - 0.5, clicks + 0.5])
     (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     for scale in SCALES:
-        crop = choose_window((x0, y0, x1, y1), shape, scale)
+        crop = choose_window((x0, y0, x1, y1), shape, scale, image_size)
         if crop is None:
             return
         yield crop
