@@ -61,6 +61,38 @@ def test_what_cannot_be_opened_says_why(tmp_path):
         read_image(tmp_path / "sound.mp4", LIMIT)
 
 
+def test_a_clip_with_fewer_frames_than_its_header_counts_is_refused(tmp_path):
+    for name, codec, pix_fmt in (
+        ("a.avi", "ffv1", "gray"),
+        ("c.avi", "mjpeg", "yuvj420p"),
+        ("b.avi", "mpeg4", "yuv420p"),
+    ):
+        good = clip(tmp_path / name, codec, pix_fmt, frames=100)
+        whole = good.read_bytes()
+        assert read_image(good, LIMIT).shape == (*SIZE, 100)
+        damages = {f"cut at {share}": whole[: int(len(whole) * share)] for share in (0.3, 0.6)}
+        start, stop = len(whole) // 2, int(len(whole) * 0.7)
+        damages["zeroed in the middle"] = whole[:start] + bytes(stop - start) + whole[stop:]
+        for number, data in enumerate(damages.values()):
+            damaged = tmp_path / f"{number}{name}"
+            damaged.write_bytes(data)
+            with pytest.raises(ImageError, match=r"cut off or damaged|Invalid data"):
+                read_image(damaged, LIMIT)
+    # Only the index at the end is lost: every frame is there.
+    (tmp_path / "no index.avi").write_bytes(whole[: int(len(whole) * 0.98)])
+    assert read_image(tmp_path / "no index.avi", LIMIT).shape == (*SIZE, 100)
+
+
+def test_a_header_that_counts_too_few_frames_loses_none(tmp_path):
+    good = clip(tmp_path / "a.avi", "ffv1", "gray", frames=30)
+    data = bytearray(good.read_bytes())
+    for place in (data.index(b"avih") + 24, data.index(b"strh") + 40):  # dwTotalFrames and dwLength
+        data[place : place + 4] = (7).to_bytes(4, "little")
+    (tmp_path / "b.avi").write_bytes(data)
+    found, expected = (read_image(tmp_path / name, LIMIT).array for name in ("b.avi", "a.avi"))
+    assert np.array_equal(found, expected)
+
+
 def test_a_playlist_that_is_called_a_video_opens_no_other_file(tmp_path):
     good = clip(tmp_path / "good.mp4", "mpeg4", "yuv420p")
     playlists = {

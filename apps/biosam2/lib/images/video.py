@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -30,25 +31,55 @@ def read_video(path: Path, max_voxels: int) -> Voxels:
         ImageError: No video in the file, frames of several sizes, or damage.
         ImageTooLargeError: Too many voxels or bytes.
     """
-    frames: list[NDArray[np.uint8]] = []
     with _opened(path) as container:
         if not container.streams.video:
             raise ImageError("there is no video in the file")
         stream = container.streams.video[0]
         is_grey = (stream.codec_context.pix_fmt or "").startswith("gray")
         require_size((stream.codec_context.width, stream.codec_context.height, 1), max_voxels)
-        for frame in container.decode(stream):
-            require_size((frame.width, frame.height, len(frames) + 1), max_voxels, 1 if is_grey else 3)
+        frames, count = np.empty((0, 0, 0), np.uint8), 0
+        for frame in _decoded(container, stream):
+            require_size((frame.width, frame.height, count + 1), max_voxels, 1 if is_grey else 3)
             pixels = frame.to_ndarray(format="gray" if is_grey else "rgb24")
             if frame.rotation % 90 == 0:
                 pixels = np.rot90(pixels, frame.rotation // 90)
-            if frames and pixels.shape != frames[0].shape:
+            if count and pixels.shape != frames.shape[1:]:
                 raise ImageError("its frames have several sizes: convert it to one size")
-            frames.append(pixels)
-    if not frames:
+            if count == len(frames):
+                frames = _longer(frames, (max(stream.frames, 2 * count, 1), *pixels.shape), max_voxels)
+            frames[count] = pixels
+            count += 1
+    if not count:
         raise ImageError("there is no frame in the file")
     # (t, y, x[, 3]) to (x, y, t[, 3]).
-    return Voxels(np.stack(frames).swapaxes(0, 2), LPS_IDENTITY)
+    return Voxels(frames[:count].swapaxes(0, 2), LPS_IDENTITY)
+
+
+def _decoded(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """The frames of a stream, in order.
+
+    Raises:
+        ImageError: The file holds fewer frames than its header counts: they would be taken for other moments.
+    """
+    found = 0
+    for packet in container.demux(stream):
+        found += packet.size > 0
+        yield from packet.decode()
+    # An AVI repeats the frame before by a chunk without bytes.
+    repeated = sum(entry.size == 0 for entry in stream.index_entries)
+    if found + repeated < stream.frames:
+        raise ImageError(
+            f"it is cut off or damaged: {found} of {stream.frames} frames are left. Copy it again, or convert "
+            "what is left to a new file"
+        )
+
+
+def _longer(frames: NDArray[np.uint8], shape: tuple[int, ...], max_voxels: int) -> NDArray[np.uint8]:
+    """Frames with room for more of them; memory is taken where frames are written."""
+    length = min(shape[0], max(max_voxels // (shape[1] * shape[2]), 1))
+    longer = np.empty((length, *shape[1:]), np.uint8)
+    longer[: len(frames)] = frames.reshape(len(frames), *shape[1:])
+    return longer
 
 
 def write_film(path: Path, image: MedicalImage, labels: NDArray[np.uint8]) -> None:
