@@ -40,9 +40,8 @@ def read_video(path: Path, max_voxels: int) -> Voxels:
         frames, count = np.empty((0, 0, 0), np.uint8), 0
         for frame in _decoded(container, stream):
             require_size((frame.width, frame.height, count + 1), max_voxels, 1 if is_grey else 3)
-            pixels = frame.to_ndarray(format="gray" if is_grey else "rgb24")
-            if frame.rotation % 90 == 0:
-                pixels = np.rot90(pixels, frame.rotation // 90)
+            quarters = frame.rotation // 90 if frame.rotation % 90 == 0 else 0
+            pixels = np.rot90(frame.to_ndarray(format="gray" if is_grey else "rgb24"), quarters)
             if count and pixels.shape != frames.shape[1:]:
                 raise ImageError("its frames have several sizes: convert it to one size")
             if count == len(frames):
@@ -69,8 +68,8 @@ def _decoded(container: av.container.InputContainer, stream: av.VideoStream) -> 
     repeated = sum(entry.size == 0 for entry in stream.index_entries)
     if found + repeated < stream.frames:
         raise ImageError(
-            f"it is cut off or damaged: {found} of {stream.frames} frames are left. Copy it again, or convert "
-            "what is left to a new file"
+            f"it is cut off or damaged: {found} of {stream.frames} frames are left. Copy it again, or "
+            "convert what is left to a new file"
         )
 
 
