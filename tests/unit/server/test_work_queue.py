@@ -60,7 +60,7 @@ def work() -> Work:
 
 @pytest.fixture
 def queue() -> WorkQueue:
-    return WorkQueue("heavy", workers=1, waiting=1)
+    return WorkQueue(workers=1, waiting=1)
 
 
 @pytest.fixture

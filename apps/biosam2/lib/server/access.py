@@ -8,16 +8,12 @@ import hmac
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from enum import IntEnum
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import anyio
-from fastapi import Depends, HTTPException, Request
-from monailabel.config import settings
+from fastapi import Depends, Request
 from starlette._utils import get_route_path
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -25,7 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lib.errors import BusyError
 from lib.scoring.background import SERVER_TOKEN
-from lib.server.api_keys import ApiKeys
+from lib.server.api_keys import ApiKeys, Role, User
+from lib.server.routing import refuse
 from lib.server.tokens import InvalidTokenError, TokenVerifier
 
 logger = logging.getLogger(__name__)
@@ -33,33 +30,6 @@ logger = logging.getLogger(__name__)
 COOKIE = "biosam2_session"
 # Paths that answer without credentials: signing in, and what a load balancer asks.
 PUBLIC_PATHS = frozenset({"/login", "/logout", "/auth/", "/auth/token", "/health", "/favicon.ico"})
-
-
-class Role(IntEnum):
-    """Roles in ascending order; each may do what those before it may do."""
-
-    USER = 1
-    ANNOTATOR = 2
-    REVIEWER = 3
-    ADMIN = 4
-
-    @property
-    def monailabel_name(self) -> str:
-        """Name of the role in tokens, from MONAI Label's settings (``MONAI_LABEL_AUTH_ROLE_...``)."""
-        return str(getattr(settings, f"MONAI_LABEL_AUTH_ROLE_{self.name}"))
-
-
-@dataclass(frozen=True)
-class User:
-    """Sender of a request.
-
-    Attributes:
-        name: Name in the log and in the info of images and labels.
-        role: Highest role.
-    """
-
-    name: str
-    role: Role
 
 
 # Everybody, where access control is off; MONAI Label has the same name for them.
@@ -96,8 +66,7 @@ class Authenticator:
         if (credential := _credential(connection)) is not None:
             return await self.find(credential)
         if (cookie := connection.cookies.get(COOKIE)) is not None:
-            signed_in = self._keys.from_cookie(cookie) if self._keys else None
-            return _key_user(signed_in) if signed_in else await self._from_token(cookie)
+            return (self._keys and self._keys.from_cookie(cookie)) or await self._from_token(cookie)
         return None
 
     async def find(self, credential: str) -> User | None:
@@ -108,8 +77,7 @@ class Authenticator:
         """
         if hmac.compare_digest(credential.encode(), self._own_token.encode()):
             return User("server", Role.ANNOTATOR)
-        found = self._keys.find(credential) if self._keys else None
-        return _key_user(found) if found else await self._from_token(credential)
+        return (self._keys and self._keys.find(credential)) or await self._from_token(credential)
 
     async def sign_in(self, name: str, password: str) -> str | None:
         """Exchanges an API key, or name and password of the identity provider, for a cookie's value.
@@ -162,14 +130,11 @@ class AccessMiddleware:
         try:
             scope["user"] = await self._authenticator.user(connection)
         except BusyError as error:
-            answer: Response = JSONResponse({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
-            await answer(scope, receive, send)
-            return
-        if scope["user"] is None and get_route_path(scope) not in PUBLIC_PATHS:
-            answer = _unauthorized(scope["method"], connection)
-            await answer(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+            answer: ASGIApp = JSONResponse({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
+        else:
+            is_refused = scope["user"] is None and get_route_path(scope) not in PUBLIC_PATHS
+            answer = _unauthorized(scope["method"], connection) if is_refused else self._app
+        await answer(scope, receive, send)
 
 
 def require(role: Role) -> Any:
@@ -183,28 +148,21 @@ def require(role: Role) -> Any:
     async def check(request: Request) -> User:
         user: User | None = request.scope.get("user")
         if user is None:
-            raise HTTPException(HTTPStatus.UNAUTHORIZED, detail="sign in first: send an API key or a token")
+            refuse(HTTPStatus.UNAUTHORIZED, "sign in first: send an API key or a token")
         if user.role < role:
-            raise HTTPException(
+            refuse(
                 HTTPStatus.FORBIDDEN,
-                detail=f"this needs the role {role.monailabel_name}; {user.name!r} has "
+                f"this needs the role {role.monailabel_name}; {user.name!r} has "
                 f"{user.role.monailabel_name}: ask an administrator for a key of that role",
             )
         return user
 
-    marked: Callable[..., Awaitable[User]] = check
-    marked.role = role  # type: ignore[attr-defined]
-    return Depends(marked)
+    return Depends(check)
 
 
 AnyUser = Annotated[User, require(Role.USER)]
 Annotator = Annotated[User, require(Role.ANNOTATOR)]
 Admin = Annotated[User, require(Role.ADMIN)]
-
-
-def _key_user(found: tuple[str, str]) -> User:
-    name, role = found
-    return User(name, Role[role.upper()])
 
 
 def _credential(connection: HTTPConnection) -> str | None:

@@ -18,28 +18,53 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import jwt
+from monailabel.config import settings
 
 from lib.errors import SettingsError
 
 logger = logging.getLogger(__name__)
 
-ROLES = ("user", "annotator", "reviewer", "admin")
 # A working day; the login page asks again afterwards.
 COOKIE_LIFETIME_S = 12 * 3600
 _NAME = re.compile(r"[\w.@-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
+class Role(IntEnum):
+    """Roles in ascending order; each may do what those before it may do."""
+
+    USER = 1
+    ANNOTATOR = 2
+    REVIEWER = 3
+    ADMIN = 4
+
+    @property
+    def monailabel_name(self) -> str:
+        """Name of the role in tokens, from MONAI Label's settings (``MONAI_LABEL_AUTH_ROLE_...``)."""
+        return str(getattr(settings, f"MONAI_LABEL_AUTH_ROLE_{self.name}"))
+
+
+ROLES = tuple(role.name.lower() for role in Role)
+
+
 @dataclass(frozen=True)
-class _Entry:
+class User:
+    """Sender of a request.
+
+    Attributes:
+        name: Name in the log and in the info of images and labels.
+        role: Highest role.
+    """
+
     name: str
-    role: str
-    digest: bytes
+    role: Role
 
 
 class ApiKeys:
@@ -55,50 +80,47 @@ class ApiKeys:
     def __init__(self, path: Path):
         self._path = path
         self._lock = threading.Lock()
-        self._entries = read_entries(path)
+        self._users = read_keys(path)
         self._modified = self._stamp()
 
-    def find(self, key: str) -> tuple[str, str] | None:
-        """Name and role of a key; compares with every entry, each in constant time."""
+    def find(self, key: str) -> User | None:
+        """The owner of a key; compares with every entry, each in constant time."""
         digest = hash_of(key)
-        found = [entry for entry in self._current() if hmac.compare_digest(entry.digest, digest)]
-        return (found[0].name, found[0].role) if found else None
+        found = [user for known, user in self._current().items() if hmac.compare_digest(known, digest)]
+        return found[0] if found else None
 
     def to_cookie(self, key: str) -> str | None:
         """A signed cookie for the owner of a key, valid for 12 hours; None for an unknown key.
 
         The signature is made with the key's hash, so removing the key from the file ends the session.
         """
-        found = self.find(key)
-        if found is None:
+        if (found := self.find(key)) is None:
             return None
-        payload = {"sub": found[0], "exp": int(time.time()) + COOKIE_LIFETIME_S}
+        payload = {"sub": found.name, "exp": int(time.time()) + COOKIE_LIFETIME_S}
         return jwt.encode(payload, hash_of(key), algorithm="HS256")
 
-    def from_cookie(self, cookie: str) -> tuple[str, str] | None:
-        """Name and role of a cookie's owner; None for a cookie that was not made here, or has expired."""
-        for entry in self._current():
+    def from_cookie(self, cookie: str) -> User | None:
+        """The owner of a cookie; None for a cookie that was not made here, or has expired."""
+        for digest, user in self._current().items():
             try:
-                payload = jwt.decode(
-                    cookie, entry.digest, algorithms=["HS256"], options={"require": ["exp", "sub"]}
-                )
+                options: Any = {"require": ["exp", "sub"]}
+                payload = jwt.decode(cookie, digest, algorithms=["HS256"], options=options)
             except jwt.InvalidTokenError:
                 continue
-            if payload["sub"] == entry.name:
-                return entry.name, entry.role
+            if payload["sub"] == user.name:
+                return user
         return None
 
-    def _current(self) -> Sequence[_Entry]:
+    def _current(self) -> Mapping[bytes, User]:
         with self._lock:
-            stamp = self._stamp()
-            if stamp != self._modified:
+            if (stamp := self._stamp()) != self._modified:
+                self._modified = stamp
                 try:
-                    self._entries = read_entries(self._path)
-                    logger.info("Read %d API keys", len(self._entries))
+                    self._users = read_keys(self._path)
+                    logger.info("Read %d API keys", len(self._users))
                 except SettingsError as error:
                     logger.error("The API keys stay as they were: %s", error)
-                self._modified = stamp
-            return self._entries
+            return self._users
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
@@ -113,8 +135,8 @@ def hash_of(key: str) -> bytes:
     return hashlib.sha256(key.encode(errors="replace")).digest()
 
 
-def read_entries(path: Path) -> list[_Entry]:
-    """The entries of a file of keys.
+def read_keys(path: Path) -> dict[bytes, User]:
+    """The owners in a file of keys, by the SHA-256 of each key.
 
     Raises:
         SettingsError: The file cannot be read, or a line of it is wrong.
@@ -122,23 +144,19 @@ def read_entries(path: Path) -> list[_Entry]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"--conf api_keys {path}: cannot be read ({error}); make api-key creates it"
-        ) from None
-    entries: dict[str, _Entry] = {}
+        reason = f"--conf api_keys {path}: cannot be read ({error}); make api-key creates it"
+        raise SettingsError(reason) from None
+    users: dict[bytes, User] = {}
     for number, line in enumerate(lines, start=1):
-        fields = line.partition("#")[0].split()
+        fields, place = line.partition("#")[0].split(), f"--conf api_keys {path}, line {number}"
         if not fields:
             continue
         if len(fields) != 3 or fields[1] not in ROLES or not _HASH.fullmatch(fields[2]):
-            raise SettingsError(
-                f"--conf api_keys {path}, line {number}: must be NAME ROLE SHA256, where ROLE is "
-                f"{' or '.join(ROLES)}"
-            )
-        if fields[0] in entries:
-            raise SettingsError(f"--conf api_keys {path}, line {number}: {fields[0]} stands there twice")
-        entries[fields[0]] = _Entry(fields[0], fields[1], bytes.fromhex(fields[2]))
-    return list(entries.values())
+            raise SettingsError(f"{place}: must be NAME ROLE SHA256, where ROLE is {' or '.join(ROLES)}")
+        if any(user.name == fields[0] for user in users.values()):
+            raise SettingsError(f"{place}: {fields[0]} stands there twice")
+        users[bytes.fromhex(fields[2])] = User(fields[0], Role[fields[1].upper()])
+    return users
 
 
 def add_key(path: Path, name: str, role: str) -> str:
@@ -159,7 +177,7 @@ def add_key(path: Path, name: str, role: str) -> str:
         raise SettingsError(f"the name {name!r} must be 1 to 64 letters, digits or _.@-")
     if role not in ROLES:
         raise SettingsError(f"unknown role {role!r} (available: {', '.join(ROLES)})")
-    if path.exists() and any(entry.name == name for entry in read_entries(path)):
+    if path.exists() and any(user.name == name for user in read_keys(path).values()):
         raise SettingsError(f"{name} has a key already: remove its line from {path} first")
     key = f"biosam2_{secrets.token_urlsafe(32)}"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

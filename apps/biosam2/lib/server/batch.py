@@ -1,4 +1,4 @@
-"""Segments many images in the background, one at a time: resumable, cancellable, behind clicks."""
+"""``/batch``: segments many images in the background, resumable, cancellable, behind clicks."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ import logging
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import anyio
 from monailabel.interfaces.datastore import Datastore
+from starlette.concurrency import run_in_threadpool
 
 from lib.datastores.label_entries import AUTOMATIC
 from lib.engine.cancellation import Cancellation
 from lib.engine.interactive_priority import InteractivePriority
 from lib.errors import BioSam2Error, Cancelled
+from lib.infers.automatic import AUTO_TAG
+from lib.infers.automatic import NAME as AUTO
 from lib.infers.inference import is_persons_label, save_automatic_label
+from lib.server.access import Admin, AnyUser
+from lib.server.checks import require_label_tag
+from lib.server.routing import JsonBody, Routes, of_server, refuse, refuse_keys, require_known
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +39,11 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 _DETAILS = 20
 _KEPT_RUNS = 20
 _POLL_S = 0.05
+# Options of MONAI Label's own batch without a meaning here: one image is segmented at a time.
+_IGNORED = frozenset({"multi_gpu", "logging", "save_label", "max_workers", "client_id"})
+_OPTIONS = frozenset({"label_tag", "max_batch_size", "gpus", "model"})
+# What would reach the environment of a process, or name other images than the address does.
+_REFUSED = ("bundle_path", "image", "images", "session", "run_id")
 
 Infer = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -81,17 +93,10 @@ class BatchRun:
 
     def to_json(self) -> dict[str, Any]:
         """What clients see."""
-        progress = {"total": self.total, "done": self.done, "skipped": self.skipped, "failed": self.failed}
-        return {
-            "id": self.id,
-            "status": self.status,
-            "request": self.request,
-            "user": self.user,
-            "start_ts": self.start_ts,
-            **({"end_ts": self.end_ts} if self.end_ts else {}),
-            "progress": progress,
-            "details": list(self.details),
-        }
+        facts = {name: getattr(self, name) for name in ("id", "status", "request", "user", "start_ts")}
+        progress = {name: getattr(self, name) for name in ("total", "done", "skipped", "failed")}
+        end = {"end_ts": self.end_ts} if self.end_ts else {}
+        return {**facts, **end, "progress": progress, "details": list(self.details)}
 
 
 class BatchRunner:
@@ -161,9 +166,8 @@ class BatchRunner:
             status = "STOPPED"
         except Exception as error:
             logger.exception("Batch %s ended", run.id)
-            run.note(
-                f"ended: {error}" if isinstance(error, BioSam2Error) else "ended by a defect: see the log"
-            )
+            known = isinstance(error, BioSam2Error)
+            run.note(f"ended: {error}" if known else "ended by a defect: see the log")
             status = "ERROR"
         run.end_ts = datetime.now().strftime(_TIME)
         run.status = status
@@ -224,3 +228,67 @@ class BatchRunner:
         finally:
             if file is not None:
                 Path(file).unlink(missing_ok=True)
+
+
+routes = Routes(prefix="/batch", tags=["Infer"])
+_Runner = Annotated[BatchRunner, of_server("batches")]
+
+
+@routes.post("/infer/{model}")
+async def start(
+    user: Admin,
+    runner: _Runner,
+    models: Annotated[Collection[str], of_server("models")],
+    model: str,
+    params: JsonBody,
+    images: Images = "all",
+    run_sync: bool = False,
+) -> Any:
+    """Starts a run: the task with the same prompts on every image; an equal request resumes it."""
+    require_known("model", model, models, params)
+    request, limit = _checked(model, params)
+    run = await run_in_threadpool(runner.start, request, images, limit, user.name)
+    if run is None:
+        reason = "a batch is running: wait until it ends, or stop it with DELETE /batch/infer"
+        refuse(HTTPStatus.TOO_MANY_REQUESTS, reason)
+    if run_sync:
+        await run.finished()
+    return run.to_json()
+
+
+@routes.get("/infer")
+@routes.get("/infer/")
+def status(user: AnyUser, runner: _Runner, all: bool = False, check_if_running: bool = False) -> Any:
+    """The progress of the last run, or of all; 404 where there is none."""
+    if all:
+        return [run.to_json() for run in runner.runs]
+    run = runner.running
+    if run is None and not check_if_running and runner.runs:
+        run = runner.runs[-1]
+    if run is None:
+        reason = "no batch is running" if check_if_running else "no batch was started yet"
+        refuse(HTTPStatus.NOT_FOUND, reason)
+    return run.to_json()
+
+
+@routes.delete("/infer")
+@routes.delete("/infer/")
+def stop(user: Admin, runner: _Runner) -> Any:
+    """Stops the run at its next slice or tile; what it has saved stays."""
+    run = runner.stop()
+    return run.to_json() if run else None
+
+
+def _checked(model: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """The request of every image, and the most images."""
+    refuse_keys(params, _REFUSED)
+    tag = params.get("label_tag", AUTO_TAG if model == AUTO else "original")
+    require_label_tag(tag)
+    if tag == "final":
+        reason = "label_tag 'final' is for labels that people submit and trainings learn from: choose another"
+        refuse(HTTPStatus.BAD_REQUEST, reason)
+    limit = params.get("max_batch_size") or 0
+    if not isinstance(limit, int) or limit < 0:
+        refuse(HTTPStatus.BAD_REQUEST, f"max_batch_size is {limit!r}; it must be 0 (all) or more")
+    own = {name: value for name, value in params.items() if name not in _IGNORED | _OPTIONS}
+    return {**own, "model": model, "label_tag": tag}, limit

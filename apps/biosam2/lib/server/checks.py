@@ -6,26 +6,28 @@ import filecmp
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from http import HTTPStatus
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
 from fastapi import UploadFile
 from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.others.generic import file_checksum
 
 from lib.datastores.labels import as_volume, open_label
 from lib.datastores.local import LocalFolder
-from lib.errors import ImageError, ImageTooLargeError
+from lib.errors import ConflictError, ImageError, ImageTooLargeError, LabelError
 from lib.images.cache import ImageCache
+from lib.images.dicom import why_no_nifti
 from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.labels.polygons import require_polygons
 from lib.pathology.opening import is_slide_file, open_slide
-from lib.server.error_responses import refuse
-from lib.server.json_input import json_object
+from lib.server.routing import json_object, refuse
 
 # Images are files of one folder, whose name is the id and the type. Hidden files are never listed.
 _UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
@@ -37,6 +39,9 @@ _RAW = ".bin"
 _LABEL_TAG = re.compile(r"[\w-]{1,64}")
 # A file's type, such as .nii.gz or .seg.nrrd.
 _ENDING = re.compile(r"(\.[\w-]{1,16}){0,3}")
+# The voxel grid of a client and that of the image: positions may differ by rounding, in millimetres.
+_TOLERANCE_MM = 0.05
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 def label_object(text: str, name: str) -> dict[str, Any]:
@@ -132,7 +137,9 @@ class Checks:
     """
 
     def __init__(self, datastore: Datastore, images: ImageCache):
-        self._datastore = datastore
+        self.store = datastore
+        # One label at a time, so that none is saved between the check of a version and its replacement.
+        self.saving = threading.Lock()
         self._images = images
 
     def require_image(self, image_id: str) -> None:
@@ -142,7 +149,7 @@ class Checks:
             HTTPException: 400 for a malformed id, 404 for an unknown one.
             BusyError: The DICOM store does not answer.
         """
-        if self._is_listed(image_id) or self._datastore.get_image_uri(image_id):
+        if self._is_listed(image_id) or self.store.get_image_uri(image_id):
             return
         refuse(
             HTTPStatus.NOT_FOUND,
@@ -172,7 +179,7 @@ class Checks:
             ImageError: The image cannot be opened.
         """
         self.require_image(image_id)
-        return self._images.get(Path(self._datastore.get_image_uri(image_id)))
+        return self._images.get(Path(self.store.get_image_uri(image_id)))
 
     def require_label(self, label_id: str, tag: str) -> None:
         """Lets an existing label pass.
@@ -183,11 +190,47 @@ class Checks:
         """
         self._is_listed(label_id)
         require_label_tag(tag)
-        if self._datastore.get_label_uri(label_id, tag):
+        if self.store.get_label_uri(label_id, tag):
             return
-        known = sorted(self._datastore.get_labels_by_image_id(label_id))
+        known = sorted(self.store.get_labels_by_image_id(label_id))
         there = f"it has {', '.join(known)}" if known else "it has none"
         refuse(HTTPStatus.NOT_FOUND, f"there is no label {tag!r} of {label_id!r}; {there}")
+
+    def image_path(self, image_id: str) -> Path:
+        """The file of an image.
+
+        Raises:
+            HTTPException: 400 for a malformed id, 404 for an unknown one, or an image that is not one file.
+        """
+        self.require_image(image_id)
+        path = Path(self.store.get_image_uri(image_id))
+        if not path.is_file():
+            reason = f"the image {image_id!r} is not one file: it cannot be downloaded as a file"
+            if path.is_dir() and (why := why_no_nifti(path)):
+                reason = f"the series {image_id!r} cannot be downloaded as one volume: {why}"
+            refuse(HTTPStatus.NOT_FOUND, reason)
+        return path
+
+    def label_path(self, label_id: str, tag: str) -> Path:
+        """The file of a label.
+
+        Raises:
+            HTTPException: 400 for a malformed id or tag, 404 for a label that is missing.
+        """
+        self.require_label(label_id, tag)
+        path = Path(self.store.get_label_uri(label_id, tag))
+        if not path.is_file():
+            refuse(HTTPStatus.NOT_FOUND, f"the label {tag!r} of {label_id!r} has no file")
+        return path
+
+    def require_writable(self) -> None:
+        """Refuses to go on where nothing can be saved.
+
+        Raises:
+            ReadOnlyError: The studies are read-only.
+        """
+        if isinstance(self.store, LocalFolder):
+            self.store.require_writable()
 
     def is_new_image(self, image_id: str, file: Path) -> bool:
         """Whether an image has to be added; False where the same file is there already.
@@ -197,15 +240,15 @@ class Checks:
             ImageError: The file cannot be opened, or the datastore would not list it.
         """
         _require_id(image_id)
-        if isinstance(self._datastore, LocalFolder):
-            _require_type(file, self._datastore.types)
+        if isinstance(self.store, LocalFolder):
+            _require_type(file, self.store.types)
         self._open(file)
-        there = self._datastore.get_image_uri(image_id)
+        there = self.store.get_image_uri(image_id)
         if not there or not Path(there).is_file():
             return True
         if filecmp.cmp(there, file, shallow=False):
             return False
-        if labels := self._datastore.get_labels_by_image_id(image_id):
+        if labels := self.store.get_labels_by_image_id(image_id):
             refuse(
                 HTTPStatus.CONFLICT,
                 f"there is another image {image_id!r}, with the labels {', '.join(labels)}: send this one "
@@ -226,7 +269,7 @@ class Checks:
         """
         self.require_image(image_id)
         require_label_tag(tag)
-        uri = Path(self._datastore.get_image_uri(image_id))
+        uri = Path(self.store.get_image_uri(image_id))
         try:
             image = self._images.get(uri)
         except ImageError as error:
@@ -246,7 +289,7 @@ class Checks:
         Raises:
             HTTPException: 400 for an id that is not listed and cannot be a file name.
         """
-        if item_id in self._datastore.list_images():
+        if item_id in self.store.list_images():
             return True
         _require_id(item_id)
         return False
@@ -277,4 +320,59 @@ def _require_id(item_id: str) -> None:
             HTTPStatus.BAD_REQUEST,
             f"{item_id[:_MOST_BYTES]!r} cannot be an id: an id is a file name without type and folders, of "
             f"at most {_MOST_BYTES} bytes",
+        )
+
+
+def require_version(datastore: Datastore, image_id: str, tag: str, replaces: str | None) -> None:
+    """Refuses to save over a label that the client has not seen.
+
+    Args:
+        datastore: Datastore of the image.
+        image_id: Id of the image.
+        tag: Tag of the label.
+        replaces: Version of the label that the client started from, '' for none. None saves in any case.
+
+    Raises:
+        ConflictError: The stored label is another version.
+    """
+    if replaces is None or tag not in datastore.get_labels_by_image_id(image_id):
+        return
+    info = datastore.get_label_info(image_id, tag) or {}
+    # The DICOM UID of a segmentation, else the time at which the label was saved.
+    if str(info.get("SOPInstanceUID") or info.get("ts") or "") == replaces:
+        return
+    author = info.get("client_id") or info.get("user")
+    by = f" by {author}" if author else ""
+    raise ConflictError(
+        f"The stored label of this image was saved{by} after yours was loaded. Load it to go on from it, or "
+        "save yours as a newer version"
+    )
+
+
+def require_grid(grid: Mapping[str, Any], image: MedicalImage) -> None:
+    """Refuses raw voxels of another grid than the image's.
+
+    Args:
+        grid: Client's grid: ``dimensions`` (3), ``spacing`` (3) in millimetres, ``origin`` (3) and
+            ``direction`` (9, one axis after the other) in LPS.
+        image: Image that the label belongs to.
+
+    Raises:
+        LabelError: The grid cannot be read, or lies elsewhere.
+    """
+    try:
+        dimensions = tuple(int(side) for side in grid["dimensions"])
+        axes = np.asarray(grid["direction"], float).reshape(3, 3).T * np.asarray(grid["spacing"], float)
+        origin = np.asarray(grid["origin"], float).reshape(3)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LabelError(
+            "grid cannot be read: expected dimensions (3), spacing (3), origin (3) and direction (9 numbers)"
+        ) from error
+    corners = np.array([(0, 0, 0), np.subtract(image.shape, 1)])
+    own = corners @ image.affine[:3, :3].T + image.affine[:3, 3]
+    sent = (corners @ axes.T + origin) @ _LPS_TO_RAS
+    if dimensions != tuple(image.shape) or not np.allclose(own, sent, atol=_TOLERANCE_MM):
+        raise LabelError(
+            f"the label's grid {dimensions} from {np.round(sent[0], 2).tolist()} is not the image's "
+            f"{tuple(image.shape)} from {np.round(own[0], 2).tolist()} (RAS, mm)"
         )

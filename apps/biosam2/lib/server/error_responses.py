@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import NoReturn, cast
+from typing import cast
 
 import torch
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from monailabel.interfaces.exception import MONAILabelException
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -118,13 +118,3 @@ class ErrorResponses:
         if reason == HTTPStatus(error.status_code).phrase:
             reason = f"{reason}: {request.method} {request.url.path[:200]}; /docs lists the addresses"
         return self.answer(error.status_code, reason, headers)
-
-
-def refuse(status: HTTPStatus, reason: str) -> NoReturn:
-    """Refuses a request.
-
-    Args:
-        status: Status of the answer.
-        reason: Text for the user, with value, limit and remedy.
-    """
-    raise HTTPException(status, detail=reason)

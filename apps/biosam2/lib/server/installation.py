@@ -14,39 +14,48 @@ from fastapi import FastAPI
 from monailabel.config import settings as monailabel_settings
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.utils.async_tasks.utils import processes
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lib.datastores.dicomweb import DicomWebStore
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.cache import ImageCache
+from lib.server import active_learning, batch, datastore, infer, pages, proxy, sessions, status, training
 from lib.server.access import AccessMiddleware, Authenticator
 from lib.server.api_keys import ApiKeys
 from lib.server.batch import BatchRunner
+from lib.server.checks import Checks
 from lib.server.error_responses import ErrorResponses
-from lib.server.observability import Metrics, RequestMiddleware, log_request_ids
-from lib.server.origins import OriginMiddleware
-from lib.server.routes.active_learning import NextImageRoutes
-from lib.server.routes.batch import BatchRoutes
-from lib.server.routes.datastore import DatastoreRoutes
-from lib.server.routes.infer import InferRoutes, ServedApp
-from lib.server.routes.ohif import ohif_router
-from lib.server.routes.pages import PageRoutes
-from lib.server.routes.proxy import ProxyRoutes
-from lib.server.routes.scoring import ScoringRoutes
-from lib.server.routes.sessions import SessionRoutes
-from lib.server.routes.sign_in import SignInRoutes
-from lib.server.routes.status import StatusRoutes
-from lib.server.routes.training import ModelRoutes, TrainingRoutes
+from lib.server.infer import Inference
+from lib.server.middleware import (
+    Metrics,
+    OriginMiddleware,
+    RequestMiddleware,
+    UploadMiddleware,
+    log_request_ids,
+)
 from lib.server.sessions import SessionStore
+from lib.server.status import InfoPage
 from lib.server.tokens import TokenVerifier, read_public_key
-from lib.server.uploads import UploadMiddleware
 from lib.server.work_queue import CLICK_QUEUE, CLICK_WORKERS, HEAVY_WORKERS, WorkQueue
 from lib.settings import Settings
 from lib.trainers.task import FineTuneTask
 
 logger = logging.getLogger(__name__)
 
+# In the order in which they are looked up: a path of OHIF or of the proxy may be anything.
+ROUTES = (
+    status.routes,
+    pages.signing_in,
+    infer.routes,
+    batch.routes,
+    training.routes,
+    active_learning.routes,
+    datastore.routes,
+    sessions.routes,
+    proxy.routes,
+    pages.documents,
+)
 # Seconds without a byte of a request's body.
 STALL_S = 30.0
 # Each step of a request waits for the threads that segment to leave the interpreter, for Python's own 5 ms at
@@ -93,12 +102,11 @@ def install(server: FastAPI, parts: AppParts) -> SessionStore | None:
     Raises:
         SettingsError: The file of API keys or the public key cannot be read.
     """
-    sessions = open_sessions(parts.settings)
-    authenticator = make_authenticator(parts.settings)
-    clicks = WorkQueue("clicks", CLICK_WORKERS, CLICK_QUEUE)
-    heavy = WorkQueue("heavy", HEAVY_WORKERS, parts.settings.heavy_queue)
-    metrics = _metrics(parts, clicks, heavy)
-    _add_routes(server, parts, authenticator, sessions, clicks, heavy, metrics)
+    authenticator, sessions = make_authenticator(parts.settings), open_sessions(parts.settings)
+    metrics = _set_state(server, parts, authenticator, sessions)
+    server.router.routes.clear()
+    for routes in ROUTES:
+        server.include_router(routes)
     ErrorResponses(_private_folders(parts)).add_to(server)
     origins = (*parts.settings.allowed_origins, *map(str, monailabel_settings.MONAI_LABEL_CORS_ORIGINS))
     server.user_middleware = [
@@ -149,57 +157,48 @@ def open_sessions(settings: Settings) -> SessionStore | None:
     return store
 
 
-def _add_routes(
-    server: FastAPI,
-    parts: AppParts,
-    authenticator: Authenticator,
-    sessions: SessionStore | None,
-    clicks: WorkQueue,
-    heavy: WorkQueue,
-    metrics: Metrics,
-) -> None:
-    app, priority = parts.app, parts.engines.priority
-    store = app.datastore()
-    runner = BatchRunner(app.infer, store, priority)
-    served: ServedApp = app
-    log_file = Path(app.app_dir) / "logs" / "app.log"
-    groups = (
-        StatusRoutes(app, parts.engines, parts.trainers, metrics, log_file),
-        SignInRoutes(authenticator),
-        InferRoutes(served, sessions, priority, clicks, heavy, metrics),
-        BatchRoutes(runner, parts.app.models),
-        TrainingRoutes(parts.trainers),
-        ModelRoutes(parts.engines, parts.trainers),
-        NextImageRoutes(parts.strategies, authenticator.is_on),
-        ScoringRoutes(parts.scoring_methods),
-        DatastoreRoutes(app, parts.images),
-        SessionRoutes(sessions),
-        ProxyRoutes(store if isinstance(store, DicomWebStore) else None, app.on_save_label),
-        PageRoutes(server),
+def _set_state(
+    server: FastAPI, parts: AppParts, authenticator: Authenticator, sessions: SessionStore | None
+) -> Metrics:
+    """Gives the routes what they are made of, under the names that they use; the metrics."""
+    app, engines, store = parts.app, parts.engines, parts.app.datastore()
+    clicks, heavy = (
+        WorkQueue(CLICK_WORKERS, CLICK_QUEUE),
+        WorkQueue(HEAVY_WORKERS, parts.settings.heavy_queue),
     )
-    server.router.routes.clear()
-    for group in groups:
-        server.include_router(group.router())
-    server.include_router(ohif_router(parts.settings.ohif_companion))
+    metrics = _metrics(parts, clicks, heavy)
+    state: dict[str, Any] = {
+        "authenticator": authenticator,
+        "batches": BatchRunner(app.infer, store, engines.priority),
+        "checks": Checks(store, parts.images),
+        "engines": engines,
+        "inference": Inference(app, sessions, engines.priority, clicks, heavy, metrics),
+        "info_page": InfoPage(app, engines, parts.trainers),
+        "log_file": Path(app.app_dir) / "logs" / "app.log",
+        "metrics": metrics,
+        "models": app.models,
+        "ohif_companion": parts.settings.ohif_companion,
+        "on_label": app.on_save_label,
+        "scoring_methods": parts.scoring_methods,
+        "sessions": sessions,
+        "strategies": parts.strategies,
+        "trainers": parts.trainers,
+    }
+    for name, value in state.items():
+        setattr(server.state, name, value)
+    return metrics
 
 
 def _metrics(parts: AppParts, clicks: WorkQueue, heavy: WorkQueue) -> Metrics:
-    from monailabel.utils.async_tasks.utils import processes
-
-    return Metrics(
-        [
-            ("biosam2_clicks_pending", "Requests on one slice, running or waiting", lambda: clicks.pending),
-            ("biosam2_heavy_pending", "Volume and slide requests, running or waiting", lambda: heavy.pending),
-            ("biosam2_image_cache_bytes", "Memory of opened images", lambda: parts.images.nbytes),
-            (
-                "biosam2_embedding_cache_bytes",
-                "Memory of image embeddings",
-                lambda: parts.engines.embedding_bytes,
-            ),
-            ("biosam2_training_running", "Trainings that are running", lambda: len(processes("train"))),
-            ("biosam2_scoring_running", "Scorings that are running", lambda: len(processes("scoring"))),
-        ]
-    )
+    measured = {
+        "clicks_pending": ("Requests on one slice, running or waiting", lambda: clicks.pending),
+        "heavy_pending": ("Volume and slide requests, running or waiting", lambda: heavy.pending),
+        "image_cache_bytes": ("Memory of opened images", lambda: parts.images.nbytes),
+        "embedding_cache_bytes": ("Memory of image embeddings", lambda: parts.engines.embedding_bytes),
+        "training_running": ("Trainings that are running", lambda: len(processes("train"))),
+        "scoring_running": ("Scorings that are running", lambda: len(processes("scoring"))),
+    }
+    return Metrics([(f"biosam2_{name}", about, value) for name, (about, value) in measured.items()])
 
 
 def _private_folders(parts: AppParts) -> list[str]:

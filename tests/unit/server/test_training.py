@@ -10,12 +10,12 @@ from fastapi.testclient import TestClient
 
 from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE
 from lib.engine.predictor_pool import PredictorPool
-from lib.server.routes.training import ModelRoutes
+from lib.server.training import routes
 
 
 @pytest.fixture
 def client(engines: PredictorPool, serve: Callable[..., TestClient]) -> TestClient:
-    return serve(ModelRoutes(engines, {}).router())
+    return serve(routes, engines=engines, trainers={})
 
 
 def upload(client: TestClient, engines: PredictorPool) -> str:

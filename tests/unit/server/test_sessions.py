@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lib.errors import ImageError, ImageTooLargeError
-from lib.server import archives
-from lib.server.archives import unpack
+from lib.server import sessions
+from lib.server.sessions import unpack
 
 MANY = 1 << 30
 
@@ -100,18 +100,18 @@ def test_nothing_leaves_the_folder(
 def test_a_bomb_stops_at_the_limit(
     unpacked: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(archives, "ALWAYS_ALLOWED", 1 << 20)
+    monkeypatch.setattr(sessions, "ALWAYS_ALLOWED", 1 << 20)
     bomb = zip_of(*((str(number), bytes(1 << 24)) for number in range(3)))
     with pytest.raises(ImageTooLargeError, match="too many bytes"):
         unpacked(bomb)
-    assert len(bomb) * archives.MAX_RATIO < 1 << 25
+    assert len(bomb) * sessions.MAX_RATIO < 1 << 25
     written = sum(path.stat().st_size for path in (tmp_path / "inner").rglob("*") if path.is_file())
-    assert written <= len(bomb) * archives.MAX_RATIO
+    assert written <= len(bomb) * sessions.MAX_RATIO
 
 
 def test_the_number_of_files_is_bounded(
     unpacked: Callable[..., dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "MAX_FILES", 3)
+    monkeypatch.setattr(sessions, "MAX_FILES", 3)
     with pytest.raises(ImageTooLargeError, match="files"):
         unpacked(tar_of(*((str(number), b"x", "file") for number in range(5))))

@@ -7,7 +7,8 @@ from monailabel.datastore.dicom import DICOMwebClientX
 from lib.datastores.dicomweb import DicomWebStore, open_session
 from lib.images.reading import read_image
 from lib.labels.dicom_seg_writing import describe_segments, write_dicom_seg
-from lib.server.routes.proxy import ProxyRoutes
+from lib.server.checks import Checks
+from lib.server.proxy import routes
 from tests.unit.datastores.conftest import LABEL, MANY, SHAPE
 
 HEADERS = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=b'}
@@ -27,8 +28,8 @@ def saved():
 
 @pytest.fixture
 def web(datastore, saved, serve):
-    routes = ProxyRoutes(datastore, lambda image, label: saved.append((image, label)))
-    return serve(routes.router())
+    checks = Checks(datastore, None)
+    return serve(routes, checks=checks, on_label=lambda image, label: saved.append((image, label)))
 
 
 @pytest.fixture
@@ -123,7 +124,6 @@ def test_prefixes_of_the_settings(web, pacs, body, monkeypatch):
 
 
 def test_without_a_store_there_is_no_proxy(serve):
-    routes = ProxyRoutes(None, lambda image, label: None)
     for method in ("GET", "POST"):
-        answer = serve(routes.router()).request(method, "/proxy/dicom/qido/studies")
+        answer = serve(routes, checks=Checks(None, None)).request(method, "/proxy/dicom/qido/studies")
         assert (answer.status_code, "a folder" in answer.json()["detail"]) == (404, True)

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from monailabel.datastore.local import LocalDatastore
 from monailabel.endpoints import activelearning
+from monailabel.utils.async_tasks import utils
 
 from lib.activelearning.strategy import all_strategies
 from lib.errors import BusyError
+from lib.scoring.registry import ALL, all_methods
 from lib.scoring.store import ScoreStore
-from lib.server.access import AccessMiddleware, Role, User
-from lib.server.routes.active_learning import NextImageRoutes
+from lib.server import active_learning
+from lib.server.access import Role, User
+from tests.unit.scoring.conftest import SETTINGS
 
 
 class App:
@@ -43,7 +47,7 @@ def app(datastore: LocalDatastore, scores: ScoreStore, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def client(app: App, serve: Callable[..., TestClient]) -> TestClient:
-    return serve(NextImageRoutes(app.strategies, signed_in=False).router())
+    return serve(active_learning.routes, strategies=app.strategies)
 
 
 def at(client: TestClient, address: str) -> TestClient:
@@ -117,7 +121,7 @@ def test_everybodys_name_of_slicer_is_nobodys(client: TestClient) -> None:
 
 
 def test_where_people_sign_in_their_name_counts_and_not_their_viewers(
-    app: App, datastore: LocalDatastore
+    app: App, datastore: LocalDatastore, serve: Callable[..., TestClient]
 ) -> None:
     class Person:
         """Everything that a request sends is this person's."""
@@ -127,10 +131,7 @@ def test_where_people_sign_in_their_name_counts_and_not_their_viewers(
         async def user(self, connection: Any) -> User:
             return User(connection.headers["x-person"], Role.USER)
 
-    server = FastAPI()
-    server.include_router(NextImageRoutes(app.strategies, signed_in=True).router())
-    server.add_middleware(AccessMiddleware, authenticator=Person())
-    client = TestClient(server)
+    client = serve(active_learning.routes, strategies=app.strategies, authenticator=Person())
 
     def ask(person: str, **body: str) -> str | None:
         return client.post("/activelearning/first", json=body, headers={"x-person": person}).json().get("id")
@@ -175,3 +176,86 @@ def test_what_is_wrong_with_a_request_is_said(client: TestClient) -> None:
         "/activelearning/first", json={"image": "a", "patch_size": "big", "image_size": [9, 9]}
     )
     assert (wrong.status_code, "patch_size" in wrong.json()["detail"]) == (400, True)
+
+
+@pytest.fixture
+def started(monkeypatch) -> list:
+    """What was started, instead of starting it."""
+    calls = []
+
+    def start(method, params, enqueue):
+        calls.append((method, params))
+        return None if params.get("again") and not enqueue else {"id": "1", "status": "SUBMITTED"}
+
+    monkeypatch.setattr(active_learning, "start", start)
+    return calls
+
+
+@pytest.fixture
+def scoring(engines, started, serve) -> TestClient:
+    return serve(active_learning.routes, scoring_methods=all_methods(SETTINGS, engines))
+
+
+def test_a_scoring_is_started_with_its_options(scoring, started):
+    answer = scoring.post("/scoring/biosam2_uncertainty", json={"slices": 2})
+    assert answer.json() == {"id": "1", "status": "SUBMITTED"}
+    assert started == [("biosam2_uncertainty", {"slices": 2})]
+    assert scoring.post("/scoring/dice").status_code == 200
+    assert started[1] == ("dice", {})
+
+
+def test_all_of_them_are_one_process(scoring, started):
+    answer = scoring.post("/scoring/")
+    assert answer.json() == {ALL: {"result": {"id": "1", "status": "SUBMITTED"}, "detail": None}}
+    assert started == [(ALL, {})]
+    # They wait for the one that runs.
+    assert scoring.post("/scoring/", json={"again": True}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "status", "word"),
+    [
+        ("/scoring/other", {}, 404, "available: annotation_stats, dice, nsd, biosam2_uncertainty"),
+        ("/scoring/biosam2_uncertainty", {"slices": 0}, 400, "slices is 0"),
+        ("/scoring/biosam2_uncertainty", {"speed": 1}, 400, "Unknown option 'speed'"),
+        ("/scoring/dice", {"slices": 2}, 400, "Unknown option 'slices'"),
+        ("/scoring/dice", {"device": "cuda:9"}, 400, "cuda:9"),
+        ("/scoring/dice", {"method": "nsd"}, 400, "the address 'dice'"),
+        ("/scoring/", {"max_minutes": -1}, 400, "max_minutes"),
+        ("/scoring/dice", {"again": True}, 429, "is running"),
+    ],
+)
+def test_what_is_wrong_is_said(scoring, started, path, params, status, word):
+    answer = scoring.post(path, json=params)
+    assert answer.status_code == status
+    assert word in answer.json()["detail"]
+
+
+def test_one_stop_ends_the_one_that_runs_and_all_that_wait(scoring, monkeypatch):
+    running, goes_on, ran = threading.Event(), threading.Event(), []
+
+    def run():
+        running.set()
+        goes_on.wait()
+
+    queue = ThreadPoolExecutor(1)
+    waiting = [queue.submit(run), queue.submit(ran.append, 1)]
+    assert running.wait(30)
+    listed = [{"id": "0", "status": "RUNNING"}, {"id": "1", "status": "SUBMITTED"}]
+    monkeypatch.setitem(utils.background_executors, "scoring", queue)
+    monkeypatch.setitem(utils.background_tasks, "scoring", listed)
+    monkeypatch.setattr(
+        active_learning.monailabel_scoring, "stop", lambda: {**listed[0], "status": "STOPPED"}
+    )
+    assert scoring.delete("/scoring/").json() == {"id": "0", "status": "STOPPED"}
+    goes_on.set()
+    queue.shutdown()
+    assert waiting[1].cancelled()
+    assert ran == []
+    assert (listed[1]["status"], len(listed[1]["end_ts"])) == ("STOPPED", 19)
+    # What is started next is not held up by them.
+    assert utils.background_executors["scoring"].submit(lambda: "next").result() == "next"
+
+
+def test_params_of_a_scoring_that_are_no_table_are_refused(scoring):
+    assert scoring.post("/scoring/dice", json=[1]).status_code == 400

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi import APIRouter, HTTPException
 
-from lib.server.json_input import MAX_DEPTH, JsonBody, json_object
+from lib.server.routing import MAX_DEPTH, JsonBody, json_object
 
 REFUSED = {
     "{": "not valid JSON",

@@ -12,7 +12,7 @@ import requests
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
-from lib.server.uploads import UploadMiddleware
+from lib.server.middleware import UploadMiddleware
 from sample_study.orthanc import free_port
 
 LIMIT_S = 60

@@ -1,0 +1,319 @@
+"""``/infer``: segments an image of the datastore, of a session, or one sent along."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import File, Form, Request, UploadFile
+from fastapi.responses import JSONResponse, Response
+from monailabel.utils.others.generic import get_mime_type
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from requests_toolbelt import MultipartEncoder
+
+from lib.datastores.dicomweb import DicomWebStore
+from lib.engine.interactive_priority import InteractivePriority
+from lib.images.writing import gzip_file
+from lib.infers.task import LABEL_FILE
+from lib.prompts.parsing.objects import with_label_points
+from lib.server.access import AnyUser, Role, User
+from lib.server.checks import received, require_label_tag
+from lib.server.middleware import Metrics
+from lib.server.routing import (
+    JsonBody,
+    Routes,
+    file_response,
+    json_object,
+    of_server,
+    refuse,
+    refuse_keys,
+    require_known,
+)
+from lib.server.sessions import SessionStore
+from lib.server.work_queue import WorkQueue
+
+# Keys that the server itself puts into a request, or that would reach a subprocess.
+_RESERVED = ("image", "session", "description", "bundle_path", LABEL_FILE)
+# What makes a slide request a click instead of a segmentation of everything.
+_PROMPTS = ("foreground", "background", "points", "boxes", "roi", "annotations")
+
+# Bytes from which an answer is compressed for clients that take gzip.
+_WORTH_COMPRESSING = 1 << 17
+
+
+class ImageOutput(str, Enum):
+    """Forms of an answer on an image; without one, a multipart answer with ``params`` and ``image``."""
+
+    image = "image"
+    json = "json"
+    all = "all"
+    dicom_seg = "dicom_seg"
+
+
+class SlideOutput(str, Enum):
+    """Forms of an answer on a slide."""
+
+    asap = "asap"
+    dsa = "dsa"
+    json = "json"
+    geojson = "geojson"
+
+
+def _rounded(value: Any) -> Any:
+    return round(value) if isinstance(value, float) and math.isfinite(value) else value
+
+
+_Whole = Annotated[int, BeforeValidator(_rounded)]
+
+
+class SlideRegion(BaseModel):
+    """Region of a slide in pixels of level 0; the Digital Slide Archive sends numbers with fractions."""
+
+    level: int | None = 0
+    location: Sequence[_Whole] | None = (0, 0)
+    size: Sequence[_Whole] | None = (0, 0)
+    tile_size: Sequence[_Whole] | None = (1024, 1024)
+    min_poly_area: float | None = None
+    params: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What the inference routes are made of.
+
+    Attributes:
+        app: App.
+        sessions: Uploads that clients refer to; None where they are switched off.
+        priority: Pauses background work while somebody waits for an answer.
+        clicks: Queue of requests on one slice.
+        heavy: Queue of requests on a volume or a whole slide.
+        metrics: Latencies.
+    """
+
+    app: Any
+    sessions: SessionStore | None
+    priority: InteractivePriority
+    clicks: WorkQueue
+    heavy: WorkQueue
+    metrics: Metrics
+
+    async def run(self, request: Request, is_heavy: bool, work: Callable[[], Response]) -> Response:
+        """Runs work in one of the queues, with background work paused meanwhile."""
+
+        def prioritized() -> Response:
+            with self.priority.interactive():
+                return work()
+
+        return await (self.heavy if is_heavy else self.clicks).run(request, prioritized)
+
+    def checked(self, model: str, params: dict[str, Any], user: User) -> dict[str, Any]:
+        """The request of a task.
+
+        Raises:
+            HTTPException: 400, 403 or 404, with the reason.
+        """
+        params = with_label_points(params, self.app.labels)
+        require_known("model", model, self.app.models, params)
+        refuse_keys(params, _RESERVED, "use the query")
+        require_label_tag(params.get("label_tag", "original"))
+        if params.get("save_label") and user.role < Role.ANNOTATOR:
+            refuse(HTTPStatus.FORBIDDEN, f"save_label needs the role {Role.ANNOTATOR.monailabel_name}")
+        return {**params, "model": model, "user": user.name}
+
+    @contextmanager
+    def opened(self, image: str, session_id: str, file: UploadFile | None) -> Iterator[dict[str, Any]]:
+        """What a request says of its image: ``image``, an id or a path, and ``session``.
+
+        Raises:
+            HTTPException: 400 or 404, with the reason.
+        """
+        if session_id:
+            if self.sessions is None:
+                refuse(HTTPStatus.NOT_FOUND, "sessions are switched off here (MONAI_LABEL_SESSIONS)")
+            session = self.sessions.require_session(session_id)
+            yield {"image": str(session.image), "session": session.to_json()}
+        elif file is not None and file.filename:
+            with received(file) as (_, path):
+                yield {"image": str(path)}
+        else:
+            yield {"image": self._known(image)}
+
+    def infer(self, asked: Mapping[str, Any], on_slide: bool = False) -> dict[str, Any]:
+        """Segments an image: path of the answer's file, and its ``params``."""
+        result: dict[str, Any] = (self.app.infer_wsi if on_slide else self.app.infer)(dict(asked))
+        for stage, seconds in (result["params"].get("latencies") or {}).items():
+            self.metrics.stages.labels(asked["model"], stage).observe(float(seconds))
+        return result
+
+    def _known(self, image: str) -> str:
+        if not image:
+            refuse(HTTPStatus.BAD_REQUEST, "No image is named: send ?image=<id>, a file or a session_id")
+        # The app takes an absolute path for a file that was sent along.
+        if not Path(image).is_absolute():
+            try:
+                if self.app.datastore().get_image_uri(image):
+                    return image
+            except (ValueError, KeyError):
+                pass
+        reason = f"there is no image {image!r} in the datastore: /datastore/ lists the ids"
+        refuse(HTTPStatus.NOT_FOUND, reason)
+
+
+routes = Routes(prefix="/infer", tags=["Infer"])
+_Inference = Annotated[Inference, of_server("inference")]
+_File = Annotated[UploadFile | None, File()]
+_Text = Annotated[str, Form()]
+_Opened = AbstractContextManager[dict[str, Any]]
+
+
+@routes.post("/wsi/{model}")
+async def slide(
+    user: AnyUser,
+    inference: _Inference,
+    request: Request,
+    model: str,
+    body: JsonBody,
+    image: str = "",
+    session_id: str = "",
+    output: SlideOutput = SlideOutput.asap,
+) -> Response:
+    """Finds objects on a slide: around the prompts, or everything in the region."""
+    asked = _on_slide(inference, model, body, output, user)
+    return await _find(inference, request, asked, partial(inference.opened, image, session_id, None))
+
+
+@routes.post("/wsi_v2/{model}")
+async def slide_upload(
+    user: AnyUser,
+    inference: _Inference,
+    request: Request,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    file: _File = None,
+    wsi: _Text = "{}",
+    output: SlideOutput = SlideOutput.asap,
+) -> Response:
+    """As ``/wsi``, on a patch that is sent along."""
+    asked = _on_slide(inference, model, json_object(wsi, "wsi"), output, user)
+    return await _find(inference, request, asked, partial(inference.opened, image, session_id, file))
+
+
+@routes.post("/{model}")
+async def image(
+    user: AnyUser,
+    inference: _Inference,
+    request: Request,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    params: _Text = "{}",
+    file: _File = None,
+    label: _File = None,
+    output: ImageOutput | None = None,
+) -> Response:
+    """Segments an image from the prompts in ``params``."""
+    asked = inference.checked(model, json_object(params, "params"), user)
+    is_heavy = inference.app.models[model].dimension == 3
+    gzip = "gzip" in request.headers.get("accept-encoding", "")
+
+    def work() -> Response:
+        if output is ImageOutput.dicom_seg:
+            return _answer_dicom_seg(inference, asked, image)
+        with inference.opened(image, session_id, file) as own, ExitStack() as stack:
+            if label is not None and label.filename:
+                own[LABEL_FILE] = str(stack.enter_context(_received_label(label)))
+            result = inference.infer({**asked, **own})
+        return _image_response(result, output, gzip)
+
+    return await inference.run(request, is_heavy, work)
+
+
+def _on_slide(
+    inference: Inference, model: str, body: dict[str, Any], output: SlideOutput, user: User
+) -> dict[str, Any]:
+    """The request of a task for slides."""
+    try:
+        region = SlideRegion.model_validate(body)
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        refuse(HTTPStatus.UNPROCESSABLE_ENTITY, f"wsi: {reasons}")
+    own = region.model_dump(exclude={"params"})
+    return {**own, **inference.checked(model, region.params or {}, user), "output": output}
+
+
+async def _find(
+    inference: Inference, request: Request, asked: dict[str, Any], opened: Callable[[], _Opened]
+) -> Response:
+    def work() -> Response:
+        with opened() as own:
+            result = inference.infer({**asked, **own}, on_slide=True)
+        path = result["file"]
+        if path is None or asked["output"] == SlideOutput.json:
+            _discard(path)
+            return JSONResponse(result["params"])
+        return file_response(path, temporary=True)
+
+    return await inference.run(request, not any(asked.get(name) for name in _PROMPTS), work)
+
+
+def _answer_dicom_seg(inference: Inference, asked: dict[str, Any], image: str) -> Response:
+    """A DICOM segmentation of the series, where the datastore is a DICOM store."""
+    store = inference.app.datastore()
+    if not isinstance(store, DicomWebStore) or not image:
+        refuse(HTTPStatus.BAD_REQUEST, "output=dicom_seg needs ?image=<series> and a DICOM store")
+    with inference.opened(image, "", None) as own:
+        result = inference.infer({**asked, **own, "result_extension": ".nii.gz"})
+    names: Mapping[str, int] = result["params"]["label_names"]
+    segments = asked.get("label_info") or [{"name": name, "idx": value} for name, value in names.items()]
+    try:
+        path = store.as_dicom_seg(image, Path(result["file"]), segments)
+    finally:
+        _discard(result["file"])
+    return file_response(path, "application/dicom", temporary=True)
+
+
+@contextmanager
+def _received_label(upload: UploadFile) -> Iterator[Path]:
+    if (upload.filename or "").lower().endswith(".bin"):
+        refuse(HTTPStatus.BAD_REQUEST, "a label map of raw bytes (.bin) has no shape: send NIfTI or NRRD")
+    with received(upload) as (_, path):
+        yield path
+
+
+def _image_response(result: Mapping[str, Any], output: ImageOutput | None, gzip: bool) -> Response:
+    """The answer in the form that was asked for, compressed where the client takes gzip."""
+    path, params = result["file"], result["params"]
+    if path is None or output is ImageOutput.json:
+        _discard(path)
+        return JSONResponse(params)
+    gzip = gzip and Path(path).stat().st_size >= _WORTH_COMPRESSING
+    if output is ImageOutput.image and not gzip:
+        return file_response(path, temporary=True)
+    name, media_type, before, after = Path(path).name, get_mime_type(path), b"", b""
+    headers = {"Vary": "Accept-Encoding", **({"Content-Encoding": "gzip"} if gzip else {})}
+    if output is ImageOutput.image:
+        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    else:
+        fields = {"params": (None, json.dumps(params), "application/json"), "image": (name, b"", media_type)}
+        form = MultipartEncoder(fields=fields)
+        after = f"\r\n--{form.boundary_value}--\r\n".encode()
+        media_type, before = form.content_type, form.to_string().removesuffix(after)
+    try:
+        content = gzip_file(Path(path), before, after) if gzip else before + Path(path).read_bytes() + after
+    finally:
+        _discard(path)
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def _discard(path: str | None) -> None:
+    if path is not None:
+        Path(path).unlink(missing_ok=True)

@@ -1,1 +1,0 @@
-"""The HTTP routes, one file for each of MONAI Label's route groups."""

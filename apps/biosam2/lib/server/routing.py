@@ -1,0 +1,158 @@
+"""What all routes share: their declaration, the server's parts, JSON from clients, and refusals.
+
+JSON is parsed strictly, so that everything accepted can be stored and sent back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import FileResponse
+from monailabel.utils.others.generic import get_mime_type
+from starlette.background import BackgroundTask
+
+# Deeper than any client's request by a factor of four; the record and Python's own parser take 400.
+MAX_DEPTH = 32
+# 60,000 points are 1 MB.
+MAX_BODY_BYTES = 16 << 20
+_JSON_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+class Routes(APIRouter):
+    """Routes whose answers are sent as they are, without a model that they are compared with."""
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Adds a route; a JSON body is described in the OpenAPI document."""
+        if "JsonBody" in endpoint.__annotations__.values():
+            options["openapi_extra"] = _JSON_BODY
+        super().add_api_route(path, endpoint, **{**options, "response_model": None})
+
+
+def of_server(name: str) -> Any:
+    """A dependency of a route: a part of the server by its name in ``server.state``."""
+
+    # Not a plain function, which FastAPI would call in a thread.
+    async def part(request: Request) -> Any:
+        return getattr(request.app.state, name)
+
+    return Depends(part)
+
+
+def refuse(status: HTTPStatus, reason: str) -> NoReturn:
+    """Refuses a request.
+
+    Args:
+        status: Status of the answer.
+        reason: Text for the user, with value, limit and remedy.
+    """
+    raise HTTPException(status, detail=reason)
+
+
+def require_known(
+    kind: str, name: str, known: Collection[str], params: Mapping[str, Any], key: str = "model"
+) -> None:
+    """Lets the name in an address pass that is one of those there are, and that params do not contradict.
+
+    Args:
+        kind: Kind of what is named, such as ``model``.
+        name: Name in the address.
+        known: Names that there are.
+        params: Body of the request.
+        key: Key of the name in ``params``.
+
+    Raises:
+        HTTPException: 404 for an unknown name, 400 for a contradiction.
+    """
+    if name not in known:
+        refuse(HTTPStatus.NOT_FOUND, f"Unknown {kind} {name[:100]!r} (available: {', '.join(known)})")
+    if params.get(key, name) != name:
+        other = str(params[key])[:100]
+        refuse(HTTPStatus.BAD_REQUEST, f"params name the {kind} {other!r}, the address {name!r}")
+
+
+def refuse_keys(params: Mapping[str, Any], keys: Collection[str], remedy: str = "leave it out") -> None:
+    """Refuses keys that would reach a subprocess, or that the server itself sets.
+
+    Raises:
+        HTTPException: 400, with the keys.
+    """
+    if found := [key for key in keys if key in params]:
+        refuse(HTTPStatus.BAD_REQUEST, f"params must not hold {', '.join(found)}: {remedy}")
+    if params.get("gpus", "all") not in ("all", None):
+        refuse(HTTPStatus.BAD_REQUEST, "gpus is not an option: choose with device, such as cuda:1")
+
+
+def file_response(
+    path: Path | str, media_type: str | None = None, name: str = "", temporary: bool = False
+) -> FileResponse:
+    """A file as an answer.
+
+    Args:
+        path: File.
+        media_type: Media type; that of the file's name by default.
+        name: Name for the client; the file's own by default.
+        temporary: Whether the file is deleted after it was sent.
+    """
+    path = Path(path)
+    done = BackgroundTask(path.unlink, missing_ok=True) if temporary else None
+    kind = media_type or get_mime_type(str(path))
+    return FileResponse(path, media_type=kind, filename=name or path.name, background=done)
+
+
+def json_object(text: str | bytes, name: str) -> dict[str, Any]:
+    """Parses a JSON object; empty text counts as an empty object.
+
+    Args:
+        text: JSON text.
+        name: Name of the form field or body, for the error message.
+
+    Raises:
+        HTTPException: 400, for anything but an object, for NaN and infinities, for unpaired surrogates (half
+            an emoji), and for nesting deeper than 32.
+    """
+    reason = ""
+    try:
+        value = json.loads(text) if text.strip() else {}
+        # One pass over everything: both NaN and unpaired surrogates raise ValueError.
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        if not isinstance(value, dict):
+            reason = f"must be a JSON object, not a {type(value).__name__}"
+        elif _is_deep(value):
+            reason = f"is nested deeper than {MAX_DEPTH} levels"
+    except UnicodeEncodeError:
+        reason = "holds half a character (an unpaired surrogate such as \\ud83d): rename it"
+    except RecursionError:
+        reason = f"is not usable JSON: it is nested deeper than {MAX_DEPTH} levels"
+    except ValueError as error:
+        is_nan = "JSON compliant" in str(error)
+        reason = f"is not valid JSON: {error}"
+        reason = "holds NaN or an infinite number: leave it out, or send null" if is_nan else reason
+    if reason:
+        refuse(HTTPStatus.BAD_REQUEST, f"{name} {reason}")
+    return dict(value)
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [child for children in inner for child in children if isinstance(child, dict | list)]
+    return bool(level)
+
+
+async def _read_body(request: Request) -> dict[str, Any]:
+    size = request.headers.get("content-length", "0")
+    if size.isdigit() and int(size) > MAX_BODY_BYTES:
+        limit = f"{MAX_BODY_BYTES >> 20} MiB"
+        refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the JSON body has {size} bytes; the limit is {limit}")
+    body = await request.body()
+    return {} if body.strip() == b"null" else json_object(body, "the request body")
+
+
+# Body of a route: a JSON object, also without a Content-Type header, as QuPath sends it.
+JsonBody = Annotated[dict[str, Any], Depends(_read_body)]
