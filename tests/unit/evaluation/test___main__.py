@@ -47,7 +47,7 @@ def test_two_weights_stand_side_by_side_on_the_same_prompts(study, tmp_path, cap
 
 def test_what_cannot_be_done_is_one_line_and_exit_2(study, tmp_path, capsys):
     for arguments, told in [
-        (["--clicks", "0"], "--clicks: '0' must be whole numbers from 1 to 100"),
+        (["--clicks", "0"], "--clicks is '0': Input should be greater than or equal to 1"),
         (["--weights", "nothing.pt"], "there is no file"),
         (["--device", "cuda:77"], "Unknown device 'cuda:77'"),
         (["--preset", "flare22"], "does not look like FLARE22"),

@@ -224,7 +224,7 @@ def test_endovis18_is_a_clip_for_each_sequence_in_colours(tmp_path):
 
 
 def test_echonet_dynamic_has_two_traced_frames_of_its_test_videos(tmp_path):
-    cv2 = pytest.importorskip("cv2", reason="opencv decodes films, and the server does without it")
+    cv2 = pytest.importorskip("cv2", reason="opencv writes the film")
     lines = ["FileName,X1,Y1,X2,Y2,Frame"]
     for name in ("A", "B"):
         path = tmp_path / "EchoNet-Dynamic" / "Videos" / f"{name}.avi"

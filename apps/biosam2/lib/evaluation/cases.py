@@ -7,7 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from lib.engine.frames import FrameSequence
 from lib.errors import EvaluationError, ImageError, LabelError
-from lib.images.file_formats import split_ending
-from lib.images.medical_image import MedicalImage, Voxels, make_image, require_size
+from lib.images.file_formats import FORMATS, split_ending
+from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
 from lib.labels.names import listed_label_info
 from lib.labels.reading import read_labels
@@ -26,6 +26,7 @@ from lib.labels.values import LabelMap
 from lib.settings import Settings
 from lib.transforms.frames import FrameStack, frame_view
 from lib.transforms.orientation import in_plane_axes, spacing
+from lib.transforms.windowing import IntensityWindow
 
 Kind = Literal["picture", "volume", "clip"]
 ReadTruth = Callable[[Path, MedicalImage], LabelMap]
@@ -95,15 +96,14 @@ def open_image(
     """Opens a picture or a volume with its label.
 
     Args:
-        image: Image file or folder that ``read_image`` supports.
-        label: Label file or folder that ``read_truth`` supports.
+        image: Image file or folder.
+        label: Label file or folder.
         read_truth: Function from the label's path and the image to the label map on the image's grid.
         axis: Slice axis of a volume.
         crop: First i, first j, width and height in voxels; ignored if empty or outside the image.
 
     Raises:
-        ImageError: the image cannot be read.
-        LabelError: the label cannot be read, has another grid, or is empty.
+        ImageError, LabelError: the image or the label cannot be used.
     """
     opened = read_image(image, MAX_VOXELS)
     found = read_truth(label, opened)
@@ -137,21 +137,16 @@ def content_of(digest: str, truth: Sequence[NDArray]) -> str:
     return content.hexdigest()[:16]
 
 
-FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-FILM_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
+FRAME_SUFFIXES = FORMATS["raster"]
+FILM_SUFFIXES = FORMATS["video"]
 
 
 class FolderFrames:
-    """Frames in separate picture files, read on demand.
-
-    Args:
-        files: Picture files in temporal order, all of one size.
-    """
+    """Frames in separate picture files in temporal order, all of one size, read on demand."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = tuple(files)
-        first = self._stack(0)
-        self.height, self.width = first.height, first.width
+        self.width, self.height, _ = self.image(0).shape
 
     def __len__(self) -> int:
         return len(self._files)
@@ -162,13 +157,14 @@ class FolderFrames:
         Raises:
             ImageError: the file cannot be read, or its size differs from the first frame.
         """
-        stack = self._stack(index)
-        if (stack.height, stack.width) != (self.height, self.width):
+        image = self.image(index)
+        width, height, _ = image.shape
+        if (width, height) != (self.width, self.height):
             raise ImageError(
-                f"{self._files[index].name} has {stack.width} x {stack.height} pixels and the first frame "
+                f"{self._files[index].name} has {width} x {height} pixels and the first frame "
                 f"{self.width} x {self.height}: all frames of a clip must have one size"
             )
-        return stack[0]
+        return FrameStack(image.array, 2, image.window())[0]
 
     def key(self, index: int) -> Hashable:
         """Cache key of a frame within the clip."""
@@ -181,51 +177,20 @@ class FolderFrames:
     @cached_property
     def digest(self) -> str:
         """Hash of all files, in hex."""
-        content = hashlib.sha256()
-        for file in self._files:
-            content.update(hashlib.sha256(file.read_bytes()).digest())
-        return content.hexdigest()
-
-    def _stack(self, index: int) -> FrameStack:
-        image = self.image(index)
-        return FrameStack(image.array, 2, image.window())
+        files = (hashlib.sha256(file.read_bytes()).digest() for file in self._files)
+        return hashlib.sha256(b"".join(files)).hexdigest()
 
 
-class FilmFrames:
-    """Frames of a video file, all decoded on opening.
-
-    Raises:
-        ImageError: the file cannot be decoded, or has no frame.
-    """
+class FilmFrames(FrameStack):
+    """Frames of a video file, all decoded on opening."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._frames = _decoded(path)
-        self.height, self.width = self._frames[0].shape[:2]
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """The frame, uint8 (H, W, 3)."""
-        return self._frames[index]
-
-    def key(self, index: int) -> Hashable:
-        """Cache key of a frame within the clip."""
-        return index
+        self._film = read_image(path, MAX_VOXELS)
+        super().__init__(self._film.array, 2, IntensityWindow(0, 255, "levels"), self._film.digest)
 
     def image(self, index: int) -> MedicalImage:
         """The frame as an image, whose grid a label must match."""
-        pixels = self._frames[index].swapaxes(0, 1)[:, :, None]
-        return make_image(Voxels(pixels, np.eye(4), is_2d=True), self._path, "raster")
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash of all decoded frames, in hex (decoders differ slightly)."""
-        content = hashlib.sha256()
-        for frame in self._frames:
-            content.update(np.ascontiguousarray(frame).data)
-        return content.hexdigest()
+        return replace(self._film, array=self._film.array[:, :, index : index + 1], is_2d=True)
 
 
 def open_clip(
@@ -240,8 +205,7 @@ def open_clip(
         axis: Ignored: clips have one axis.
 
     Raises:
-        ImageError: a frame cannot be read.
-        LabelError: a mask cannot be read or has another size, or all masks are empty.
+        ImageError, LabelError: a frame or a mask cannot be used, or all masks are empty.
     """
     frames = FilmFrames(source) if isinstance(source, Path) else FolderFrames(source)
     beyond = [path.name for index, path in masks.items() if index >= len(frames)]
@@ -294,30 +258,6 @@ def natural(path: Path) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
 
 
-def _decoded(path: Path) -> list[NDArray[np.uint8]]:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImageError(
-            f"{path.name} cannot be decoded: install opencv (`make install-dev`), or save the frames as "
-            "pictures in a folder `frames` beside it"
-        ) from error
-    film = cv2.VideoCapture(str(path))
-    frames: list[NDArray[np.uint8]] = []
-    try:
-        while True:
-            read, frame = film.read()
-            if not read:
-                break
-            frames.append(np.ascontiguousarray(frame[:, :, ::-1]))
-            require_size((frame.shape[1], frame.shape[0], len(frames)), MAX_VOXELS)
-    finally:
-        film.release()
-    if not frames:
-        raise ImageError(f"{path.name} has no decodable frame: export it again")
-    return frames
-
-
 logger = logging.getLogger(__name__)
 
 LABELS = Path("labels") / "final"
@@ -352,7 +292,11 @@ def labelled_files(folder: Path) -> list[tuple[str, Path | None, Path]]:
     """Id, image (a file, or a folder of DICOM files; None if it is gone) and label of each final label."""
     # A file takes precedence over the DICOM folder that it was converted from.
     found = sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.name))
-    images = {stem(path): path for path in found if _may_be_image(path)}
+    images = {
+        stem(path): path
+        for path in found
+        if not path.name.startswith(".") and path.suffix != ".json" and path.name != LABELS.parts[0]
+    }
     labels = sorted((path for path in (folder / LABELS).glob("[!.]*") if path.is_file()), key=stem)
     return [(stem(path), images.get(stem(path)), path) for path in labels]
 
@@ -372,13 +316,11 @@ def read_record(folder: Path) -> dict[str, Any]:
 def _datastore_cases(folder: Path) -> Iterator[EvaluationCase]:
     record = read_record(folder)
     for name, image, label in labelled_files(folder):
-        info = _inside(record, name, "labels", LABELS.name, "info")
+        info: Any = record
+        for key in (name, "labels", LABELS.name, "info"):
+            info = info.get(key) if isinstance(info, Mapping) else None
         label_info = listed_label_info(info) if isinstance(info, Mapping) else None
         yield EvaluationCase(name, partial(_open, image, label, label_info or None))
-
-
-def _may_be_image(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix != ".json" and path.name != LABELS.parts[0]
 
 
 def _open(
@@ -387,12 +329,6 @@ def _open(
     if image is None:
         raise LabelError(f"{label.name} has no image with its name: restore the image, or delete the label")
     return open_image(image, label, partial(read_labels, label_info=info), axis)
-
-
-def _inside(record: Any, *keys: str) -> Any:
-    for key in keys:
-        record = record.get(key) if isinstance(record, Mapping) else None
-    return record
 
 
 def _clip_cases(folder: Path) -> Iterator[EvaluationCase]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
 
 from lib.engine.download import MODEL_DIR
 from lib.engine.registry import BUNDLED
@@ -17,8 +16,8 @@ from lib.settings import IMAGE_SIZE_RANGE, IMAGE_SIZE_STEP, STRATEGIES, Strategy
 
 PipelineName = Literal["image", "volume", "video"]
 SliceRule = Literal["middle", "largest"]
+Unit = Literal["image", "slice"]
 
-PIPELINES: tuple[PipelineName, ...] = get_args(PipelineName)
 # Yan et al. 2024, Tables 2 to 4.
 PAPER_CLICKS = (1, 3, 5)
 PAPER_FRAMES = (1, 2, 4, 6, 8)
@@ -30,25 +29,22 @@ DEFAULT_SLICES = 8
 # More objects per pass only save decoding frames that left the embedding cache.
 DEFAULT_BATCH = 8
 MOST_CLICKS = 100
-
-
-def option(default: Any, allowed: str, description: str, *, decides: bool = False, **constraints: Any) -> Any:
-    """A field of an option model.
-
-    Args:
-        default: Default value; ``...`` for a required option.
-        allowed: Allowed values in words, for error messages.
-        description: Help text.
-        decides: Whether the option changes the value of a result, and not only how many there are.
-        **constraints: pydantic constraints.
-    """
-    extra: Any = {"allowed": allowed, "decides": decides}
-    return Field(default, description=description, json_schema_extra=extra, **constraints)
+# Strategy that every other one is compared with.
+CONTROL = "random"
+DEFAULT_TEST = "0.3"
 
 
 def _counts(value: Any) -> Any:
     """Text with commas as ascending distinct numbers."""
-    return sorted(set(map(int, value.split(",")))) if isinstance(value, str) else value
+    try:
+        return sorted(set(map(int, value.split(",")))) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("whole numbers with commas between are needed, such as 1,3,5") from None
+
+
+def _names(value: Any) -> Any:
+    """Text with commas as names."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 def _existing_folder(path: Path) -> Path:
@@ -63,99 +59,109 @@ def _not_a_file(path: Path) -> Path:
     return path
 
 
-DataFolder = Annotated[Path, AfterValidator(_existing_folder)]
 OutputFolder = Annotated[Path, AfterValidator(_not_a_file)]
-Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_counts)]
-ClickCounts = Annotated[tuple[Annotated[int, Field(ge=1, le=MOST_CLICKS)], ...], BeforeValidator(_counts)]
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Strategies = Annotated[
+    tuple[StrategyName, ...],
+    BeforeValidator(_names),
+    AfterValidator(lambda names: tuple(dict.fromkeys([CONTROL, *names]))),
+]
+Side = Annotated[int, Field(ge=IMAGE_SIZE_RANGE[0], le=IMAGE_SIZE_RANGE[1], multiple_of=IMAGE_SIZE_STEP)]
 
 
 class CommandOptions(BaseModel):
-    """Options that all evaluation commands share. Each field is one ``--option``."""
+    """Options that all evaluation commands share. Each field is one ``--option``.
+
+    Attributes:
+        DECIDING: Options that change the value of a result, and not only the number of results.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    data: DataFolder = option(..., "a folder", "folder of the images")
-    output: OutputFolder = option(..., "a folder", "folder of the results")
-    model_dir: Path = option(MODEL_DIR, "a folder", "folder with registry.yaml and the published versions")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N", "device of the network")
-    image_size: int | None = option(
-        None,
-        f"a multiple of {IMAGE_SIZE_STEP} from {IMAGE_SIZE_RANGE[0]} to {IMAGE_SIZE_RANGE[1]}",
-        "side of the network's input in pixels; default: chosen by the weights",
-        ge=IMAGE_SIZE_RANGE[0],
-        le=IMAGE_SIZE_RANGE[1],
-        multiple_of=IMAGE_SIZE_STEP,
+    DECIDING: ClassVar[frozenset[str]] = frozenset()
+
+    data: Annotated[Path, AfterValidator(_existing_folder)] = Field(description="folder of the images")
+    output: OutputFolder = Field(description="folder of the results; the same folder again resumes")
+    model_dir: Path = Field(MODEL_DIR, description="folder with registry.yaml and the published versions")
+    device: str = Field("auto", description="device of the network: auto, cpu, cuda or cuda:N")
+    image_size: Side | None = Field(
+        None, description="side of the network's input in pixels; default: chosen by the weights"
     )
 
     def deciding(self) -> dict[str, Any]:
         """The options that change the value of a result, as JSON values."""
-        return self.model_dump(
-            mode="json",
-            include={name for name, field in type(self).model_fields.items() if _extra(field)["decides"]},
-        )
+        return self.model_dump(mode="json", include=set(self.DECIDING))
 
 
 class EvaluationOptions(CommandOptions):
     """Options of ``python -m lib.evaluation``."""
 
-    pipeline: PipelineName | Literal["all"] = option(
-        "all", "one of " + ", ".join((*PIPELINES, "all")), "pipeline; all selects by the kind of image"
+    DECIDING = frozenset({"jitter", "slice", "slices", "axis", "objects", "seed", "instances"})
+
+    pipeline: Literal["image", "volume", "video", "all"] = Field(
+        "all", description="image, volume, video, or all: selected by the kind of image"
     )
-    output: OutputFolder = option(
-        Path("outputs/evaluation"), "a folder", "folder of the results; the same folder again resumes"
+    output: OutputFolder = Field(
+        Path("outputs/evaluation"), description=CommandOptions.model_fields["output"].description
     )
-    preset: str | None = option(None, "a preset", "public dataset in the layout of presets.yaml")
-    weights: tuple[str, ...] = option(
-        (BUNDLED,), "names or files", "registry names, files or published versions; several are compared"
+    preset: str | None = Field(None, description="public dataset in the layout of presets.yaml")
+    weights: tuple[str, ...] = Field(
+        (BUNDLED,), description="registry names, files or published versions; several are compared"
     )
-    clicks: ClickCounts = option(
-        PAPER_CLICKS,
-        f"whole numbers from 1 to {MOST_CLICKS} with commas between, such as 1,3,5",
-        "numbers of clicks",
+    clicks: Annotated[tuple[Annotated[int, Field(ge=1, le=MOST_CLICKS)], ...], BeforeValidator(_counts)] = (
+        Field(PAPER_CLICKS, description="numbers of clicks")
     )
-    frames: Counts = option(
-        PAPER_FRAMES,
-        "whole numbers from 1 with commas between, such as 1,3,5",
-        "numbers of prompted frames in a video",
+    frames: Annotated[tuple[Positive, ...], BeforeValidator(_counts)] = Field(
+        PAPER_FRAMES, description="numbers of prompted frames in a video"
     )
-    box: bool = option(False, "a flag", "prompt images with a box too")
-    jitter: float = option(
+    box: bool = Field(False, description="prompt images with a box too")
+    jitter: float = Field(
         0.0,
-        "a number from 0 to 1",
-        "deviation of each box border as a share of the box's side; 0: tight boxes, 0.1: drawn by hand",
-        decides=True,
         ge=0,
         le=1,
+        description="deviation of box borders as a share of the side; 0: tight boxes, 0.1: drawn by hand",
     )
-    slice: SliceRule = option(
-        "middle", "one of " + ", ".join(get_args(SliceRule)), "slice of a volume's box", decides=True
+    slice: SliceRule = Field("middle", description="slice of a volume's box: middle or largest")
+    slices: Natural = Field(
+        DEFAULT_SLICES, description="most slices per object when a volume is evaluated as images; 0: all"
     )
-    slices: int = option(
-        DEFAULT_SLICES,
-        "a whole number, 0 or more",
-        "most slices per object when a volume is evaluated as images; 0: all",
-        decides=True,
-        ge=0,
+    axis: int = Field(2, ge=0, le=2, description="slice axis of volumes: 0, 1 or 2")
+    limit: Natural = Field(0, description="most images; 0: all")
+    objects: Natural = Field(0, description="most objects per image, chosen at random; 0: all")
+    tolerance_mm: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="tolerance of NSD; default: the preset's, else 2"
     )
-    axis: int = option(2, "0, 1 or 2", "slice axis of volumes", decides=True, ge=0, le=2)
-    limit: int = option(0, "a whole number, 0 or more", "most images; 0: all", ge=0)
-    objects: int = option(
-        0, "a whole number, 0 or more", "most objects per image, chosen at random; 0: all", decides=True, ge=0
+    seed: Natural = Field(0, description="seed of every random choice")
+    batch: Positive = Field(DEFAULT_BATCH, description="objects propagated at once; changes no result")
+    instances: str | None = Field(None, description="name of the one class whose objects the labels number")
+
+
+class SimulationOptions(CommandOptions):
+    """Options of ``python -m lib.evaluation active-learning``."""
+
+    DECIDING = frozenset({"start", "step", "unit", "test", "objects", "steps", "batch", "learning_rate"})
+
+    output: OutputFolder = Field(
+        Path("outputs/active-learning"), description=CommandOptions.model_fields["output"].description
     )
-    tolerance_mm: float | None = option(
-        None,
-        "a number, 0 or more",
-        "tolerance of NSD; default: the preset's, else 2",
-        ge=0,
-        allow_inf_nan=False,
+    strategies: Strategies = Field(
+        (CONTROL, "hybrid"),
+        description=f"compared strategies with commas between: {', '.join(STRATEGIES)}",
     )
-    seed: int = option(0, "a whole number, 0 or more", "seed of every random choice", decides=True, ge=0)
-    batch: int = option(
-        DEFAULT_BATCH, "a whole number, 1 or more", "objects propagated at once; changes no result", ge=1
+    seeds: Positive = Field(10, description="simulations per strategy")
+    start: Positive = Field(2, description="labels before the first training")
+    step: Positive = Field(2, description="labels between two trainings")
+    rounds: Positive = Field(6, description="trainings after the first")
+    unit: Unit = Field("image", description="what is labelled at a time: image or slice")
+    test: str = Field(
+        DEFAULT_TEST, description="test set: a share of the images, or a pattern of their names such as test*"
     )
-    instances: str | None = option(
-        None, "a class name", "labels number the objects of this one class", decides=True
-    )
+    objects: Positive = Field(24, description="most test objects")
+    steps: Positive = Field(40, description="steps per training")
+    batch: Positive = Field(4, description="frames per step")
+    learning_rate: float = Field(5e-4, ge=1e-8, le=1, description="learning rate of the first step")
+    weights: str = Field(BUNDLED, description="name or file of the weights at the start of every training")
 
 
 Command = TypeVar("Command", bound=CommandOptions)
@@ -168,37 +174,16 @@ def parse_options(arguments: Sequence[str], presets: Sequence[str]) -> Evaluatio
         EvaluationError: an option is invalid, with its value and the allowed values.
     """
     about = f"Measure weights as the BioSAM-2 paper does. Presets: {', '.join(presets)}."
-    options = parse(EvaluationOptions, arguments, "python -m lib.evaluation", about, "pipeline")
+    options = _parse(EvaluationOptions, arguments, "python -m lib.evaluation", about, "pipeline")
     if options.preset not in (None, *presets):
         raise EvaluationError(f"Unknown --preset {options.preset!r} (available: {', '.join(presets)})")
     return options
 
 
-def parse(
-    model: type[Command], arguments: Sequence[str], program: str, about: str, positional: str = ""
-) -> Command:
-    """Reads a command line into an option model.
-
-    Args:
-        model: Option model; each field is one ``--option``.
-        arguments: Arguments without the program's name.
-        program: Program name in the help.
-        about: Description in the help.
-        positional: Field that is given without ``--``.
-
-    Raises:
-        EvaluationError: an option is unknown, missing or invalid.
-    """
-    parser = _Parser(prog=program, description=about)
-    for name, field in model.model_fields.items():
-        _add_argument(parser, name, field, positional)
-    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-        allowed = _extra(model.model_fields[name])["allowed"]
-        raise EvaluationError(f"--{_dashed(name)}: {given[name]!r} must be {allowed}") from None
+def parse_simulation_options(arguments: Sequence[str]) -> SimulationOptions:
+    """Reads the command line of ``python -m lib.evaluation active-learning``, as ``parse_options``."""
+    about = "Simulate annotation on a labelled datastore, and compare what to label next."
+    return _parse(SimulationOptions, arguments, "python -m lib.evaluation active-learning", about)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -208,89 +193,28 @@ class _Parser(argparse.ArgumentParser):
         raise EvaluationError(f"{message}; --help lists every option")
 
 
-def _add_argument(parser: argparse.ArgumentParser, name: str, field: FieldInfo, positional: str) -> None:
-    default = "" if field.is_required() or field.default is None else f" (default: {_shown(field.default)})"
-    text = f"{field.description}: {_extra(field)['allowed']}{default}".replace("%", "%%")
-    flag = name if name == positional else f"--{_dashed(name)}"
-    if field.annotation is bool:
-        parser.add_argument(flag, action="store_true", default=None, help=text)
-    elif name == positional:
-        parser.add_argument(flag, nargs="?", help=text)
-    else:
-        several = name == "weights" and isinstance(field.default, tuple)
-        parser.add_argument(flag, required=field.is_required(), nargs="+" if several else None, help=text)
-
-
-def _extra(field: FieldInfo) -> Any:
-    return field.json_schema_extra
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def _shown(default: Any) -> str:
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-Unit = Literal["image", "slice"]
-CONTROL = "random"
-DEFAULT_TEST = "0.3"
-
-_POSITIVE = "a whole number, 1 or more"
-
-
-def _names(value: Any) -> Any:
-    """Text with commas as names."""
-    if not isinstance(value, str):
-        return value
-    return tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-def _with_control(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([CONTROL, *names]))
-
-
-class SimulationOptions(CommandOptions):
-    """Options of ``python -m lib.evaluation active-learning``."""
-
-    output: OutputFolder = option(
-        Path("outputs/active-learning"), "a folder", "folder of the results; the same folder again resumes"
-    )
-    strategies: Annotated[
-        tuple[StrategyName, ...], BeforeValidator(_names), AfterValidator(_with_control)
-    ] = option(
-        (CONTROL, "hybrid"),
-        f"names of {', '.join(STRATEGIES)} with commas between",
-        f"compared strategies; the control {CONTROL} is always one of them",
-    )
-    seeds: int = option(10, _POSITIVE, "simulations per strategy", ge=1)
-    start: int = option(2, _POSITIVE, "labels before the first training", decides=True, ge=1)
-    step: int = option(2, _POSITIVE, "labels between two trainings", decides=True, ge=1)
-    rounds: int = option(6, _POSITIVE, "trainings after the first", ge=1)
-    unit: Unit = option(
-        "image", "one of " + ", ".join(get_args(Unit)), "what is labelled at a time", decides=True
-    )
-    test: str = option(
-        DEFAULT_TEST,
-        "a share between 0 and 1, or a pattern such as test*",
-        "images of the test set: a share of them, or a pattern of their names",
-        decides=True,
-    )
-    objects: int = option(24, _POSITIVE, "most test objects", decides=True, ge=1)
-    steps: int = option(40, _POSITIVE, "steps per training", decides=True, ge=1)
-    batch: int = option(4, _POSITIVE, "frames per step", decides=True, ge=1)
-    learning_rate: float = option(
-        5e-4, "a number from 1e-08 to 1", "learning rate of the first step", decides=True, ge=1e-8, le=1
-    )
-    weights: str = option(BUNDLED, "a name or file", "weights at the start of every training")
-
-
-def parse_simulation_options(arguments: Sequence[str]) -> SimulationOptions:
-    """Reads the command line.
-
-    Raises:
-        EvaluationError: an option is invalid, with its value and the allowed values.
-    """
-    about = "Simulate annotation on a labelled datastore, and compare what to label next."
-    return parse(SimulationOptions, arguments, "python -m lib.evaluation active-learning", about)
+def _parse(
+    model: type[Command], arguments: Sequence[str], program: str, about: str, positional: str = ""
+) -> Command:
+    """Reads a command line; the field ``positional`` is given without ``--``."""
+    parser = _Parser(prog=program, description=about)
+    flags = {name: f"--{name.replace('_', '-')}" for name in model.model_fields} | {positional: positional}
+    for name, field in model.model_fields.items():
+        default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        shown = "" if field.is_required() or default is None else f" (default: {default})"
+        settings: dict[str, Any] = {"help": f"{field.description}{shown}".replace("%", "%%")}
+        if field.annotation is bool:
+            settings |= {"action": "store_true", "default": None}
+        elif name == positional:
+            settings["nargs"] = "?"
+        else:
+            several = isinstance(field.default, tuple) and name == "weights"
+            settings |= {"required": field.is_required(), "nargs": "+" if several else None}
+        parser.add_argument(flags[name], **settings)
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise EvaluationError(f"{flags[name]} is {given[name]!r}: {first['msg']}") from None

@@ -8,7 +8,7 @@ FORMATS = {
     "nifti": (".nii", ".nii.gz"),
     "itk": (".nrrd", ".nhdr", ".mha", ".mhd"),
     "raster": (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
-    "video": (".mp4", ".avi"),
+    "video": (".mp4", ".avi", ".mov", ".mkv"),
     "dicom": (".dcm",),
 }
 # Whole slides, as scanners write them; pictures never have these endings.

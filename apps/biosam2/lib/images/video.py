@@ -15,7 +15,7 @@ from lib.palette import CLASS_COLOURS
 from lib.transforms.frames import FrameStack
 
 # The format comes from the name: FFmpeg would take a text file of addresses for a playlist and open them.
-_CONTAINERS = {".mp4": "mp4", ".avi": "avi"}
+_CONTAINERS = {".mp4": "mp4", ".avi": "avi", ".mov": "mov", ".mkv": "matroska"}
 _FRAMES_PER_SECOND = 25
 _DRAWN = 0.5  # opacity of a mask
 
@@ -24,7 +24,7 @@ def read_video(path: Path, max_voxels: int) -> Voxels:
     """Reads the frames of a video file as a volume (x, y, t); grey ones have no colour axis.
 
     Args:
-        path: MP4 or AVI file.
+        path: MP4, AVI, MOV or MKV file.
         max_voxels: Limit of voxels; it is checked with each frame, since files lie about their number.
 
     Raises:
