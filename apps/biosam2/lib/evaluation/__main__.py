@@ -46,9 +46,6 @@ def run_evaluation(arguments: Sequence[str]) -> str:
 
     Returns:
         The tables in Markdown.
-
-    Raises:
-        BioSam2Error: the options, the weights or the data cannot be used.
     """
     presets = read_presets()
     options = parse_options(arguments, sorted(presets))
@@ -66,11 +63,7 @@ def run_evaluation(arguments: Sequence[str]) -> str:
 
 
 def plan_for(options: EvaluationOptions, preset: DatasetPreset | None) -> EvaluationPlan:
-    """The cases of the folder and the rules of their evaluation.
-
-    Raises:
-        EvaluationError: the folder has no cases.
-    """
+    """The cases of the folder and the rules of their evaluation."""
     rules = MetricRules() if preset is None else preset.rules()
     if options.tolerance_mm is not None:
         changed = {"tolerance_mm": {}, "default_tolerance_mm": options.tolerance_mm}

@@ -41,32 +41,20 @@ Tracing = Mapping[int, NDArray[np.float64]]
 
 
 def read_classes(path: Path, image: MedicalImage, classes: Mapping[int, str]) -> LabelMap:
-    """Reads a label map with one value per class.
-
-    Raises:
-        LabelError: it cannot be read, or has another grid than the image.
-    """
+    """Reads a label map with one value per class."""
     found = read_labels(path, image)
     return LabelMap(found.array, {value: classes.get(value, name) for value, name in found.names.items()})
 
 
 def read_instances(path: Path, image: MedicalImage, classes: Mapping[int, str]) -> LabelMap:
-    """Reads a label map with one value per object of a single class.
-
-    Raises:
-        LabelError: it cannot be read, or has another grid than the image.
-    """
+    """Reads a label map with one value per object of a single class."""
     found = read_labels(path, image)
     (name,) = classes.values()
     return LabelMap(found.array, dict.fromkeys(found.names, name))
 
 
 def read_colours(path: Path, image: MedicalImage, colours: Mapping[str, Colour]) -> LabelMap:
-    """Reads a picture with one colour per class; other colours are background.
-
-    Raises:
-        LabelError: its size differs from the image.
-    """
+    """Reads a picture with one colour per class; other colours are background."""
     array = _picture(path, image)
     labels = np.zeros(image.shape, np.uint8)
     for value, colour in enumerate(colours.values(), start=1):

@@ -106,9 +106,6 @@ class PromptSampler:
             mask: Ground truth of the object, (H, W).
             value: Object value.
             frame: Frame index.
-
-        Raises:
-            PromptError: the mask is empty.
         """
         rng = self.generator(value, frame, prompt.kind, prompt.clicks)
         if prompt.kind == "mask":

@@ -208,9 +208,6 @@ def write_outputs(done: Evaluation) -> list[ResultTable]:
 
     Returns:
         The tables.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     made = tables(done.rows)
     if done.plan.paper:

@@ -107,9 +107,6 @@ class RowsFile(Generic[Row]):
         header: Column titles.
         cells: Function from a row to its cells.
         parse: Function from cells by column title to a row; it raises an exception for damaged cells.
-
-    Raises:
-        EvaluationError: the file has other columns.
     """
 
     def __init__(

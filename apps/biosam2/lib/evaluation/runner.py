@@ -62,13 +62,7 @@ def run_facts(runtime: Runtime, image_size: int) -> dict[str, Any]:
 
 
 def open_models(options: EvaluationOptions) -> list[EvaluatedModel]:
-    """Loads all named networks.
-
-    Raises:
-        CheckpointError: weights are absent, damaged or have another architecture.
-        DeviceError: the device does not exist.
-        EvaluationError: two weights have the same name.
-    """
+    """Loads all named networks."""
     settings = Settings(device=options.device, image_size=options.image_size, model_dir=options.model_dir)
     registry = Registry(options.model_dir)
     runtime = Runtime(resolve_device(options.device), settings.precision)
@@ -199,12 +193,7 @@ def evaluate(
 
 
 def open_case(case: EvaluationCase, options: EvaluationOptions) -> LabelledSequence:
-    """Opens a case with the options' axis and class.
-
-    Raises:
-        ImageError: the image cannot be read.
-        LabelError: the label cannot be used.
-    """
+    """Opens a case with the options' axis and class."""
     sequence = case.open(options.axis)
     if options.instances:
         sequence = replace(sequence, names=dict.fromkeys(sequence.names, options.instances))

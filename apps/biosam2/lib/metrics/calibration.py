@@ -1,4 +1,8 @@
-"""Calibration of predicted confidence: isotonic regression, reliability diagram, calibration error."""
+"""Calibration of predicted confidence: isotonic regression, reliability diagram, calibration error.
+
+Every measure takes predicted and true values of the same objects, and raises ``ValueError`` if they are of
+different lengths or not finite.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +60,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Calibration:
-        """Reads what ``to_json`` wrote.
-
-        Raises:
-            ValueError, KeyError, TypeError: An entry is missing or has another type.
-        """
+        """Reads what ``to_json`` wrote."""
         predicted, true = (tuple(float(value) for value in facts[name]) for name in ("predicted", "true"))
         return cls(predicted, true, int(facts["pairs"]), int(facts["images"]))
 
@@ -77,9 +77,6 @@ def fit_calibration(predicted: Sequence[float], true: Sequence[float]) -> Calibr
 
     Returns:
         The identity for fewer than ``LEAST_PAIRS`` pairs.
-
-    Raises:
-        ValueError: The lengths differ, or a number is not finite.
     """
     x, y = _pairs(predicted, true)
     if x.size < LEAST_PAIRS:
@@ -106,11 +103,7 @@ class ReliabilityBin:
 def reliability_diagram(
     predicted: Sequence[float], true: Sequence[float], bins: int = _BINS
 ) -> list[ReliabilityBin]:
-    """Mean true value by predicted value, in equal bins of 0 to 1; empty bins are left out.
-
-    Raises:
-        ValueError: The lengths differ, or a number is not finite.
-    """
+    """Mean true value by predicted value, in equal bins of 0 to 1; empty bins are left out."""
     x, y = _pairs(predicted, true)
     number = np.clip((x * bins).astype(int), 0, bins - 1)
     return [
@@ -124,9 +117,6 @@ def expected_calibration_error(predicted: Sequence[float], true: Sequence[float]
 
     Returns:
         0 (calibrated) to 1; 0 without pairs.
-
-    Raises:
-        ValueError: The lengths differ, or a number is not finite.
     """
     diagram = reliability_diagram(predicted, true, bins)
     total = sum(item.count for item in diagram)

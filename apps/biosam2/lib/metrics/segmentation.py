@@ -8,6 +8,9 @@ outermost voxels instead, each counted once: always in ``compute_hausdorff_dista
 F and J&F are those of DAVIS (Perazzi et al. 2016, "A Benchmark Dataset and Evaluation Methodology for Video
 Object Segmentation", section 4). As in the published program, a boundary pixel matches if the other boundary
 enters a disk around it.
+
+Every measure raises ``ValueError`` for masks that are not bool or differ in shape,
+and for numbers out of range.
 """
 
 from __future__ import annotations
@@ -51,9 +54,6 @@ def dice(first: Mask, second: Mask) -> float:
     Returns:
         0 to 1. Two empty masks: 1; one empty mask: 0. (MONAI's DiceMetric returns NaN for an empty ground
         truth unless ``ignore_empty=False``, which equals the rule here.)
-
-    Raises:
-        ValueError: a mask is not bool, or the shapes differ.
     """
     check_pair(first, second)
     total = np.count_nonzero(first) + np.count_nonzero(second)
@@ -69,9 +69,6 @@ def jaccard(first: Mask, second: Mask) -> float:
 
     Returns:
         0 to 1. Two empty masks: 1; one empty mask: 0.
-
-    Raises:
-        ValueError: a mask is not bool, or the shapes differ.
     """
     check_pair(first, second)
     union = np.count_nonzero(first | second)
@@ -121,9 +118,6 @@ def hausdorff95(first: Mask, second: Mask, spacing: Sequence[float]) -> float:
 
     Returns:
         mm. Two empty masks: 0; one empty mask: infinity.
-
-    Raises:
-        ValueError: a mask is not bool or not 2-D or 3-D, the shapes differ, or the spacing is invalid.
     """
     distances = _surface_distances(first, second, spacing)
     if not (first.any() or second.any()):
@@ -186,9 +180,6 @@ def region_and_boundary(first: Mask, second: Mask) -> tuple[float, float, float]
     Args:
         first: ``(H, W)`` bool.
         second: ``(H, W)`` bool.
-
-    Raises:
-        ValueError: the masks are not 2-D bool with one shape.
     """
     region, boundary = jaccard(first, second), boundary_f(first, second)
     return region, boundary, (region + boundary) / 2
@@ -230,9 +221,6 @@ def instance_f1(predicted_labels: Labels, true_labels: Labels, iou: float = 0.5)
 
     Returns:
         0 to 1. No object in either map: 1; no object in only one map: 0.
-
-    Raises:
-        ValueError: a map is not integer, the shapes differ, or ``iou`` is out of range.
     """
     _check(predicted_labels, true_labels, iou)
     predicted, predicted_sizes = _objects(predicted_labels)

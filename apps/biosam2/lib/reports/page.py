@@ -72,11 +72,7 @@ class Page:
         return _template().render(title=self._title, parts=self._parts, accent=accent)
 
     def write(self, path: Path) -> None:
-        """Writes the page atomically: concurrent readers get the old page or the new one.
-
-        Raises:
-            OSError: the page cannot be written; an existing page is unchanged.
-        """
+        """Writes the page atomically: concurrent readers get the old page or the new one."""
         # Characters without an encoding, such as half a surrogate pair in a file name, become question marks.
         write_atomically(path, self.render().encode("utf-8", errors="replace"))
 

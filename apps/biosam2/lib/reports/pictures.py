@@ -37,9 +37,6 @@ def outlined(frame: Frame, masks: Masks, *, side: int | None = None, fill: float
 
     Returns:
         uint8 ``(H, W, 3)``, resized in proportion.
-
-    Raises:
-        ValueError: a colour is unknown.
     """
     size = _scaled(frame.shape[:2], side)
     pixels = _resized_frame(frame, size).astype(np.float64)
@@ -133,9 +130,6 @@ def contact_sheet(rows: Rows, *, heading: str = "", legend: Legend = ()) -> Fram
 
     Returns:
         uint8 ``(H, W, 3)`` on white.
-
-    Raises:
-        ValueError: a colour is unknown.
     """
     entries = [(entry, colour_of(entry)) if isinstance(entry, str) else entry for entry in legend]
     layout = _Layout(rows, bool(heading), entries)

@@ -61,9 +61,6 @@ def write_info(datastore: Datastore, image_id: str, facts: Mapping[str, Any]) ->
 
     Returns:
         Whether anything was written.
-
-    Raises:
-        ValueError: A fact is NaN or infinite, which JSON clients cannot read.
     """
     plain = json.loads(json.dumps(dict(facts), allow_nan=False))
     present = read_info(datastore, image_id)

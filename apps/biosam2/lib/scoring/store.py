@@ -127,11 +127,7 @@ class ScoreStore:
             return None
 
     def put(self, image_id: str, score: ImageScore) -> None:
-        """Stores the score of an image.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
+        """Stores the score of an image."""
         path = self._path(image_id)
         content = _npy(score.embedding)
         vector = path.with_name(f"{path.stem}.{hashlib.sha256(content).hexdigest()[:_HASH]}.npy")

@@ -123,9 +123,6 @@ def read_options(request: Mapping[str, Any], defaults: Mapping[str, Any]) -> Tra
     """Options of a request; missing ones come from ``viewer_config``.
 
     Viewers send changed options, or all of them; of a list the first entry is used.
-
-    Raises:
-        TrainingError: Options are unknown or out of range; the message names all of them.
     """
     merged = {**defaults, **{name: value for name, value in request.items() if not _is_foreign(name, value)}}
     return read_task_options(TrainOptions, merged, TrainingError)

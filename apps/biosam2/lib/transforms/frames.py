@@ -111,11 +111,7 @@ class FrameStack:
         return int(self._array.shape[self.axis])
 
     def __getitem__(self, t: int) -> NDArray[np.uint8]:
-        """Frame t: uint8 (H, W, 3), C-contiguous, a fresh copy, grey levels three times.
-
-        Raises:
-            IndexError: There is no slice t; negative indices are not allowed.
-        """
+        """Frame t: uint8 (H, W, 3), C-contiguous, a fresh copy, grey levels three times."""
         levels = self._window.apply(frame_view(self._array, self.axis, t))
         if levels.ndim == 3:
             return levels.copy(order="C")
@@ -178,9 +174,6 @@ def frame_view(array: NDArray, axis: int, t: int) -> NDArray:
 
     Returns:
         (H, W) or (H, W, C).
-
-    Raises:
-        IndexError: There is no slice t.
     """
     return array[_across(axis, t, array.shape[axis])].swapaxes(0, 1)
 

@@ -263,9 +263,6 @@ def write_curve(points: Sequence[CurvePoint], options: SimulationOptions, facts:
 
     Returns:
         The tables in Markdown.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     results = compare(points)
     name = options.data.resolve().name

@@ -40,10 +40,6 @@ class SimulatedLearner:
     """A network that learns from units, is tested, and scores units by its uncertainty.
 
     The image encoder is frozen, so embeddings are kept for all rounds and seeds.
-
-    Raises:
-        CheckpointError: the weights are absent, damaged or have another architecture.
-        DeviceError: the device does not exist.
     """
 
     def __init__(self, options: SimulationOptions):

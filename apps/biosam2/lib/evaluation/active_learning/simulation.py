@@ -174,11 +174,7 @@ def run_active_learning(arguments: Sequence[str]) -> str:
 
 
 class Simulation:
-    """All simulated annotations of one set of options.
-
-    Raises:
-        EvaluationError: the datastore cannot be used.
-    """
+    """All simulated annotations of one set of options."""
 
     def __init__(self, options: SimulationOptions):
         self._options = options
