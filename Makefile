@@ -102,8 +102,9 @@ report: install ## Write outputs/report.html: labels, what the model is worth, w
 
 # --- Check ---
 
+# Files in order of their folders: servers first and short files last, so that no core waits at the end.
 test: install-dev ## Run the tests.
-	@$(IN_VENV) python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(IN_VENV) python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Packages of the system are installed for root; anybody else is told which.
 test-viewers: $(VENV)/.installed-viewers ## Run the tests in real viewers: OHIF in Chromium, Orthanc (5 minutes).

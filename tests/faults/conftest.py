@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.launcher import KillableServer, Launcher
 from tests.support import studies
-from tests.support.server import copy_model_folder
+from tests.support.server import Server, copy_model_folder
 
 # Small numbers keep each request short.
 CONF = {"labels": "lesion,organ", "max_voxels": str(studies.MAX_VOXELS), "keep_versions": "0"}
@@ -23,21 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=7, help="seed of all that is random")
 
 
-@pytest.fixture(scope="session")
-def launcher() -> Iterator[Launcher]:
-    """Process that forks servers."""
-    launcher = Launcher()
-    yield launcher
-    launcher.stop()
-
-
 @pytest.fixture
-def server(launcher: Launcher, tmp_path: Path) -> Iterator[KillableServer]:
+def server(tmp_path: Path) -> Iterator[Server]:
     """A server on phantoms, which is killed at the end."""
     studies.write_datastore(tmp_path / "studies", tmp_path)
-    copy_model_folder(tmp_path / "model")
-    server = KillableServer(launcher, tmp_path, CONF)
-    server.start()
+    conf = {**CONF, "model_dir": str(copy_model_folder(tmp_path / "model")), "threads": "1"}
+    server = Server(tmp_path / "studies", tmp_path, conf).start()
     yield server
-    if server.alive:
-        server.kill()
+    server.stop()

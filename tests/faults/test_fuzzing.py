@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import requests
 
-from tests.faults.launcher import KillableServer
 from tests.support.client import Client
 from tests.support.datastore import CT
+from tests.support.server import Server
 
 # A request that takes longer than this, with nothing else to do, hangs.
 HANG_S = 120
@@ -104,7 +104,7 @@ def nested(depth: int) -> Any:
 class Mutator:
     """Makes bad requests of good ones, the same ones for the same seed."""
 
-    def __init__(self, seed: int, server: KillableServer) -> None:
+    def __init__(self, seed: int, server: Server) -> None:
         self._random = random.Random(seed)
         self._files = {path.name: path.read_bytes() for path in server.studies.iterdir() if path.is_file()}
 
@@ -202,7 +202,7 @@ class Mutator:
 class Sender:
     """Sends requests to one server, over one connection as long as the server keeps it open."""
 
-    def __init__(self, server: KillableServer) -> None:
+    def __init__(self, server: Server) -> None:
         self._url = server.url
         self._session = requests.Session()
 
@@ -224,7 +224,7 @@ class Sender:
 
 @pytest.mark.timeout(1800)
 def test_mutations_of_good_requests_are_answered_with_a_reason(
-    server: KillableServer, request: pytest.FixtureRequest
+    server: Server, request: pytest.FixtureRequest
 ) -> None:
     mutator, sender = Mutator(request.config.getoption("seed"), server), Sender(server)
     statuses: Counter[int] = Counter()
@@ -248,7 +248,7 @@ def test_mutations_of_good_requests_are_answered_with_a_reason(
 
 
 @pytest.mark.timeout(1800)
-def test_schemathesis_finds_no_server_error(server: KillableServer, request: pytest.FixtureRequest) -> None:
+def test_schemathesis_finds_no_server_error(server: Server, request: pytest.FixtureRequest) -> None:
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"]
     command += ["--checks", "not_a_server_error", "--phases", "coverage,fuzzing", "--continue-on-failure"]
     command += ["--max-examples", str(request.config.getoption("examples"))]
@@ -266,7 +266,7 @@ def test_schemathesis_finds_no_server_error(server: KillableServer, request: pyt
     check_still_works(server)
 
 
-def check_still_works(server: KillableServer) -> None:
+def check_still_works(server: Server) -> None:
     """A click is answered with a mask, on an image that no request has named and so deleted."""
     assert server.alive, server.log[-4000:]
     answer = Client(server.url).infer("biosam2_point", "ct_nrrd", {"foreground": [CT.click("lesion")]})

@@ -18,9 +18,9 @@ import pytest
 import requests
 
 from lib.engine.model_versions import Versions
-from tests.faults.launcher import KillableServer
 from tests.support.client import LIMIT_S, Client
 from tests.support.datastore import CT, TRUTH
+from tests.support.server import Server
 from tests.support.studies import write_nifti
 
 # Number of kills of 100 for each kind of work, and the longest time from its start to the kill in seconds.
@@ -94,7 +94,7 @@ class Annotator:
             self.acknowledged[image] = (found, name)
 
 
-def begin(server: KillableServer, work: str) -> None:
+def begin(server: Server, work: str) -> None:
     """Starts background work; the annotator saves labels meanwhile in any case."""
     route, body = {
         "train": ("/train/biosam2", TRAINING),
@@ -107,7 +107,7 @@ def begin(server: KillableServer, work: str) -> None:
         assert answer.status_code == 200, answer.text
 
 
-def await_publishing(server: KillableServer, step: int) -> None:
+def await_publishing(server: Server, step: int) -> None:
     """Waits until a training has come to a step of publishing.
 
     Args:
@@ -130,7 +130,7 @@ def await_publishing(server: KillableServer, step: int) -> None:
         time.sleep(0.005)
 
 
-def upload_once(server: KillableServer) -> str:
+def upload_once(server: Server) -> str:
     """Uploads weights, which are put in service; returns the name of their version."""
     weights = (server.model_dir / "biosam2_mini.pt").read_bytes()
     file = {"file": ("new.pt", weights)}
@@ -139,7 +139,7 @@ def upload_once(server: KillableServer) -> str:
     return str(answer.json()["version"])
 
 
-def upload(server: KillableServer, acknowledged: list[str]) -> None:
+def upload(server: Server, acknowledged: list[str]) -> None:
     """Uploads one version after the other, until the server is gone."""
     with contextlib.suppress(requests.RequestException):
         while True:
@@ -154,9 +154,7 @@ def check_versions(store: Versions) -> int:
     return sum(bool(store.read(name).options) for name in store.names())
 
 
-def check_after_kill(
-    server: KillableServer, annotator: Annotator, before: tuple[list[str], str | None]
-) -> None:
+def check_after_kill(server: Server, annotator: Annotator, before: tuple[list[str], str | None]) -> None:
     """The server has what it had, answers clicks, and left nothing unfinished."""
     annotator.check(server.url)
     store, (names, current) = Versions(server.model_dir), before
@@ -170,7 +168,7 @@ def check_after_kill(
 
 @pytest.mark.timeout(3600)
 def test_nothing_acknowledged_is_lost_whenever_the_server_is_killed(
-    server: KillableServer, tmp_path: Path, request: pytest.FixtureRequest
+    server: Server, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     rng = random.Random(request.config.getoption("seed"))
     annotator, store = Annotator(tmp_path), Versions(server.model_dir)
@@ -194,6 +192,7 @@ def test_nothing_acknowledged_is_lost_whenever_the_server_is_killed(
         server.kill()
         for thread in threads:
             thread.join()
+        assert "Traceback" not in server.log
         server.start()
         sys.stdout.write(f"kill {number}: {work}\n")
         check_after_kill(server, annotator, ([*before[0], *uploaded], before[1]))

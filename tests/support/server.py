@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
+import psutil
 import requests
 
 from sample_study.orthanc import free_port
+from tests.support.launcher import APP, REPOSITORY, fork_server
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-APP = REPOSITORY / "apps" / "biosam2"
+__all__ = ["APP", "REPOSITORY", "Server", "copy_model_folder", "environment"]
+
 # Importing torch and MONAI Label takes 11 to 17 s on two busy cores; a cold disk can take many times that.
 START_LIMIT_S = 240
 STOP_LIMIT_S = 20
@@ -80,8 +80,7 @@ class Server:
         self.tls = tls
         self.env = dict(env or {})
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log_file: IO[bytes] | None = None
+        self._process: psutil.Process | None = None
 
     @property
     def temporary(self) -> Path:
@@ -100,10 +99,6 @@ class Server:
         Raises:
             RuntimeError: the process ended, or did not answer in time; with the end of its log.
         """
-        env = {**environment(self.workdir), **self.env}
-        command = shutil.which("monailabel", path=env["PATH"])
-        if command is None:
-            raise RuntimeError(f"no monailabel beside {sys.executable}: install the requirements")
         arguments = ["start_server", "--app", str(APP), "--studies", str(self.studies)]
         arguments += ["--host", "127.0.0.1", "--port", str(self.port)]
         for name, value in self.conf.items():
@@ -111,27 +106,17 @@ class Server:
         arguments += self.arguments
         if self.tls is not None:
             arguments += ["--ssl_keyfile", str(self.tls[0]), "--ssl_certfile", str(self.tls[1])]
-        self._log_file = (self.workdir / "server.log").open("wb")
-        self._process = subprocess.Popen(
-            [command, *arguments],
-            cwd=self.workdir,
-            env=env,
-            stdout=self._log_file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        env = {**environment(self.workdir), **self.env}
+        self._process = psutil.Process(fork_server(arguments, env, self.workdir))
         self._wait()
         return self
 
     def _wait(self) -> None:
-        assert self._process is not None
         give_up = time.monotonic() + START_LIMIT_S
         while time.monotonic() < give_up:
-            if self._process.poll() is not None:
+            if not self.alive:
                 self.stop()
-                raise RuntimeError(
-                    f"the server ended with {self._process.returncode}:\n{self.log[-LOG_TAIL:]}"
-                )
+                raise RuntimeError(f"the server ended:\n{self.log[-LOG_TAIL:]}")
             try:
                 trusted = str(self.tls[1]) if self.tls else True
                 if requests.get(f"{self.url}/health", timeout=START_LIMIT_S, verify=trusted).ok:
@@ -143,15 +128,30 @@ class Server:
         raise RuntimeError(f"the server did not answer in {START_LIMIT_S} s:\n{self.log[-LOG_TAIL:]}")
 
     @property
+    def model_dir(self) -> Path:
+        """Folder of the registry and the versions."""
+        return Path(self.conf["model_dir"])
+
+    @property
     def pid(self) -> int:
-        """Of the process, which runs."""
+        """Process id of the server, which runs."""
         assert self._process is not None
         return self._process.pid
+
+    def children(self) -> list[psutil.Process]:
+        """Background processes of the server."""
+        return list(psutil.Process(self.pid).children(recursive=True))
+
+    def kill(self) -> None:
+        """Ends the server at once (SIGKILL), and nothing else."""
+        process = psutil.Process(self.pid)
+        process.kill()
+        process.wait(STOP_LIMIT_S)
 
     @property
     def alive(self) -> bool:
         """Whether the process still runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.is_running()
 
     def stop(self) -> None:
         """Ends the process and all that it started."""
@@ -160,8 +160,5 @@ class Server:
                 try:
                     os.killpg(self._process.pid, sign)
                     self._process.wait(STOP_LIMIT_S)
-                except (ProcessLookupError, subprocess.TimeoutExpired):
+                except (ProcessLookupError, psutil.TimeoutExpired):
                     continue
-            self._process.poll()
-        if self._log_file is not None:
-            self._log_file.close()
