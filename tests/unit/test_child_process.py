@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from tests.support.server import APP
 
@@ -85,3 +86,13 @@ def test_a_program_that_no_server_started_goes_on() -> None:
         check=True,
     )
     assert done.stdout.strip() == b"done"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has classes of priority and no nice values")
+def test_a_background_process_gives_way_and_is_never_raised():
+    script = "import os; from lib.child_process import lower_priority; lower_priority(); print(os.nice(0))"
+    for start in (0, 3, 15):
+        command = [sys.executable, "-c", f"import os; os.nice({start}); {script}"]
+        environment = {**os.environ, "PYTHONPATH": str(APP)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert int(done.stdout) == max(10, os.nice(0) + start)

@@ -1,4 +1,4 @@
-"""One server process, whose background processes end with it, also when it was killed."""
+"""One server process, and its background processes, which give way to it and end with it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import signal
 import threading
 import time
 
+import psutil
+
 from lib.errors import SettingsError
 from lib.files import is_running
 
 # Environment variable with the server's process id; MONAI Label hands the environment to its processes.
 SERVER_PID = "BIOSAM2_SERVER_PID"
 _INTERVAL_S = 0.5
+# A process of this nice value gets a tenth of a core that a click wants as well.
+_NICENESS = 10
 
 
 def become_server() -> None:
@@ -36,6 +40,18 @@ def become_server() -> None:
 def belongs_to_server() -> bool:
     """Whether this process is the server or was started by it, directly or not."""
     return SERVER_PID in os.environ
+
+
+def lower_priority() -> None:
+    """Lets clicks go first where this background process and the server want the same core.
+
+    Call it early: on Linux a priority belongs to a thread, and threads inherit it when they start.
+    """
+    process = psutil.Process()
+    if os.name == "nt":
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        process.nice(max(_NICENESS, process.nice()))
 
 
 def end_with_server() -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import multiprocessing
-import threading
-from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -207,49 +204,6 @@ def test_a_file_that_was_deleted_comes_again(two, studies):
     server.update_image_info("case0", {"a": 1})
     assert written(studies)["case0"]["image"]["info"]["a"] == 1
     assert len(written(studies)) == 3
-
-
-def test_what_is_done_under_the_lock_can_be_left_to_one_thread(two, studies, label):
-    server, scorer = two
-    threads = set()
-
-    class Noted(ThreadPoolExecutor):
-        def submit(self, work, *arguments):
-            def noted():
-                threads.add(threading.current_thread().name)
-                return work(*arguments)
-
-            return super().submit(noted)
-
-    with Noted(1, thread_name_prefix="urgent") as urgent:
-        scorer.write_by(urgent)
-        scorer.update_image_info("case0", {"score": 0.5})
-        scorer.save_label("case1", label, "final", {"label_info": LABEL_INFO})
-        server.update_image_info("case2", {"other": 1})
-        scorer.refresh()
-    assert threads == {"urgent_0"}
-    assert written(studies)["case0"]["image"]["info"]["score"] == 0.5
-    assert written(studies)["case1"]["labels"]["final"]["info"]["label_info"] == LABEL_INFO
-    assert scorer.get_image_info("case2")["other"] == 1
-
-
-def test_who_holds_the_lock_needs_no_other_thread(two, label):
-    _, scorer = two
-    keep, entered = scorer._keep, threading.Event()
-    with ThreadPoolExecutor(1) as urgent, ThreadPoolExecutor(2) as people:
-        scorer.write_by(urgent)
-
-        def keep_slowly(*given):
-            # Somebody else's work waits on the one thread for the lock that is held here.
-            looking = people.submit(scorer.refresh)
-            entered.set()
-            with contextlib.suppress(futures.TimeoutError):
-                looking.result(0.5)
-            return keep(*given)
-
-        scorer._keep = keep_slowly
-        assert people.submit(scorer.save_label, "case1", label, "final", {}).result(10) == "case1"
-        assert entered.is_set()
 
 
 def _annotate(datastore: LocalFolder, label: str) -> None:

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import ssl
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,9 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
-import torch
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,20 +22,6 @@ from lib.scoring.background import AutomaticScoring, ask_server, state_of
 from lib.scoring.registry import ALL
 from tests.unit.scoring.conftest import save_label
 
-# A process that gives way, and says what threads are that it starts, and the one for what is urgent.
-_SCRIPT = """
-import json, os, threading, torch
-from concurrent.futures import ThreadPoolExecutor
-from lib.scoring.background import give_way
-def look():
-    tid = threading.get_native_id()
-    return [os.getpriority(os.PRIO_PROCESS, tid), os.sched_getscheduler(tid)]
-urgent = give_way(0)
-later = ThreadPoolExecutor(1)
-found = [look(), later.submit(look).result(), urgent.submit(look).result(), torch.get_num_threads()]
-print(json.dumps(found))
-"""
-
 
 def test_the_process_of_a_scoring_is_told_from_the_server(monkeypatch):
     assert not background.is_worker_process()
@@ -50,37 +32,8 @@ def test_the_process_of_a_scoring_is_told_from_the_server(monkeypatch):
     assert not background.is_worker_process()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities for threads")
-def test_a_scoring_process_takes_what_nobody_wants_but_for_what_others_wait_for():
-    done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=True)
-    lowest = [19, os.SCHED_IDLE]
-    threads = max(1, (os.cpu_count() or 1) // 4)
-    urgent = [max(10, psutil.Process().nice()), os.sched_getscheduler(0)]
-    assert json.loads(done.stdout) == [lowest, lowest, urgent, threads]
-
-
-def test_the_threads_that_the_settings_name_are_used(monkeypatch):
-    monkeypatch.setattr(background, "lower_priority", lambda pid: None)
-    monkeypatch.setattr(background, "_set_idle_priority", lambda: None)
-    before = torch.get_num_threads()
-    try:
-        background.give_way(3)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has classes of priority and no nice values")
-def test_another_process_can_be_lowered_and_one_that_has_ended_is_no_error():
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    background.lower_priority(child.pid)
-    assert psutil.Process(child.pid).nice() == max(10, psutil.Process().nice())
-    child.communicate(b"\n")
-    background.lower_priority(child.pid)
-
-
 @pytest.fixture
-def queue(monkeypatch) -> Iterator[list[dict]]:
+def queue(monkeypatch) -> list[dict]:
     """MONAI Label's queue, without its processes."""
     waiting: list[dict] = []
 
@@ -93,13 +46,7 @@ def queue(monkeypatch) -> Iterator[list[dict]]:
 
     monkeypatch.setattr(background.AsyncTask, "run", run)
     monkeypatch.setattr(background, "tasks", lambda name: waiting)
-    monkeypatch.setattr(background, "processes", lambda name: {})
-    yield waiting
-    for task in waiting:
-        task["status"] = "DONE"
-    for thread in threading.enumerate():
-        if thread.name == "scoring priority":
-            thread.join()
+    return waiting
 
 
 def test_a_scoring_is_started_under_its_own_name(queue):
@@ -108,22 +55,6 @@ def test_a_scoring_is_started_under_its_own_name(queue):
     task["status"] = "RUNNING"
     assert background.start("dice", {}) is None
     assert background.start("dice", {}, enqueue=True) is not None
-
-
-def test_its_process_gives_way_as_soon_as_there_is_one(queue, monkeypatch):
-    lowered, done = [], threading.Event()
-
-    def lower(pid):
-        lowered.append(pid)
-        done.set()
-
-    monkeypatch.setattr(background, "lower_priority", lower)
-    monkeypatch.setattr(background, "processes", lambda name: {"0": type("Process", (), {"pid": 4711})})
-    task = background.start("dice", {})
-    assert not lowered
-    task["status"] = "RUNNING"
-    assert done.wait(30)
-    assert lowered == [4711]
 
 
 def test_by_itself_it_scores_what_has_changed_and_one_scoring_waits_at_most(queue):

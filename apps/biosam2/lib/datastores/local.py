@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 from collections.abc import Hashable, Mapping
-from concurrent.futures import Executor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -122,14 +121,6 @@ class LocalFolder(LocalDatastore):
     def _datastore(self) -> FolderModel:
         """The record as MONAI Label's own methods read it."""
         return self._record.content
-
-    def write_by(self, thread: Executor) -> None:
-        """Has one thread do all work under the record's lock, which other processes wait for.
-
-        Args:
-            thread: Executor with a single thread of normal priority.
-        """
-        self._record.urgent = thread
 
     def close(self) -> None:
         """Ends the watch of the folder."""

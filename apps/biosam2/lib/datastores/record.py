@@ -13,9 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,9 +58,6 @@ class SharedRecord:
     """
 
     def __init__(self, path: Path, lock_file: Path, empty: LocalDatastoreModel, writable: bool = True):
-        # Executor that runs everything under the lock, for a process of low priority: a thread that is not
-        # scheduled must not hold a lock that the server waits for.
-        self.urgent: Executor | None = None
         self._path = path.resolve()
         self._lock_file = lock_file
         self._base_path = empty.base_path
@@ -81,7 +76,8 @@ class SharedRecord:
     def read(self) -> None:
         """Loads the file if another process has written it."""
         if self._state_of_file() != self._state:
-            self._at_once(self._read)
+            with self._locked():
+                self._load()
 
     def change(self, work: Callable[[FolderModel], T], files: ExitStack | None = None) -> T:
         """Modifies the newest record under the lock and writes it; an error leaves everything as it was.
@@ -97,17 +93,7 @@ class SharedRecord:
         Raises:
             OSError: The disk is full, or the file cannot be written.
         """
-        return self._at_once(partial(self._change, work, files or ExitStack()))
-
-    def _at_once(self, work: Callable[[], T]) -> T:
-        return work() if self.urgent is None else self.urgent.submit(work).result()
-
-    def _read(self) -> None:
-        with self._locked():
-            self._load()
-
-    def _change(self, work: Callable[[FolderModel], T], files: ExitStack) -> T:
-        with self._locked(), files:
+        with self._locked(), files or ExitStack():
             self._load()
             content = self._parse(self._text)
             result = work(content)

@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from lib.child_process import end_with_server
+from lib.child_process import end_with_server, lower_priority
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights
 from lib.engine.network import Network
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 _TIMES_TORCH = 4.0
 _SMALLEST_LIMIT = 1e-3
 _MEMORIES, _POINTERS, _POINTS = 2, 3, 2
-_NICE = 10
 
 
 class _Encoder(nn.Module):
@@ -236,8 +235,7 @@ def convert_in_child(weights: Weights, model_dir: Path, dtype: torch.dtype, fold
 def main() -> None:
     """Converts what the command line says (:func:`convert_in_child`)."""
     end_with_server()
-    if hasattr(os, "nice"):
-        os.nice(_NICE)
+    lower_priority()
     task = json.loads(sys.argv[1])
     fields = task["weights"]
     config = fields["config"] and Path(fields["config"])

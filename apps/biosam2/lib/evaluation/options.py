@@ -30,7 +30,7 @@ DEFAULT_SLICES = 8
 DEFAULT_BATCH = 8
 MOST_CLICKS = 100
 # Strategy that every other one is compared with.
-CONTROL = "random"
+CONTROL: StrategyName = "random"
 DEFAULT_TEST = "0.3"
 
 

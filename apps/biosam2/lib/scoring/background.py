@@ -1,4 +1,4 @@
-"""Scoring in the background, at low priority: MONAI Label's process queue, used sparingly."""
+"""Scoring in the background: MONAI Label's process queue, used sparingly."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ import logging
 import os
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-import psutil
 import requests
-import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.utils.async_tasks.task import AsyncTask
-from monailabel.utils.async_tasks.utils import background_executors, processes, tasks
+from monailabel.utils.async_tasks.utils import background_executors, tasks
 
 from lib.engine.model_versions import Versions
 
@@ -28,10 +25,6 @@ logger = logging.getLogger(__name__)
 
 # The module that MONAI Label runs in a process for each training, scoring and batch inference.
 _WORKER_MODULE = "monailabel.interfaces.utils.app"
-# Share of the cores used for scoring; clicks use as many as torch takes.
-_SHARE_OF_CORES = 4
-# Nice value during imports and of the writing thread: about a tenth of a contended core.
-_NICENESS = 10
 
 
 def is_worker_process() -> bool:
@@ -40,56 +33,11 @@ def is_worker_process() -> bool:
     return getattr(spec, "name", None) == _WORKER_MODULE
 
 
-def give_way(threads: int) -> Executor:
-    """Lowers the priority of this process to idle and limits its threads.
-
-    Args:
-        threads: Threads of the network (``--conf threads``); 0 for a quarter of the cores, at least one.
-
-    Returns:
-        One thread with a higher priority, for work that other processes wait for. On Linux, priorities belong
-        to threads, and new threads inherit them.
-    """
-    lower_priority(os.getpid())
-    urgent = ThreadPoolExecutor(1, thread_name_prefix="urgent")
-    urgent.submit(threading.get_native_id).result()
-    _set_idle_priority()
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // _SHARE_OF_CORES))
-    return urgent
-
-
-def lower_priority(pid: int) -> None:
-    """Lowers the priority of a process; nothing happens if it has ended.
-
-    On Linux, threads that exist already keep their priority, so call it early.
-    """
-    try:
-        process = psutil.Process(pid)
-        if os.name == "nt":
-            process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
-        else:
-            process.nice(max(_NICENESS, process.nice()))
-    except (OSError, psutil.Error) as error:
-        logger.info("Priority of process %d not changed: %s", pid, error)
-
-
-def _set_idle_priority() -> None:
-    """Sets the lowest priority for this thread and the threads that it starts."""
-    try:
-        if sys.platform == "linux":
-            # Even the lowest nice value takes one share in seventy, in time slices that delay clicks.
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        psutil.Process().nice(psutil.IDLE_PRIORITY_CLASS if os.name == "nt" else 19)
-    except (OSError, psutil.Error) as error:
-        logger.info("Priority of this process not changed: %s", error)
-
-
 # Environment variable with the secret by which the server knows its own subprocesses.
 SERVER_TOKEN = "BIOSAM2_SERVER_TOKEN"
 _QUEUE = "scoring"
 _WAITING, _STOPPED = "SUBMITTED", "STOPPED"
 _TIME = "%Y-%m-%d %H:%M:%S"
-_POLL_S = 0.1
 _ANSWER_S = 30.0
 
 # Method that runs all others in one process.
@@ -99,17 +47,13 @@ Task = dict[str, Any]
 
 
 def start(method: str, params: Mapping[str, Any], enqueue: bool = False) -> Task | None:
-    """Starts a scoring process with low priority; ``enqueue`` lets it wait for the running one.
+    """Starts a scoring process; ``enqueue`` lets it wait for the running one.
 
     Returns:
         MONAI Label's task; None if a scoring runs already and this one may not wait.
     """
     options = {name: value for name, value in params.items() if name != "method"}
     task, _ = AsyncTask.run(_QUEUE, request={"method": method}, params=options, enqueue=enqueue)
-    if task is not None:
-        threading.Thread(
-            target=_lower_priority_once_started, args=(task,), name="scoring priority", daemon=True
-        ).start()
     found: Task | None = task
     return found
 
@@ -124,15 +68,6 @@ def drop_waiting() -> None:
     for task in tasks(_QUEUE):
         if task["status"] == _WAITING:
             task.update(status=_STOPPED, end_ts=datetime.today().strftime(_TIME))
-
-
-def _lower_priority_once_started(task: Task) -> None:
-    """Lowers the priority of a task's process as early as possible: its imports take ten seconds."""
-    while task["status"] == _WAITING:
-        time.sleep(_POLL_S)
-    process = processes(_QUEUE).get(task["id"])
-    if process is not None:
-        lower_priority(process.pid)
 
 
 class AutomaticScoring:

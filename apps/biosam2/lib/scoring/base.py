@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 import torch
 from monailabel.interfaces.datastore import Datastore
@@ -18,13 +18,14 @@ from monailabel.interfaces.exception import ImageNotFoundException
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from pydantic import BaseModel, ConfigDict, Field
 
+from lib.child_process import lower_priority
 from lib.datastores.label_entries import LabelEntry, labelled, stamp
 from lib.engine.checkpoints import Weights
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.runtime import resolve_device
 from lib.errors import BioSam2Error, EvaluationError
-from lib.scoring.background import give_way, is_worker_process
+from lib.scoring.background import is_worker_process
 from lib.scoring.store import scores_folder
 from lib.settings import Settings, read_task_options
 
@@ -77,6 +78,8 @@ def write_info(datastore: Datastore, image_id: str, facts: Mapping[str, Any]) ->
 # Memory for embeddings in the scoring process: each slice is visited once, and its embedding is reused only
 # for the boxes around its objects.
 _EMBEDDINGS_MB = 128
+# Share of the cores used for scoring; clicks use as many as torch takes.
+_SHARE_OF_CORES = 4
 # Keys that MONAI Label and its clients add to the options.
 _NOT_OPTIONS = frozenset({"method", "client_id", "gpus", "multi_gpu", "model"})
 # Errors of a single image: unreadable, too large for the memory, or with non-finite network outputs.
@@ -101,14 +104,6 @@ class ScoringOptions(BaseModel):
 
 
 T = TypeVar("T", bound=ScoringOptions)
-
-
-@runtime_checkable
-class SharedDatastore(Protocol):
-    """A datastore whose lock other processes wait for, such as the app's own folder."""
-
-    def write_by(self, thread: Executor) -> None:
-        """Runs everything under the lock in one thread."""
 
 
 class Scoring(ScoringMethod, Generic[T]):
@@ -154,9 +149,8 @@ class Scoring(ScoringMethod, Generic[T]):
         """
         options, pool = self.options(request), self._pool
         if is_worker_process():
-            urgent = give_way(self._settings.threads)
-            if isinstance(datastore, SharedDatastore):
-                datastore.write_by(urgent)
+            lower_priority()
+            torch.set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) // _SHARE_OF_CORES))
             kept = min(_EMBEDDINGS_MB, self._settings.embedding_cache_mb)
             settings = self._settings.model_copy(update={"embedding_cache_mb": kept})
             pool = PredictorPool(settings, pool.registry.folder)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import background_executors, tasks
 
+from lib.child_process import lower_priority
 from lib.engine.builder import described
 from lib.engine.checkpoints import Weights, named_weights
 from lib.engine.predictor_pool import PredictorPool, openvino_dtype
@@ -34,10 +34,8 @@ from lib.trainers.training import train
 
 logger = logging.getLogger(__name__)
 
-# Key that MONAI Label adds to the request in its training process, whose priority is lowered: clicks must not
-# wait for a training.
+# Key that MONAI Label adds to the request in its training process.
 _WORKER_KEY = "local_rank"
-_NICENESS = 10
 # MONAI Label's queue of trainings: a pool of one thread, and its tasks.
 _QUEUE = "train"
 _SUBMITTED, _STOPPED, _ERROR = "SUBMITTED", "STOPPED", "ERROR"
@@ -116,7 +114,7 @@ class FineTuneTask(TrainTask):
         options = self.options(request)
         device = resolve_device(options.device)
         if _WORKER_KEY in request:
-            psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else _NICENESS)
+            lower_priority()
             torch.set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) // 2))
         plan = self._plan(options, datastore, "cuda" if device.type == "cuda" else "cpu")
         launch(train, plan, processes(device, options.multi_gpu))
