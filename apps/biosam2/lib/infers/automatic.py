@@ -20,7 +20,7 @@ from lib.infers.postprocessing import SliceMerger, cleaned_labels
 from lib.infers.task import ImageTask, Services, Stopwatch, answer_extension
 from lib.infers.templates import NO_LABEL, Templates
 from lib.labels.labelled_slices import AXIS
-from lib.prompts.parsing.values import shown
+from lib.prompts.fields import shown
 from lib.transforms.frames import FrameStack
 
 logger = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ from lib.images.medical_image import MedicalImage
 from lib.images.writing import PICTURE_EXTENSIONS, VOLUME_EXTENSIONS, known_extension, write_mask
 from lib.labels.reading import read_labels
 from lib.metrics.calibration import IDENTITY, Calibration
+from lib.prompts.fields import flag, sequence, shown
 from lib.prompts.parsing import Mode, parse_prompts
-from lib.prompts.parsing.values import flag, sequence, shown
 from lib.prompts.types import PromptSet
 from lib.settings import Settings, Zoom
 from lib.transforms.frames import FrameStack

@@ -16,9 +16,8 @@ from shapely.geometry import Point, box
 from lib.errors import PromptError
 from lib.pathology.automatic_segmentation import Region
 from lib.pathology.slide import MPP_RANGE, Slide
-from lib.prompts.parsing import parse_prompts
-from lib.prompts.parsing.objects import checked_name
-from lib.prompts.parsing.values import number, sequence, shown, vector, whole
+from lib.prompts.fields import number, sequence, shown, vector, whole
+from lib.prompts.parsing import checked_name, parse_prompts
 from lib.prompts.types import ObjectPrompts
 
 # Meaning of clicks and rectangles.

@@ -23,7 +23,7 @@ from lib.datastores.dicomweb import DicomWebStore
 from lib.engine.interactive_priority import InteractivePriority
 from lib.images.writing import gzip_file
 from lib.infers.task import LABEL_FILE
-from lib.prompts.parsing.objects import with_label_points
+from lib.prompts.parsing import with_label_points
 from lib.server.access import AnyUser, Role, User
 from lib.server.checks import received, require_label_tag
 from lib.server.middleware import Metrics

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lib.errors import PromptError
-from lib.prompts.parsing.regions import MAX_REGIONS, MAX_VERTICES, MOST_CLICKS, spread_clicks
+from lib.prompts.regions import MAX_REGIONS, MAX_VERTICES, MOST_CLICKS, spread_clicks
 
 SQUARE = [[10, 10], [19, 10], [19, 19], [10, 19]]
 

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from lib.errors import PromptError
-from lib.prompts.parsing.shapes import MAX_BOXES, MAX_POINTS
+from lib.prompts.fields import MAX_BOXES, MAX_POINTS
 
 
 def box_of(prompts):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lib.errors import PromptError
-from lib.prompts.parsing.values import flag, number, sequence, shown, vector, whole
+from lib.prompts.fields import flag, number, sequence, shown, vector, whole
 
 
 @pytest.mark.parametrize("value", [3, 3.0, np.float32(3), np.int64(3)])

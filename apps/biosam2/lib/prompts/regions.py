@@ -12,9 +12,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from lib.errors import PromptError
-from lib.prompts.parsing.grid import Grid, SliceOption
-from lib.prompts.parsing.shapes import BoxRequest
-from lib.prompts.parsing.values import flag, number, sequence, shown, vector
+from lib.prompts.fields import BoxRequest, Grid, SliceOption, flag, number, sequence, shown, vector
 from lib.prompts.simulation import central_click, tight_box
 from lib.prompts.types import KnownPixels, MaskPrompt, Point
 from lib.transforms.frames import frame_view
