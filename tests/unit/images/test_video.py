@@ -5,23 +5,26 @@ import numpy as np
 import pytest
 
 from lib.errors import ImageError, ImageTooLargeError
+from lib.images import video
 from lib.images.reading import read_image
 from lib.images.writing import write_mask
+from lib.transforms.frames import FrameStack
 
 LIMIT = 10**6
 SIZE = (64, 48)  # width and height
 FRAMES = 12
 
 
-def clip(path, codec, pix_fmt, frames=FRAMES, size=SIZE):
+def clip(path, codec, pix_fmt, frames=FRAMES, size=SIZE, options=None, faststart=False):
     """A bright square that moves to the right on a dark ground, red where there are colours."""
     width, height = size
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=10)
+    first = {"movflags": "faststart"} if faststart and path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=first) as container:
+        stream = container.add_stream(codec, rate=10, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         for t in range(frames):
             pixels = np.full((height, width, 3), 20, np.uint8)
-            pixels[16:32, 2 * t : 2 * t + 16, 0] = 220
+            pixels[16:32, 2 * t % width : 2 * t % width + 16, 0] = 220
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     return path
@@ -118,3 +121,80 @@ def test_a_film_shows_the_mask_in_colour(tmp_path):
     red, green, blue = shown.array[50, 10, 6].astype(int)
     assert red > max(green, blue) + 40, "the first colour is vermillion"
     assert np.ptp(shown.array[50, 10, 5].astype(int)) < 20, "a frame without the object is grey"
+
+
+def test_damage_within_frames_is_refused_and_trimmed_or_uneven_clips_are_opened(tmp_path):
+    kinds = (("a.avi", "mjpeg", "yuvj420p"), ("b.mp4", "libx264", "yuv420p"), ("c.mp4", "mpeg4", "yuv420p"))
+    for name, codec, pix_fmt in kinds:
+        good = clip(tmp_path / name, codec, pix_fmt, frames=60, options={"g": "10"}, faststart=True)
+        whole, shape = good.read_bytes(), (*SIZE, 60, 3)
+        reference = read_image(good, LIMIT).array
+        assert reference.shape == shape
+        damages = [(int(len(whole) * share), len(whole)) for share in (0.55, 0.8, 0.99)]
+        damages += [(len(whole) // 2, len(whole) // 2 + size) for size in (100, 400)]
+        for start, stop in damages:
+            data = whole[:start] + (bytes(stop - start) if stop < len(whole) else b"") + whole[stop:]
+            (tmp_path / name).write_bytes(data)
+            if name == "a.avi" and start > 0.9 * len(whole):  # only the index behind the frames is lost
+                assert np.array_equal(read_image(tmp_path / name, LIMIT).array, reference)
+                continue
+            with pytest.raises(ImageError, match=r"cut off or damaged|Invalid data"):
+                read_image(tmp_path / name, LIMIT)
+    whole = clip(tmp_path / "whole.mp4", "libx264", "yuv420p", frames=40, options={"g": "10", "bf": "0"})
+    trimmed = remuxed(whole, tmp_path / "trimmed.mp4", first=10, moved=-15)
+    uneven = remuxed(whole, tmp_path / "uneven.mp4", first=0, moved=0, pause=35)
+    before = read_image(whole, LIMIT).array
+    assert np.array_equal(read_image(trimmed, LIMIT).array, before[:, :, 15:])
+    assert np.array_equal(read_image(uneven, LIMIT).array, before)
+
+
+def remuxed(source, path, first, moved, pause=0):
+    """A copy from packet ``first`` on, ``moved`` by so many frames, with a ``pause`` behind the 20th."""
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with av.open(str(source)) as old, av.open(str(path), "w", options=options) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(old.demux(video=0)):
+            if packet.dts is None or number < first:
+                continue
+            step = int(1 / (10 * packet.time_base))
+            later = (moved + (pause if number >= 20 else 0)) * step
+            packet.pts, packet.dts, packet.stream = packet.pts + later, packet.dts + later, stream
+            new.mux(packet)
+    return path
+
+
+def test_frames_are_decoded_in_any_order_and_few_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "KEPT_BYTES", 7 * SIZE[0] * SIZE[1] * 3)
+    rng = np.random.default_rng(0)
+    for name, codec, options in (
+        ("a.mp4", "libx264", {"g": "12"}),
+        ("b.mp4", "libx264", {"g": "12", "x264-params": "open-gop=1"}),
+        ("c.avi", "mjpeg", {}),
+        ("d.avi", "mpeg4", {"bf": "2"}),
+        ("e.mkv", "ffv1", {}),
+    ):
+        path = clip(
+            tmp_path / name, codec, "yuvj420p" if codec == "mjpeg" else "yuv420p", 50, options=options
+        )
+        with av.open(str(path)) as container:
+            expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        image = read_image(path, LIMIT)
+        path.unlink()
+        order = [*range(50), *reversed(range(50)), *rng.integers(0, 50, 40).tolist()]
+        for t in order:
+            assert np.array_equal(image.array[:, :, t].swapaxes(0, 1), expected[t]), (name, t)
+        assert image.array.nbytes <= 7 * SIZE[0] * SIZE[1] * 3 < np.asarray(image.array).nbytes
+        column = FrameStack(image.array, 0, image.window())[30]
+        assert np.array_equal(column, np.stack([frame[:, 30] for frame in expected]))
+        with pytest.raises(IndexError, match="50"):
+            image.array[:, :, 50]
+
+
+def test_a_clip_that_changes_while_it_is_read_is_refused(tmp_path):
+    path = clip(tmp_path / "a.avi", "mjpeg", "yuvj420p", frames=30)
+    image = read_image(path, LIMIT)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="has changed since it was opened"):
+        image.array[:, :, 28]

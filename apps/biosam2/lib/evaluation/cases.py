@@ -182,7 +182,7 @@ class FolderFrames:
 
 
 class FilmFrames(FrameStack):
-    """Frames of a video file, all decoded on opening."""
+    """Frames of a video file."""
 
     def __init__(self, path: Path) -> None:
         self._film = read_image(path, MAX_VOXELS)
@@ -190,7 +190,7 @@ class FilmFrames(FrameStack):
 
     def image(self, index: int) -> MedicalImage:
         """The frame as an image, whose grid a label must match."""
-        return replace(self._film, array=self._film.array[:, :, index : index + 1], is_2d=True)
+        return replace(self._film, array=self._film.array[:, :, index][:, :, None], is_2d=True)
 
 
 def open_clip(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import ImageError, ImageTooLargeError
-from lib.transforms.sampling import require_finite
+from lib.transforms.sampling import evenly_spaced, require_finite
 from lib.transforms.windowing import IntensityWindow, choose_window
 
 # Grid without geometry, as ITK and 3D Slicer place it: 1 mm, i to the left, j to the back.
@@ -22,6 +22,8 @@ LPS_IDENTITY = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 # Bytes per voxel that the limit of voxels allows on average: float32. Wider numbers halve the largest image.
 MAX_ITEMSIZE = 4
+# Frames of a grey clip that its window is chosen by.
+_SAMPLED_FRAMES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +32,15 @@ class MedicalImage:
 
     Attributes:
         array: (I, J, K), or uint8 (I, J, K, 3) for colours, indexed as in the file; first axis fastest in
-            memory. A 2-D image has K = 1, and array[x, y, 0] is its pixel in column x and row y.
+            memory. A 2-D image has K = 1, and array[x, y, 0] is its pixel in column x and row y. A video
+            decodes its frames [:, :, t] when they are asked for.
         affine: (4, 4) float64, voxel index (i, j, k) to RAS millimetres.
         is_2d: True if the file has no third axis. A volume of one slice is no 2-D image.
         is_rgb: True if the voxels are colours.
         modality: DICOM modality such as ``CT``; None if it is not known.
         dicom_window: (low, high) of the DICOM tags; None if there are none.
-        digest: SHA-256 of shape, dtype and voxels. Equal contents have equal digests, whatever the format.
+        digest: SHA-256 of shape, dtype and voxels. Equal contents have equal digests, whatever the format
+            (a video has one of its own).
         path: File or folder that it was read from.
         format: ``nifti``, ``itk``, ``raster``, ``video`` or ``dicom``.
     """
@@ -72,7 +76,10 @@ class MedicalImage:
     def _own_window(self) -> IntensityWindow:
         if self.is_rgb:
             return IntensityWindow(0.0, 255.0, "levels")
-        return choose_window(self.array, dicom=self.dicom_window, modality=self.modality)
+        array = self.array
+        if not isinstance(array, np.ndarray):  # frames that are decoded when they are asked for
+            array = np.stack([array[:, :, t] for t in evenly_spaced(self.shape[2], _SAMPLED_FRAMES)])
+        return choose_window(array, dicom=self.dicom_window, modality=self.modality)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +92,7 @@ class Voxels:
         is_2d: True if the file has no third axis.
         modality: DICOM modality.
         dicom_window: (low, high) of the DICOM tags.
+        digest: SHA-256 of the contents where the reader computed it; the voxels are uint8 then.
     """
 
     array: NDArray
@@ -92,6 +100,7 @@ class Voxels:
     is_2d: bool = False
     modality: str | None = None
     dicom_window: tuple[float, float] | None = None
+    digest: str = ""
 
 
 def make_image(voxels: Voxels, path: Path, file_format: str) -> MedicalImage:
@@ -100,9 +109,11 @@ def make_image(voxels: Voxels, path: Path, file_format: str) -> MedicalImage:
     Raises:
         ImageError: NaN, infinities, complex numbers, or an affine that cannot be inverted.
     """
-    array = _lean(voxels.array)
-    require_finite(array)
-    array.flags.writeable = False
+    array = voxels.array
+    if not voxels.digest:
+        array = _lean(array)
+        require_finite(array)
+        array.flags.writeable = False
     return MedicalImage(
         array=array,
         affine=regular_affine(voxels.affine),
@@ -110,7 +121,7 @@ def make_image(voxels: Voxels, path: Path, file_format: str) -> MedicalImage:
         is_rgb=array.ndim == 4,
         modality=voxels.modality,
         dicom_window=voxels.dicom_window,
-        digest=content_digest(array),
+        digest=voxels.digest or content_digest(array),
         path=path,
         format=file_format,
     )

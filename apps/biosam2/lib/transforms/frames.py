@@ -100,7 +100,8 @@ class FrameStack:
         if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[3] != 3):
             raise ValueError(f"an array of shape {array.shape} is neither (I, J, K) nor (I, J, K, 3)")
         x_axis, y_axis = in_plane_axes(axis)
-        self._array = array
+        # Frames that are decoded when they are asked for come one by one along the last axis only.
+        self._array = array if axis == 2 else np.asarray(array)
         self._window = window
         self.axis = axis
         self.digest = digest
