@@ -7,8 +7,8 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 
-from lib.server.access import AccessMiddleware, Authenticator
 from lib.server.error_responses import ErrorResponses
+from lib.server.middleware import AccessMiddleware, Authenticator
 from tests.unit.activelearning.conftest import datastore, label, scores
 from tests.unit.datastores.conftest import pacs
 from tests.unit.scoring.conftest import engines

@@ -16,7 +16,7 @@ from lib.errors import BusyError
 from lib.scoring.registry import ALL, all_methods
 from lib.scoring.store import ScoreStore
 from lib.server import active_learning
-from lib.server.access import Role, User
+from lib.server.api_keys import Role, User
 from tests.unit.scoring.conftest import SETTINGS
 
 

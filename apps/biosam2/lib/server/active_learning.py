@@ -15,8 +15,8 @@ from lib.activelearning.strategy import ANNOTATOR, CHOICE
 from lib.scoring.background import drop_waiting, start
 from lib.scoring.base import Scoring
 from lib.scoring.registry import ALL
-from lib.server.access import Annotator, AnyUser, Authenticator
-from lib.server.routing import JsonBody, Routes, of_server, refuse, require_known
+from lib.server.middleware import Authenticator
+from lib.server.routing import Annotator, AnyUser, JsonBody, Routes, of_server, refuse, require_known
 
 routes = Routes()
 _Methods = Annotated[Mapping[str, Scoring[Any]], of_server("scoring_methods")]

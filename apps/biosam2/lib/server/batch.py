@@ -26,9 +26,17 @@ from lib.errors import BioSam2Error, Cancelled
 from lib.infers.automatic import AUTO_TAG
 from lib.infers.automatic import NAME as AUTO
 from lib.infers.inference import is_persons_label, save_automatic_label
-from lib.server.access import Admin, AnyUser
-from lib.server.checks import require_label_tag
-from lib.server.routing import JsonBody, Routes, of_server, refuse, refuse_keys, require_known
+from lib.server.routing import (
+    Admin,
+    AnyUser,
+    JsonBody,
+    Routes,
+    of_server,
+    refuse,
+    refuse_keys,
+    require_known,
+    require_label_tag,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.labels.polygons import require_polygons
 from lib.pathology.opening import is_slide_file, open_slide
-from lib.server.routing import json_object, refuse
+from lib.server.routing import json_object, refuse, require_label_tag
 
 # Images are files of one folder, whose name is the id and the type. Hidden files are never listed.
 _UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.|^$")
@@ -36,7 +36,6 @@ _MOST_BYTES = 200
 # Digests that MONAI Label's clients know; the first where they name none.
 _ALGORITHMS = ("SHA256", "SHA512", "MD5")
 _RAW = ".bin"
-_LABEL_TAG = re.compile(r"[\w-]{1,64}")
 # A file's type, such as .nii.gz or .seg.nrrd.
 _ENDING = re.compile(r"(\.[\w-]{1,16}){0,3}")
 # The voxel grid of a client and that of the image: positions may differ by rounding, in millimetres.
@@ -61,17 +60,6 @@ def label_object(text: str, name: str) -> dict[str, Any]:
             example = '[{"name": "spleen", "idx": 1}], where each name is text'
             refuse(HTTPStatus.BAD_REQUEST, f"label_info must be a list such as {example}")
     return value
-
-
-def require_label_tag(tag: Any) -> None:
-    """Lets the tag of a label pass, such as ``final``: MONAI Label makes a folder of that name.
-
-    Raises:
-        HTTPException: 400 for anything but a short name.
-    """
-    if not (isinstance(tag, str) and _LABEL_TAG.fullmatch(tag)):
-        reason = f"the label's tag is {str(tag)[:100]!r}; it must have 1 to 64 letters, digits, _ or -"
-        refuse(HTTPStatus.BAD_REQUEST, reason)
 
 
 def _are_classes(listed: Any) -> bool:

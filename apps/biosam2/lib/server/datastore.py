@@ -12,7 +12,6 @@ from fastapi.responses import FileResponse
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from lib.datastores.label_entries import AUTOMATIC
-from lib.server.access import Admin, Annotator, AnyUser
 from lib.server.checks import (
     Checks,
     label_object,
@@ -21,7 +20,16 @@ from lib.server.checks import (
     require_sum,
     require_version,
 )
-from lib.server.routing import Routes, file_response, json_object, of_server, refuse
+from lib.server.routing import (
+    Admin,
+    Annotator,
+    AnyUser,
+    Routes,
+    file_response,
+    json_object,
+    of_server,
+    refuse,
+)
 
 _FINAL = str(DefaultLabelTag.FINAL.value)
 

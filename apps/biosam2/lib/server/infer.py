@@ -1,4 +1,4 @@
-"""``/infer``: segments an image of the datastore, of a session, or one sent along."""
+"""``/infer``: segments an image of the datastore, of a session, or one sent along, in bounded queues."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from enum import Enum
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import anyio
 from fastapi import File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
 from monailabel.utils.others.generic import get_mime_type
@@ -20,14 +21,16 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 from requests_toolbelt import MultipartEncoder
 
 from lib.datastores.dicomweb import DicomWebStore
+from lib.engine.cancellation import Cancellation, raise_if_cancelled
 from lib.engine.interactive_priority import InteractivePriority
+from lib.errors import BusyError, Cancelled
 from lib.images.writing import gzip_file
 from lib.infers.task import LABEL_FILE
 from lib.prompts.parsing import with_label_points
-from lib.server.access import AnyUser, Role, User
-from lib.server.checks import received, require_label_tag
-from lib.server.middleware import Metrics
+from lib.server.api_keys import Role, User
+from lib.server.checks import received
 from lib.server.routing import (
+    AnyUser,
     JsonBody,
     Routes,
     file_response,
@@ -36,9 +39,12 @@ from lib.server.routing import (
     refuse,
     refuse_keys,
     require_known,
+    require_label_tag,
 )
 from lib.server.sessions import SessionStore
-from lib.server.work_queue import WorkQueue
+from lib.server.status import Metrics
+
+T = TypeVar("T")
 
 # Keys that the server itself puts into a request, or that would reach a subprocess.
 _RESERVED = ("image", "session", "description", "bundle_path", LABEL_FILE)
@@ -47,6 +53,79 @@ _PROMPTS = ("foreground", "background", "points", "boxes", "roi", "annotations")
 
 # Bytes from which an answer is compressed for clients that take gzip.
 _WORTH_COMPRESSING = 1 << 17
+# Threads for clicks; the network itself runs one step at a time, the rest overlaps.
+CLICK_WORKERS = 8
+CLICK_QUEUE = 256
+# Two volumes at once keep the network busy while one of them is read or written.
+HEAVY_WORKERS = 2
+
+
+class WorkQueue:
+    """A bounded number of threads and of requests that wait for one, first come, first served.
+
+    Args:
+        workers: Requests at once.
+        waiting: Requests that may wait.
+    """
+
+    def __init__(self, workers: int, waiting: int):
+        self._most = workers + waiting
+        self._threads = anyio.CapacityLimiter(workers)
+        # Requests that run or wait.
+        self.pending = 0
+
+    async def run(self, request: Request, work: Callable[[], T]) -> T:
+        """Runs work for a client in a thread, and stops it at its next step when the client closes.
+
+        Args:
+            request: The client's request, whose body was read.
+            work: What to do; calls ``raise_if_cancelled`` between its steps.
+
+        Raises:
+            BusyError: The queue is full.
+            Cancelled: The client closed the connection.
+        """
+        if self.pending >= self._most:
+            raise BusyError(
+                f"{self.pending} requests of this kind are running or waiting, which is the limit: "
+                "try again in a few seconds"
+            )
+        self.pending += 1
+        try:
+            return await self._run(request, work)
+        finally:
+            self.pending -= 1
+
+    async def _run(self, request: Request, work: Callable[[], T]) -> T:
+        cancellation = Cancellation()
+        outcome: list[T] = []
+
+        def cancellable() -> T:
+            with cancellation.applied():
+                raise_if_cancelled()
+                return work()
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            cancellation.cancel()
+            # Ends the wait for a thread; work in a thread is waited for.
+            group.cancel_scope.cancel()
+
+        error: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            try:
+                outcome.append(await anyio.to_thread.run_sync(cancellable, limiter=self._threads))
+            except Exception as caught:
+                # Raised below: a task group would wrap it.
+                error = caught
+            group.cancel_scope.cancel()
+        if error is not None:
+            raise error
+        if not outcome:
+            raise Cancelled("the client closed the connection")
+        return outcome[0]
 
 
 class ImageOutput(str, Enum):

@@ -16,28 +16,27 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.utils.async_tasks.utils import processes
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.cache import ImageCache
 from lib.server import active_learning, batch, datastore, infer, pages, proxy, sessions, status, training
-from lib.server.access import AccessMiddleware, Authenticator
 from lib.server.api_keys import ApiKeys
 from lib.server.batch import BatchRunner
 from lib.server.checks import Checks
 from lib.server.error_responses import ErrorResponses
-from lib.server.infer import Inference
+from lib.server.infer import CLICK_QUEUE, CLICK_WORKERS, HEAVY_WORKERS, Inference, WorkQueue
 from lib.server.middleware import (
-    Metrics,
+    AccessMiddleware,
+    Authenticator,
     OriginMiddleware,
     RequestMiddleware,
     UploadMiddleware,
+    for_requests,
     log_request_ids,
 )
 from lib.server.sessions import SessionStore
-from lib.server.status import InfoPage
+from lib.server.status import InfoPage, Metrics
 from lib.server.tokens import TokenVerifier, read_public_key
-from lib.server.work_queue import CLICK_QUEUE, CLICK_WORKERS, HEAVY_WORKERS, WorkQueue
 from lib.settings import Settings
 from lib.trainers.task import FineTuneTask
 
@@ -111,26 +110,17 @@ def install(server: FastAPI, parts: AppParts) -> SessionStore | None:
     origins = (*parts.settings.allowed_origins, *map(str, monailabel_settings.MONAI_LABEL_CORS_ORIGINS))
     server.user_middleware = [
         Middleware(OriginMiddleware, allowed_origins=origins, allowed_hosts=parts.settings.allowed_hosts),
-        Middleware(RequestMiddleware, metrics=metrics),
+        Middleware(RequestMiddleware, requests=metrics.requests, seconds=metrics.seconds),
         Middleware(AccessMiddleware, authenticator=authenticator),
         Middleware(UploadMiddleware, max_bytes=parts.settings.max_upload_mb << 20, stall_s=STALL_S),
     ]
     # MONAI Label's stack was built when the server began to start.
-    server.middleware_stack = _for_requests(server.build_middleware_stack(), server.router)
+    server.middleware_stack = for_requests(server.build_middleware_stack(), server.router)
     log_request_ids()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if not authenticator.is_on:
         logger.warning("Access control is off: everybody who reaches this server is an administrator")
     return sessions
-
-
-def _for_requests(stack: ASGIApp, router: ASGIApp) -> ASGIApp:
-    """The middleware for HTTP; whatever else a server asks (its end, web sockets) goes to the router."""
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await (stack if scope["type"] == "http" else router)(scope, receive, send)
-
-    return answer
 
 
 def make_authenticator(settings: Settings) -> Authenticator:

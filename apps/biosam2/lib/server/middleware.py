@@ -1,29 +1,38 @@
-"""What every request passes: host and origin, the size of its body, its id in the log, and the metrics."""
+"""What every request passes: host and origin, its id in the log, who sends it, and the size of its body."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import hmac
 import ipaddress
 import json
 import logging
+import os
 import re
+import secrets
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from contextvars import ContextVar
-from functools import partial
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-import prometheus_client
-import torch
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+import anyio
+from prometheus_client import Counter, Histogram
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lib.errors import BusyError
+from lib.scoring.background import SERVER_TOKEN
+from lib.server.api_keys import ApiKeys, Role, User
+from lib.server.tokens import InvalidTokenError, TokenVerifier
 
 logger = logging.getLogger(__name__)
 requests_log = logging.getLogger("biosam2.requests")
@@ -40,7 +49,12 @@ _SECURITY_HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
-_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+COOKIE = "biosam2_session"
+# Paths that answer without credentials: signing in, and what a load balancer asks.
+PUBLIC_PATHS = frozenset({"/login", "/logout", "/auth/", "/auth/token", "/health", "/favicon.ico"})
+# Everybody, where access control is off; MONAI Label has the same name for them.
+ANYBODY = User("admin", Role.ADMIN)
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
@@ -195,52 +209,19 @@ class UploadMiddleware:
         return bounded
 
 
-class Metrics:
-    """The server's metrics in Prometheus' format.
-
-    Args:
-        gauges: Name, description and present value of what is measured when somebody asks.
-    """
-
-    def __init__(self, gauges: Iterable[tuple[str, str, Callable[[], float]]] = ()):
-        registry = self._registry = prometheus_client.CollectorRegistry()
-        histogram = partial(prometheus_client.Histogram, buckets=_BUCKETS, registry=registry)
-        counted, timed = ["method", "route", "status"], ["method", "route"]
-        self.requests = prometheus_client.Counter("biosam2_requests", "Requests", counted, registry=registry)
-        self.seconds = histogram("biosam2_request_seconds", "Time from request to answer", timed)
-        stages = "Time of a segmentation by stage: pre reads and parses, infer runs the network, post writes"
-        self.stages = histogram("biosam2_stage_seconds", stages, ["model", "stage"])
-        prometheus_client.ProcessCollector(registry=registry)
-        registry.register(_Gauges(tuple(gauges)))
-
-    def text(self) -> bytes:
-        """All metrics, as Prometheus reads them."""
-        return prometheus_client.generate_latest(self._registry)
-
-
-class _Gauges(Collector):
-    def __init__(self, gauges: tuple[tuple[str, str, Callable[[], float]], ...]):
-        self._gauges = gauges
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        for name, description, value in self._gauges:
-            yield GaugeMetricFamily(name, description, value=value())
-        if torch.cuda.is_available():
-            used = torch.cuda.memory_allocated()
-            yield GaugeMetricFamily("biosam2_gpu_memory_bytes", "Memory of the GPU in use", value=used)
-
-
 class RequestMiddleware:
     """Gives every request an id, logs and counts it, and answers 500 with that id where the app has a defect.
 
     Args:
         app: next ASGI application.
-        metrics: counts the requests.
+        requests: Number of requests by method, route and status.
+        seconds: Time of the answers by method and route.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics):
+    def __init__(self, app: ASGIApp, requests: Counter, seconds: Histogram):
         self._app = app
-        self._metrics = metrics
+        self._requests = requests
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
@@ -274,8 +255,8 @@ class RequestMiddleware:
         # The route's pattern, not the path: the number of metrics stays bounded.
         route = getattr(scope.get("route"), "path", "(none)")
         method = scope["method"] if scope["method"] in _METHODS else "(other)"
-        self._metrics.requests.labels(method, route, status).inc()
-        self._metrics.seconds.labels(method, route).observe(seconds)
+        self._requests.labels(method, route, status).inc()
+        self._seconds.labels(method, route).observe(seconds)
         if route in _QUIET:
             return
         line = {
@@ -309,6 +290,116 @@ def log_request_ids() -> None:
             handler.addFilter(RequestIdFilter())
 
 
+class Authenticator:
+    """Finds the sender of a request from its credentials.
+
+    Args:
+        keys: API keys; None without ``--conf api_keys``.
+        tokens: verifier of an identity provider's tokens; None without ``MONAI_LABEL_AUTH_ENABLE``.
+    """
+
+    def __init__(self, keys: ApiKeys | None, tokens: TokenVerifier | None):
+        self._keys = keys
+        self._tokens = tokens
+        # The server's own subprocesses inherit it: a finished training asks for a scoring.
+        self._own_token = os.environ[SERVER_TOKEN] = secrets.token_urlsafe(32)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether clients need credentials."""
+        return self._keys is not None or self._tokens is not None
+
+    async def user(self, connection: HTTPConnection) -> User | None:
+        """The sender of a request; None without valid credentials.
+
+        Raises:
+            BusyError: The identity provider does not answer.
+        """
+        if not self.is_on:
+            return ANYBODY
+        if (credential := _credential(connection)) is not None:
+            return await self.find(credential)
+        if (cookie := connection.cookies.get(COOKIE)) is not None:
+            return (self._keys and self._keys.from_cookie(cookie)) or await self._from_token(cookie)
+        return None
+
+    async def find(self, credential: str) -> User | None:
+        """The owner of an API key or a token.
+
+        Raises:
+            BusyError: The identity provider does not answer.
+        """
+        if hmac.compare_digest(credential.encode(), self._own_token.encode()):
+            return User("server", Role.ANNOTATOR)
+        return (self._keys and self._keys.find(credential)) or await self._from_token(credential)
+
+    async def sign_in(self, name: str, password: str) -> str | None:
+        """Exchanges an API key, or name and password of the identity provider, for a cookie's value.
+
+        Raises:
+            BusyError: The identity provider does not answer.
+        """
+        cookie = self._keys.to_cookie(password) if self._keys else None
+        return cookie or await self.exchange(name, password)
+
+    async def exchange(self, name: str, password: str) -> str | None:
+        """The token for name and password: an API key as password is its own token.
+
+        Raises:
+            BusyError: The identity provider does not answer.
+        """
+        if self._keys and self._keys.find(password):
+            return password
+        if self._tokens is None or not name:
+            return None
+        return await anyio.to_thread.run_sync(self._tokens.exchange, name, password)
+
+    async def _from_token(self, token: str) -> User | None:
+        if self._tokens is None:
+            return None
+        try:
+            name, roles = await anyio.to_thread.run_sync(self._tokens.verify, token)
+        except InvalidTokenError as error:
+            logger.warning("Token refused: %s", error)
+            return None
+        held = [role for role in Role if role.monailabel_name in roles]
+        return User(name, max(held)) if held else None
+
+
+class AccessMiddleware:
+    """Answers 401 to everybody without credentials, except on ``PUBLIC_PATHS``; sets ``scope["user"]``.
+
+    Args:
+        app: next ASGI application.
+        authenticator: finds the sender.
+    """
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator):
+        self._app = app
+        self._authenticator = authenticator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        connection = HTTPConnection(scope)
+        try:
+            scope["user"] = await self._authenticator.user(connection)
+        except BusyError as error:
+            answer: ASGIApp = JSONResponse({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
+        else:
+            is_refused = scope["user"] is None and get_route_path(scope) not in PUBLIC_PATHS
+            answer = _unauthorized(scope["method"], connection) if is_refused else self._app
+        await answer(scope, receive, send)
+
+
+def for_requests(stack: ASGIApp, router: ASGIApp) -> ASGIApp:
+    """The middleware for HTTP; whatever else a server asks (its end, web sockets) goes to the router."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await (stack if scope["type"] == "http" else router)(scope, receive, send)
+
+    return answer
+
+
 def own_names() -> set[str]:
     """Localhost and the names that this machine has, in lower case."""
     name = socket.gethostname().lower()
@@ -335,3 +426,33 @@ def _origin(text: str) -> tuple[str, str, int | None]:
 def _refuse(reason: str) -> Response:
     logger.warning("Answering 403: %s", reason)
     return JSONResponse({"detail": reason.encode(errors="replace").decode()}, HTTPStatus.FORBIDDEN)
+
+
+def _credential(connection: HTTPConnection) -> str | None:
+    """API key or token: ``X-API-Key``, a Bearer token, or the password of Basic credentials."""
+    if key := connection.headers.get("x-api-key"):
+        return key
+    scheme, _, value = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+    return None
+
+
+def _unauthorized(method: str, connection: HTTPConnection) -> Response:
+    """The login page for a browser that opens a page; 401 for everything else."""
+    if method == "GET" and "text/html" in connection.headers.get("accept", ""):
+        root = connection.scope.get("root_path", "")
+        target = connection.scope["path"] + (f"?{connection.url.query}" if connection.url.query else "")
+        return RedirectResponse(f"{root}/login?next={quote(target)}", HTTPStatus.SEE_OTHER)
+    reason = "credentials are missing or not valid: send an API key as X-API-Key, Bearer or Basic password"
+    answer = JSONResponse({"detail": reason}, HTTPStatus.UNAUTHORIZED)
+    answer.headers["WWW-Authenticate"] = 'Bearer realm="BioSAM-2"'
+    # Scripts of a web page must not open the browser's own dialog.
+    if "sec-fetch-mode" not in connection.headers:
+        answer.headers.append("WWW-Authenticate", 'Basic realm="BioSAM-2"')
+    return answer

@@ -15,9 +15,9 @@ from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from monailabel.config import settings
 
-from lib.server.access import COOKIE, AnyUser, Authenticator
 from lib.server.api_keys import COOKIE_LIFETIME_S
-from lib.server.routing import Routes, of_server, refuse
+from lib.server.middleware import COOKIE, Authenticator
+from lib.server.routing import AnyUser, Routes, of_server, refuse
 
 COMPANION = Path(__file__).resolve().parents[2] / "ohif"
 _STATIC = Path(monailabel.__file__).resolve().parent / "endpoints" / "static"

@@ -19,9 +19,8 @@ from monailabel.config import settings
 
 from lib.datastores.dicomweb import DicomWebStore, open_session
 from lib.errors import BusyError
-from lib.server.access import Annotator, AnyUser
 from lib.server.checks import Checks
-from lib.server.routing import Routes, of_server, refuse
+from lib.server.routing import Annotator, AnyUser, Routes, of_server, refuse
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What all routes share: their declaration, the server's parts, JSON from clients, and refusals.
+"""What all routes share: their declaration and role, the server's parts, JSON from clients, and refusals.
 
 JSON is parsed strictly, so that everything accepted can be stored and sent back.
 """
@@ -6,6 +6,7 @@ JSON is parsed strictly, so that everything accepted can be stored and sent back
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -16,10 +17,13 @@ from fastapi.responses import FileResponse
 from monailabel.utils.others.generic import get_mime_type
 from starlette.background import BackgroundTask
 
+from lib.server.api_keys import Role, User
+
 # Deeper than any client's request by a factor of four; the record and Python's own parser take 400.
 MAX_DEPTH = 32
 # 60,000 points are 1 MB.
 MAX_BODY_BYTES = 16 << 20
+_LABEL_TAG = re.compile(r"[\w-]{1,64}")
 _JSON_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
@@ -87,6 +91,17 @@ def refuse_keys(params: Mapping[str, Any], keys: Collection[str], remedy: str = 
         refuse(HTTPStatus.BAD_REQUEST, "gpus is not an option: choose with device, such as cuda:1")
 
 
+def require_label_tag(tag: Any) -> None:
+    """Lets the tag of a label pass, such as ``final``: MONAI Label makes a folder of that name.
+
+    Raises:
+        HTTPException: 400 for anything but a short name.
+    """
+    if not (isinstance(tag, str) and _LABEL_TAG.fullmatch(tag)):
+        reason = f"the label's tag is {str(tag)[:100]!r}; it must have 1 to 64 letters, digits, _ or -"
+        refuse(HTTPStatus.BAD_REQUEST, reason)
+
+
 def file_response(
     path: Path | str, media_type: str | None = None, name: str = "", temporary: bool = False
 ) -> FileResponse:
@@ -102,6 +117,34 @@ def file_response(
     done = BackgroundTask(path.unlink, missing_ok=True) if temporary else None
     kind = media_type or get_mime_type(str(path))
     return FileResponse(path, media_type=kind, filename=name or path.name, background=done)
+
+
+def require(role: Role) -> Any:
+    """A dependency of a route: the sender, who has this role or a higher one.
+
+    Args:
+        role: Lowest role that may use the route.
+    """
+
+    # Not a plain function, which FastAPI would call in a thread.
+    async def check(request: Request) -> User:
+        user: User | None = request.scope.get("user")
+        if user is None:
+            refuse(HTTPStatus.UNAUTHORIZED, "sign in first: send an API key or a token")
+        if user.role < role:
+            refuse(
+                HTTPStatus.FORBIDDEN,
+                f"this needs the role {role.monailabel_name}; {user.name!r} has "
+                f"{user.role.monailabel_name}: ask an administrator for a key of that role",
+            )
+        return user
+
+    return Depends(check)
+
+
+AnyUser = Annotated[User, require(Role.USER)]
+Annotator = Annotated[User, require(Role.ANNOTATOR)]
+Admin = Annotated[User, require(Role.ADMIN)]
 
 
 def json_object(text: str | bytes, name: str) -> dict[str, Any]:

@@ -28,8 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lib.errors import BusyError, ImageError, ImageTooLargeError
 from lib.files import write_atomically
-from lib.server.access import AnyUser
-from lib.server.routing import Routes, file_response, of_server, refuse
+from lib.server.routing import AnyUser, Routes, file_response, of_server, refuse
 
 logger = logging.getLogger(__name__)
 

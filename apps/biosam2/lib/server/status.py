@@ -5,28 +5,66 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
 import anyio
+import prometheus_client
+import torch
 from fastapi import Query
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from monailabel.interfaces.app import MONAILabelApp
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 
 from lib.datastores.local import LocalFolder
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import BioSam2Error
-from lib.server.access import Admin, AnyUser
-from lib.server.middleware import Metrics
-from lib.server.routing import Routes, of_server, refuse
+from lib.server.routing import Admin, AnyUser, Routes, of_server, refuse
 from lib.trainers.task import FineTuneTask
 
 _NVIDIA_SMI_S = 20
+_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """The server's metrics in Prometheus' format.
+
+    Args:
+        gauges: Name, description and present value of what is measured when somebody asks.
+    """
+
+    def __init__(self, gauges: Iterable[tuple[str, str, Callable[[], float]]] = ()):
+        registry = self._registry = prometheus_client.CollectorRegistry()
+        histogram = partial(prometheus_client.Histogram, buckets=_BUCKETS, registry=registry)
+        counted, timed = ["method", "route", "status"], ["method", "route"]
+        self.requests = prometheus_client.Counter("biosam2_requests", "Requests", counted, registry=registry)
+        self.seconds = histogram("biosam2_request_seconds", "Time from request to answer", timed)
+        stages = "Time of a segmentation by stage: pre reads and parses, infer runs the network, post writes"
+        self.stages = histogram("biosam2_stage_seconds", stages, ["model", "stage"])
+        prometheus_client.ProcessCollector(registry=registry)
+        registry.register(_Gauges(tuple(gauges)))
+
+    def text(self) -> bytes:
+        """All metrics, as Prometheus reads them."""
+        return prometheus_client.generate_latest(self._registry)
+
+
+class _Gauges(Collector):
+    def __init__(self, gauges: tuple[tuple[str, str, Callable[[], float]], ...]):
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        for name, description, value in self._gauges:
+            yield GaugeMetricFamily(name, description, value=value())
+        if torch.cuda.is_available():
+            used = torch.cuda.memory_allocated()
+            yield GaugeMetricFamily("biosam2_gpu_memory_bytes", "Memory of the GPU in use", value=used)
 
 
 class InfoPage:
@@ -93,7 +131,7 @@ def health(engines: Annotated[PredictorPool, of_server("engines")]) -> Response:
 @routes.get("/metrics", tags=["Others"])
 def prometheus(user: AnyUser, metrics: Annotated[Metrics, of_server("metrics")]) -> Response:
     """Metrics in Prometheus' format."""
-    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(metrics.text(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
 
 @routes.get("/logs/", tags=["Others"])

@@ -14,8 +14,17 @@ from monailabel.utils.async_tasks.task import AsyncTask
 
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import CheckpointError
-from lib.server.access import Admin, AnyUser
-from lib.server.routing import JsonBody, Routes, file_response, of_server, refuse, refuse_keys, require_known
+from lib.server.routing import (
+    Admin,
+    AnyUser,
+    JsonBody,
+    Routes,
+    file_response,
+    of_server,
+    refuse,
+    refuse_keys,
+    require_known,
+)
 from lib.trainers.config import TrainOptions
 from lib.trainers.publishing import publish_upload
 from lib.trainers.task import FineTuneTask

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from lib.engine.cancellation import raise_if_cancelled
 from lib.errors import Cancelled
 from lib.server.error_responses import ErrorResponses
-from lib.server.work_queue import WorkQueue
+from lib.server.infer import WorkQueue
 from sample_study.orthanc import free_port
 
 LIMIT_S = 60
