@@ -15,8 +15,8 @@ from lib.engine.predictor import Predictor
 from lib.errors import PromptError
 from lib.files import file_stamp
 from lib.images.writing import write_mask
+from lib.infers.interactive import SliceMerger, cleaned_labels
 from lib.infers.label_merging import MOST_VALUES
-from lib.infers.postprocessing import SliceMerger, cleaned_labels
 from lib.infers.task import ImageTask, Services, Stopwatch, answer_extension
 from lib.infers.templates import NO_LABEL, Templates
 from lib.labels.labelled_slices import AXIS

@@ -1,7 +1,8 @@
-"""An interactive answer merged into the label that its image has already."""
+"""Saves what models answer: never over a label that a person made, and merged into what an image has."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from numpy.typing import NDArray
 
+from lib.datastores.label_entries import AUTOMATIC
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
@@ -17,6 +19,67 @@ from lib.labels import LabelMap, read_labels
 from lib.transforms.frames import frame_view
 
 MOST_VALUES = 255  # of a label file: one byte for each voxel
+# Two answers that are merged at once would lose one of them.
+_MERGING = threading.Lock()
+
+
+def save_merged(
+    datastore: Datastore, image: MedicalImage, image_id: str, file: Path, tag: str, info: Mapping[str, Any]
+) -> str:
+    """Merges an interactive answer into the label that the image has under a tag, one answer at a time.
+
+    Raises:
+        LabelError: The label that is there cannot be read, or would have more than 255 objects.
+    """
+    params = info["params"]
+    with _MERGING:
+        old = read_label(datastore, image_id, tag, image)
+        automatic = old is None or not is_persons_label(datastore, image_id, tag)
+        names = params["label_names"]
+        answer = read_labels(file, image, [{"name": name, "idx": value} for name, value in names.items()])
+        part = (params["axis"], params["slice"]) if "slice" in params else None
+        merged = merge(old, answer, names, part)
+        path = write_label(merged, image)
+        try:
+            facts = {**info, AUTOMATIC: automatic, "label_info": label_info(merged)}
+            saved: str = datastore.save_label(image_id, str(path), tag, facts)
+        finally:
+            path.unlink(missing_ok=True)
+    return saved
+
+
+def save_automatic_label(
+    datastore: Datastore, image: str, file: Path, tag: str, info: Mapping[str, Any]
+) -> str:
+    """Saves a model's label, unless a person has saved one under the same tag meanwhile.
+
+    Raises:
+        LabelError: A person's label is there.
+    """
+    require_replaceable(datastore, image, tag)
+    saved: str = datastore.save_label(image, str(file), tag, {**info, AUTOMATIC: True})
+    return saved
+
+
+def require_replaceable(datastore: Datastore, image: str, tag: str) -> None:
+    """Lets a model's label take a place that is empty, or has a model's label.
+
+    Raises:
+        LabelError: A person's label is there.
+    """
+    if is_persons_label(datastore, image, tag):
+        raise LabelError(
+            f"{image!r} has a label {tag!r} that a person made: choose another label_tag, or remove "
+            "that one first"
+        )
+
+
+def is_persons_label(datastore: Datastore, image: str, tag: str) -> bool:
+    """Whether an image has a label under a tag that no model is known to have made."""
+    if tag not in datastore.get_labels_by_image_id(image):
+        return False
+    info = datastore.get_label_info(image, tag) or {}
+    return info.get(AUTOMATIC) is not True
 
 
 def merge(

@@ -6,8 +6,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from lib.engine.frame_tracker import FrameTracker
 from lib.infers.automatic import NAME, AutoTask
-from lib.infers.interactive_2d import SliceTask
-from lib.infers.interactive_3d import VideoTask, VolumeTask
+from lib.infers.interactive import SliceTask, VideoTask, VolumeTask
 from lib.infers.task import Services
 from lib.infers.templates import Templates
 

@@ -1,4 +1,4 @@
-"""Base of the interactive tasks: from a request to a mask file and its parameters."""
+"""Base of the tasks, and the run of one on an image: from a request to a mask file and its parameters."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import numpy as np
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
+from lib.datastores.label_entries import AUTOMATIC
+from lib.datastores.local import image_path
 from lib.engine.corrections import AnswerCache
 from lib.engine.interactive import InteractiveSegmenter
 from lib.engine.predictor import Predictor
@@ -23,6 +26,7 @@ from lib.images.cache import ImageCache
 from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import PICTURE_EXTENSIONS, VOLUME_EXTENSIONS, known_extension, write_mask
+from lib.infers.label_merging import require_replaceable, save_automatic_label, save_merged
 from lib.labels.reading import read_labels
 from lib.metrics.calibration import IDENTITY, Calibration
 from lib.prompts.fields import flag, sequence, shown
@@ -36,6 +40,7 @@ T = TypeVar("T")
 
 # Key under which the server puts the path of an uploaded label map.
 LABEL_FILE = "label_file"
+DEFAULT_TAG = "original"
 # Options of a request that are true or false.
 _FLAGS = ("largest_component", "fill_holes", "result_compress")
 
@@ -282,6 +287,46 @@ class SegmentTask(ImageTask):
             "latencies": latencies,
             **result.params,
         }
+
+
+def infer(tasks: Mapping[str, InferTask], request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+    """Answers MONAI Label's ``infer``.
+
+    MONAI Label's own code would take an id for a path where the working folder has a file of that name.
+
+    Args:
+        tasks: Tasks by name.
+        request: ``model``; ``image``, an id of the datastore or the absolute path of a client's file;
+            ``save_label`` and ``label_tag``; and what the task reads. The answer of an interactive task is
+            merged into the label that is there: its objects are replaced, the others stay.
+        datastore: Datastore of the images.
+
+    Returns:
+        ``file``, the path of the result or None; ``label``, the id of the saved label or the same path;
+        ``tag``; and ``params``.
+
+    Raises:
+        BioSam2Error: With a reason.
+    """
+    task = tasks.get(request.get("model", ""))
+    if task is None:
+        raise PromptError(f"Unknown model {request.get('model')!r} (available: {', '.join(tasks)})")
+    image, tag = request["image"], str(request.get("label_tag") or DEFAULT_TAG)
+    is_file = Path(image).is_absolute()
+    saves = bool(request.get("save_label")) and not is_file
+    if saves and not isinstance(task, SegmentTask):
+        require_replaceable(datastore, image, tag)
+    path = image if is_file else str(image_path(datastore, image))
+    file, params = task({**request, "image": path, "description": task.description})
+    label = file
+    if saves and file:
+        user = {"user": request["user"]} if "user" in request else {}
+        info = {"model": request["model"], "params": params, AUTOMATIC: True, **user}
+        if isinstance(task, SegmentTask):
+            label = save_merged(datastore, task.opened(Path(path)), image, Path(file), tag, info)
+        else:
+            label = save_automatic_label(datastore, image, Path(file), tag, info)
+    return {"file": file, "label": label, "tag": tag, "params": params}
 
 
 def devices(preferred: str) -> list[str]:

@@ -25,7 +25,7 @@ from lib.engine.interactive_priority import InteractivePriority
 from lib.errors import BioSam2Error, Cancelled
 from lib.infers.automatic import AUTO_TAG
 from lib.infers.automatic import NAME as AUTO
-from lib.infers.inference import is_persons_label, save_automatic_label
+from lib.infers.label_merging import is_persons_label, save_automatic_label
 from lib.server.routing import (
     Admin,
     AnyUser,

@@ -26,6 +26,7 @@ from lib.engine.interactive_priority import InteractivePriority
 from lib.errors import BusyError, Cancelled
 from lib.images.writing import gzip_file
 from lib.infers.task import LABEL_FILE
+from lib.infers.task import infer as infer_image
 from lib.prompts.parsing import with_label_points
 from lib.server.api_keys import Role, User
 from lib.server.checks import received
@@ -227,7 +228,11 @@ class Inference:
 
     def infer(self, asked: Mapping[str, Any], on_slide: bool = False) -> dict[str, Any]:
         """Segments an image: path of the answer's file, and its ``params``."""
-        result: dict[str, Any] = (self.app.infer_wsi if on_slide else self.app.infer)(dict(asked))
+        result = (
+            self.app.infer_wsi(dict(asked))
+            if on_slide
+            else infer_image(self.app.models, asked, self.app.datastore())
+        )
         for stage, seconds in (result["params"].get("latencies") or {}).items():
             self.metrics.stages.labels(asked["model"], stage).observe(float(seconds))
         return result

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lib.engine.predictor import FrameMask
-from lib.infers.postprocessing import SliceMerger, cleaned, cleaned_labels
+from lib.infers.interactive import SliceMerger, cleaned, cleaned_labels
 from lib.metrics.calibration import IDENTITY, Calibration
 
 BOTH = {"largest_component": True, "fill_holes": True}
