@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
@@ -83,22 +82,6 @@ def storage_errors() -> Iterator[None]:
                 "writable"
             ) from error
         raise
-
-
-def file_stamp(path: Path) -> str:
-    """Text that changes whenever a file, or a file of a folder, is written or replaced.
-
-    Programs such as ``rsync -t`` replace a file by one of the same size and time, so the time of
-    its last change (ctime) and its inode count as well.
-
-    Raises:
-        OSError: There is no such file.
-    """
-    stats = [path.stat()]
-    if path.is_dir():
-        stats += [entry.stat() for entry in sorted(path.iterdir())]
-    numbers = [(stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size) for stat in stats]
-    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:24]
 
 
 def sync(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.errors import ImageNotFoundError
-from lib.files import file_stamp
+from lib.images.cache import file_stamp
 from lib.labels.names import listed_label_info
 
 FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value

@@ -24,8 +24,7 @@ from lib.labels.names import listed_label_info
 from lib.labels.reading import read_labels
 from lib.labels.values import LabelMap
 from lib.settings import Settings
-from lib.transforms.frames import FrameStack, frame_view
-from lib.transforms.orientation import in_plane_axes, spacing
+from lib.transforms.frames import FrameStack, frame_view, in_plane_axes, spacing
 from lib.transforms.windowing import IntensityWindow
 
 Kind = Literal["picture", "volume", "clip"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.files import file_stamp
 from lib.images.reading import MedicalImage, read_image
 
 
@@ -104,3 +104,19 @@ def _key(path: Path | str) -> _Key | None:
         return _Key(str(real), file_stamp(real))
     except OSError:
         return None
+
+
+def file_stamp(path: Path) -> str:
+    """Text that changes whenever a file, or a file of a folder, is written or replaced.
+
+    Programs such as ``rsync -t`` replace a file by one of the same size and time, so the time of
+    its last change (ctime) and its inode count as well.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    stats = [path.stat()]
+    if path.is_dir():
+        stats += [entry.stat() for entry in sorted(path.iterdir())]
+    numbers = [(stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size) for stat in stats]
+    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:24]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lib.errors import ImageError
 from lib.images.medical_image import LPS_IDENTITY, Voxels, require_size
 from lib.images.volume_header import meta_voxels, nrrd_voxels
-from lib.transforms.orientation import spacing
+from lib.transforms.frames import spacing
 
 # ITK itself knows them in lower case alone.
 _META = (".mha", ".mhd")

@@ -13,7 +13,7 @@ from lib.engine.auto_head import AUTO_HEAD, HEAD_FILE, ONE_PROMPT, HeadSegmenter
 from lib.engine.one_prompt import OnePrompt
 from lib.engine.predictor import Predictor
 from lib.errors import PromptError
-from lib.files import file_stamp
+from lib.images.cache import file_stamp
 from lib.images.writing import write_mask
 from lib.infers.interactive import SliceMerger, cleaned_labels
 from lib.infers.label_merging import MOST_VALUES

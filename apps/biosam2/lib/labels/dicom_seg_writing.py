@@ -30,7 +30,7 @@ from lib.images.dicom_header import utc_offset
 from lib.images.dicom_stack import OFF_PLACE
 from lib.images.medical_image import LPS_IDENTITY, MedicalImage
 from lib.palette import CLASS_COLOURS
-from lib.transforms.orientation import spacing
+from lib.transforms.frames import spacing
 
 # DICOM PS3.16: categories (CID 7150), and the context group in which the types of each stand.
 _ANATOMY = Code("123037004", "SCT", "Anatomical Structure")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lib.errors import PromptError
 from lib.prompts.types import Box, Point
-from lib.transforms.orientation import in_plane_axes, slice_index_from_offset
+from lib.transforms.frames import in_plane_axes, slice_index_from_offset
 
 Range = tuple[int, int]
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lib.errors import PromptError
-from lib.transforms.orientation import in_plane_axes
+from lib.transforms.frames import in_plane_axes
 
 Triple = tuple[float, float, float]
 P = TypeVar("P")

@@ -26,7 +26,7 @@ from lib.prompts.types import FramePrompts
 from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress, read_info, weights_key
 from lib.scoring.signals import largest_pieces
 from lib.settings import Settings
-from lib.transforms.orientation import spacing
+from lib.transforms.frames import spacing
 
 Mask = NDArray[np.bool_]
 

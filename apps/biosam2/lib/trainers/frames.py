@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import LabelError, TrainingError
-from lib.files import file_stamp, replacing, write_atomically
+from lib.files import replacing, write_atomically
+from lib.images.cache import file_stamp
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
 from lib.labels.labelled_slices import AXIS
 from lib.labels.reading import read_labels
-from lib.transforms.frames import FrameStack, frame_view
-from lib.transforms.orientation import spacing
+from lib.transforms.frames import FrameStack, frame_view, spacing
 
 # Unlabelled frames kept on each side of the labelled ones, as examples of the end of an object.
 MARGIN = 2

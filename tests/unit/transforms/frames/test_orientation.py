@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from lib.transforms.orientation import axis_codes, in_plane_axes, slice_index_from_offset, spacing, world_axes
+from lib.transforms.frames import axis_codes, in_plane_axes, slice_index_from_offset, spacing, world_axes
 
 CODES = [
     "".join(letters)
