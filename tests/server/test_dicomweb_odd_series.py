@@ -61,16 +61,16 @@ OBJECTS = (np.s_[20:50, 20:44], np.s_[75:105, 58:82])
 
 def write_two_clips(folder: Path) -> tuple[str, list[str]]:
     """Two cine loops in one series, as an echo examination is stored: UIDs of the series and the files."""
-    uids, files = pydicom.uid.generate_uid(), []
+    (series, study), files = (pydicom.uid.generate_uid() for _ in range(2)), []
     for name, (x, y) in zip("ab", OBJECTS, strict=True):
         frames = np.random.default_rng(0).integers(0, 40, (3, 100, 120, 3), dtype=np.uint8)
         frames[:, y, x] = (200, 180, 60)
-        (file,) = write_multiframe_ultrasound(folder / name, frames, study_uid=f"{uids}.1").files
+        (file,) = write_multiframe_ultrasound(folder / name, frames, study_uid=study).files
         header = pydicom.dcmread(file)
-        header.SeriesInstanceUID = uids
+        header.SeriesInstanceUID = series
         header.save_as(file)
         files.append(str(header.SOPInstanceUID))
-    return uids, files
+    return series, files
 
 
 def check_clip(url: str, store: DicomWebStandIn, clip: str, place: tuple[slice, slice]) -> None:

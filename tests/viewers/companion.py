@@ -115,8 +115,9 @@ class Companion:
         return self.answer(draw)
 
     def place(self, index: Sequence[float], view: str) -> tuple[float, float]:
-        """Scrolls a view to a voxel and returns its pixel on the page."""
+        """Scrolls a view to a voxel, moves the mouse there and returns its pixel on the page."""
         x, y = self.page.evaluate(PIXEL, [view, [float(value) for value in index]])
+        self.page.mouse.move(x, y)
         self.page.wait_for_timeout(SETTLE_MS)
         return x, y
 

@@ -129,6 +129,8 @@ class Ohif:
             "(id) => window.services.segmentationService.getLabelmapVolume(id)", arg=SEGMENTATION
         )
         self.page.evaluate(_COUNT_CHANGES)
+        # They would cover the lower buttons of the panel.
+        self.tidy()
 
     def tab(self, title: str) -> Locator:
         """The part of the panel below a title."""

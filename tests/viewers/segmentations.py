@@ -10,6 +10,7 @@ import pydicom
 import requests
 
 from sample_study.orthanc import Orthanc
+from tests.viewers.cases import Case
 
 LIMIT_S = 60
 
@@ -74,3 +75,9 @@ def stored(pacs: Orthanc, image_uid: str) -> dict[str, Stored]:
                 if item.image_uid == image_uid:
                     found[str(item.dataset.SOPInstanceUID)] = item
     return found
+
+
+def newest(pacs: Orthanc, case: Case, before: dict[str, Stored]) -> Stored:
+    """The segmentation of a series that was not among those of before."""
+    (new,) = (item for uid, item in stored(pacs, case.series.series_uid).items() if uid not in before)
+    return new

@@ -15,7 +15,7 @@ from tests.viewers.cases import NAMES, Case
 from tests.viewers.clicks import correction
 from tests.viewers.companion import Companion, read_answer
 from tests.viewers.ohif import Ohif
-from tests.viewers.segmentations import Stored, stored
+from tests.viewers.segmentations import Stored, newest, stored
 
 GOOD = 0.85
 CLICKS = 10
@@ -26,12 +26,6 @@ APART = 14  # pixels of the screen
 @pytest.fixture
 def companion(ohif: Ohif) -> Companion:
     return Companion(ohif)
-
-
-def newest(pacs: Orthanc, case: Case, before: dict[str, Stored]) -> Stored:
-    """The segmentation of the case that was not there before."""
-    (new,) = (item for uid, item in stored(pacs, case.series.series_uid).items() if uid not in before)
-    return new
 
 
 def same_in_the_store(pacs: Orthanc, case: Case, before: dict[str, Stored], companion: Companion) -> None:

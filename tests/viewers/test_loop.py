@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import requests
 
 from sample_study.dicom import Series, write_series
 from sample_study.orthanc import Orthanc
-from tests.support.phantoms import Phantom, dice, rimmed
+from tests.support.phantoms import THROUGH_VOLUME, Phantom, dice, rimmed
 from tests.support.server import Server, copy_model_folder
+from tests.viewers.clicks import correction
 from tests.viewers.companion import Companion
 from tests.viewers.test_learning import LIMIT_S, press, wait_for
 
@@ -64,6 +67,54 @@ def loop_server(series: dict[int, Series], tmp_path_factory: pytest.TempPathFact
         server = Server(pacs.dicomweb_url, workdir, conf)
         yield server.start()
         server.stop()
+
+
+def test_a_label_without_a_prompt_is_corrected_and_saved(
+    new_page, loop_server: Server, phantoms: dict[int, Phantom], series: dict[int, Series]
+) -> None:
+    companion = Companion(new_page(loop_server.url))
+    first, second = LABELLED[:2]
+    companion.open(series[second].study_uid)
+    companion.press("auto")
+    companion.notice("There is no label to learn from")
+    companion.open(series[first].study_uid)
+    companion.key("m")
+    companion.key("b")
+    truth, k = phantoms[first].objects[LABEL], phantoms[first].middle(LABEL)
+    assert companion.drag(corners(truth[:, :, k], k)).status == 200
+    companion.save()
+
+    companion.open(series[second].study_uid)
+    truth, k = phantoms[second].objects[LABEL], phantoms[second].middle(LABEL)
+    answer = companion.answer(lambda: companion.page.click("[data-action=auto]"))
+    assert answer.status == 200, answer.text
+    assert np.array_equal(companion.overlay(LABEL), answer.mask)
+    found = dice(answer.mask, truth)
+    assert found >= THROUGH_VOLUME
+    row, place = correction(answer.mask[:, :, k], truth[:, :, k], LABEL)
+    if row == "background":
+        companion.key("x")
+    companion.key("p")
+    answer = companion.click([*place, k])
+    assert answer.status == 200, answer.text
+    overlay = companion.overlay(LABEL)
+    assert overlay[(*place, k)] == (row != "background")
+    assert dice(overlay, truth) >= found
+    companion.press("undo")
+    companion.press("undo")
+    assert not companion.overlay(LABEL).any()
+    companion.press("redo")
+    companion.press("redo")
+    assert np.array_equal(companion.overlay(LABEL), overlay)
+    companion.save()
+    label = requests.get(
+        f"{loop_server.url}/datastore/label",
+        params={"label": series[second].series_uid, "tag": "final"},
+        timeout=LIMIT_S,
+    )
+    assert label.status_code == 200, label.text
+    saved = nib.Nifti1Image.from_bytes(gzip.decompress(label.content))
+    assert np.array_equal(np.asarray(saved.dataobj) > 0, overlay)
 
 
 def test_three_series_are_labelled_and_the_click_on_a_fourth_gets_better(

@@ -11,7 +11,7 @@ from sample_study.orthanc import Orthanc
 from tests.support.server import Server
 from tests.viewers.cases import NAMES, Case
 from tests.viewers.ohif import Ohif
-from tests.viewers.segmentations import LIMIT_S, Stored, stored
+from tests.viewers.segmentations import LIMIT_S, newest, stored
 
 
 def drawn(ohif: Ohif, case: Case) -> np.ndarray:
@@ -25,12 +25,6 @@ def drawn(ohif: Ohif, case: Case) -> np.ndarray:
     return ohif.overlay() == ohif.segments()[case.label]
 
 
-def added(pacs: Orthanc, case: Case, before: dict[str, Stored]) -> Stored:
-    """The segmentation of the case that was not there before."""
-    (new,) = (item for uid, item in stored(pacs, case.series.series_uid).items() if uid not in before)
-    return new
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_label_is_a_segmentation_in_its_place(
     ohif: Ohif, cases: dict[str, Case], pacs: Orthanc, server: Server, name: str, tmp_path
@@ -41,7 +35,7 @@ def test_a_label_is_a_segmentation_in_its_place(
     status, text = ohif.submit(case.series.series_uid, ohif.segments())
     assert status == 200, text
 
-    segmentation = added(pacs, case, before)
+    segmentation = newest(pacs, case, before)
     assert segmentation.dataset.SegmentationType == "BINARY"
     mask = segmentation.mask(case.label, case.phantom.affine, overlay.shape)
     assert np.array_equal(mask, overlay)
@@ -66,6 +60,6 @@ def test_ohifs_own_export_is_right_where_the_first_slice_is_on_top(
     overlay = drawn(ohif, case)
     before = stored(pacs, case.series.series_uid)
     assert ohif.export("by OHIF").status == 200
-    segmentation = added(pacs, case, before)
+    segmentation = newest(pacs, case, before)
     mask = segmentation.mask(case.label, case.phantom.affine, overlay.shape)
     assert np.array_equal(mask, overlay if name == "top_first" else overlay[:, :, ::-1])

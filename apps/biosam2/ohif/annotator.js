@@ -1,10 +1,11 @@
 /** The object that is being drawn: its prompts, live requests, undo and redo, saving and loading. */
 
-import { makePrompt, requestParams } from './prompts.js';
+import { automaticParams, makePrompt, requestParams } from './prompts.js';
 import * as server from './server.js';
 import { Change, drawMask, readNifti, readNrrd, writeNrrd } from './voxels.js';
 
 const MODELS = { false: 'biosam2_point', true: 'biosam2_propagate' };
+const AUTOMATIC = 'biosam2_auto';
 const HISTORY = 50; // steps that can be undone
 
 /**
@@ -44,18 +45,41 @@ export class Annotator {
     this.changed();
   }
 
-  /** Asks the server for the object's mask and draws it. The last request wins. */
+  /** Asks the server for the object's mask and draws it. */
   async run() {
     const { object } = this;
-    if (!object.prompts.length) return;
+    if (object.prompts.length) {
+      await this._answer((signal) => this._infer(object, signal), (voxels) => this._draw(object, voxels));
+    }
+  }
+
+  /** Asks for every label without a prompt, and draws them where nothing is; the next prompts correct them. */
+  async segmentAll() {
+    const infer = (signal) => server.infer(AUTOMATIC, this.viewer.series, automaticParams(), null, signal);
+    await this._answer(infer, (voxels, { label_names: values }) => {
+      this.start(true);
+      const names = Object.entries(values).map(([name, idx]) => ({ name, idx }));
+      this._replace((before) => this._renumbered(voxels, names).map((value, n) => before[n] || value));
+      this.dirty = true;
+    });
+  }
+
+  /** Draws the answer to a request. The last request wins. */
+  async _answer(infer, draw) {
     this._stop();
     const running = new AbortController();
     this.running = running;
     this.changed();
     try {
-      const { params, file } = await this._infer(object, running.signal);
+      const { params, file } = await infer(running.signal);
       const { voxels } = await readNrrd(file);
-      if (this.running === running) this._draw(object, voxels, params);
+      if (this.running !== running) return;
+      if (voxels.length !== this.viewer.readOverlay().length) {
+        throw new Error('The answer has another size than the displayed series.');
+      }
+      this.running = null;
+      draw(voxels, params);
+      this.unsure = Object.values(params.slices_to_check ?? {}).flat();
     } catch (error) {
       if (error.name !== 'AbortError') this.failed(error);
     } finally {
@@ -104,12 +128,7 @@ export class Annotator {
       throw new Error(`The label has ${dimensions.join(' x ')} voxels, the series ${expected.join(' x ')}.`);
     }
     this.start();
-    this._record(() => {
-      const before = this.viewer.readOverlay();
-      const after = this._renumbered(voxels, info.label_info ?? []);
-      this.viewer.writeOverlay(after);
-      return Change.between(before, after);
-    });
+    this._replace(() => this._renumbered(voxels, info.label_info ?? []));
     this.loaded = server.labelVersion(info);
     this.dirty = false;
     this.changed();
@@ -117,10 +136,11 @@ export class Annotator {
 
   _add(drawn) {
     try {
+      const used = this.object.prompts.map(({ stack }) => stack).reverse();
       const last = this.object.prompts.at(-1);
-      const prompt = makePrompt(drawn, this.positive, this.viewer.grid.dimensions, last?.axis);
-      if (last && this.volume && prompt.axis !== last.axis) {
-        throw new Error('Draw on the same plane as before, or start the next object.');
+      const prompt = makePrompt(drawn, this.positive, this.viewer.grid, used, last);
+      if (last && this.volume && prompt.stack.key !== last.stack.key) {
+        throw new Error('Through a volume all prompts of an object lie along one view: draw in the view as before, or press N.');
       }
       if (this.object.segment !== this.viewer.activeSegment) this.start(this.object.refine);
       this.viewer.style(drawn.uid, this.positive);
@@ -151,13 +171,13 @@ export class Annotator {
     return mask.includes(1) ? writeNrrd(mask, this.viewer.grid) : null;
   }
 
-  _draw(object, mask, params) {
+  _draw(object, mask) {
     const voxels = this.viewer.readOverlay();
-    if (mask.length !== voxels.length) throw new Error('The answer has another size than the displayed series.');
     // The object's earlier answer on this slice gives way to the new one; on other slices it stays.
     const base = voxels.slice();
     object.drawn.revert(base);
-    const inside = this.volume ? null : this._inSlice(object.prompts.at(-1));
+    const { stack, slice } = object.prompts.at(-1);
+    const inside = this.volume ? null : stack.holds(slice, this.viewer.grid.dimensions);
     const { step, drawn } = drawMask(voxels, base, mask, object.segment, inside, object.refine);
     this.viewer.writeOverlay(voxels);
     const entry = this.done.at(-1);
@@ -167,13 +187,6 @@ export class Annotator {
       entry.after = this.object;
     }
     this.dirty = true;
-    this.unsure = Object.values(params.slices_to_check ?? {}).flat();
-  }
-
-  _inSlice({ axis, slice }) {
-    const [width, height] = this.viewer.grid.dimensions;
-    const place = [(n) => n % width, (n) => Math.floor(n / width) % height, (n) => Math.floor(n / (width * height))];
-    return (number) => place[axis](number) === slice;
   }
 
   _record(action) {
@@ -182,6 +195,16 @@ export class Annotator {
     this.done.push({ before, after: this.object, change });
     if (this.done.length > HISTORY) this.done.shift();
     this.undone = [];
+  }
+
+  /** Replaces the overlay, as a step that can be undone. */
+  _replace(makeOverlay) {
+    this._record(() => {
+      const before = this.viewer.readOverlay();
+      const after = makeOverlay(before);
+      this.viewer.writeOverlay(after);
+      return Change.between(before, after);
+    });
   }
 
   _step(from, to, side, move) {

@@ -2,13 +2,15 @@
 
 import { Annotator } from './annotator.js';
 import { REPORT, ServerError, info, nextSample, reason, startTraining, stopTraining, training } from './server.js';
+import { Stack } from './stacks.js';
 import { Toolbar } from './toolbar.js';
 import { Viewer, missingParts } from './viewer.js';
 
 const POLL_MS = 400;
 const TRAINING_POLL_MS = 2000;
 const IDLE_POLL_MS = 15_000;
-const OHIF_REQUESTS = ['/infer/', '/train/', '/activelearning/'];
+// Without OHIF's own question whether a training runs: 404 means no.
+const OHIF_REQUESTS = /\/(infer|activelearning|train)\/(?!.*check_if_running)/;
 const SLICE_KEY = 'biosam2-slice';
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -48,7 +50,8 @@ class Companion {
       run: () => annotator.run(),
       refine: () => annotator.start(!annotator.object.refine),
       next: () => annotator.start(),
-      segment: (index) => annotator.start(false, index),
+      auto: () => annotator.segmentAll(),
+      segment: (index) => annotator.start(annotator.object.refine, index),
       addSegment: (label) => annotator.start(false, this.viewer.addSegment(label)),
       undo: () => annotator.undo(),
       redo: () => annotator.redo(),
@@ -138,10 +141,8 @@ class Companion {
   }
 
   jump(slice) {
-    const middle = this.viewer.grid.dimensions.map((side) => Math.floor(side / 2));
-    const axis = this.annotator.object.prompts[0]?.axis ?? 2;
-    middle[axis] = slice;
-    this.viewer.jump(middle);
+    const stack = this.annotator.object.prompts[0]?.stack ?? Stack.across(this.viewer.grid, 2);
+    this.viewer.jump(stack.middle(slice));
   }
 }
 

@@ -10,6 +10,7 @@ const ACTIONS = [
   ['volume', 'm', 'Slice', 'Switch between this slice and the whole volume'],
   ['live', 'v', 'Live', 'Run after every prompt'],
   ['run', 'r', 'Run', 'Run the prompts now'],
+  ['auto', 'a', 'Auto', 'Segment all labels without a prompt, as learnt from the saved ones'],
   ['refine', 'f', 'Refine', 'Go on with the segment: prompts correct what is drawn'],
   ['next', 'n', 'New object', 'Accept the object and begin the next one'],
   ['undo', 'ctrl+z', 'Undo', 'Take back the last step'],
@@ -24,7 +25,7 @@ const ROWS = [
   ['point', 'box', 'scribble', 'lasso', 'sign'],
   ['volume', 'live', 'run', 'refine', 'next'],
   ['undo', 'redo', 'save', 'load'],
-  ['sample', 'train', 'help'],
+  ['auto', 'sample', 'train', 'help'],
 ];
 
 function element(tag, properties = {}, ...children) {

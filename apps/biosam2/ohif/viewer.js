@@ -4,6 +4,8 @@
  * Voxel indices are [i, j, k] = column, row, slice of the displayed series; voxel arrays have i fastest.
  */
 
+import { cross } from './stacks.js';
+
 const GLOBALS = ['services', 'commandsManager', 'cornerstone', 'cornerstoneTools', 'extensionManager'];
 const SERVICES = [
   'segmentationService',
@@ -12,7 +14,8 @@ const SERVICES = [
   'cornerstoneViewportService',
   'displaySetService',
 ];
-const TOOLS = { point: 'Probe', box: 'RectangleROI', scribble: 'PlanarFreehandROI', lasso: 'PlanarFreehandROI' };
+const FREEHAND = 'BioSAM2Freehand';
+const TOOLS = { point: 'Probe', box: 'RectangleROI', scribble: FREEHAND, lasso: FREEHAND };
 const TOOL_CLASSES = ['ProbeTool', 'RectangleROITool', 'PlanarFreehandROITool'];
 const PROMPT = { getTextLines: () => [], calculateStats: false }; // a prompt is no measurement
 const PANEL_TOOL = 'ProbeMONAILabel'; // MONAI Label's own point tool
@@ -33,12 +36,37 @@ export function missingParts(root = window) {
   ];
 }
 
+/** cornerstone's freehand tool, which refuses views across the axes of the image: here a view has axes of its own. */
+const freehandTool = ({ cornerstone, cornerstoneTools }) =>
+  class extends cornerstoneTools.PlanarFreehandROITool {
+    static toolName = FREEHAND;
+
+    constructor(...options) {
+      super(...options);
+      const { activateDraw } = this;
+      this.activateDraw = (event, ...rest) => {
+        const { viewport } = cornerstone.getEnabledElement(event.detail.element);
+        const { getImageData } = viewport;
+        const { viewUp, viewPlaneNormal } = viewport.getCamera();
+        const direction = [...cross(viewUp, viewPlaneNormal), ...viewUp, ...viewPlaneNormal];
+        const spacing = Array(3).fill(Math.min(...viewport.getImageData().spacing));
+        viewport.getImageData = () => ({ direction, spacing });
+        try {
+          activateDraw(event, ...rest);
+        } finally {
+          viewport.getImageData = getImageData;
+        }
+      };
+    }
+  };
+
 /** OHIF with one series on the screen. */
 export class Viewer {
   constructor(root = window) {
     this.root = root;
     this.services = root.services;
     this.tools = root.cornerstoneTools;
+    this.freehand = freehandTool(root);
     this.own = new Map(); // annotations that the companion's tools drew, by UID
     this.tool = null;
     this.onDrawn = () => {};
@@ -46,6 +74,7 @@ export class Viewer {
     root.cornerstone.eventTarget.addEventListener(this.tools.Enums.Events.ANNOTATION_COMPLETED, (event) =>
       this._drawn(event.detail.annotation)
     );
+    root.document.addEventListener('pointerover', (event) => this._activate(event.target));
   }
 
   /** MONAI Label's panel, or null while it is not shown. */
@@ -64,21 +93,21 @@ export class Viewer {
 
   /** Enters the page's own server into the panel and presses its connect button, at most every few seconds. */
   connect() {
-    if (Date.now() - this._connected < CONNECT_EVERY_MS) return;
+    // The panel makes its overlay from the image ids, which OHIF finds while it loads.
+    if (!this._displaySet()?.imageIds || Date.now() - this._connected < CONNECT_EVERY_MS) return;
     this._connected = Date.now();
     const input = this.root.document.querySelector('#monailabelServerURL');
     // React notices a value only when it is set as the browser sets it.
     const { set } = Object.getOwnPropertyDescriptor(this.root.HTMLInputElement.prototype, 'value');
     set.call(input, `${this.root.location.origin}/`);
     for (const type of ['input', 'focusout']) input.dispatchEvent(new Event(type, { bubbles: true }));
-    this.panel.querySelector('button.actionButton').click();
+    // The panel takes the value over after these events, and would ask the server of before until then.
+    setTimeout(() => this.panel?.querySelector('button.actionButton').click());
   }
 
   /** Series Instance UID of the displayed images. */
   get series() {
-    const [first] = this.services.viewportGridService.getState().viewports.values();
-    const set = this.services.displaySetService.getDisplaySetByUID(first.displaySetInstanceUIDs[0]);
-    return set.SeriesInstanceUID;
+    return this._displaySet().SeriesInstanceUID;
   }
 
   /** Grid of the series: {dimensions, spacing, origin, direction}, millimetres in LPS. */
@@ -177,12 +206,12 @@ export class Viewer {
     this.services.uiNotificationService.show({ title: 'BioSAM-2', message, type, duration: 6000 });
   }
 
-  /** Calls back with the reason whenever a request of OHIF itself to one of the paths fails. */
-  onFailedRequest(paths, callback) {
+  /** Calls back with the reason whenever a request of OHIF itself fails whose address matches. */
+  onFailedRequest(addresses, callback) {
     const send = this.root.XMLHttpRequest.prototype.send;
     this.root.XMLHttpRequest.prototype.send = function (...body) {
       this.addEventListener('loadend', () => {
-        if (this.status < 400 || !paths.some((path) => this.responseURL.includes(path))) return;
+        if (this.status < 400 || !addresses.test(this.responseURL)) return;
         const text = this.response instanceof ArrayBuffer ? new TextDecoder().decode(this.response) : this.responseText;
         callback(this.status, text);
       });
@@ -192,9 +221,9 @@ export class Viewer {
 
   /** Adds the companion's tools to the tool groups of the mode that was entered. */
   prepare() {
-    for (const name of TOOL_CLASSES) {
+    for (const tool of [this.tools.ProbeTool, this.tools.RectangleROITool, this.freehand]) {
       try {
-        this.tools.addTool(this.tools[name]);
+        this.tools.addTool(tool);
       } catch {
         // It is registered already.
       }
@@ -202,6 +231,12 @@ export class Viewer {
     for (const group of this._groups()) {
       for (const tool of new Set(Object.values(TOOLS))) if (!group.hasTool(tool)) group.addTool(tool, PROMPT);
     }
+  }
+
+  /** Makes the view below the mouse the active one: OHIF drops what is drawn first in another. */
+  _activate(pane) {
+    const [view, second] = pane.querySelectorAll('[data-viewport-uid]');
+    if (this.tool && view && !second) this.services.viewportGridService.setActiveViewportId(view.dataset.viewportUid);
   }
 
   _groups() {
@@ -214,7 +249,15 @@ export class Viewer {
     const world = annotation.data.contour?.polyline ?? annotation.data.handles.points;
     const image = this._image();
     const points = world.map((place) => [...image.worldToIndex(place)]);
-    this.onDrawn({ kind: this.tool, uid: annotation.annotationUID, points });
+    const { viewPlaneNormal, viewUp } = annotation.metadata;
+    const drawn = { kind: this.tool, uid: annotation.annotationUID, points };
+    this.onDrawn({ ...drawn, normal: [...viewPlaneNormal], up: [...viewUp] });
+  }
+
+  _displaySet() {
+    const [first] = this.services.viewportGridService.getState().viewports.values();
+    const [uid] = first?.displaySetInstanceUIDs ?? [];
+    return uid && this.services.displaySetService.getDisplaySetByUID(uid);
   }
 
   _viewportId() {

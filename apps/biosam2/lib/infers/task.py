@@ -32,6 +32,7 @@ from lib.metrics.calibration import IDENTITY, Calibration
 from lib.prompts.fields import flag, sequence, shown
 from lib.prompts.parsing import Mode, parse_prompts
 from lib.prompts.types import PromptSet
+from lib.prompts.views import ViewGrid, read_view
 from lib.settings import Settings, Zoom
 from lib.transforms.frames import FrameStack
 from lib.transforms.windowing import IntensityWindow
@@ -72,12 +73,13 @@ class PromptedImage:
         request: Request with the defaults of the task.
         image: Image.
         window: Intensities of the image that become levels.
-        frames: Slices of the image.
+        frames: Slices of the image, or of its view.
         prompts: Prompts of the request.
         segmenter: Answers the prompts of one slice.
         extension: File type of the answer.
         is_started: Whether a label map was uploaded.
         version: Version of the weights; None for those that no training published.
+        view: Grid of the frames and prompts; None: the image's own.
     """
 
     request: Mapping[str, Any]
@@ -89,6 +91,7 @@ class PromptedImage:
     extension: str
     is_started: bool = False
     version: str | None = None
+    view: ViewGrid | None = None
 
 
 @dataclass
@@ -96,7 +99,7 @@ class TaskResult:
     """The answer before it is written.
 
     Attributes:
-        labels: uint8 (I, J, K), 0 where nothing is.
+        labels: uint8 (I, J, K) on the grid of the frames, 0 where nothing is.
         scores: Confidence per label name, 0 to 1.
         params: facts that only one kind of task knows.
     """
@@ -235,30 +238,38 @@ class SegmentTask(ImageTask):
 
     def _open(self, request: dict[str, Any]) -> PromptedImage:
         image = self._services.images.get(request["image"])
+        view = read_view(request, image.array.shape)
+        if view and self.dimension == 2 and request.get("save_label"):
+            raise PromptError(
+                "save_label merges a slice of the image, and a view has others; leave one of them out."
+            )
         window = image.window(request.get("window"))
-        label_map = _label_map(request, image)
+        label_map = _label_map(request, image, view)
         prompts = parse_prompts(
             request,
-            shape=image.shape,
-            affine=image.affine,
+            shape=view.shape if view else image.shape,
+            affine=None if view else image.affine,
             is_2d=image.is_2d,
             mode=self._mode,
             labels=self._services.labels,
             label_map=label_map,
         )
         extension = answer_extension(request, image)
-        frames = FrameStack(image.array, prompts.axis, window, image.digest)
+        array, digest = (
+            (view.image(image.array), view.digest(image.digest)) if view else (image.array, image.digest)
+        )
         predictor, weights = self._services.engines.served(request["device"])
         return PromptedImage(
             request=request,
             image=image,
             window=window,
-            frames=frames,
+            frames=FrameStack(array, prompts.axis, window, digest),
             prompts=prompts,
             segmenter=self._segmenter(request, predictor),
             extension=extension,
             is_started=label_map is not None,
             version=weights.version,
+            view=view,
         )
 
     def _segmenter(self, request: Mapping[str, Any], predictor: Predictor) -> InteractiveSegmenter:
@@ -271,10 +282,9 @@ class SegmentTask(ImageTask):
 
     @staticmethod
     def _write(prompted: PromptedImage, result: TaskResult) -> Path:
-        compress = prompted.request["result_compress"]
-        return write_mask(
-            result.labels, prompted.image, prompted.extension, compress, prompted.prompts.label_names
-        )
+        compress, image, view = prompted.request["result_compress"], prompted.image, prompted.view
+        labels = view.volume(result.labels, image.shape) if view else result.labels
+        return write_mask(labels, image, prompted.extension, compress, prompted.prompts.label_names)
 
     @staticmethod
     def _params(prompted: PromptedImage, result: TaskResult, latencies: dict[str, float]) -> dict[str, Any]:
@@ -347,8 +357,10 @@ def choice(request: Mapping[str, Any], name: str, default: T, allowed: Sequence[
     return next(word for word in allowed if word == value)
 
 
-def _label_map(request: Mapping[str, Any], image: MedicalImage) -> tuple[NDArray, Mapping[int, str]] | None:
-    """The label map that a client uploaded, on the image's grid, and the name of each value."""
+def _label_map(
+    request: Mapping[str, Any], image: MedicalImage, view: ViewGrid | None
+) -> tuple[NDArray, Mapping[int, str]] | None:
+    """The label map that a client uploaded, on the grid of the prompts, and the name of each value."""
     path = request.get(LABEL_FILE)
     if path is None:
         return None
@@ -358,7 +370,7 @@ def _label_map(request: Mapping[str, Any], image: MedicalImage) -> tuple[NDArray
         if isinstance(item, Mapping)
     ]
     found = read_labels(Path(path), image, info)
-    return found.array, found.names
+    return view.labels(found.array) if view else found.array, found.names
 
 
 def answer_extension(request: Mapping[str, Any], image: MedicalImage) -> str:

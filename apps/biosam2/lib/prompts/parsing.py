@@ -49,7 +49,7 @@ RESERVED_KEYS = frozenset(
         "logging", "max_workers", "memory", "min_poly_area", "model", "multi_gpu", "name", "output",
         "params", "path", "point_labels", "points", "pylab", "reset_state", "restore_label_idx",
         "roi", "save_label", "scribbles", "selected_label_name", "session", "session_id", "size",
-        "slice", "slice_range", "spacing", "strategy", "tile_size", "user_id", "zoom", "window",
+        "slice", "slice_range", "spacing", "strategy", "tile_size", "user_id", "view", "zoom", "window",
         "wsi_tiles",
     }
 )

@@ -5,20 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from lib.engine.network import Network
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import PromptError
 from lib.images.cache import ImageCache
 from lib.infers.registry import all_tasks
-from lib.infers.task import Services
+from lib.infers.task import LABEL_FILE, Services
 from lib.infers.templates import Templates
 from lib.settings import Settings
 from tests.support import phantoms
+from tests.support.phantoms import FROM_BOX, dice
 from tests.support.server import copy_model_folder
 from tests.support.studies import write_nifti, write_picture
 
@@ -144,3 +147,42 @@ def test_an_elongated_picture_is_not_squeezed(
         answer, _ = tasks["biosam2_point"](request)
         mask = np.asarray(Image.open(answer)) > 0
         assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.96, (shape, share)
+
+
+def test_an_oblique_view_is_segmented_on_the_voxels_that_it_cuts(
+    tasks: dict[str, InferTask], tmp_path: Path
+) -> None:
+    """A plane through the lesion, tilted by 25 degrees about i: its voxels, and no others."""
+    spacing = np.abs(np.diag(CT.affine)[:3])
+    turn = Rotation.from_euler("x", 25, degrees=True).as_matrix()
+    across = turn[:, 2]
+    pixel = spacing.min() * np.eye(3)
+    pixel[2, 2] = thickness = np.abs(across) @ spacing
+    axes = (turn @ pixel).T / spacing
+    size = [120, 120, 1]
+    centre = np.array(LESION, float)
+    view = {"origin": (centre - 60 * (axes[0] + axes[1])).tolist(), "axes": axes.tolist(), "size": size}
+    voxels = np.moveaxis(np.indices(CT.image.shape), 0, -1)
+    height = (voxels - centre) * spacing @ across / thickness
+    touched = (height >= -0.5) & (height < 0.5)
+    truth = CT.objects["lesion"] & touched
+    inside = (voxels[truth] - centre) * spacing @ turn[:, :2] / spacing.min() + 60
+    request = {
+        "image": str(write_nifti(tmp_path / "ct.nii.gz", CT.image, CT.affine)),
+        "view": view,
+        "boxes": [[*np.floor(inside.min(0)).tolist(), *np.ceil(inside.max(0) + 1).tolist(), 0]],
+        "result_extension": ".nii.gz",
+    }
+    with pytest.raises(PromptError, match="view has others"):
+        tasks["biosam2_point"]({**request, "save_label": True})
+    for started in (False, True):
+        # The same, with the box's answer as an uploaded mask that a click corrects.
+        file, params = tasks["biosam2_point"](request)
+        mask = np.asarray(nib.load(file).dataobj) > 0
+        assert mask.shape == CT.image.shape
+        assert not (mask & ~touched).any()
+        assert dice(mask, truth) >= FROM_BOX
+        assert params["slice"] == 0
+        request = (
+            {**request, "boxes": [], "foreground": [[60, 60, 0]], LABEL_FILE: file} if not started else {}
+        )
