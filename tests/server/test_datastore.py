@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import time
 import zipfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.support.datastore import (
     TRUTH,
     Store,
     reason_of,
+    require_ranges_and_tags,
     write_asap,
     write_grey_label,
     write_seg_nrrd,
@@ -197,3 +199,24 @@ def test_the_images_with_their_labels_as_one_file(store: Store, tmp_path: Path) 
     assert set(store.server.temporary.rglob("*")) <= before
     assert store.ask("DELETE", "/image", params={"id": "renamed"}).status_code == 200
     (store.server.studies / "labels" / "final" / "former.nii.gz").unlink()
+
+
+def test_files_are_sent_in_parts_and_not_twice(store: Store, tmp_path: Path) -> None:
+    url = f"{store.server.url}/datastore"
+    file = write_nifti(tmp_path / "parts.nii.gz", CT.image, CT.affine)
+    store.put_image(file)
+    require_ranges_and_tags(f"{url}/image", {"image": "parts"})
+    store.put_label(write_nifti(tmp_path / "label.nii.gz", TRUTH, CT.affine), image="parts")
+    require_ranges_and_tags(f"{url}/label", {"label": "parts", "tag": "final"})
+    # A file of the same size and time, as rsync -t leaves it, is another one.
+    (kept,) = store.server.studies.glob("parts*.nii.gz")
+    known, stat = store.ask("GET", "/image", params={"image": "parts"}), kept.stat()
+    changed = bytearray(known.content)
+    changed[4] ^= 1  # the time in the header of gzip
+    other = tmp_path / "other"
+    other.write_bytes(changed)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(kept)
+    query = {"params": {"image": "parts"}, "headers": {"If-None-Match": known.headers["ETag"]}}
+    assert store.ask("GET", "/image", **query).content == bytes(changed)
+    assert store.ask("DELETE", "/image", params={"id": "parts"}).ok

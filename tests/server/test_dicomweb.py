@@ -21,6 +21,7 @@ from sample_study.dicom import Series, write_multiframe_ultrasound, write_series
 from sample_study.orthanc import Orthanc
 from tests.support import phantoms
 from tests.support.client import LIMIT_S, OHIF, read_mask
+from tests.support.datastore import require_ranges_and_tags
 from tests.support.dicom_site import Site
 from tests.support.pacs import KINDS, in_world, open_pacs, stored_segmentations
 from tests.support.phantoms import FROM_CLICK, THROUGH_VOLUME, dice
@@ -109,6 +110,10 @@ def test_03_several_labels_and_a_volume(site: Site) -> None:
     # What OHIF sends from its tabs for classes and for automatic models holds no prompt.
     for prompts in ({"label_prompt": [2]}, {}):
         assert site.infer("biosam2_point", "ct", prompts).status == 400
+
+
+def test_03b_a_series_is_downloaded_in_parts_and_not_twice(site: Site) -> None:
+    require_ranges_and_tags(f"{site.server.url}/datastore/image", {"image": site.uid("ct")})
 
 
 def test_04_an_oblique_series_whose_instance_numbers_fall(site: Site) -> None:

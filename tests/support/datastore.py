@@ -72,6 +72,34 @@ class Store:
         }
 
 
+def require_ranges_and_tags(url: str, query: dict[str, str]) -> None:
+    """A file is sent whole, in parts, or not again; RFC 9110, sections 13 and 14."""
+
+    def get(**headers: str) -> requests.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.get(url, params=query, headers=names, timeout=LIMIT_S)
+
+    whole = get()
+    tag, size = whole.headers["ETag"], len(whole.content)
+    assert (whole.status_code, whole.headers["Accept-Ranges"]) == (200, "bytes")
+    for known in (tag, f'"other", W/{tag}'):
+        again = get(If_None_Match=known)
+        assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
+    assert get(If_None_Match='"other"').content == whole.content
+    for span, part in (
+        ("3-9", slice(3, 10)),
+        ("-5", slice(size - 5, None)),
+        (f"{size - 4}-", slice(-4, None)),
+    ):
+        answer = get(Range=f"bytes={span}", If_Range=tag)
+        assert (answer.status_code, answer.content) == (206, whole.content[part])
+        assert answer.headers["Content-Range"].endswith(f"/{size}")
+    # The file has changed since the first part: all of it is sent.
+    assert get(Range="bytes=3-9", If_Range='"other"').content == whole.content
+    beyond = get(Range=f"bytes={size + 1}-")
+    assert (beyond.status_code, str(size) in beyond.headers["Content-Range"]) == (416, True)
+
+
 def reason_of(answer: requests.Response, *statuses: int) -> str:
     """The reason of a refusal, which must have one of the statuses."""
     assert answer.status_code in statuses, f"{answer.status_code}: {answer.text[:500]}"

@@ -74,8 +74,8 @@ class Server:
         self.arguments = arguments
         self.studies = studies
         self.workdir = workdir
-        # A conversion takes a core for a minute; the tests of OpenVINO ask for it.
-        self.conf = {"runtime": "torch", **conf}
+        # Conversions and prefetching take the cores from other tests; some tests ask for them.
+        self.conf = {"runtime": "torch", "prefetch": "0", **conf}
         self.port = free_port()
         self.tls = tls
         self.env = dict(env or {})

@@ -122,6 +122,11 @@ class Settings(BaseModel):
         "labels that viewers offer",
     )
     embedding_cache_mb: _Count = _option(1024, "0 or more", "memory for image embeddings in MiB, 0 for none")
+    prefetch: _Count = _option(
+        8,
+        "0 or more",
+        "slices around a click that are encoded in the background, 0 for none",
+    )
     image_cache_mb: _Count = _option(2048, "0 or more", "memory for opened images in MiB, 0 for none")
     max_voxels: _Positive = _option(512 * 512 * 1024, "1 or more", "largest image that is opened, in voxels")
     largest_component: bool = _option(False, "true or false", "keep an object's largest component only")

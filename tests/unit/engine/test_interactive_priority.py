@@ -71,7 +71,6 @@ def test_a_killed_server_ends_the_pause(tmp_path):
 
 
 def test_requests_succeed_where_the_folder_cannot_be_written(tmp_path):
-    absent = InteractivePriority(tmp_path / "absent")
-    with absent.interactive():
-        absent.give_way()
+    with InteractivePriority(tmp_path / "absent").interactive():
+        InteractivePriority(tmp_path / "absent").give_way()
     assert not (tmp_path / "absent").exists()

@@ -22,7 +22,8 @@ def serve() -> Callable[..., TestClient]:
 
     def start(router: APIRouter, **state: Any) -> TestClient:
         server = FastAPI()
-        state = {"authenticator": Authenticator(None, None), **state}
+        usual = {"authenticator": Authenticator(None, None), "on_opening": lambda user, image: None}
+        state = {**usual, **state}
         for name, value in state.items():
             setattr(server.state, name, value)
         server.include_router(router)

@@ -38,12 +38,17 @@ class Cancellation:
 _current: ContextVar[Cancellation | None] = ContextVar("cancellation", default=None)
 
 
+def is_cancelled() -> bool:
+    """Whether the calling thread's work was told to stop."""
+    current = _current.get()
+    return current is not None and current.is_requested
+
+
 def raise_if_cancelled() -> None:
     """Called between slices and tiles. Without an applied ``Cancellation`` it does nothing.
 
     Raises:
         Cancelled: ``cancel`` was called.
     """
-    current = _current.get()
-    if current is not None and current.is_requested:
+    if is_cancelled():
         raise Cancelled("the client closed the connection, or the run was stopped")

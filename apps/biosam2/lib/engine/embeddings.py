@@ -15,9 +15,13 @@ class EmbeddingCache:
 
     Args:
         budget: Most bytes that are kept; a larger embedding is not kept at all.
+
+    Attributes:
+        encoded: Number of frames that networks have encoded.
     """
 
     def __init__(self, budget: int):
+        self.encoded = 0
         self._entries: LRUCache[Hashable, Features] = LRUCache(budget, getsizeof=lambda item: item.nbytes)
         self._lock = threading.Lock()
 

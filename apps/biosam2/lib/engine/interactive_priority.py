@@ -52,9 +52,14 @@ class InteractivePriority:
                 if self._requests == 0:
                     self._lock.release()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an interactive request runs in this process."""
+        return self._requests > 0
+
     def give_way(self) -> None:
         """Returns once no interactive request runs; background work calls it between two steps."""
-        while self._is_held():
+        while self.is_busy or self._is_held():
             time.sleep(_POLL_S)
 
     def _acquire(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
+from lib.engine.cancellation import raise_if_cancelled
 from lib.prompts.rendering import LOGIT_LIMIT, make_guide, render_neighbour, render_prompts
 
 if TYPE_CHECKING:
@@ -101,6 +102,13 @@ class Network(SAM2Base):
     """
 
     rendered_prompts = False
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        for module in self.image_encoder.modules():
+            if isinstance(module, torch.nn.ModuleList):
+                for block in module:
+                    block.register_forward_pre_hook(_stop_where_cancelled)
 
     def encode(self, levels: torch.Tensor) -> Features:
         """Encodes frames.
@@ -244,3 +252,9 @@ def _decoded(outputs: tuple[Any, ...]) -> Decoded:
         object_logits=object_logits,
         pointer=pointer,
     )
+
+
+def _stop_where_cancelled(*_: Any) -> None:
+    """Ends an encoding between two blocks of the encoder where its result is not needed any more."""
+    if not torch.compiler.is_compiling():
+        raise_if_cancelled()

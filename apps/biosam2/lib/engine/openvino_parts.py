@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib.engine.cancellation import is_cancelled, raise_if_cancelled
 from lib.engine.checkpoints import Weights
 from lib.engine.model_versions import OPENVINO_FOLDER
 from lib.engine.network import Network
@@ -23,6 +24,9 @@ from lib.engine.registry import DeviceType
 from lib.settings import RuntimeName
 
 logger = logging.getLogger(__name__)
+
+# How often a part that runs looks whether its result is still needed.
+_POLL_MS = 5
 
 ENCODER, ATTENTION, MEMORY_ENCODER, DECODER = PARTS = (
     "image_encoder",
@@ -82,11 +86,19 @@ class ConvertedPart:
         """Runs the part on tensors of its inputs' shapes.
 
         Raises:
+            Cancelled: The result is not needed any more.
             RuntimeError: OpenVINO failed.
         """
         # The tensors share their memory with OpenVINO, and live until it has run.
         kept = [value.detach().to(self._dtype).contiguous() for value in inputs]
-        self._request.infer([self._shared(value) for value in kept], share_inputs=True)
+        self._request.start_async([self._shared(value) for value in kept], share_inputs=True)
+        try:
+            while not self._request.wait_for(_POLL_MS):
+                if is_cancelled():
+                    self._request.cancel()
+        except RuntimeError:
+            raise_if_cancelled()
+            raise
         return [self._copied(index) for index in range(len(self._request.model_outputs))]
 
     def _shared(self, value: torch.Tensor) -> Any:

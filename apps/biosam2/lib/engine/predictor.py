@@ -182,19 +182,32 @@ class Predictor:
             frames: Frames of the image.
             index: Index of the frame.
         """
-        key = (self.key, frames.digest, frames.key(index)) if frames.digest else None
-        if key is not None and (features := self._embeddings.get(key)) is not None:
+        if (features := self.kept(frames, index)) is not None:
             return features
+        key = self._key(frames, index)
         if isinstance(frames, FramesAhead):
             return self._encode_onward(frames, index)
         image = network_image(frames[index], self.image_size).to(self.runtime.device)
         with self.runtime.step():
             if key is None:
-                return self._network.encode(image)
+                return self._encode(image)
             if (features := self._embeddings.get(key)) is None:
-                features = self._network.encode(image)
+                features = self._encode(image)
                 self._embeddings.put(key, features)
         return features
+
+    def _encode(self, images: torch.Tensor) -> Features:
+        features = self._network.encode(images)
+        self._embeddings.encoded += len(images)
+        return features
+
+    def kept(self, frames: FrameSequence, index: int) -> Features | None:
+        """The embedding of a frame where it is in the cache."""
+        key = self._key(frames, index)
+        return self._embeddings.get(key) if key is not None else None
+
+    def _key(self, frames: FrameSequence, index: int) -> Hashable | None:
+        return (self.key, frames.digest, frames.key(index)) if frames.digest else None
 
     def _encode_onward(self, frames: FramesAhead, index: int) -> Features:
         """The embedding of a frame on a way; a GPU encodes those after it in the same step."""
@@ -202,12 +215,12 @@ class Predictor:
         some = frames.onward(index, ENCODED_AT_ONCE if keeps and self.runtime.type == "cuda" else 1)
         images = torch.cat([frames.image(each, self.image_size) for each in some]).to(self.runtime.device)
         with self.runtime.step():
-            encoded = self._network.encode(images)
+            encoded = self._encode(images)
             places = torch.arange(len(some), device=images.device).split(1)
             rows = [encoded.rows(place) for place in places] if len(some) > 1 else [encoded]
         for each, features in zip(some, rows, strict=True):
-            if frames.digest:
-                self._embeddings.put((self.key, frames.digest, frames.key(each)), features)
+            if (key := self._key(frames, each)) is not None:
+                self._embeddings.put(key, features)
         return rows[0]
 
     def segment(

@@ -18,6 +18,7 @@ from lib.engine.model_versions import Versions
 from lib.engine.openvino_export import convert_in_child
 from lib.engine.openvino_parts import is_chosen, parts_folder
 from lib.engine.predictor import Predictor
+from lib.engine.prefetching import Prefetcher
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device
 from lib.errors import CheckpointError
@@ -44,6 +45,7 @@ class PredictorPool:
         self._embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB)
         self.versions = Versions(model_dir, settings.keep_versions)
         self.priority = InteractivePriority(model_dir)
+        self.prefetcher = Prefetcher(settings.prefetch, self._embeddings, self.priority)
         self._loaded: dict[torch.device, tuple[Predictor, Weights]] = {}
         self._published: dict[torch.device, str | None] = {}
         self._served: dict[str, str] = {}
@@ -54,6 +56,11 @@ class PredictorPool:
     def embedding_bytes(self) -> int:
         """Memory of the kept image embeddings in bytes."""
         return self._embeddings.used
+
+    @property
+    def encoded(self) -> int:
+        """Number of frames that networks have encoded."""
+        return self._embeddings.encoded
 
     def get(self, device: str | None = None) -> Predictor:
         """The predictor of a device; see ``served``."""

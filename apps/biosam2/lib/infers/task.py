@@ -20,6 +20,7 @@ from lib.engine.corrections import AnswerCache
 from lib.engine.interactive import InteractiveSegmenter
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
+from lib.engine.prefetching import Slice
 from lib.engine.runtime import available_devices, resolve_device
 from lib.errors import PromptError
 from lib.images.cache import ImageCache
@@ -27,6 +28,7 @@ from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import PICTURE_EXTENSIONS, VOLUME_EXTENSIONS, known_extension, write_mask
 from lib.infers.label_merging import require_replaceable, save_automatic_label, save_merged
+from lib.labels.labelled_slices import AXIS
 from lib.labels.reading import read_labels
 from lib.metrics.calibration import IDENTITY, Calibration
 from lib.prompts.fields import flag, sequence, shown
@@ -226,6 +228,8 @@ class SegmentTask(ImageTask):
         watch = Stopwatch()
         prompted = self._open(self.completed(request))
         watch.lap("pre")
+        slices = {index for item in prompted.prompts.objects for index in prompted.prompts.frames(item)}
+        self._services.engines.prefetcher.give_way(prompted.frames, slices)
         result = self.segment(prompted)
         watch.lap("infer")
         path = self._write(prompted, result)
@@ -385,3 +389,24 @@ def answer_extension(request: Mapping[str, Any], image: MedicalImage) -> str:
         known = VOLUME_EXTENSIONS + (PICTURE_EXTENSIONS if image.shape[2] == 1 else ())
         asked = ending if ending in known else ".nii.gz"
     return known_extension(asked, image.shape[2])
+
+
+def open_beforehand(
+    engines: PredictorPool, images: ImageCache, datastore: Datastore, user: str, image_id: str
+) -> None:
+    """Opens an image in the background, and encodes the middle slice: viewers begin there.
+
+    Args:
+        engines: Networks.
+        images: Cache that takes the image.
+        datastore: Datastore of the image.
+        user: Name of the person who will click.
+        image_id: Image id.
+    """
+
+    def opening() -> Slice:
+        image = images.get(image_path(datastore, image_id))
+        frames = FrameStack(image.array, AXIS, image.window(), image.digest)
+        return engines.get(), frames, len(frames) // 2
+
+    engines.prefetcher.opened((user, image_id), opening)

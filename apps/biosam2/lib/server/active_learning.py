@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ def next_image(
     user: AnyUser,
     strategies: Annotated[Mapping[str, Strategy], of_server("strategies")],
     authenticator: Annotated[Authenticator, of_server("authenticator")],
+    on_opening: Annotated[Callable[[str, str], None], of_server("on_opening")],
     strategy: str,
     request: Request,
     params: JsonBody,
@@ -43,6 +44,8 @@ def next_image(
     answer: dict[str, Any] = sample(strategy, asked, user.name)
     # The info of an image would replace what the strategy said.
     answer.update(answer.pop(CHOICE, {}))
+    if "id" in answer:
+        on_opening(user.name, answer["id"])
     return answer
 
 

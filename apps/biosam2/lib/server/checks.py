@@ -137,7 +137,7 @@ class Checks:
             HTTPException: 400 for a malformed id, 404 for an unknown one.
             BusyError: The DICOM store does not answer.
         """
-        if self._is_listed(image_id) or self.store.get_image_uri(image_id):
+        if self.is_listed(image_id) or self.store.get_image_uri(image_id):
             return
         refuse(
             HTTPStatus.NOT_FOUND,
@@ -176,7 +176,7 @@ class Checks:
             HTTPException: 400 for a malformed id or tag, 404 for an unknown one.
             BusyError: The DICOM store does not answer.
         """
-        self._is_listed(label_id)
+        self.is_listed(label_id)
         require_label_tag(tag)
         if self.store.get_label_uri(label_id, tag):
             return
@@ -271,7 +271,7 @@ class Checks:
         with as_volume(labels, image) if file.suffix == _RAW else nullcontext(file) as usable:
             yield usable
 
-    def _is_listed(self, item_id: str) -> bool:
+    def is_listed(self, item_id: str) -> bool:
         """Whether the datastore lists an id; ids of other stores may have any form.
 
         Raises:

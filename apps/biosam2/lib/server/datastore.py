@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import File, Form, Query, UploadFile
-from fastapi.responses import FileResponse
+from fastapi import File, Form, Query, Request, UploadFile
+from fastapi.responses import FileResponse, Response
 from monailabel.interfaces.datastore import DefaultLabelTag
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from lib.datastores.label_entries import AUTOMATIC
+from lib.images.cache import file_stamp
 from lib.server.checks import (
     Checks,
     label_object,
@@ -45,6 +48,8 @@ class Listing(str, Enum):
 routes = Routes(prefix="/datastore", tags=["Datastore"])
 _Checks = Annotated[Checks, of_server("checks")]
 _Text = Annotated[str, Form()]
+# Told user and image where a viewer begins with an image.
+_Opening = Annotated[Callable[[str, str], None], of_server("on_opening")]
 
 
 @routes.get("/")
@@ -74,9 +79,13 @@ def add_image(
 
 
 @routes.get("/image")
-def image_file(user: AnyUser, checks: _Checks, image: str) -> FileResponse:
-    """The image's file."""
-    return file_response(checks.image_path(image))
+def image_file(
+    request: Request, user: AnyUser, checks: _Checks, on_opening: _Opening, image: str
+) -> Response:
+    """The image's file, or a range of its bytes; 304 where the client has it already."""
+    path = checks.image_path(image)
+    on_opening(user.name, image)
+    return _file_or_known(path, request)
 
 
 @routes.head("/image")
@@ -99,9 +108,10 @@ def remove_image(user: Admin, checks: _Checks, id: str) -> dict[str, Any]:
 
 
 @routes.get("/image/info")
-def image_info(user: AnyUser, checks: _Checks, image: str) -> Any:
+def image_info(user: AnyUser, checks: _Checks, on_opening: _Opening, image: str) -> Any:
     """What is known of an image."""
     checks.require_image(image)
+    on_opening(user.name, image)
     return checks.store.get_image_info(image)
 
 
@@ -139,9 +149,9 @@ def save_label(
 
 
 @routes.get("/label")
-def label_file(user: AnyUser, checks: _Checks, label: str, tag: str) -> FileResponse:
-    """The label's file."""
-    return file_response(checks.label_path(label, tag))
+def label_file(request: Request, user: AnyUser, checks: _Checks, label: str, tag: str) -> Response:
+    """The label's file, or a range of its bytes; 304 where the client has it already."""
+    return _file_or_known(checks.label_path(label, tag), request)
 
 
 @routes.head("/label")
@@ -160,8 +170,10 @@ def remove_label(user: Admin, checks: _Checks, id: str, tag: str) -> dict[str, A
 
 
 @routes.get("/label/info")
-def label_info(user: AnyUser, checks: _Checks, label: str, tag: str) -> Any:
-    """What is known of a label."""
+def label_info(user: AnyUser, checks: _Checks, on_opening: _Opening, label: str, tag: str) -> Any:
+    """What is known of a label; OHIF asks for it when it has opened a series."""
+    if checks.is_listed(label):
+        on_opening(user.name, label)
     checks.require_label(label, tag)
     return checks.store.get_label_info(label, tag)
 
@@ -191,6 +203,15 @@ def dataset(
     if not checks.store.datalist():
         refuse(HTTPStatus.NOT_FOUND, "no image has a final label yet: there is nothing to download")
     return file_response(checks.store.get_dataset_archive(limit_cases), name="dataset.zip", temporary=True)
+
+
+def _file_or_known(path: Path, request: Request) -> Response:
+    """A file, unless the client has just this one."""
+    answer = file_response(path)
+    # Starlette's own tag is made of size and time, which programs such as rsync -t keep.
+    answer.headers.update({"ETag": f'"{file_stamp(path)}"', "Cache-Control": "private, no-cache"})
+    known = StaticFiles().is_not_modified(answer.headers, request.headers)
+    return NotModifiedResponse(answer.headers) if known else answer
 
 
 def _without_mark(info: dict[str, Any]) -> dict[str, Any]:

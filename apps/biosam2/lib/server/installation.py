@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from starlette.middleware import Middleware
 
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.cache import ImageCache
+from lib.infers.task import open_beforehand
 from lib.server import active_learning, batch, datastore, infer, pages, proxy, sessions, status, training
 from lib.server.api_keys import ApiKeys
 from lib.server.batch import BatchRunner
@@ -157,6 +159,7 @@ def _set_state(
         WorkQueue(HEAVY_WORKERS, parts.settings.heavy_queue),
     )
     metrics = _metrics(parts, clicks, heavy)
+    open_image = partial(open_beforehand, engines, parts.images, store)
     state: dict[str, Any] = {
         "authenticator": authenticator,
         "batches": BatchRunner(app.infer, store, engines.priority),
@@ -169,6 +172,7 @@ def _set_state(
         "models": app.models,
         "ohif_companion": parts.settings.ohif_companion,
         "on_label": app.on_save_label,
+        "on_opening": open_image,
         "scoring_methods": parts.scoring_methods,
         "sessions": sessions,
         "strategies": parts.strategies,
@@ -180,11 +184,16 @@ def _set_state(
 
 
 def _metrics(parts: AppParts, clicks: WorkQueue, heavy: WorkQueue) -> Metrics:
+    prefetcher = parts.engines.prefetcher
     measured = {
         "clicks_pending": ("Requests on one slice, running or waiting", lambda: clicks.pending),
         "heavy_pending": ("Volume and slide requests, running or waiting", lambda: heavy.pending),
         "image_cache_bytes": ("Memory of opened images", lambda: parts.images.nbytes),
         "embedding_cache_bytes": ("Memory of image embeddings", lambda: parts.engines.embedding_bytes),
+        "slices_encoded": ("Slices that the network encoded", lambda: parts.engines.encoded),
+        "prefetched": ("Slices of them that were encoded beforehand", lambda: prefetcher.encoded),
+        "prefetch_dropped": ("Encodings that a click stopped", lambda: prefetcher.dropped),
+        "prefetch_pending": ("Clients with slices to encode beforehand", lambda: prefetcher.pending),
         "training_running": ("Trainings that are running", lambda: len(processes("train"))),
         "scoring_running": ("Scorings that are running", lambda: len(processes("scoring"))),
     }
