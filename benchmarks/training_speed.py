@@ -24,8 +24,7 @@ from benchmarks.machine import machine
 from benchmarks.server import APP
 from benchmarks.tables import number
 from lib.engine.builder import build_network
-from lib.engine.embeddings import EmbeddingCache
-from lib.engine.network import Network
+from lib.engine.network import EmbeddingCache, Network
 from lib.engine.registry import BUNDLED, Registry
 from lib.engine.runtime import Runtime, resolve_device
 from lib.evaluation.results import markdown_table

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.engine.embeddings import EmbeddingCache
+from lib.engine.network import EmbeddingCache
 from lib.transforms.frames import FrameStack
 from lib.transforms.windowing import IntensityWindow
 from tests.support import studies

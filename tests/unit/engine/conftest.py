@@ -8,8 +8,7 @@ import sam2
 import torch
 
 from lib.engine.builder import build_network
-from lib.engine.embeddings import EmbeddingCache
-from lib.engine.network import Network
+from lib.engine.network import EmbeddingCache, Network
 from lib.engine.predictor import Predictor
 from lib.engine.runtime import Runtime
 

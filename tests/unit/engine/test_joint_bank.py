@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.engine.embeddings import EmbeddingCache
+from lib.engine.network import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.propagation import propagate
 from lib.engine.runtime import Runtime

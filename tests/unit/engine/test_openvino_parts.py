@@ -8,7 +8,7 @@ import torch
 
 from lib.engine.builder import build_network
 from lib.engine.checkpoints import Weights
-from lib.engine.embeddings import EmbeddingCache
+from lib.engine.network import EmbeddingCache
 from lib.engine.openvino_parts import is_chosen, parts_folder
 from lib.engine.predictor import Predictor
 from lib.engine.propagation import propagate

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.engine.embeddings import EmbeddingCache
+from lib.engine.network import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts

@@ -6,11 +6,10 @@ import time
 import pytest
 import torch
 
-from lib.engine.embeddings import EmbeddingCache
-from lib.engine.interactive_priority import InteractivePriority
+from lib.engine.network import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.prefetching import Prefetcher
-from lib.engine.runtime import Runtime
+from lib.engine.runtime import InteractivePriority, Runtime
 from lib.errors import ImageError
 
 LIMIT_S = 60

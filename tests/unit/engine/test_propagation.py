@@ -9,8 +9,8 @@ import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from lib.engine.frames_ahead import AHEAD
+from lib.engine.network import network_image
 from lib.engine.predictor import FrameMask
-from lib.engine.preprocessing import network_image
 from lib.engine.propagation import propagate
 from lib.prompts.types import FramePrompts
 from tests.unit.engine.conftest import SIZE, TINY, ArrayFrames

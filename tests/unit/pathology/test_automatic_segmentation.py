@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.engine.cancellation import Cancellation
+from lib.engine.runtime import Cancellation
 from lib.errors import Cancelled, ImageTooLargeError
 from lib.pathology.automatic_segmentation import FIELD_SIDE, segment_nuclei
 from lib.pathology.interactive import SlidePredictor

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib.engine.builder import build_network, load_network
-from lib.engine.embeddings import EmbeddingCache
+from lib.engine.network import EmbeddingCache
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime
 from lib.errors import TrainingError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.engine.preprocessing import network_image
+from lib.engine.network import network_image
 from lib.prompts.types import FramePrompts
 from lib.trainers.config import TrainOptions
 from lib.trainers.frames import LabelledFrames

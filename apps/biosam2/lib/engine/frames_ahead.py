@@ -9,7 +9,7 @@ from types import TracebackType
 import torch
 
 from lib.engine.frames import FrameSequence, FramesOfImage
-from lib.engine.preprocessing import network_image
+from lib.engine.network import network_image
 
 # Frames that are ready before they are needed: at 1024 px each takes 13 MB.
 AHEAD = 4

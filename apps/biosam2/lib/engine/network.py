@@ -7,14 +7,22 @@ memory bank, and turn the result into a memory.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from cachetools import LRUCache
+from numpy.typing import NDArray
+from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 
-from lib.engine.cancellation import raise_if_cancelled
+from lib.engine.runtime import raise_if_cancelled
 from lib.prompts.rendering import LOGIT_LIMIT, make_guide, render_neighbour, render_prompts
+from lib.prompts.types import FramePrompts
 
 if TYPE_CHECKING:
     from lib.engine.joint_bank import JointBank
@@ -258,3 +266,100 @@ def _stop_where_cancelled(*_: Any) -> None:
     """Ends an encoding between two blocks of the encoder where its result is not needed any more."""
     if not torch.compiler.is_compiling():
         raise_if_cancelled()
+
+
+def network_image(frame: NDArray[np.uint8], image_size: int) -> torch.Tensor:
+    """(H, W, 3) levels to (1, 3, S, S) float32 in [0, 1]; bicubic, as SAM 2 reads its frames."""
+    size = (image_size, image_size)
+    resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+    return torch.from_numpy(resized.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def network_mask(mask: NDArray[np.bool_], image_size: int) -> torch.Tensor:
+    """(H, W) to (1, 1, S, S) bool: the pixels of which the object covers more than half.
+
+    Of an object that is too thin for that, those that it covers most: nothing vanishes.
+    """
+    native = torch.from_numpy(mask)[None, None].float()
+    covered = F.interpolate(native, (image_size, image_size), mode="bilinear", antialias=True)
+    return covered > min(0.5, float(covered.max()) / 2)
+
+
+def mask_logits(mask: NDArray[np.bool_], image_size: int) -> torch.Tensor:
+    """(H, W) to (1, 1, S/4, S/4) float32, the logits of a mask that prompts correct."""
+    covered = network_mask(mask, image_size // 4)
+    return torch.where(covered, LOGIT_LIMIT, -LOGIT_LIMIT)
+
+
+def stack_prompts(
+    prompts: Sequence[FramePrompts],
+    sizes: Sequence[tuple[int, int]],
+    image_size: int,
+    device: torch.device,
+) -> NetworkPrompts:
+    """Prompts in native pixels to prompts in pixels of the network's input.
+
+    The prompt encoder adds half a pixel to all coordinates. A point stands at the centre of its native pixel
+    and a box at the edges of its own, so half a pixel is added to points before the scaling, and half is
+    taken from all after it.
+
+    Args:
+        prompts: Prompts of B frames, all with the same number of points, and with a box or all without.
+        sizes: Width and height of each native frame.
+        image_size: Side of the network's input.
+        device: Device of the result.
+    """
+    coordinates, labels = [], []
+    for item, (width, height) in zip(prompts, sizes, strict=True):
+        scale = np.array([image_size / width, image_size / height], dtype=np.float32)
+        places, kinds = (item.points + 0.5) * scale, item.labels
+        if item.box is not None:
+            places = np.concatenate([item.box.reshape(2, 2) * scale, places])
+            kinds = np.concatenate([np.array(BOX_CORNERS, dtype=np.int32), kinds])
+        coordinates.append((places - 0.5).astype(np.float32))
+        labels.append(kinds.astype(np.int32))
+    return NetworkPrompts(
+        torch.from_numpy(np.stack(coordinates)).to(device), torch.from_numpy(np.stack(labels)).to(device)
+    )
+
+
+class EmbeddingCache:
+    """The embeddings used last, within a budget of bytes. Safe to use from several threads.
+
+    Args:
+        budget: Most bytes that are kept; a larger embedding is not kept at all.
+
+    Attributes:
+        encoded: Number of frames that networks have encoded.
+    """
+
+    def __init__(self, budget: int):
+        self.encoded = 0
+        self._entries: LRUCache[Hashable, Features] = LRUCache(budget, getsizeof=lambda item: item.nbytes)
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Features | None:
+        """The embedding of a key, which becomes the one used last; None when it is not kept."""
+        with self._lock:
+            found: Features | None = self._entries.get(key)
+            return found
+
+    def put(self, key: Hashable, features: Features) -> None:
+        """Keeps an embedding, and drops those used least recently until all fit in the budget."""
+        with self._lock:
+            self._entries.pop(key, None)
+            if features.nbytes <= self._entries.maxsize:
+                self._entries[key] = features
+
+    @property
+    def budget(self) -> int:
+        """Most bytes that are kept."""
+        return int(self._entries.maxsize)
+
+    @property
+    def used(self) -> int:
+        """Bytes that are kept now."""
+        return int(self._entries.currsize)
+
+    def __len__(self) -> int:
+        return len(self._entries)

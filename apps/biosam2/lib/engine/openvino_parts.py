@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib.engine.cancellation import is_cancelled, raise_if_cancelled
 from lib.engine.checkpoints import Weights
 from lib.engine.model_versions import OPENVINO_FOLDER
 from lib.engine.network import Network
 from lib.engine.registry import DeviceType
+from lib.engine.runtime import is_cancelled, raise_if_cancelled
 from lib.settings import RuntimeName
 
 logger = logging.getLogger(__name__)

@@ -12,14 +12,22 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from lib.engine.embeddings import EmbeddingCache
 from lib.engine.frames import FrameSequence
 from lib.engine.frames_ahead import FramesAhead
 from lib.engine.joint_bank import JointBank
 from lib.engine.memory import Memory, MemoryBank, confidence
-from lib.engine.network import Decoded, Features, Network, NetworkPrompts
+from lib.engine.network import (
+    Decoded,
+    EmbeddingCache,
+    Features,
+    Network,
+    NetworkPrompts,
+    mask_logits,
+    network_image,
+    network_mask,
+    stack_prompts,
+)
 from lib.engine.openvino_parts import install_parts
-from lib.engine.preprocessing import mask_logits, network_image, network_mask, stack_prompts
 from lib.engine.runtime import Runtime
 from lib.prompts.types import FramePrompts
 from lib.settings import MemoryPolicy

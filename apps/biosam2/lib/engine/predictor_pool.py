@@ -12,15 +12,14 @@ import torch
 from lib.child_process import belongs_to_server
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights, candidates, sha256_of
-from lib.engine.embeddings import EmbeddingCache
-from lib.engine.interactive_priority import InteractivePriority
 from lib.engine.model_versions import Versions
+from lib.engine.network import EmbeddingCache
 from lib.engine.openvino_export import convert_in_child
 from lib.engine.openvino_parts import is_chosen, parts_folder
 from lib.engine.predictor import Predictor
 from lib.engine.prefetching import Prefetcher
 from lib.engine.registry import Registry
-from lib.engine.runtime import Runtime, resolve_device
+from lib.engine.runtime import InteractivePriority, Runtime, resolve_device
 from lib.errors import CheckpointError
 from lib.settings import Settings
 

@@ -11,11 +11,10 @@ from itertools import chain
 
 from cachetools import TTLCache
 
-from lib.engine.cancellation import Cancellation
-from lib.engine.embeddings import EmbeddingCache
 from lib.engine.frames import FrameSequence
-from lib.engine.interactive_priority import InteractivePriority
+from lib.engine.network import EmbeddingCache
 from lib.engine.predictor import Predictor
+from lib.engine.runtime import Cancellation, InteractivePriority
 from lib.errors import BioSam2Error, Cancelled
 
 logger = logging.getLogger(__name__)

@@ -1,20 +1,103 @@
-"""Where and in which number format a network runs."""
+"""Where, when and in which number format a network runs: devices, locks, priority, cancellation."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import TracebackType
 
 import torch
+from filelock import FileLock, Timeout
 
-from lib.engine.cancellation import raise_if_cancelled
-from lib.engine.fifo_lock import FifoLock
 from lib.engine.registry import DeviceType
-from lib.errors import DeviceError
+from lib.errors import Cancelled, DeviceError
 from lib.settings import Precision
 
 logger = logging.getLogger(__name__)
+
+
+class Cancellation:
+    """Tells one piece of work to stop. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._requested = threading.Event()
+
+    def cancel(self) -> None:
+        """Makes the next ``raise_if_cancelled`` of the work raise."""
+        self._requested.set()
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether ``cancel`` was called."""
+        return self._requested.is_set()
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Makes this object the one that ``raise_if_cancelled`` asks, in the calling thread."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+
+_current: ContextVar[Cancellation | None] = ContextVar("cancellation", default=None)
+
+
+def is_cancelled() -> bool:
+    """Whether the calling thread's work was told to stop."""
+    current = _current.get()
+    return current is not None and current.is_requested
+
+
+def raise_if_cancelled() -> None:
+    """Called between slices and tiles. Without an applied ``Cancellation`` it does nothing.
+
+    Raises:
+        Cancelled: ``cancel`` was called.
+    """
+    if is_cancelled():
+        raise Cancelled("the client closed the connection, or the run was stopped")
+
+
+class FifoLock:
+    """A lock that goes to the thread that has waited longest.
+
+    Python's own lock has no order: a thread that releases it and asks again at once mostly gets it back,
+    while others wait.
+    """
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._held = False
+
+    def __enter__(self) -> None:
+        with self._changing:
+            if not self._held:
+                self._held = True
+                return
+            turn = threading.Event()
+            self._waiting.append(turn)
+        turn.wait()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changing:
+            if self._waiting:
+                # Handed over, not let go: nobody can come between.
+                self._waiting.popleft().set()
+            else:
+                self._held = False
+
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -96,3 +179,72 @@ def _cpu_has_bf16() -> bool:
     except AttributeError:
         return False
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+LOCK_FILE = "interactive"
+_POLL_S = 0.05
+# Background work holds the lock for microseconds, to see that nobody else does.
+_LONGEST_WAIT_S = 0.1
+_RETRY_S = 0.001
+
+
+class InteractivePriority:
+    """A lock file that a server holds while it answers requests, and that background work waits for.
+
+    The operating system releases the lock of a process that was killed. Best effort: in a folder that cannot
+    be written background work does not pause, and requests still succeed.
+
+    Args:
+        model_dir: Folder that the server and its background processes share.
+    """
+
+    def __init__(self, model_dir: Path):
+        self._path = model_dir / LOCK_FILE
+        # Requests are answered in threads: the first takes the lock, the last releases it.
+        self._lock = FileLock(self._path, thread_local=False)
+        self._counting = threading.Lock()
+        self._requests = 0
+
+    @contextlib.contextmanager
+    def interactive(self) -> Iterator[None]:
+        """Pauses background work until it ends."""
+        with self._counting:
+            self._requests += 1
+            if self._requests == 1:
+                self._acquire()
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._requests -= 1
+                if self._requests == 0:
+                    self._lock.release()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an interactive request runs in this process."""
+        return self._requests > 0
+
+    def give_way(self) -> None:
+        """Returns once no interactive request runs; background work calls it between two steps."""
+        while self.is_busy or self._is_held():
+            time.sleep(_POLL_S)
+
+    def _acquire(self) -> None:
+        if not self._path.parent.is_dir():
+            return
+        try:
+            self._lock.acquire(timeout=_LONGEST_WAIT_S, poll_interval=_RETRY_S)
+        except (OSError, NotImplementedError) as error:  # Timeout is an OSError
+            logger.debug("Background work does not pause: %s", error)
+
+    def _is_held(self) -> bool:
+        if not self._path.is_file():
+            return False
+        try:
+            FileLock(self._path).acquire(blocking=False).lock.release()
+        except Timeout:
+            return True
+        except (OSError, NotImplementedError):
+            return False
+        return False

@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import named_weights, sha256_of
-from lib.engine.embeddings import EmbeddingCache
+from lib.engine.network import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device

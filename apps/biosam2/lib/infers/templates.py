@@ -11,10 +11,10 @@ from cachetools import LRUCache
 from monailabel.interfaces.datastore import Datastore
 
 from lib.datastores.label_entries import AUTOMATIC, LabelEntry, image_path, labelled, stamp
-from lib.engine.cancellation import raise_if_cancelled
 from lib.engine.memory import BANK_SIZE
 from lib.engine.one_prompt import OnePrompt
 from lib.engine.predictor import Predictor
+from lib.engine.runtime import raise_if_cancelled
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
 from lib.labels import LabelMap, read_labels

@@ -17,7 +17,7 @@ from scipy.special import expit
 from shapely.geometry import Polygon
 from skimage.measure import regionprops
 
-from lib.engine.cancellation import raise_if_cancelled
+from lib.engine.runtime import raise_if_cancelled
 from lib.errors import ImageTooLargeError
 from lib.pathology.interactive import NEAR_BORDER, Outline, SlidePredictor, distinct
 from lib.pathology.nuclei import RADIUS_RANGE, Proposals, propose_nuclei

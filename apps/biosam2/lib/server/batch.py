@@ -20,8 +20,7 @@ from monailabel.interfaces.datastore import Datastore
 from starlette.concurrency import run_in_threadpool
 
 from lib.datastores.label_entries import AUTOMATIC
-from lib.engine.cancellation import Cancellation
-from lib.engine.interactive_priority import InteractivePriority
+from lib.engine.runtime import Cancellation, InteractivePriority
 from lib.errors import BioSam2Error, Cancelled
 from lib.infers.automatic import AUTO_TAG
 from lib.infers.automatic import NAME as AUTO

@@ -21,8 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 from requests_toolbelt import MultipartEncoder
 
 from lib.datastores.dicomweb import DicomWebStore
-from lib.engine.cancellation import Cancellation, raise_if_cancelled
-from lib.engine.interactive_priority import InteractivePriority
+from lib.engine.runtime import Cancellation, InteractivePriority, raise_if_cancelled
 from lib.errors import BusyError, Cancelled
 from lib.images.writing import gzip_file
 from lib.infers.task import LABEL_FILE

@@ -16,15 +16,13 @@ from tqdm import tqdm
 
 from lib.engine.auto_head import AUTO_HEAD, HEAD_FILE, ONE_PROMPT, AutoHead, HeadSegmenter, save_head
 from lib.engine.builder import load_network
-from lib.engine.embeddings import EmbeddingCache
-from lib.engine.interactive_priority import InteractivePriority
 from lib.engine.memory import BANK_SIZE
 from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE, Versions
+from lib.engine.network import EmbeddingCache, network_mask
 from lib.engine.one_prompt import OnePrompt
 from lib.engine.predictor import Predictor
-from lib.engine.preprocessing import network_mask
 from lib.engine.registry import Registry
-from lib.engine.runtime import Runtime, resolve_device
+from lib.engine.runtime import InteractivePriority, Runtime, resolve_device
 from lib.errors import CheckpointError, TrainingError
 from lib.labels.labelled_slices import LEAST_PIXELS, LabelledSlice
 from lib.metrics.segmentation import dice

@@ -15,8 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel
 
-from lib.engine.embeddings import EmbeddingCache
-from lib.engine.network import Network
+from lib.engine.network import EmbeddingCache, Network
 from lib.engine.runtime import Runtime
 from lib.errors import TrainingError
 from lib.trainers import distributed

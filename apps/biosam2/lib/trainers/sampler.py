@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lib.engine.preprocessing import network_image, network_mask
+from lib.engine.network import network_image, network_mask
 from lib.prompts.simulation import correction_click, jittered_box, random_clicks
 from lib.prompts.types import FramePrompts
 from lib.trainers import distributed

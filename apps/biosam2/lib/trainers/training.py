@@ -18,13 +18,11 @@ from tqdm import tqdm
 
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights
-from lib.engine.embeddings import EmbeddingCache
-from lib.engine.interactive_priority import InteractivePriority
 from lib.engine.model_versions import save_tensors
-from lib.engine.network import Network
+from lib.engine.network import EmbeddingCache, Network
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
-from lib.engine.runtime import Runtime, resolve_device
+from lib.engine.runtime import InteractivePriority, Runtime, resolve_device
 from lib.errors import BioSam2Error, TrainingError
 from lib.trainers import distributed
 from lib.trainers.auto_head import HeadTraining

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lib.engine.embeddings import EmbeddingCache
 from lib.engine.memory import MemoryBank
-from lib.engine.network import Decoded, Features, Network
-from lib.engine.preprocessing import network_image, stack_prompts
+from lib.engine.network import Decoded, EmbeddingCache, Features, Network, network_image, stack_prompts
 from lib.engine.teacher_forcing import told_presence
 from lib.prompts.types import FramePrompts
 from lib.trainers.sampler import Batch, Sample, TrainingClip, correct

@@ -13,7 +13,7 @@ import requests
 import uvicorn
 from fastapi import FastAPI, Request
 
-from lib.engine.cancellation import raise_if_cancelled
+from lib.engine.runtime import raise_if_cancelled
 from lib.errors import Cancelled
 from lib.server.error_responses import ErrorResponses
 from lib.server.infer import WorkQueue

@@ -11,7 +11,7 @@ import numpy as np
 from lib.activelearning.selectors import Candidate
 from lib.engine.builder import described, load_network
 from lib.engine.checkpoints import named_weights, sha256_of
-from lib.engine.embeddings import EmbeddingCache
+from lib.engine.network import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import Runtime, resolve_device

@@ -5,8 +5,7 @@ import threading
 import pytest
 import torch
 
-from lib.engine.cancellation import Cancellation, raise_if_cancelled
-from lib.engine.runtime import Runtime
+from lib.engine.runtime import Cancellation, Runtime, raise_if_cancelled
 from lib.errors import Cancelled
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 
-from lib.engine.fifo_lock import FifoLock
+from lib.engine.runtime import FifoLock
 
 LIMIT_S = 10
 

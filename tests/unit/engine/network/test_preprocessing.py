@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from lib.engine.preprocessing import network_image, stack_prompts
+from lib.engine.network import network_image, stack_prompts
 from lib.prompts.types import FramePrompts
 
 CPU = torch.device("cpu")

@@ -2,8 +2,7 @@ import threading
 
 import torch
 
-from lib.engine.embeddings import EmbeddingCache
-from lib.engine.network import Features
+from lib.engine.network import EmbeddingCache, Features
 
 
 def features(nbytes: int) -> Features:

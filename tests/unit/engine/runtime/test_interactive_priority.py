@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from lib.engine.interactive_priority import LOCK_FILE, InteractivePriority
+from lib.engine.runtime import LOCK_FILE, InteractivePriority
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from lib.engine.interactive_priority import InteractivePriority
+from lib.engine.runtime import InteractivePriority
 with InteractivePriority(Path(sys.argv[1])).interactive():
     print("held", flush=True)
     time.sleep(60)
