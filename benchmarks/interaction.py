@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.items import read_items
 from benchmarks.targets import Target, choose_targets
 from benchmarks.trials import click_series
-from lib.engine.corrections import AnswerCache
-from lib.engine.interactive import InteractiveSegmenter
+from lib.engine.interactive import AnswerCache, InteractiveSegmenter
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.reading import read_image
 from lib.metrics.segmentation import dice

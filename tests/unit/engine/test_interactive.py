@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.engine.corrections import AnswerCache
-from lib.engine.interactive import InteractiveSegmenter
+from lib.engine.interactive import AnswerCache, InteractiveSegmenter
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask
 from lib.prompts.types import FramePrompts

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from lib.engine.frames import FrameSequence
+from lib.engine.interactive import CroppedFrames, choose_window, extent_of, moved
 from lib.engine.predictor import FrameMask, Predictor
 from lib.engine.propagation import Steps, propagate
-from lib.engine.zoom import CroppedFrames, choose_window, extent_of, moved
 from lib.prompts.types import FramePrompts
 from lib.transforms.frames import Crop
 

@@ -14,8 +14,8 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from numpy.typing import NDArray
 
-from lib.engine.corrections import obey
 from lib.engine.frame_tracker import FrameTracker
+from lib.engine.interactive import obey
 from lib.engine.memory import confidence
 from lib.engine.predictor import FrameMask
 from lib.engine.propagation import propagate

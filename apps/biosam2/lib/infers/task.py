@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from lib.datastores.label_entries import AUTOMATIC
 from lib.datastores.local import image_path
-from lib.engine.corrections import AnswerCache
-from lib.engine.interactive import InteractiveSegmenter
+from lib.engine.interactive import AnswerCache, InteractiveSegmenter
 from lib.engine.predictor import Predictor
-from lib.engine.predictor_pool import PredictorPool
-from lib.engine.prefetching import Slice
+from lib.engine.predictor_pool import PredictorPool, Slice
 from lib.engine.runtime import available_devices, resolve_device
 from lib.errors import PromptError
 from lib.images.cache import ImageCache
@@ -242,7 +240,7 @@ class SegmentTask(ImageTask):
 
     def _open(self, request: dict[str, Any]) -> PromptedImage:
         image = self._services.images.get(request["image"])
-        view = read_view(request, image.array.shape)
+        view = read_view(request, image.array.shape) if request.get("view") is not None else None
         if view and self.dimension == 2 and request.get("save_label"):
             raise PromptError(
                 "save_label merges a slice of the image, and a view has others; leave one of them out."

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lib.engine.corrections import FAR_SHARE, AnswerCache, averaged, local_correction, obey, without_islands
+from lib.engine.interactive import FAR_SHARE, AnswerCache, averaged, local_correction, obey, without_islands
 from lib.engine.predictor import UNKNOWN_LOGIT, FrameMask, MaskLogits
 from lib.prompts.types import FramePrompts
 from lib.transforms.frames import Crop

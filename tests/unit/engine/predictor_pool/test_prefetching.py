@@ -8,7 +8,7 @@ import torch
 
 from lib.engine.network import EmbeddingCache
 from lib.engine.predictor import Predictor
-from lib.engine.prefetching import Prefetcher
+from lib.engine.predictor_pool import Prefetcher
 from lib.engine.runtime import InteractivePriority, Runtime
 from lib.errors import ImageError
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.engine.zoom import LEAST_SIDE, CroppedFrames, choose_window, extent_of, moved
+from lib.engine.interactive import LEAST_SIDE, CroppedFrames, choose_window, extent_of, moved
 from lib.prompts.types import FramePrompts
 from lib.transforms.frames import Crop
 from tests.unit.engine.conftest import ArrayFrames
