@@ -40,6 +40,7 @@ SECTIONS = {
     "memory_growth": Section("memory", "Memory over many volumes", "bench-memory"),
     "signals": Section("signals", "Signals of uncertainty", "bench-signals"),
     "one_prompt": Section("one-prompt", "One prompt for many images", "bench-one-prompt"),
+    "video": Section("video", "Clips", "bench-video"),
     "active_learning": Section("active-learning", "Which image next", "bench-active-learning"),
 }
 

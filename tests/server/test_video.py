@@ -43,7 +43,7 @@ def _click(video: Video, number: int) -> list[int]:
     return [int(x), int(y), number]
 
 
-@pytest.mark.parametrize("interacted", [[0], [0, 9, 13]], ids=["one frame", "three frames"])
+@pytest.mark.parametrize("interacted", [[0], [0, 2, 4, 9, 13]], ids=["one frame", "five frames"])
 def test_an_object_is_followed_and_found_again_where_it_comes_back(
     client: Client, video: Video, file: Path, interacted: list[int]
 ) -> None:
