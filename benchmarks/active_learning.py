@@ -25,8 +25,8 @@ from benchmarks.hard_and_easy import write_store
 from benchmarks.items import ROOT, Item, find_data, read_items
 from benchmarks.publish import write_report
 from benchmarks.tables import number
-from lib.evaluation.active_learning.simulation import run_active_learning
 from lib.evaluation.results import markdown_table
+from lib.evaluation.simulation import run_active_learning
 
 CHANCE, HYBRID = "random", "hybrid"
 # Every fourth slice of a volume: neighbouring slices are nearly the same image.

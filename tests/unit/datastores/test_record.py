@@ -226,7 +226,8 @@ def _score(studies: Path, name: str, ready, begin) -> None:
 @pytest.mark.slow
 def test_three_processes_that_write_at_once_lose_nothing(studies, label):
     server = open_folder(studies)
-    context = multiprocessing.get_context("spawn")
+    # Forked: a new interpreter would import torch first.
+    context = multiprocessing.get_context("fork")
     ready, begin = context.Semaphore(0), context.Event()
     processes = [
         context.Process(target=_score, args=(studies, "a", ready, begin)),

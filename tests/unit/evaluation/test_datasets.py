@@ -231,7 +231,7 @@ def test_echonet_dynamic_has_two_traced_frames_of_its_test_videos(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (112, 112))
         for _ in range(8):
-            writer.write(np.full((112, 112, 3), 40, np.uint8))
+            writer.write(cv2.circle(np.full((112, 112, 3), 40, np.uint8), (50, 50), 20, (200, 200, 200), -1))
         writer.release()
         for frame in (2, 6):
             lines += [f"{name}.avi,50,20,50,80,{frame}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import pytest
 from lib.evaluation.cases import LabelledSequence, list_cases
 from lib.evaluation.protocol import (
     ALL_OBJECTS,
+    CaseContext,
     ImagePipeline,
     MetricRules,
     Prompt,
-    PromptSampler,
     PromptTrial,
     VideoPipeline,
     VolumePipeline,
@@ -28,7 +29,9 @@ MASK = ellipsoid((50, 80), (20, 60), (9, 14))
 
 
 def drawn(kind="click", clicks=3, seed=0, case="a", value=1, frame=0, jitter=0.0):
-    return PromptSampler(seed, case, jitter).draw(Prompt(kind, clicks), MASK, value, frame)
+    sequence = SimpleNamespace(mask=lambda value, frame: MASK)
+    options = SimpleNamespace(seed=seed, jitter=jitter)
+    return CaseContext(case, sequence, options, MetricRules()).draw(Prompt(kind, clicks), value, frame)
 
 
 def test_prompts_are_drawn_from_the_truth():

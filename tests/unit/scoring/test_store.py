@@ -33,8 +33,7 @@ def test_what_was_put_is_there_for_another_process(tmp_path: Path) -> None:
     assert (found.score, found.parts, found.slice_index) == (0.25, SCORE.parts, 7)
     assert (found.labels, found.weights, found.slices) == (("liver", "spleen"), "v0001", {3: 0.1, 7: 0.4})
     np.testing.assert_array_equal(found.embedding, SCORE.embedding)
-    assert found.is_of("abc", "s")
-    assert not found.is_of("abc", "other")
+    assert (found.digest, found.settings) == ("abc", "s")
     assert all(path.parent == tmp_path for path in tmp_path.rglob("*") if path.is_file())
 
 

@@ -42,15 +42,12 @@ Placed = tuple[Candidate, str]
 
 @dataclass(frozen=True)
 class Choice:
-    """One place in an order of candidates.
+    """One candidate at its place in an order.
 
     Attributes:
-        id: Image id.
         rank: Place in the order, 0 for the image to label next.
-        score: Score of the candidate, None if it has none.
         strategy: Name of the selector.
         why: Reason for this place, as text for annotators.
-        slice_index: Suggested slice to open, or None.
     """
 
     id: str
@@ -94,16 +91,10 @@ def shuffled(candidates: Candidates, rng: np.random.Generator) -> list[Candidate
 def with_unknown(
     known: Sequence[Placed], unknown: Candidates, why: str, rng: np.random.Generator
 ) -> list[Placed]:
-    """Inserts candidates without a score or embedding at random places of an order.
+    """Inserts candidates without a score or embedding, for a reason ``why``, at random places of an order.
 
     Of ``n`` candidates an unknown one comes first with probability ``1 / n``, as if drawn at random: known
     images neither starve it nor are displaced by it. If nothing is known, the whole order is random.
-
-    Args:
-        known: Ordered candidates with their reasons.
-        unknown: Candidates to insert.
-        why: Reason stated for the inserted candidates.
-        rng: Draws the places and the order of the unknown candidates.
     """
     total = len(known) + len(unknown)
     drawn = set(rng.choice(total, len(unknown), replace=False).tolist())
@@ -131,10 +122,10 @@ class First(Selector):
 
     def order(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Placed]:
         """All candidates; nothing is drawn."""
-        return [(candidate, f"first by name of {len(candidates)} images") for candidate in candidates]
+        return [(candidate, f"{self.name} by name of {len(candidates)} images") for candidate in candidates]
 
 
-class Last(Selector):
+class Last(First):
     """Descending order of ids."""
 
     name = "last"
@@ -142,8 +133,7 @@ class Last(Selector):
 
     def order(self, candidates: Candidates, labelled: Candidates, rng: np.random.Generator) -> list[Placed]:
         """All candidates; nothing is drawn."""
-        why = f"last by name of {len(candidates)} images"
-        return [(candidate, why) for candidate in reversed(candidates)]
+        return super().order(candidates[::-1], labelled, rng)
 
 
 Embeddings = NDArray[np.floating]
@@ -155,6 +145,8 @@ MOST_PLACES = 32
 PRODUCTS = 1 << 22
 
 _UNKNOWN = "no embedding yet, placed at random"
+_FIRST = "the most typical image, as a first one"
+_FAR = "least similar to labelled images and images in work: distance {:.2f} of at most 2"
 
 
 class Diversity(Selector):
@@ -172,10 +164,11 @@ class Diversity(Selector):
         """All candidates; only those without an embedding are placed at random."""
         seen = [candidate for candidate in candidates if candidate.embedding is not None]
         unseen = [candidate for candidate in candidates if candidate.embedding is None]
-        order = k_centre(_stack(seen), _stack(labelled))
-        return with_unknown(
-            [(seen[place], _why_diverse(distance)) for place, distance in order], unseen, _UNKNOWN, rng
-        )
+        known = [
+            (seen[place], _FIRST if distance is None else _FAR.format(distance))
+            for place, distance in k_centre(_stack(seen), _stack(labelled))
+        ]
+        return with_unknown(known, unseen, _UNKNOWN, rng)
 
 
 def k_centre(points: Embeddings, centres: Embeddings) -> list[tuple[int, float | None]]:
@@ -238,12 +231,6 @@ def _stack(candidates: Candidates) -> Embeddings:
     return np.stack(found).astype(np.float32) if found else np.zeros((0, 1), np.float32)
 
 
-def _why_diverse(distance: float | None) -> str:
-    if distance is None:
-        return "the most typical image, as a first one"
-    return f"least similar to labelled images and images in work: distance {distance:.2f} of at most 2"
-
-
 UNSCORED = "not scored yet, placed at random"
 UNLABELLED = "no pre-label yet, placed at random"
 
@@ -251,13 +238,9 @@ UNLABELLED = "no pre-label yet, placed at random"
 def _by_number(
     numbers: Sequence[tuple[Candidate, float | None]], what: str, unknown: str, rng: np.random.Generator
 ) -> list[Placed]:
-    """Ascending order of numbers; candidates without one are at random places.
+    """Ascending order of numbers, named ``what``; candidates without one are at random places.
 
-    Args:
-        numbers: Candidates with the numbers that order them; negative ones for a descending order.
-        what: Name of the number, for the reason.
-        unknown: Reason of candidates without a number.
-        rng: Draws the random places.
+    Negative numbers make a descending order. ``unknown`` is the reason of candidates without a number.
     """
     known = [(candidate, number) for candidate, number in numbers if number is not None]
     known.sort(key=lambda pair: pair[1])
@@ -333,23 +316,18 @@ class Hybrid(Selector):
         if len(labelled) < self._cold_start or not scored:
             return Diversity().order(candidates, labelled, rng)
         unscored = [candidate for candidate in candidates if candidate.score is None]
-        known = list(_balanced(self._noisy(scored, len(labelled), rng), labelled))
-        return with_unknown(known, unscored, UNSCORED, rng)
-
-    def _noisy(self, scored: Candidates, labels: int, rng: np.random.Generator) -> list[Candidate]:
-        power = 1 + (labels - self._cold_start) / self._fading
+        power = 1 + (len(labelled) - self._cold_start) / self._fading
         # Equal scores share the mean of their ranks.
         ranks = rankdata([-(candidate.score or 0.0) for candidate in scored])
         keys = rng.gumbel(size=len(scored)) - power * np.log(ranks)
-        return [scored[place] for place in np.argsort(-keys, kind="stable")]
+        noisy = [scored[place] for place in np.argsort(-keys, kind="stable")]
+        return with_unknown(list(_balanced(noisy, labelled)), unscored, UNSCORED, rng)
 
 
 def _balanced(order: Candidates, labelled: Candidates) -> Iterator[Placed]:
-    """The order with every second choice taken from the rarest label.
+    """A noisy order, best first, with every second choice taken from the rarest label.
 
-    Args:
-        order: Noisy order, best first.
-        labelled: Labelled images; their number decides whether the first choice is a balanced one.
+    The number of labelled images decides whether the first choice is a balanced one.
     """
     counts = Counter(label for candidate in labelled for label in candidate.labels)
     remaining = dict.fromkeys(order)
@@ -364,14 +342,12 @@ def _balanced(order: Candidates, labelled: Candidates) -> Iterator[Placed]:
         left = [name for name in names if of_label[name]] if balances and turn % 2 else []
         rarest = min(left, key=lambda name: counts[name]) if left else None
         chosen = next(iter(remaining)) if rarest is None else of_label[rarest][0]
-        yield chosen, _why_uncertain(chosen, rarest, counts)
+        why = f"uncertainty {chosen.score:.2f}, drawn with noise"
+        if rarest is not None:
+            why += f" for label {rarest}, found in {counts[rarest]} images so far"
+        yield chosen, why
         del remaining[chosen]
         counts.update(chosen.labels)
-
-
-def _why_uncertain(chosen: Candidate, label: str | None, counts: Mapping[str, int]) -> str:
-    why = f"uncertainty {chosen.score:.2f}, drawn with noise"
-    return why if label is None else f"{why} for label {label}, found in {counts[label]} images so far"
 
 
 _ALL = (Random, First, Last, Diversity, Uncertainty, Hybrid, LeastConfident)

@@ -103,7 +103,7 @@ def _drawn_classes(name: str, datastore: Datastore) -> tuple[str, ...]:
 def next_patch(
     request: Mapping[str, Any], rng: np.random.Generator, tissue: NDArray[np.bool_] | None = None
 ) -> list[int] | None:
-    """Chooses a random position of a patch: ``[x, y, width, height]`` in pixels.
+    """Chooses a random patch ``[x, y, width, height]`` in pixels, no larger than the image.
 
     Args:
         request: ``patch_size`` and ``image_size``, each ``[width, height]``.
@@ -112,7 +112,7 @@ def next_patch(
             anywhere.
 
     Returns:
-        The patch, no larger than the image; None where one of the two sizes is missing or zero.
+        The patch; None where one of the two sizes is missing or zero.
 
     Raises:
         PromptError: A size is no pair of whole numbers.
@@ -161,21 +161,17 @@ def all_strategies(
     scores: ScoreStore,
     rng: Callable[[], np.random.Generator] = np.random.default_rng,
 ) -> dict[str, Strategy]:
-    """Every strategy by name; all share one lease book.
+    """Every strategy by name; all share one lease book, with leases of some minutes.
 
-    Args:
-        default: Strategy used for ``random``: OHIF cannot ask for another one, so the server decides.
-        lease_minutes: Time for which an image is reserved for the annotator who got it.
-        scores: Scores of the images.
-        rng: Creates the random generator of one request.
+    ``random`` is ``default``: OHIF cannot ask for another strategy, so the server decides. ``rng`` makes the
+    random generator of a request.
     """
     leases = LeaseBook(lease_minutes)
     strategies: dict[str, Strategy] = {}
     for asked in SELECTORS:
         name = default if asked == Random.name else asked
-        selector = SELECTORS[name]
-        description = selector.description + ("" if name == asked else f" (--conf strategy {name})")
-        strategies[asked] = NextImage(name, selector(), description, scores, leases, rng)
+        description = SELECTORS[name].description + ("" if name == asked else f" (--conf strategy {name})")
+        strategies[asked] = NextImage(name, SELECTORS[name](), description, scores, leases, rng)
     return strategies
 
 

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from lib.errors import BioSam2Error
-from lib.evaluation.active_learning.simulation import run_active_learning
 from lib.evaluation.cases import list_cases
 from lib.evaluation.datasets import DatasetPreset, read_presets
 from lib.evaluation.options import EvaluationOptions, parse_options
 from lib.evaluation.protocol import MetricRules
 from lib.evaluation.report import PAGE_FILE, write_outputs
 from lib.evaluation.runner import EvaluationPlan, evaluate, open_models
+from lib.evaluation.simulation import run_active_learning
 
 # Exit code of a process that Ctrl-C ended, as in a shell.
 INTERRUPTED = 130

@@ -61,13 +61,7 @@ class MetricRules(BaseModel):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A kind of prompt.
-
-    Attributes:
-        kind: ``click``, ``box`` or ``mask``.
-        clicks: Clicks per prompted frame; 0 for other kinds.
-        frames: Number of prompted frames.
-    """
+    """A kind of prompt, with its number of clicks per prompted frame and of prompted frames."""
 
     kind: Literal["click", "box", "mask"]
     clicks: int = 0
@@ -81,55 +75,19 @@ class Prompt:
         return "1 click" if self.clicks == 1 else f"{self.clicks} clicks"
 
 
-@dataclass(frozen=True)
-class PromptSampler:
-    """Draws the prompts of one case from its ground truth.
+def prompt_rng(seed: int, case: str, *purpose: object) -> np.random.Generator:
+    """A random generator for one purpose in a case.
 
-    Every prompt has a random generator seeded by its purpose, so prompts do not depend on earlier ones: all
-    networks, and a resumed evaluation, get the same prompts.
-
-    Attributes:
-        seed: Seed of the evaluation.
-        case: Case id.
-        jitter: Deviation of box borders as a share of the box's sides; 0 for tight boxes.
+    Prompts do not depend on earlier ones: all networks, and a resumed evaluation, get the same prompts.
     """
-
-    seed: int
-    case: str
-    jitter: float = 0.0
-
-    def draw(self, prompt: Prompt, mask: NDArray[np.bool_], value: int, frame: int) -> FramePrompts:
-        """The prompt for an object on a frame. All clicks are drawn before any answer (Yan et al., eq. 1).
-
-        Args:
-            prompt: Kind of prompt.
-            mask: Ground truth of the object, (H, W).
-            value: Object value.
-            frame: Frame index.
-        """
-        rng = self.generator(value, frame, prompt.kind, prompt.clicks)
-        if prompt.kind == "mask":
-            return FramePrompts.of_mask(mask)
-        if prompt.kind == "box":
-            box = jittered_box(mask, rng, self.jitter) if self.jitter else tight_box(mask)
-            return FramePrompts.of_box(box)
-        return FramePrompts(random_clicks(mask, prompt.clicks, rng), np.ones(prompt.clicks, np.int32))
-
-    def generator(self, *purpose: object) -> np.random.Generator:
-        """A random generator for one purpose."""
-        name = "|".join(map(str, (self.seed, self.case, *purpose)))
-        return seeded_rng(name)
+    return seeded_rng("|".join(map(str, (seed, case, *purpose))))
 
 
 @dataclass(frozen=True)
 class PromptTrial:
-    """Objects to segment with one kind of prompt.
+    """Objects (their values in the ground truth) to segment with one kind of prompt.
 
-    Attributes:
-        pipeline: Pipeline name.
-        prompt: Kind of prompt.
-        objects: Object values in the ground truth.
-        frame: Frame index of an image trial; None in the other pipelines.
+    ``frame`` is the frame index of an image trial, and None in the other pipelines.
     """
 
     pipeline: PipelineName
@@ -167,9 +125,17 @@ class CaseContext:
     rules: MetricRules
 
     def draw(self, prompt: Prompt, value: int, frame: int) -> FramePrompts:
-        """The prompt for an object on a frame, drawn from its ground truth."""
-        sampler = PromptSampler(self.options.seed, self.id, self.options.jitter)
-        return sampler.draw(prompt, self.sequence.mask(value, frame), value, frame)
+        """The prompt for an object on a frame, drawn from its ground truth.
+
+        All clicks are drawn before any answer (Yan et al., eq. 1).
+        """
+        mask, jitter = self.sequence.mask(value, frame), self.options.jitter
+        rng = prompt_rng(self.options.seed, self.id, value, frame, prompt.kind, prompt.clicks)
+        if prompt.kind == "mask":
+            return FramePrompts.of_mask(mask)
+        if prompt.kind == "box":
+            return FramePrompts.of_box(jittered_box(mask, rng, jitter) if jitter else tight_box(mask))
+        return FramePrompts(random_clicks(mask, prompt.clicks, rng), np.ones(prompt.clicks, np.int32))
 
 
 class Pipeline(ABC):
@@ -285,10 +251,11 @@ class VolumePipeline(Pipeline):
             prompts[value] = {start: case.draw(trial.prompt, value, start)}
         results = []
         for value, masks in _propagated(predictor, case.sequence, prompts).items():
-            shown = _ends(case.sequence, value, min(prompts[value]))
-            results.append(
-                ObjectResult(value, _volume_values(case, value, masks), masks, prompts[value], shown)
-            )
+            # The prompted slice, and the slices half way to the object's ends.
+            visible, start = case.sequence.visible(value), min(prompts[value])
+            shown = tuple(sorted({(visible[0] + start) // 2, start, (start + visible[-1] + 1) // 2}))
+            values = _volume_values(case, value, masks)
+            results.append(ObjectResult(value, values, masks, prompts[value], shown))
         return results
 
 
@@ -334,7 +301,8 @@ class VideoPipeline(Pipeline):
         for value, masks in _propagated(predictor, sequence, prompts, bounds).items():
             asked = prompts[value]
             values = _video_values(case, value, masks, tuple(asked))
-            shown = _first_middle_last(sequence, value, min(asked))
+            visible = [index for index in sequence.visible(value) if index >= min(asked)]
+            shown = tuple(sorted({visible[0], visible[len(visible) // 2], visible[-1]}))
             results.append(ObjectResult(value, values, masks, asked, shown))
         return results
 
@@ -363,11 +331,8 @@ def without_border(labels: NDArray[np.integer], border: int) -> NDArray[np.integ
 def prompted_slice(sequence: LabelledSequence, value: int, rule: SliceRule) -> int:
     """The slice with an object's box.
 
-    Args:
-        sequence: Volume.
-        value: Object value.
-        rule: ``largest``: the slice with the largest area; ``middle``: the middle of the object's extent (the
-            lower one of two), or the nearest slice with the object if it has a gap there.
+    ``largest``: the slice with the largest area; ``middle``: the middle of the object's extent (the lower one
+    of two), or the nearest slice with the object if it has a gap there.
     """
     visible = sequence.visible(value)
     if rule == "largest":
@@ -446,15 +411,3 @@ def _video_values(case: CaseContext, value: int, masks: Masks, prompted: Sequenc
     if tracked.any():
         means["jf_tracked"] = float(scores[tracked, 2].mean())
     return {name: mean for name, mean in means.items() if case.rules.wants(name)}
-
-
-def _ends(sequence: LabelledSequence, value: int, start: int) -> tuple[int, ...]:
-    """The prompted slice and the slices half way to the object's ends."""
-    visible = sequence.visible(value)
-    return tuple(sorted({(visible[0] + start) // 2, start, (start + visible[-1] + 1) // 2}))
-
-
-def _first_middle_last(sequence: LabelledSequence, value: int, start: int) -> tuple[int, ...]:
-    """The first, the middle and the last frame with the object."""
-    visible = [index for index in sequence.visible(value) if index >= start]
-    return tuple(sorted({visible[0], visible[len(visible) // 2], visible[-1]}))

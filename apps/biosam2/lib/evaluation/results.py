@@ -42,15 +42,12 @@ class ResultRow:
     """Metrics of one object of one image with one kind of prompt.
 
     Attributes:
-        run: Hash of everything else that decides the values (``models.fingerprint``).
-        weights: Name of the weights.
-        pipeline: ``image``, ``volume`` or ``video``.
+        run: Hash of everything else that decides the values (``runner.fingerprint``).
         image: Case id.
-        content: Hash of image and ground truth (``LabelledSequence.content``).
+        content: Hash of image and ground truth.
         object: Object value in the ground truth; 0 for all objects of a frame together.
         label: Class of the object; empty for all objects together.
         frame: Frame index in the image pipeline; None in the others.
-        prompt: Name of the kind of prompt.
         frames: Number of prompted frames.
         values: Values by metric; infinite for the HD95 of an object that was not found.
     """
@@ -107,6 +104,9 @@ class RowsFile(Generic[Row]):
         header: Column titles.
         cells: Function from a row to its cells.
         parse: Function from cells by column title to a row; it raises an exception for damaged cells.
+
+    Raises:
+        EvaluationError: the file has other columns.
     """
 
     def __init__(
@@ -189,13 +189,9 @@ def _row(cells: dict[str, Any]) -> ResultRow:
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """Mean and standard deviation of one metric.
+    """Mean of the finite values of one metric, and their sample standard deviation.
 
-    Attributes:
-        mean: Mean of the finite values.
-        deviation: Sample standard deviation; None for fewer than two values.
-        count: Number of values.
-        missed: Number of infinite values (HD95 of objects that were not found), excluded from the mean.
+    ``missed`` of ``count`` values are infinite: the HD95 of objects that were not found.
     """
 
     mean: float
@@ -215,9 +211,6 @@ class ResultTable:
     """A table of texts.
 
     Attributes:
-        title: Title.
-        header: Column titles.
-        rows: Cells per row.
         best: Row and column of the cells that are the best among their rivals.
         detail: Whether the table details another one.
     """
@@ -273,7 +266,7 @@ def tables(rows: Sequence[ResultRow]) -> list[ResultTable]:
         if pipeline == "video":
             counts = sorted(chosen["frames"].unique())
             for number, metric in enumerate(metrics):
-                columns = [_Column(_frames_title(count), metric, count) for count in counts]
+                columns = [_Column(f"{count} frame{'s' * (count > 1)}", metric, count) for count in counts]
                 both = _by_prompt_and_class(f"{pipeline}: {TITLES[metric]}", columns, chosen)
                 made.extend(both if number == 0 else both[:1])
         else:
@@ -350,10 +343,6 @@ def _table(
 def _objects(rows: pandas.DataFrame) -> int:
     """Number of distinct objects."""
     return len(rows.loc[rows["object"] != 0, ["image", "object"]].drop_duplicates())
-
-
-def _frames_title(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def _text(name: str, value: str | float) -> str:

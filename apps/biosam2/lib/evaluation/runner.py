@@ -28,8 +28,8 @@ from lib.evaluation.protocol import (
     CaseContext,
     MetricRules,
     Pipeline,
-    PromptSampler,
     PromptTrial,
+    prompt_rng,
 )
 from lib.evaluation.results import ResultRow, RowsFile, results_file
 from lib.settings import Settings
@@ -74,7 +74,11 @@ def open_models(options: EvaluationOptions) -> list[EvaluatedModel]:
         sha256 = weights.sha256 or sha256_of(weights.path)
         predictor = Predictor(network, runtime, embeddings, weights.name, sha256)
         models.append(EvaluatedModel(weights.name, sha256, predictor))
-    _require_different(models)
+    names = [model.name for model in models]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise EvaluationError(
+            f"Two of --weights have the same name in tables ({', '.join(twice)}): rename one of the files"
+        )
     return models
 
 
@@ -95,15 +99,6 @@ def facts_hash(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _require_different(models: Sequence[EvaluatedModel]) -> None:
-    names = [model.name for model in models]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise EvaluationError(
-            f"Two of --weights have the same name in tables ({', '.join(twice)}): rename one of the files"
-        )
-
-
 logger = logging.getLogger(__name__)
 
 RESULTS_FILE = "results.csv"
@@ -114,9 +109,7 @@ class EvaluationPlan:
     """Cases and rules of an evaluation.
 
     Attributes:
-        cases: Cases in the order of evaluation.
         pipeline: Pipeline for all cases; None: chosen by the kind of each case.
-        rules: How results are measured.
         title: Name of the data.
         paper: Published results for comparison: method, prompt and values.
     """
@@ -133,9 +126,6 @@ class Evaluation:
     """An evaluation with its results.
 
     Attributes:
-        plan: Cases and rules.
-        models: Networks.
-        options: Options.
         rows: Rows by case, pipeline, trial and network, computed now or before.
         left_out: Reason by id of each case that could not be used.
         notes: Remarks on the results.
@@ -167,7 +157,13 @@ class Evaluation:
             logger.warning("%s is left out: %s", case.id, error)
             return
         self.rows.extend(rows)
-        self.notes.extend(_notes(case.id, sequence, pipelines, self.options))
+        width, height = sequence.frames.width, sequence.frames.height
+        is_clip = any(pipeline.name == "video" for pipeline in pipelines)
+        if is_clip and min(width, height) < SMALL_FRAME and 1 in self.options.clicks:
+            self.notes.append(
+                f"{case.id}: one click is ambiguous on frames of {width} x {height} pixels (the paper "
+                "reports 6.6 J&F on the 112 pixels of EchoNet-Dynamic)"
+            )
 
 
 def evaluate(
@@ -214,7 +210,7 @@ def chosen_objects(sequence: LabelledSequence, case: str, options: EvaluationOpt
     objects = sequence.objects
     if not options.objects or len(objects) <= options.objects:
         return objects
-    rng = PromptSampler(options.seed, case).generator("objects")
+    rng = prompt_rng(options.seed, case, "objects")
     return tuple(sorted(int(value) for value in rng.choice(objects, options.objects, replace=False)))
 
 
@@ -255,16 +251,3 @@ def _row(case: CaseContext, model: EvaluatedModel, trial: PromptTrial, value: in
         frames=trial.prompt.frames,
         values={},
     )
-
-
-def _notes(
-    case: str, sequence: LabelledSequence, pipelines: Sequence[Pipeline], options: EvaluationOptions
-) -> list[str]:
-    width, height = sequence.frames.width, sequence.frames.height
-    video = any(pipeline.name == "video" for pipeline in pipelines)
-    if not video or min(width, height) >= SMALL_FRAME or 1 not in options.clicks:
-        return []
-    return [
-        f"{case}: one click is ambiguous on frames of {width} x {height} pixels (the paper reports 6.6 J&F "
-        "on the 112 pixels of EchoNet-Dynamic)"
-    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ class Calibration:
         predicted: Knots in ascending order; empty for the identity.
         true: Value of the curve at each knot.
         pairs: Number of pairs in the fit.
-        images: Number of labelled images that the pairs come from; also stated if there were too few pairs.
+        images: Number of labelled images that the pairs come from, also if there were too few pairs.
     """
 
     predicted: tuple[float, ...] = ()
@@ -51,12 +51,7 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """The calibration as plain JSON; ``from_json`` reads it."""
-        return {
-            "pairs": self.pairs,
-            "images": self.images,
-            "predicted": list(self.predicted),
-            "true": list(self.true),
-        }
+        return asdict(self)
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Calibration:
@@ -71,12 +66,7 @@ IDENTITY = Calibration()
 def fit_calibration(predicted: Sequence[float], true: Sequence[float]) -> Calibration:
     """Fits the monotone curve with the least squared error (isotonic regression, Barlow et al. 1972).
 
-    Args:
-        predicted: Predicted values, such as predicted IoU, 0 to 1.
-        true: True values of the same objects, such as IoU with the accepted label.
-
-    Returns:
-        The identity for fewer than ``LEAST_PAIRS`` pairs.
+    Fewer than ``LEAST_PAIRS`` pairs give the identity.
     """
     x, y = _pairs(predicted, true)
     if x.size < LEAST_PAIRS:
@@ -88,12 +78,13 @@ def fit_calibration(predicted: Sequence[float], true: Sequence[float]) -> Calibr
     # Knots inside a constant stretch add nothing.
     kept = np.ones(knots.size, dtype=bool)
     kept[1:-1] = (fitted[1:-1] != fitted[:-2]) | (fitted[1:-1] != fitted[2:])
-    return Calibration(_rounded(knots[kept]), _rounded(fitted[kept]), int(x.size))
+    predicted_knots, true_knots = (tuple(np.round(values[kept], 6).tolist()) for values in (knots, fitted))
+    return Calibration(predicted_knots, true_knots, int(x.size))
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """One bin of a reliability diagram."""
+    """Means of one bin of a reliability diagram."""
 
     predicted: float
     true: float
@@ -128,7 +119,3 @@ def _pairs(predicted: Sequence[float], true: Sequence[float]) -> tuple[NDArray, 
     if x.shape != y.shape or not np.isfinite([*x, *y]).all():
         raise ValueError(f"{x.size} predicted and {y.size} true values are no pairs of finite numbers")
     return x, y
-
-
-def _rounded(values: NDArray) -> tuple[float, ...]:
-    return tuple(round(float(value), 6) for value in values)

@@ -45,15 +45,10 @@ def check_pair(first: Mask, second: Mask) -> None:
 
 
 def dice(first: Mask, second: Mask) -> float:
-    """2 |A and B| / (|A| + |B|), Dice 1945.
+    """2 |A and B| / (|A| + |B|), Dice 1945: 0 to 1.
 
-    Args:
-        first: bool, any shape.
-        second: bool, same shape.
-
-    Returns:
-        0 to 1. Two empty masks: 1; one empty mask: 0. (MONAI's DiceMetric returns NaN for an empty ground
-        truth unless ``ignore_empty=False``, which equals the rule here.)
+    Two empty masks: 1; one empty mask: 0. (MONAI's DiceMetric returns NaN for an empty ground truth unless
+    ``ignore_empty=False``, which equals the rule here.)
     """
     check_pair(first, second)
     total = np.count_nonzero(first) + np.count_nonzero(second)
@@ -61,14 +56,9 @@ def dice(first: Mask, second: Mask) -> float:
 
 
 def jaccard(first: Mask, second: Mask) -> float:
-    """|A and B| / |A or B|, also called intersection over union, or J in DAVIS.
+    """|A and B| / |A or B|, also called intersection over union, or J in DAVIS: 0 to 1.
 
-    Args:
-        first: bool, any shape.
-        second: bool, same shape.
-
-    Returns:
-        0 to 1. Two empty masks: 1; one empty mask: 0.
+    Two empty masks: 1; one empty mask: 0.
     """
     check_pair(first, second)
     union = np.count_nonzero(first | second)
@@ -111,13 +101,7 @@ def normalized_surface_dice(
 def hausdorff95(first: Mask, second: Mask, spacing: Sequence[float]) -> float:
     """Distance in mm that covers 95% of each surface's area, the larger of the two directions.
 
-    Args:
-        first: 2-D or 3-D bool.
-        second: bool, same shape.
-        spacing: mm per axis, in the masks' axis order.
-
-    Returns:
-        mm. Two empty masks: 0; one empty mask: infinity.
+    Arguments as in ``normalized_surface_dice``. Two empty masks: 0; one empty mask: infinity.
     """
     distances = _surface_distances(first, second, spacing)
     if not (first.any() or second.any()):
@@ -175,12 +159,7 @@ def boundary_f(first: Mask, second: Mask, share: float = DAVIS_SHARE) -> float:
 
 
 def region_and_boundary(first: Mask, second: Mask) -> tuple[float, float, float]:
-    """J, F and J&F of DAVIS: Jaccard index, boundary measure at DAVIS' tolerance, and their mean.
-
-    Args:
-        first: ``(H, W)`` bool.
-        second: ``(H, W)`` bool.
-    """
+    """J, F and J&F of DAVIS for masks ``(H, W)``: Jaccard, boundary F at DAVIS' tolerance, their mean."""
     region, boundary = jaccard(first, second), boundary_f(first, second)
     return region, boundary, (region + boundary) / 2
 
@@ -246,13 +225,10 @@ def _objects(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _matches(
     pairs: NDArray[np.int64], predicted_sizes: NDArray[np.int64], true_sizes: NDArray[np.int64], iou: float
 ) -> int:
-    """Largest number of one-to-one matches.
+    """Largest number of one-to-one matches of objects with sizes in voxels.
 
-    Args:
-        pairs: Predicted number times the count of true objects plus true number, per voxel in both.
-        predicted_sizes: Voxels per predicted object.
-        true_sizes: Voxels per true object.
-        iou: Threshold of intersection over union.
+    ``pairs`` has, for each voxel in both maps, the predicted number times the count of true objects plus the
+    true number.
     """
     found, overlap = np.unique(pairs, return_counts=True)
     one, other = np.divmod(found, len(true_sizes))

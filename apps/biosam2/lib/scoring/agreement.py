@@ -51,11 +51,7 @@ class SurfaceOptions(ScoringOptions):
 class MaskPair:
     """One class, or one component of it, as found by the model and as accepted by a person.
 
-    Attributes:
-        label: Class name.
-        found: Mask by the model, (I, J, K) or (H, W).
-        accepted: Mask by the person, same shape.
-        spacing: Voxel spacing in mm along each axis of the masks.
+    The masks are (I, J, K) or (H, W), with their voxel spacing in mm.
     """
 
     label: str
@@ -140,11 +136,6 @@ def kept_pairs(image: MedicalImage, original: LabelMap, final: LabelMap) -> Iter
 
     Classes are matched by name. If both labels have objects but share no name, as when the model used another
     name, everything labelled is compared as one class.
-
-    Args:
-        image: Image of both labels.
-        original: Label by the model.
-        final: Label by the person.
     """
     names = sorted({*original.names.values(), *final.names.values()})
     shared = set(original.names.values()) & set(final.names.values())

@@ -39,7 +39,7 @@ class LabelStats:
         voxels: Voxel count by class.
         annotator: Name of the annotator; empty if unknown.
         saved: Time of saving in seconds since 1970; 0 if unknown.
-        seconds: Working time from next sample to saved label; None if unknown or implausible.
+        seconds: Working time; None if unknown or implausible.
     """
 
     voxels: Mapping[str, int]
@@ -121,15 +121,10 @@ def totals(annotations: Iterable[LabelStats], images: int) -> dict[str, Any]:
 
 
 def seconds_worked(info: Mapping[str, Any], annotator: str, saved: int) -> int | None:
-    """Time from assignment of an image to its saved label.
+    """Seconds from the assignment of an image to its label, saved by an annotator (seconds since 1970).
 
-    Args:
-        info: Image info; MONAI Label records there to whom a strategy assigned the image, and when.
-        annotator: Name of the annotator who saved the label.
-        saved: Time of saving in seconds since 1970.
-
-    Returns:
-        Seconds; None if the image was not assigned, assigned to someone else, or too long ago.
+    MONAI Label records in the image's info to whom a strategy assigned it, and when. None if it was not
+    assigned, assigned to someone else, or too long ago.
     """
     given = info.get("strategy")
     moments = [

@@ -53,15 +53,9 @@ def read_info(datastore: Datastore, image_id: str) -> Mapping[str, Any]:
 
 
 def write_info(datastore: Datastore, image_id: str, facts: Mapping[str, Any]) -> bool:
-    """Writes facts into the info of an image unless they are there already.
+    """Writes facts, plain JSON without NaN, into the info of an image; whether anything was written.
 
-    Args:
-        datastore: The app's datastore; without infos nothing is written, since scores have their own files.
-        image_id: Image id; nothing is written for a removed image.
-        facts: Plain JSON without NaN.
-
-    Returns:
-        Whether anything was written.
+    Nothing is written for a removed image, facts that are there already, and a datastore without infos.
     """
     plain = json.loads(json.dumps(dict(facts), allow_nan=False))
     present = read_info(datastore, image_id)
@@ -121,10 +115,7 @@ class Scoring(ScoringMethod, Generic[T]):
         return {**super().info(), "config": self._kind().model_dump()}
 
     def options(self, request: Mapping[str, Any]) -> T:
-        """Options of a request.
-
-        Args:
-            request: Request from MONAI Label; of a list the first entry is used, as viewers show it.
+        """Options of a request; of a list the first entry is used, as viewers show it.
 
         Raises:
             EvaluationError: Options are unknown or out of range; the message names all of them.
@@ -169,11 +160,7 @@ class Scoring(ScoringMethod, Generic[T]):
     ) -> list[str]:
         """Writes new facts about each final label into its image's info.
 
-        Args:
-            datastore: The app's datastore.
-            progress: Progress of the run.
-            look: Computes the facts for one image; None if its info is up to date.
-            summarize: Formats the facts for the log.
+        ``look`` computes them, or None if the info is up to date; ``summarize`` formats them for the log.
 
         Returns:
             Ids of all labelled images, visited or not.
@@ -215,12 +202,7 @@ class ScoringProgress:
     _started: float = field(default_factory=time.monotonic)
 
     def over(self, images: Iterable[str], most: int = 0) -> Iterator[str]:
-        """Yields images until the time limit, or until enough are scored.
-
-        Args:
-            images: Image ids.
-            most: Maximum number of images scored, 0 for no limit.
-        """
+        """Yields images until the time limit, or until ``most`` are scored (0: no limit)."""
         listed = list(images)
         for number, image in enumerate(listed):
             if self.seconds > self.limit_s or (most and self.done >= most):
@@ -233,15 +215,8 @@ class ScoringProgress:
         """Counts and logs a scored image."""
         self.done += 1
         pace = self.seconds / self.done
-        logger.info(
-            "%s: %s: %s; %d scored, %.1f s each, at most %.0f min to go",
-            self.name,
-            image,
-            result,
-            self.done,
-            pace,
-            remaining * pace / 60,
-        )
+        text = "%s: %s: %s; %d scored, %.1f s each, at most %.0f min to go"
+        logger.info(text, self.name, image, result, self.done, pace, remaining * pace / 60)
 
     def failure(self, image: str, error: Exception) -> None:
         """Records an image that cannot be scored."""

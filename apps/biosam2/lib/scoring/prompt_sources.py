@@ -46,20 +46,16 @@ class Suggestion:
 
 
 class PromptSource(Protocol):
-    """Finds objects on unlabelled frames.
+    """Finds objects on unlabelled frames; equal frames get equal suggestions.
 
     All prompts are boxes: masks from clicks are less certain than masks from boxes, and scores must be
-    comparable. A source keeps no state between frames: equal frames get equal suggestions.
-
-    Attributes:
-        name: Name of source and parameters; scores made with another source are computed again.
+    comparable. Scores made with a source of another name are computed again.
     """
 
     name: str
 
     def suggest(self, predictor: Predictor, frames: FrameSequence, index: int) -> list[Suggestion]:
         """Objects on a frame, most likely first."""
-        ...
 
 
 class GridSource:
@@ -86,15 +82,9 @@ def grid_points(width: int, height: int, side: int) -> NDArray[np.float32]:
 
 
 def best_apart(masks: NDArray[np.bool_], qualities: Sequence[float], most: int) -> list[int]:
-    """Non-maximum suppression by mask IoU.
+    """Non-maximum suppression by IoU: indices of at most ``most`` of the masks (N, h, w), best first.
 
-    Args:
-        masks: (N, h, w) masks.
-        qualities: Quality of each mask; masks with a quality of 0 or less are left out.
-        most: Maximum number of masks kept.
-
-    Returns:
-        Indices of the kept masks, best first; ties go to the smaller index.
+    Masks with a quality of 0 or less are left out; ties go to the smaller index.
     """
     kept: list[int] = []
     for number in np.argsort(-np.asarray(qualities), kind="stable").tolist():

@@ -36,13 +36,9 @@ UNKNOWN = 0.5
 
 
 def combine(parts: Mapping[str, float], calibration: Calibration = IDENTITY) -> float:
-    """Weighted mean of the signals: 0 (sure) to 1 (unsure).
+    """Weighted mean of the signals by name, with the predicted IoU calibrated: 0 (sure) to 1 (unsure).
 
     A missing signal counts as ``UNKNOWN``, so that a single signal never makes up the whole score.
-
-    Args:
-        parts: Signals by name, 0 to 1; the predicted IoU uncalibrated.
-        calibration: Calibration of the predicted IoU.
     """
     told = dict(parts)
     if IOU in told:
@@ -176,18 +172,10 @@ def jitter_signal(
 ) -> float | None:
     """Prompt sensitivity: disagreement of the masks for jittered boxes around a mask.
 
-    The boxes deviate as SAM's training prompts do: 10 % of the side, at most 20 pixels.
-
-    Args:
-        predictor: Predictor of the weights in service; the frame's embedding is reused.
-        frames: Frames of the image.
-        index: Frame index.
-        mask: (H, W) mask on the native frame.
-        count: Number of boxes.
-        rng: Draws the boxes.
+    The ``count`` boxes deviate as SAM's training prompts do: 10 % of the side, at most 20 pixels.
 
     Returns:
-        0 to 1; None for an empty mask or fewer than two boxes.
+        0 to 1; None for an empty mask (H, W) or fewer than two boxes.
     """
     if count < 2 or not mask.any():
         return None

@@ -82,10 +82,6 @@ class ImageScore:
             raise ValueError("Embedding and seconds must be finite numbers, the embedding one-dimensional")
         object.__setattr__(self, "embedding", vector)
 
-    def is_of(self, digest: str, settings: str) -> bool:
-        """Whether the score has this content and these settings."""
-        return (self.digest, self.settings) == (digest, settings)
-
 
 def scores_folder(model_dir: Path, studies: Path) -> Path:
     """Folder of a datastore's scores; image ids are unique within one datastore only.
@@ -129,19 +125,19 @@ class ScoreStore:
     def put(self, image_id: str, score: ImageScore) -> None:
         """Stores the score of an image."""
         path = self._path(image_id)
-        content = _npy(score.embedding)
+        buffer = io.BytesIO()
+        np.save(buffer, score.embedding, allow_pickle=False)
+        content = buffer.getvalue()
         vector = path.with_name(f"{path.stem}.{hashlib.sha256(content).hexdigest()[:_HASH]}.npy")
         if not vector.is_file():
             write_atomically(vector, content)
-        facts = {"format": _FORMAT, "id": image_id, "vector": vector.name, **_facts(score)}
-        write_atomically(path, json.dumps(facts, allow_nan=False, indent=1).encode())
-        self._sweep(path.stem, vector)
-
-    def _sweep(self, stem: str, current: Path) -> None:
-        """Deletes former embeddings, except recent ones that another process may be about to name."""
-        for old in self.folder.glob(f"{stem}.*.npy"):
+        facts = {"format": _FORMAT, "id": image_id, "vector": vector.name, **vars(score)}
+        del facts["embedding"]
+        write_atomically(path, json.dumps(facts, allow_nan=False, indent=1, default=float).encode())
+        # Former embeddings go, except recent ones that another process may be about to name.
+        for old in self.folder.glob(f"{path.stem}.*.npy"):
             with contextlib.suppress(FileNotFoundError):
-                if old != current and old.stat().st_mtime < time.time() - _GRACE_S:
+                if old != vector and old.stat().st_mtime < time.time() - _GRACE_S:
                     old.unlink()
 
     def _path(self, image_id: str) -> Path:
@@ -171,26 +167,3 @@ def _file_name(readable: str, whole: str) -> str:
     content = whole.encode(errors="surrogatepass")
     start = re.sub(r"[^\w-]", "_", readable)[:_READABLE]
     return f"{start}-{hashlib.sha256(content).hexdigest()[:_HASH]}"
-
-
-def _facts(score: ImageScore) -> dict[str, Any]:
-    """All fields but the embedding, as plain JSON."""
-    return {
-        "score": float(score.score),
-        "parts": {name: float(value) for name, value in score.parts.items()},
-        "slice_index": int(score.slice_index),
-        "labels": list(score.labels),
-        "weights": score.weights,
-        "digest": score.digest,
-        "seconds": float(score.seconds),
-        "settings": score.settings,
-        "stamp": score.stamp,
-        "calibration": score.calibration,
-        "slices": {str(index): float(value) for index, value in score.slices.items()},
-    }
-
-
-def _npy(vector: NDArray[np.float32]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, vector, allow_pickle=False)
-    return buffer.getvalue()

@@ -82,13 +82,9 @@ class References:
     def calibration(
         self, predictor: Predictor, weights: str, folder: Path, give_way: Callable[[], None]
     ) -> Calibration:
-        """Calibration of the predicted IoU, fitted again after many new labels.
+        """Calibration of the predicted IoU of some weights, fitted again after many new labels.
 
-        Args:
-            predictor: Predictor of the weights in service.
-            weights: Key of the weights (``weights_key``).
-            folder: Folder of the scores, which also holds the calibration.
-            give_way: Called between steps; returns once no interactive request runs.
+        The folder of the scores also holds the calibration; ``weights`` is a ``weights_key``.
         """
         known = load_calibration(folder, weights)
         count = len(self._entries)
@@ -102,7 +98,9 @@ class References:
 
     def _by_image(self) -> Iterator[list[LabelledSlice]]:
         """Slices image by image; each image is opened once, on demand."""
-        for number, share in _shares(len(self._entries)):
+        chosen = evenly_spaced(len(self._entries), MOST_SLICES)
+        for number in chosen:
+            share = max(1, min(MOST_PER_IMAGE, MOST_SLICES // len(chosen)))
             if number not in self._opened:
                 self._opened[number] = self._read(number, share)
             yield self._opened[number]
@@ -115,12 +113,6 @@ class References:
         except BioSam2Error as error:
             logger.warning("Label of %s not used as a reference: %s", image_id, error)
             return []
-
-
-def _shares(count: int) -> list[tuple[int, int]]:
-    """Indices of the images to open, evenly spaced, and the number of slices from each."""
-    chosen = evenly_spaced(count, MOST_SLICES)
-    return [(number, max(1, min(MOST_PER_IMAGE, MOST_SLICES // len(chosen)))) for number in chosen]
 
 
 def save_calibration(folder: Path, weights: str, calibration: Calibration) -> None:
@@ -261,12 +253,17 @@ class _Run:
         if old is not None and (old.settings, old.stamp) == (self._kind, now):
             return old, False
         image = read_image(path, self._max_voxels)
-        if old is not None and old.is_of(image.digest, self._kind):
+        if old is not None and (old.digest, old.settings) == (image.digest, self._kind):
             # The file was written again with equal content.
             same = replace(old, stamp=now)
             self._store.put(image_id, same)
             return same, False
-        self._calibrate()
+        # Fitted once in a call, and only if an image has to be scored.
+        if not self._is_calibrated:
+            self._calibration = self._references.calibration(
+                self._predictor, self._key, self._folder, self._give_way
+            )
+            self._is_calibrated = True
         found = score_image(
             self._predictor,
             image_frames(image),
@@ -278,14 +275,6 @@ class _Run:
         found = replace(found, weights=self.weights.name, settings=self._kind, stamp=now)
         self._store.put(image_id, found)
         return found, True
-
-    def _calibrate(self) -> None:
-        """Fits the calibration once in a call, and only if an image has to be scored."""
-        if not self._is_calibrated:
-            self._calibration = self._references.calibration(
-                self._predictor, self._key, self._folder, self._give_way
-            )
-            self._is_calibrated = True
 
     def recalibrated(self, images: Sequence[str]) -> Iterator[tuple[str, ImageScore]]:
         """Combines scores of a former calibration again; their signals stay."""

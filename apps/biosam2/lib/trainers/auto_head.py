@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -17,21 +16,20 @@ from tqdm import tqdm
 from lib.engine.auto_head import AUTO_HEAD, HEAD_FILE, ONE_PROMPT, AutoHead, HeadSegmenter, save_head
 from lib.engine.builder import load_network
 from lib.engine.memory import BANK_SIZE
-from lib.engine.model_versions import CONFIG_FILE, WEIGHTS_FILE, Versions
+from lib.engine.model_versions import WEIGHTS_FILE, Versions
 from lib.engine.network import EmbeddingCache, network_mask
 from lib.engine.one_prompt import OnePrompt
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import InteractivePriority, Runtime, resolve_device
-from lib.errors import CheckpointError, TrainingError
+from lib.errors import TrainingError
 from lib.labels.labelled_slices import LEAST_PIXELS, LabelledSlice
 from lib.metrics.segmentation import dice
 from lib.reports.page import Page
 from lib.trainers.config import TrainingPlan, TrainOptions
-from lib.trainers.frames import LabelledFrames
-from lib.trainers.labelled_images import image_records, open_images
+from lib.trainers.frames import LabelledFrames, image_records, open_images
 from lib.trainers.progress import TrainingProgress
-from lib.trainers.publishing import REPORT_FILE
+from lib.trainers.publishing import REPORT_FILE, copy_config, version_record
 from lib.trainers.training_step import bce_loss, dice_loss
 from lib.transforms.sampling import evenly_spaced
 
@@ -130,10 +128,8 @@ class HeadTraining:
                 raise TrainingError(
                     f"{current or plan.service.base} came into service meanwhile: train again"
                 )
-            if plan.service.config is None:
-                raise CheckpointError(f"{plan.service.name} has no network configuration")
+            copy_config(plan.service, folder)
             shutil.copy(plan.service.path, folder / WEIGHTS_FILE)
-            shutil.copy(plan.service.config, folder / CONFIG_FILE)
             shutil.copy(plan.folder / REPORT_FILE, folder / REPORT_FILE)
             save_head(folder / HEAD_FILE, head)
             version = versions.add(folder, self._record(ways, reason, data, versions))
@@ -150,30 +146,24 @@ class HeadTraining:
         self, ways: Scores, reason: str, data: list[dict[str, Any]], versions: Versions
     ) -> dict[str, Any]:
         service = self._plan.service
-        parent = versions.read(service.version) if service.version else None
         before, after = (
             {"dice": _mean({name: dices[way] for name, dices in ways.items()})}
             for way in (ONE_PROMPT, AUTO_HEAD)
         )
-        return {
-            "base": service.base,
-            "parent": service.version,
-            "before": service.version,
-            "image_size": service.image_size,
-            "rendered_prompts": service.rendered_prompts,
-            "meta_settings": service.meta_settings,
-            "single_mask": service.single_mask,
-            "sha256": service.sha256 or "",
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "metrics": {"verdict": reason, "before": before, "after": after, "ways": ways},
-            "calibration": parent.calibration if parent else {},
-            "options": self._plan.options.model_dump(),
-            "data": data,
-        }
+        return version_record(
+            service,
+            before=service.version,
+            meta_settings=service.meta_settings,
+            single_mask=service.single_mask,
+            metrics={"verdict": reason, "before": before, "after": after, "ways": ways},
+            calibration=versions.read(service.version).calibration if service.version else {},
+            options=self._plan.options.model_dump(),
+            data=data,
+        )
 
 
 class HeadLearner:
-    """Optimises a head on frames whose features are computed once.
+    """Optimises a head on frames of some images, whose features are computed once.
 
     Args:
         predictor: Predictor of the frozen weights.

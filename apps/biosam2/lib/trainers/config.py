@@ -124,13 +124,11 @@ def read_options(request: Mapping[str, Any], defaults: Mapping[str, Any]) -> Tra
 
     Viewers send changed options, or all of them; of a list the first entry is used.
     """
-    merged = {**defaults, **{name: value for name, value in request.items() if not _is_foreign(name, value)}}
-    return read_task_options(TrainOptions, merged, TrainingError)
-
-
-def _is_foreign(name: str, value: Any) -> bool:
-    """Whether an entry is not an option: MONAI Label also leaves the table of each trainer in a request."""
-    return name in _NOT_OPTIONS or (isinstance(value, dict) and name not in TrainOptions.model_fields)
+    # MONAI Label also leaves the table of each trainer in a request.
+    tables = {name for name, value in request.items() if isinstance(value, dict)}
+    foreign = _NOT_OPTIONS | (tables - set(TrainOptions.model_fields))
+    given = {name: value for name, value in request.items() if name not in foreign}
+    return read_task_options(TrainOptions, {**defaults, **given}, TrainingError)
 
 
 @dataclass(frozen=True)

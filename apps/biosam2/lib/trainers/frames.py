@@ -1,19 +1,21 @@
-"""Labelled images as frames on disk, read one by one, and their split into training and validation images."""
+"""Labelled images of a training: frames on disk, read one by one, and their split into two sides."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from lib.errors import LabelError, TrainingError
+from lib.errors import BioSam2Error, LabelError, TrainingError
 from lib.files import replacing, write_atomically
 from lib.images.cache import file_stamp
 from lib.images.medical_image import MedicalImage
@@ -21,6 +23,12 @@ from lib.images.reading import read_image
 from lib.labels.labelled_slices import AXIS
 from lib.labels.reading import read_labels
 from lib.transforms.frames import FrameStack, frame_view, spacing
+
+if TYPE_CHECKING:
+    from lib.trainers.config import TrainingPlan
+    from lib.trainers.progress import TrainingProgress
+
+logger = logging.getLogger(__name__)
 
 # Unlabelled frames kept on each side of the labelled ones, as examples of the end of an object.
 MARGIN = 2
@@ -205,7 +213,9 @@ def split(images: Iterable[str], val_split: float, record: Path) -> dict[str, Si
             "from and one to measure on. Label more images, submit them, and train again"
         )
     known = _read(record)
-    sides: dict[str, Side] = {name: known.get(name, _side(name, val_split)) for name in names}
+    sides: dict[str, Side] = {
+        name: known.get(name, "val" if _share(name) < val_split else "train") for name in names
+    }
     for missing, other in (("val", "train"), ("train", "val")):
         if missing not in sides.values():
             movable = [name for name in names if name not in known]
@@ -220,10 +230,6 @@ def split(images: Iterable[str], val_split: float, record: Path) -> dict[str, Si
     return sides
 
 
-def _side(name: str, val_split: float) -> Side:
-    return "val" if _share(name) < val_split else "train"
-
-
 def _share(name: str) -> float:
     """Hash of a name as a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
@@ -235,3 +241,40 @@ def _read(record: Path) -> dict[str, Side]:
     except (FileNotFoundError, ValueError):
         return {}
     return {name: side for name, side in found.items() if side in ("train", "val")}
+
+
+def open_images(
+    plan: TrainingPlan, progress: TrainingProgress
+) -> tuple[list[LabelledFrames], dict[str, Side], list[dict[str, str]]]:
+    """Usable images, their sides, and unusable images with the reason."""
+    images, left_out = [], []
+    for labelled in tqdm(plan.images, desc="Reading labelled images", disable=None):
+        try:
+            images.append(prepare_frames(labelled, plan.frames_folder, plan.max_voxels))
+        except BioSam2Error as error:
+            logger.warning("Image %s left out of the training: %s", labelled.id, error)
+            left_out.append({"image": labelled.id, "reason": str(error)})
+    sides = split((image.id for image in images), plan.options.val_split, plan.split_record)
+    counts = {side: list(sides.values()).count(side) for side in ("train", "val")}
+    progress.note(
+        f"learning from {counts['train']} images, measuring on {counts['val']}, {len(left_out)} left out",
+        images=counts,
+        left_out=left_out,
+    )
+    return images, sides, left_out
+
+
+def image_records(
+    images: list[LabelledFrames], sides: dict[str, Side], left_out: list[dict[str, str]]
+) -> list[dict[str, Any]]:
+    """Entries of the version's record, one for each image."""
+    used = [
+        {
+            "image": image.id,
+            "side": sides[image.id],
+            "frames": len(image),
+            "labels": sorted(set(image.names.values())),
+        }
+        for image in images
+    ]
+    return used + [{**item, "side": "left out"} for item in left_out]

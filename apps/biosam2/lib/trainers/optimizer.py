@@ -90,25 +90,18 @@ def parameter_groups(network: Network, options: TrainOptions) -> list[dict[str, 
     rate that the schedule scales.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    trunk = network.image_encoder.trunk
     for name, parameter in trained_parameters(network):
-        rate = options.learning_rate * options.layer_decay ** _depth_below_top(network, name)
-        groups[rate, 0.0 if _is_undecayed(name, parameter) else options.weight_decay].append(parameter)
+        depth = 0
+        if name.startswith(_TRUNK):
+            depth = trunk.get_num_layers() + 1 - int(trunk.get_layer_id(name.removeprefix(_TRUNK)))
+        is_decayed = parameter.ndim > 1 and "pos_embed" not in name and "token" not in name
+        rate = options.learning_rate * options.layer_decay**depth
+        groups[rate, options.weight_decay if is_decayed else 0.0].append(parameter)
     return [
         {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
-
-
-def _depth_below_top(network: Network, name: str) -> int:
-    if not name.startswith(_TRUNK):
-        return 0
-    trunk = network.image_encoder.trunk
-    layers: int = trunk.get_num_layers() + 1
-    return layers - int(trunk.get_layer_id(name.removeprefix(_TRUNK)))
-
-
-def _is_undecayed(name: str, parameter: torch.Tensor) -> bool:
-    return parameter.ndim <= 1 or "pos_embed" in name or "token" in name
 
 
 class NetworkOptimizer:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
 from lib.engine.auto_head import HEAD_FILE
@@ -35,7 +34,7 @@ from lib.reports.page import Page
 from lib.reports.pictures import Tile, contact_sheet, outlined, png_bytes
 from lib.trainers.config import TrainingPlan
 from lib.trainers.progress import EVENTS_FOLDER, TrainingProgress
-from lib.trainers.validation import CLICK, FAR, Acceptance, Measurement, ValidationTarget, judge
+from lib.trainers.validation import CLICK, FAR, Acceptance, Measurement, judge
 
 NOT_MEASURED = Acceptance(False, "not measured")
 
@@ -71,12 +70,9 @@ class TrainingResult:
     """Everything that the report and the record of a version contain.
 
     Attributes:
-        plan: Plan of the training.
-        state: State at the end.
         data: Record of each image: id, side, frames, labels, or the reason why it was left out.
         before: Measurement of the weights in service.
         after: Measurement of the result.
-        acceptance: Decision.
         calibration: Calibration of predicted IoU times presence, fitted on the validation targets.
     """
 
@@ -108,7 +104,10 @@ def write_report(path: Path, result: TrainingResult) -> None:
     _add_course(page, result.state)
     _add_reliability(page, result)
     page.heading("Images")
-    rows = [[item["image"], item["side"], item.get("frames"), _remark(item)] for item in result.data]
+    rows = [
+        [item["image"], item["side"], item.get("frames"), item.get("reason") or ", ".join(item["labels"])]
+        for item in result.data
+    ]
     page.table(["Image", "Side", "Frames", "Labels, or reason for leaving it out"], rows)
     page.heading("Options")
     page.key_values({name: str(value) for name, value in result.plan.options.model_dump().items()})
@@ -180,7 +179,15 @@ def _pictures(before: Measurement, after: Measurement) -> bytes | None:
     step = max(1.0, (len(changes) - 1) / (PICTURES - 1))
     chosen = [changes[round(place * step)] for place in range(min(PICTURES, len(changes)))]
     tiles = [
-        Tile(_overlay(target, before, after), f"{target.name}: {old:.2f} to {new:.2f}\n{target.place}")
+        Tile(
+            outlined(
+                target.image[target.frame],
+                {"truth": target.truth, "before": before.masks[target], "after": after.masks[target]},
+                side=_TILE,
+                fill=0.0,
+            ),
+            f"{target.name}: {old:.2f} to {new:.2f}\n{target.place}",
+        )
         for *_, target, old, new in chosen
     ]
     half = (len(tiles) + 1) // 2
@@ -190,18 +197,6 @@ def _pictures(before: Measurement, after: Measurement) -> bytes | None:
         legend=("truth", "before", "after"),
     )
     return png_bytes(sheet)
-
-
-def _overlay(target: ValidationTarget, before: Measurement, after: Measurement) -> np.ndarray:
-    masks = {"truth": target.truth, "before": before.masks[target], "after": after.masks[target]}
-    return outlined(target.image[target.frame], masks, side=_TILE, fill=0.0)
-
-
-def _remark(item: Mapping[str, object]) -> str:
-    if "reason" in item:
-        return str(item["reason"])
-    labels = item["labels"]
-    return ", ".join(labels) if isinstance(labels, list) else str(labels)
 
 
 logger = logging.getLogger(__name__)
@@ -229,7 +224,8 @@ def publish(
         weights = _write(plan, network, folder)
         result.after = measured(weights)
         result.acceptance = judge(result.before, result.after, plan.options.min_gain)
-        result.calibration = _calibration(result.after)
+        fitted = fit_calibration(result.after.confidences, result.after.ious)
+        result.calibration = replace(fitted, images=len({target.image.id for target in result.after.masks}))
         is_better, name = result.acceptance.accepted, plan.service.name
         if is_better and plan.convert_for is not None:
             progress.note("Converting the weights for OpenVINO")
@@ -237,7 +233,9 @@ def publish(
         with versions.unchanged():
             if (current := versions.current()) != plan.published:
                 name = current or plan.service.base
-                result.acceptance = _overtaken(result.acceptance, name)
+                if is_better:
+                    overtaken = f"but {name} came into service meanwhile and was not compared"
+                    result.acceptance = Acceptance(False, f"{result.acceptance.reason}, {overtaken}")
             write_report(folder / REPORT_FILE, result)
             shutil.copy(folder / REPORT_FILE, plan.folder / REPORT_FILE)
             if is_better:
@@ -258,12 +256,6 @@ def _convert(weights: Weights, model_dir: Path, dtype: torch.dtype) -> None:
         logger.warning("%s", error)
 
 
-def _calibration(measurement: Measurement) -> Calibration:
-    """Calibration of predicted IoU times presence, fitted on the validation targets."""
-    fitted = fit_calibration(measurement.confidences, measurement.ious)
-    return replace(fitted, images=len({target.image.id for target in measurement.masks}))
-
-
 def _report_end(
     result: TrainingResult, serving: str, version: str | None, progress: TrainingProgress
 ) -> None:
@@ -274,30 +266,17 @@ def _report_end(
         message = f"Rejected: {serving} stays in service; {reason}"
     if version is not None and not accepted:
         message += f"; train again, or start the server with --conf rollback {version}"
-    facts = {"after": result.after.summary, "best_metric": result.after.score}
-    progress.end(
-        "published" if accepted else "kept",
-        message,
-        published=accepted,
-        reason=reason,
-        version=serving,
-        **facts,
-    )
-
-
-def _overtaken(acceptance: Acceptance, name: str) -> Acceptance:
-    """Withdraws an acceptance, since other weights came into service meanwhile."""
-    if not acceptance.accepted:
-        return acceptance
-    reason = f"{acceptance.reason}, but {name} came into service meanwhile and was not compared"
-    return Acceptance(False, reason)
+    facts = {"after": result.after.summary, "best_metric": result.after.score, "version": serving}
+    progress.end("published" if accepted else "kept", message, published=accepted, reason=reason, **facts)
 
 
 def _write(plan: TrainingPlan, network: Network, folder: Path) -> Weights:
     """Writes the checkpoint of a future version."""
-    _copy_config(plan.weights, folder)
+    copy_config(plan.weights, folder)
     parent = Versions(plan.model_dir).folder(plan.weights.version or "")
-    if _keeps_head(plan, network) and (parent / HEAD_FILE).is_file():
+    # A head stays where the features are those that it was trained on (preset ``auto_head``).
+    is_same = plan.options.is_encoder_frozen and int(network.image_size) == plan.weights.image_size
+    if is_same and (parent / HEAD_FILE).is_file():
         shutil.copy(parent / HEAD_FILE, folder / HEAD_FILE)
     save_weights(folder / WEIGHTS_FILE, network.state_dict())
     return replace(
@@ -312,42 +291,46 @@ def _write(plan: TrainingPlan, network: Network, folder: Path) -> Weights:
     )
 
 
-def _keeps_head(plan: TrainingPlan, network: Network) -> bool:
-    """Whether the features are those that the start weights' head was trained on (preset ``auto_head``)."""
-    return plan.options.is_encoder_frozen and int(network.image_size) == plan.weights.image_size
-
-
-def _copy_config(weights: Weights, folder: Path) -> None:
+def copy_config(weights: Weights, folder: Path) -> None:
+    """Copies the network's configuration beside the weights of a future version."""
     if weights.config is None:
         raise CheckpointError(f"{weights.name} has no network configuration")
     shutil.copy(weights.config, folder / CONFIG_FILE)
 
 
-def _record(result: TrainingResult, weights: Weights) -> dict[str, Any]:
-    """Record of a future version, without its predecessor."""
-    plan, state, after = result.plan, result.state, result.after
-    calibration: Calibration = result.calibration
+def version_record(weights: Weights, **facts: Any) -> dict[str, Any]:
+    """Record of a future version that comes from some weights, with facts in place of theirs."""
     return {
-        "base": plan.weights.base,
-        "parent": plan.weights.version,
+        "base": weights.base,
+        "parent": weights.version,
         "image_size": weights.image_size,
         "rendered_prompts": weights.rendered_prompts,
-        "sha256": weights.sha256,
-        "created": _now(),
-        "metrics": {
-            "verdict": result.acceptance.reason,
-            "before": result.before.summary,
-            "after": after.summary,
-            "epochs": state.epoch,
-            "best_epoch": state.best_epoch,
-            "blend": state.learned_share,
-            "seconds": round(state.seconds, 1),
-            "calibration_error": round(expected_calibration_error(after.confidences, after.ious), 4),
-        },
-        "calibration": calibration.to_json(),
-        "options": plan.options.model_dump(),
-        "data": result.data,
+        "sha256": weights.sha256 or "",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **facts,
     }
+
+
+def _record(result: TrainingResult, weights: Weights) -> dict[str, Any]:
+    """Record of a future version, without its predecessor."""
+    state, after = result.state, result.after
+    metrics = {
+        "verdict": result.acceptance.reason,
+        "before": result.before.summary,
+        "after": after.summary,
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "blend": state.learned_share,
+        "seconds": round(state.seconds, 1),
+        "calibration_error": round(expected_calibration_error(after.confidences, after.ious), 4),
+    }
+    return version_record(
+        weights,
+        metrics=metrics,
+        calibration=result.calibration.to_json(),
+        options=result.plan.options.model_dump(),
+        data=result.data,
+    )
 
 
 def publish_upload(source: BinaryIO, service: Weights, registry: Registry, device: DeviceType) -> Version:
@@ -368,23 +351,16 @@ def publish_upload(source: BinaryIO, service: Weights, registry: Registry, devic
         with path.open("wb") as file:
             shutil.copyfileobj(source, file)
         known = described(service, registry, device)
-        _copy_config(known, folder)
+        copy_config(known, folder)
         weights = replace(known, name="the uploaded file", path=path, sha256=None)
         network = load_network(weights, registry, device)
-        record = {
-            "base": known.base,
-            "parent": known.version,
-            "image_size": int(network.image_size),
-            "rendered_prompts": known.rendered_prompts,
-            "sha256": sha256_of(path),
-            "created": _now(),
-            "metrics": {"verdict": "uploaded, not measured"},
-        }
+        record = version_record(
+            known,
+            image_size=int(network.image_size),
+            sha256=sha256_of(path),
+            metrics={"verdict": "uploaded, not measured"},
+        )
         with versions.unchanged():
             version = versions.add(folder, {**record, "before": versions.current()})
             versions.switch(version.name)
         return version
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -60,10 +60,7 @@ class Augmentation:
 def draw_augmentation(rng: np.random.Generator, few: bool) -> Augmentation:
     """Draws an augmentation; flips have probability 1/2.
 
-    Args:
-        rng: Random generator.
-        few: Whether to draw from twelve augmentations only, four flips with three gammas, so that the
-            embeddings of all of them can be cached.
+    ``few`` draws from twelve only, four flips with three gammas, so that the embeddings of all can be cached.
     """
     flipped = (bool(rng.random() < 0.5), bool(rng.random() < 0.5))
     if few:
@@ -80,13 +77,9 @@ SMALLEST = 12
 
 @dataclass(frozen=True)
 class PromptKind:
-    """A kind of simulated prompt.
+    """A kind of simulated prompt, with its probability ``share``.
 
-    Attributes:
-        name: Name in logs and reports.
-        clicks: Positive clicks, all drawn at once from the mask (BioSAM-2, equation 1).
-        box: Whether there is a box, jittered as by hand.
-        share: Probability of this kind.
+    Positive clicks are all drawn at once from the mask (BioSAM-2, equation 1); a box is jittered as by hand.
     """
 
     name: str
@@ -151,13 +144,12 @@ def _random_rectangle(shape: tuple[int, ...], rng: np.random.Generator) -> Mask:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One object on one frame, or on the frames of a clip.
+    """One object on the frames of a batch's clip.
 
     Attributes:
-        clip: Index of the batch's clip.
-        masks: True mask (H, W) on each frame of the clip, native size.
+        clip: Index of the clip in the batch.
+        masks: True mask (H, W) on each frame, native size.
         prompts: Prompts on the first frame.
-        kind: Kind of the prompts.
     """
 
     clip: int
@@ -185,13 +177,7 @@ class TrainingClip:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Input of one step.
-
-    Attributes:
-        clips: Clips of equal length.
-        samples: Objects on them.
-        image_size: Side of the network's input in pixels.
-    """
+    """Input of one step: clips of equal length, objects on them, and the side of the input in pixels."""
 
     clips: tuple[TrainingClip, ...]
     samples: tuple[Sample, ...]
@@ -276,12 +262,9 @@ class Sampler:
         return self.batch(number, max(1, clips), options.clip_frames)
 
     def batch(self, number: int, clips: int, length: int = 1) -> Batch:
-        """A batch of given shape; each epoch visits the labelled frames in another order.
+        """Batch ``number`` with some clips; each epoch visits the labelled frames in another order.
 
-        Args:
-            number: Number of the batch.
-            clips: Number of clips.
-            length: Frames in each clip; above 1 only images with several frames take part.
+        Clips of more than one frame come from images with several frames only.
         """
         rng = np.random.default_rng([self._options.seed, number])
         labelled = self.labelled if length == 1 else self.labelled_in_volumes

@@ -27,7 +27,7 @@ from lib.errors import BioSam2Error, TrainingError
 from lib.trainers import distributed
 from lib.trainers.auto_head import HeadTraining
 from lib.trainers.config import TrainingPlan
-from lib.trainers.labelled_images import image_records, open_images
+from lib.trainers.frames import image_records, open_images
 from lib.trainers.optimizer import NetworkOptimizer, copy_parameters, interpolate_weights
 from lib.trainers.progress import TrainingProgress
 from lib.trainers.publishing import TrainingResult, TrainingState, publish
@@ -115,7 +115,12 @@ class Training:
         sampler = Sampler([image for image in images if sides[image.id] == "train"], size, self._options)
         held_out = [image for image in images if sides[image.id] == "val"]
         self._targets = choose_targets(held_out, size, self._options.val_objects)
-        _require(sampler, self._targets)
+        if not sampler.labelled or not self._targets:
+            side = "learn from" if not sampler.labelled else "measure on"
+            raise TrainingError(
+                f"No labelled object is large enough to {side}: label larger objects, or choose a larger "
+                "image_size"
+            )
         self._before = self._measure_before()
         optimizer = NetworkOptimizer(network, self._options, sampler, self._runtime, self._new_cache())
         start = copy_parameters(network)
@@ -263,12 +268,3 @@ class Training:
         self._state = TrainingState(**saved["training"])
         if self._progress is not None:
             self._progress.note(f"resuming after epoch {self._state.epoch}")
-
-
-def _require(sampler: Sampler, targets: list[ValidationTarget]) -> None:
-    if not sampler.labelled or not targets:
-        side = "learn from" if not sampler.labelled else "measure on"
-        raise TrainingError(
-            f"No labelled object is large enough to {side}: label larger objects, or choose a larger "
-            "image_size"
-        )

@@ -21,14 +21,7 @@ _EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses in their sum.
-
-    Attributes:
-        dice: Weight alpha of equation 4.
-        bce: Weight beta of equation 4.
-        occlusion: Weight of the occlusion head's cross-entropy.
-        iou: Weight of the IoU head's absolute error.
-    """
+    """Weights of the losses in their sum: alpha and beta of equation 4, and those of the two heads."""
 
     dice: float = 1.0
     bce: float = 1.0
@@ -58,30 +51,14 @@ class Losses:
 
 
 def dice_loss(probabilities: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Equation 2: ``1 - 2 sum(p g) / (sum(p) + sum(g))``, without squares.
-
-    Args:
-        probabilities: (B, H, W) in [0, 1].
-        masks: (B, H, W) zeros and ones.
-
-    Returns:
-        (B,) losses.
-    """
+    """Equation 2 for each of (B, H, W): ``1 - 2 sum(p g) / (sum(p) + sum(g))``, without squares."""
     overlap = (probabilities * masks).sum((1, 2))
     total = probabilities.sum((1, 2)) + masks.sum((1, 2))
     return 1 - 2 * overlap / total.clamp(min=_EPSILON)
 
 
 def bce_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Equation 3: mean over the pixels of ``-(g log p + (1 - g) log(1 - p))``.
-
-    Args:
-        logits: (B, H, W) logits of p.
-        masks: (B, H, W) zeros and ones.
-
-    Returns:
-        (B,) losses.
-    """
+    """Equation 3 for each of (B, H, W): mean of ``-(g log p + (1 - g) log(1 - p))``, from logits of p."""
     return F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((1, 2))
 
 

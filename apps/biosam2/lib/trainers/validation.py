@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -80,8 +80,7 @@ class Measurement:
     Attributes:
         means: Mean Dice or NSD by kind of prompt, 0 to 1; kinds without any target are left out.
         masks: Masks of a single click by target, for the report.
-        confidences: Predicted IoU times probability of presence, 0 to 1, of each mask from prompts on the
-            object.
+        confidences: Predicted IoU times probability of presence of each mask from prompts on the object.
         ious: True IoU of the same masks.
     """
 
@@ -210,7 +209,8 @@ def judge(before: Measurement, after: Measurement, min_gain: float) -> Acceptanc
     for kind in SCORED:
         lost = before.means.get(kind, 0.0) - after.means.get(kind, 0.0)
         if kind in before.means and lost > MOST_LOSS:
-            return Acceptance(False, f"{summary}, but {_change(kind, before.means, after.means)}")
+            fell = f"{before.means[kind]:.3f} to {after.means.get(kind, 0.0):.3f}"
+            return Acceptance(False, f"{summary}, but {kind} Dice fell from {fell}")
     far = after.means.get(FAR, 0.0)
     most = min(MOST_FAR, MOST_FAR_SHARE * after.means.get(CLICK, 1.0))
     if far > max(most, before.means.get(FAR, 0.0)):
@@ -220,7 +220,3 @@ def judge(before: Measurement, after: Measurement, min_gain: float) -> Acceptanc
             f"(Dice {far:.2f})",
         )
     return Acceptance(True, summary)
-
-
-def _change(kind: str, before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    return f"{kind} Dice fell from {before[kind]:.3f} to {after.get(kind, 0.0):.3f}"

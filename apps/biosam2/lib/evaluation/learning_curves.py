@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,8 @@ class CurvePoint:
 
     Attributes:
         run: Hash of everything that decides the values besides strategy and seed.
-        strategy: Name of the strategy.
-        seed: Seed of the simulation.
         labels: Number of labelled units.
-        dice: Dice of the trained network on the test set.
-        by_prompt: Dice by kind of prompt.
+        dice: Dice of the trained network on the test set; ``by_prompt`` by kind of prompt.
         labelled: Ids of the labelled units in the order of labelling.
         next: Ids of the units to label next; empty after the last training.
         seconds: Duration of training, testing and choosing.
@@ -100,13 +98,7 @@ def _point(cells: dict[str, str]) -> CurvePoint:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value over all seeds with its bootstrap interval (percentiles, 95%).
-
-    Attributes:
-        value: Value over all seeds; infinite if the goal was not reached.
-        low: Lower bound.
-        high: Upper bound.
-    """
+    """A value over all seeds, infinite if the goal was not reached, with its 95% bootstrap interval."""
 
     value: float
     low: float
@@ -161,7 +153,7 @@ def compare(points: Sequence[CurvePoint]) -> list[StrategyResult]:
                 deviation=tuple((own.std(0, ddof=1) if len(own) > 1 else np.zeros(len(labels))).tolist()),
                 area=_interval(_mean_of(area(labels, own)), len(own)),
                 gain=None if strategy == CONTROL else _interval(_mean_of(gain), len(own)),
-                needed=_interval(_share_needed(labels, own, control), len(own)),
+                needed=_interval(partial(_share_needed, labels, own, control), len(own)),
             )
         )
     return results
@@ -177,14 +169,9 @@ def curves_of(points: Sequence[CurvePoint]) -> dict[str, Curves]:
 
 
 def area(labels: Curves, curves: Curves) -> Curves:
-    """Area under curves (trapezoids) divided by the range of labels: their mean height.
+    """Mean height (S,) of curves (S, L): the area by trapezoids divided by the range of labels (L,).
 
-    Args:
-        labels: (L,), ascending.
-        curves: (S, L).
-
-    Returns:
-        (S,); for a single number of labels its value.
+    For a single number of labels it is the value.
     """
     if len(labels) == 1:
         return curves[:, 0]
@@ -207,14 +194,10 @@ def _mean_of(values: Curves) -> Statistic:
     return lambda seeds: float(values[seeds].mean())
 
 
-def _share_needed(labels: Curves, own: Curves, control: Curves) -> Statistic:
+def _share_needed(labels: Curves, own: Curves, control: Curves, seeds: NDArray[np.int64]) -> float:
     """Labels until a strategy reaches the last Dice of random, as a share of random's labels."""
-
-    def share(seeds: NDArray[np.int64]) -> float:
-        goal = float(control[seeds].mean(0)[-1])
-        return labels_needed(labels, own[seeds].mean(0), goal) / float(labels[-1])
-
-    return share
+    goal = float(control[seeds].mean(0)[-1])
+    return labels_needed(labels, own[seeds].mean(0), goal) / float(labels[-1])
 
 
 def _interval(statistic: Statistic, seeds: int) -> Interval:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lib.errors import EvaluationError
-from lib.evaluation.active_learning.curves import (
+from lib.evaluation.learning_curves import (
     CurvePoint,
     area,
     compare,

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,17 +21,141 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lib.activelearning.selectors import SELECTORS, Candidate
+from lib.engine.builder import described, load_network
+from lib.engine.checkpoints import named_weights, sha256_of
+from lib.engine.network import EmbeddingCache
 from lib.engine.predictor import Predictor
+from lib.engine.registry import Registry
+from lib.engine.runtime import Runtime, resolve_device
 from lib.errors import BioSam2Error, EvaluationError
-from lib.evaluation.active_learning.curves import CurvePoint, points_file, write_curve
-from lib.evaluation.active_learning.learner import SimulatedLearner, measure, score
 from lib.evaluation.cases import labelled_files
+from lib.evaluation.learning_curves import CurvePoint, points_file, write_curve
 from lib.evaluation.options import SimulationOptions, Unit, parse_simulation_options
-from lib.evaluation.runner import facts_hash
+from lib.evaluation.runner import facts_hash, run_facts
+from lib.metrics.segmentation import dice
+from lib.scoring.image_scorer import ScorePlan, score_image, spread
+from lib.scoring.prompt_sources import GridSource
+from lib.scoring.signals import Vector, frame_vector, mean_vector
 from lib.settings import Settings
+from lib.trainers.config import Preset, TrainOptions
 from lib.trainers.frames import LabelledFrames, LabelledImage, prepare_frames
-from lib.trainers.sampler import visible_objects
-from lib.trainers.validation import choose_targets
+from lib.trainers.optimizer import NetworkOptimizer, prepare, trained_parameters
+from lib.trainers.sampler import Sampler, visible_objects
+from lib.trainers.validation import BOX, CLICK, CLICKS, ValidationTarget, choose_targets
+
+# Kinds of prompts whose mean Dice is the result, as in a training's validation; propagation takes too long.
+MEASURED = (CLICK, CLICKS, BOX)
+# A small scoring plan: every unit of the pool is scored in every round.
+_SCORE_PLAN = ScorePlan(slices=3, jitters=3)
+_PRESET: Preset = "decoder"
+_MIB = 1 << 20
+
+
+class SimulatedLearner:
+    """A network that learns from units, is tested, and scores units by its uncertainty.
+
+    The image encoder is frozen, so embeddings are kept for all rounds and seeds.
+    """
+
+    def __init__(self, options: SimulationOptions):
+        settings = Settings(device=options.device, image_size=options.image_size, model_dir=options.model_dir)
+        registry = Registry(options.model_dir)
+        self._options = options
+        self._runtime = Runtime(resolve_device(options.device), settings.precision)
+        kind = self._runtime.type
+        named = named_weights(options.weights, settings, registry, kind, "named by --weights")
+        weights = replace(described(named, registry, kind), single_mask=True, meta_settings=False)
+        self.weights, self.sha256 = weights.name, weights.sha256 or sha256_of(weights.path)
+        self._network = load_network(weights, registry, kind)
+        budget = settings.embedding_cache_mb * _MIB
+        # Two caches: embeddings made for inference have no gradient, so training cannot use them.
+        self._inference, self._training = EmbeddingCache(budget), EmbeddingCache(budget)
+        prepare(self._network, _PRESET)
+        self._first = {name: value.detach().clone() for name, value in trained_parameters(self._network)}
+
+    @property
+    def image_size(self) -> int:
+        """Side of the network's input in pixels."""
+        return int(self._network.image_size)
+
+    def describe(self) -> dict[str, object]:
+        """What the results depend on."""
+        return {"sha256": self.sha256, **run_facts(self._runtime, self.image_size)}
+
+    def untrained(self) -> Predictor:
+        """The initial weights; valid until the next training."""
+        self._reset()
+        return self._predictor()
+
+    def learn(self, units: Sequence[LabelledFrames], seed: int) -> Predictor:
+        """Trains the decoder from its initial weights; the result is valid until the next call."""
+        self._reset()
+        options = self._train_options(seed)
+        sampler = Sampler(units, self.image_size, options)
+        optimizer = NetworkOptimizer(self._network, options, sampler, self._runtime, self._training)
+        steps = self._options.steps
+        for step in range(1, steps + 1):
+            optimizer.advance(step / steps)
+        self._network.load_state_dict(optimizer.averaged_parameters(), strict=False)
+        return self._predictor()
+
+    def vector(self, unit: LabelledFrames) -> Vector:
+        """The embedding of a unit, ``(C,)``: equal in all rounds."""
+        places = spread(len(unit), _SCORE_PLAN.slices)
+        features = (self._encoder.features(unit, place) for place in places)
+        return mean_vector([frame_vector(item) for item in features])
+
+    @cached_property
+    def _encoder(self) -> Predictor:
+        return self._predictor()
+
+    def _train_options(self, seed: int) -> TrainOptions:
+        options = self._options
+        return TrainOptions(
+            preset=_PRESET,
+            image_size=self.image_size,
+            batch_size=options.batch,
+            learning_rate=options.learning_rate,
+            warmup_steps=max(1, options.steps // 8),
+            # Propagation takes several times as long and is not tested.
+            clip_share=0.0,
+            seed=seed,
+        )
+
+    def _reset(self) -> None:
+        self._network.load_state_dict(self._first, strict=False)
+
+    def _predictor(self) -> Predictor:
+        self._network.eval()
+        return Predictor(self._network, self._runtime, self._inference, self.weights, self.sha256)
+
+
+@dataclass(frozen=True)
+class PromptDice:
+    """Mean Dice over the test objects."""
+
+    dice: float
+    by_prompt: dict[str, float]
+
+
+def measure(predictor: Predictor, targets: Sequence[ValidationTarget]) -> PromptDice:
+    """Dice of a network on the test objects, with one click, three clicks and a box each."""
+    means = {}
+    for kind in MEASURED:
+        values = []
+        for target in targets:
+            image = target.image
+            found = predictor.segment(image, target.frame, target.prompts[kind])
+            values.append(dice(found.mask, target.truth))
+        means[kind] = float(np.mean(values))
+    return PromptDice(float(np.mean(list(means.values()))), means)
+
+
+def score(predictor: Predictor, unit: LabelledFrames, vector: Vector | None) -> Candidate:
+    """A unit with the uncertainty of a network, computed without its label."""
+    found = score_image(predictor, unit, [GridSource()], _SCORE_PLAN)
+    return Candidate(unit.id, found.score, vector, found.labels, found.slice_index)
+
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +180,7 @@ class SliceUnit(LabelledFrames):
 
 @dataclass(frozen=True)
 class SimulationData:
-    """The images of a simulation.
-
-    Attributes:
-        pool: Units to label, by id.
-        test: Whole images of the test set, by id.
-        left_out: Reason by id of each image that could not be used.
-    """
+    """The images of a simulation: units to label, test images, and the reason of each image left out."""
 
     pool: tuple[LabelledFrames, ...]
     test: tuple[LabelledFrames, ...]
@@ -217,8 +335,10 @@ class Simulation:
 
     def run(self) -> list[CurvePoint]:
         """All points, computed now or before, by strategy, seed and labels."""
-        options = self._options
-        counts = self._counts()
+        options, most = self._options, len(self._units)
+        # Numbers of labels at which the network is trained, at most the size of the pool.
+        wanted = range(options.start, options.start + options.rounds * options.step + 1, options.step)
+        counts = [count for count in wanted if count <= most] or [most]
         annotations = [(name, seed) for seed in range(options.seeds) for name in options.strategies]
         found: list[CurvePoint] = []
         with tqdm(
@@ -231,12 +351,6 @@ class Simulation:
                     bar.update()
         order: dict[str, int] = {name: place for place, name in enumerate(options.strategies)}
         return sorted(found, key=lambda point: (order[point.strategy], point.seed, point.labels))
-
-    def _counts(self) -> list[int]:
-        """Numbers of labels at which the network is trained, at most the size of the pool."""
-        options, most = self._options, len(self._units)
-        wanted = range(options.start, options.start + options.rounds * options.step + 1, options.step)
-        return [count for count in wanted if count <= most] or [most]
 
     def _annotate(self, strategy: str, seed: int, counts: Sequence[int]) -> Iterator[CurvePoint]:
         """The points of one simulated annotation."""

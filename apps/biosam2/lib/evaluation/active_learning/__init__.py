@@ -1,1 +1,0 @@
-"""Simulated annotation: python -m lib.evaluation active-learning."""
