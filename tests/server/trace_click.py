@@ -15,7 +15,7 @@ from monailabel.config import settings
 app_dir, studies, model_dir = (str(Path(argument).resolve()) for argument in sys.argv[1:4])
 settings.MONAI_LABEL_APP_DIR = app_dir
 settings.MONAI_LABEL_STUDIES = studies
-settings.MONAI_LABEL_APP_CONF = {"model_dir": model_dir, "runtime": "torch"}
+settings.MONAI_LABEL_APP_CONF = {"model_dir": model_dir, "runtime": "torch", "prefetch": "0"}
 settings.MONAI_LABEL_AUTO_UPDATE_SCORING = False
 sys.path.insert(0, app_dir)
 
