@@ -153,6 +153,11 @@ class Companion:
         """Waits for a notification that contains a text."""
         self.page.get_by_text(text).first.wait_for()
 
+    def picture(self, name: str) -> None:
+        """Keeps a picture of the page for the docs, without what covers it."""
+        self.ohif.tidy()
+        self.ohif.screenshot(name)
+
     def overlay(self, label: str) -> np.ndarray:
         """Voxels of a segment, bool ``[i, j, k]``."""
         return self.ohif.overlay() == self.ohif.segments()[label]

@@ -122,6 +122,11 @@ def test_a_negative_click_alone_shows_the_reason(companion: Companion, cases: di
     assert companion.click(cases["top_first"].phantom.click("organ")).status == 400
     companion.notice("has only negative points")
     assert companion.page.locator("[data-action=run]").is_enabled()
+    # The keys are listed, and say it as well as the buttons do.
+    keys = companion.page.locator(".biosam2-help")
+    for shown in (True, False):
+        companion.key("?")
+        assert keys.is_visible() == shown
 
 
 def test_live_mode_shows_the_answer_to_the_last_of_ten_clicks(
@@ -223,6 +228,7 @@ def test_a_scribble_and_a_lasso_give_the_mask_that_the_server_computed(
     assert answer.sent["lassos"][0]["slice"] == k
     assert np.array_equal(companion.overlay("organ"), answer.mask)
     assert dice(answer.mask[:, :, k], truth[:, :, k]) >= GOOD
+    companion.picture("ohif_lasso")
 
 
 def test_a_training_is_shown_and_stopped(companion: Companion, cases: dict[str, Case]) -> None:
@@ -293,3 +299,4 @@ def test_a_label_of_two_organs_takes_five_actions(companion: Companion, cases: d
     companion.accept = True
     companion.save()
     assert companion.actions == 5
+    companion.picture("ohif_toolbar")

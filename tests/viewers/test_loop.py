@@ -91,6 +91,8 @@ def test_a_label_without_a_prompt_is_corrected_and_saved(
     assert np.array_equal(companion.overlay(LABEL), answer.mask)
     found = dice(answer.mask, truth)
     assert found >= THROUGH_VOLUME
+    companion.ohif.show(phantoms[second].click(LABEL))
+    companion.picture("ohif_auto")
     row, place = correction(answer.mask[:, :, k], truth[:, :, k], LABEL)
     if row == "background":
         companion.key("x")
@@ -140,6 +142,14 @@ def test_three_series_are_labelled_and_the_click_on_a_fourth_gets_better(
     companion.page.get_by_text("The new version is served.").first.wait_for()
     stats = requests.get(f"{loop_server.url}/info/", timeout=LIMIT_S).json()["train_stats"]["biosam2"]
     assert stats["published"], stats["reason"]
+    with companion.page.context.expect_page() as report:
+        companion.page.get_by_role("link", name="Report").click()
+    report.value.get_by_text("Dice").first.wait_for()
+    # The only image without a label is offered, with the reason.
+    with companion.page.expect_navigation():
+        companion.press("sample")
+    assert "Why this one: " in companion.dialogs[-1]
+    assert companion.page.url.endswith(series[HELD_OUT].study_uid)
     assert held_out_click(companion, phantoms[HELD_OUT], series[HELD_OUT]) > before + 0.05
 
 

@@ -111,6 +111,8 @@ def test_an_oblique_view(companion: Companion, cases: dict[str, Case], pacs: Ort
     assert not (answer.mask & ~cut.touched).any()
     assert dice(answer.mask, cut.truth) >= GOOD
 
+    companion.picture("ohif_oblique")
+
     # A negative stroke takes its voxels out, here and nowhere else.
     companion.key("x")
     companion.key("g")

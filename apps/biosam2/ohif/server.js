@@ -32,6 +32,21 @@ async function request(path, options = {}) {
   return answer;
 }
 
+/** The JSON at a path; null where there is none. */
+async function found(path) {
+  try {
+    return await (await request(path)).json();
+  } catch (error) {
+    if (error.status === 404) return null;
+    throw error;
+  }
+}
+
+async function post(path, values = {}) {
+  const headers = { 'Content-Type': 'application/json' };
+  return (await request(path, { method: 'POST', body: JSON.stringify(values), headers })).json();
+}
+
 const query = (values) => new URLSearchParams(values).toString();
 
 /** Name under which this browser saves labels, kept between visits. */
@@ -55,15 +70,7 @@ export async function infer(model, series, params, start, signal) {
 }
 
 /** What the store says of the final label of a series; null where there is none. */
-export async function labelInfo(series) {
-  try {
-    const answer = await request(`/datastore/label/info?${query({ label: series, tag: 'final' })}`);
-    return await answer.json();
-  } catch (error) {
-    if (error.status === 404) return null;
-    throw error;
-  }
-}
+export const labelInfo = (series) => found(`/datastore/label/info?${query({ label: series, tag: 'final' })}`);
 
 /** File of the final label of a series, on the grid of its images. */
 export async function labelFile(series) {
@@ -89,36 +96,19 @@ export async function saveLabel(series, voxels, names, grid, replaces) {
 export const labelVersion = (info) => (info ? String(info.SOPInstanceUID ?? info.ts ?? '') : '');
 
 /** The image to label next: its DICOM keys, and why it was chosen; {} where none is left. */
-export async function nextSample(strategy) {
-  const body = JSON.stringify({ client_id: clientId() });
-  const headers = { 'Content-Type': 'application/json' };
-  const answer = await request(`/activelearning/${strategy}`, { method: 'POST', body, headers });
-  return answer.json();
-}
+export const nextSample = (strategy) => post(`/activelearning/${strategy}`, { client_id: clientId() });
 
 /** What the server says of itself: models, strategies, state of the trainers. */
 export const info = async () => (await request('/info/')).json();
 
 /** The last training: {status, stats}; {} before the first one. */
-export async function training() {
-  try {
-    return await (await request('/train/')).json();
-  } catch (error) {
-    if (error.status === 404) return {};
-    throw error;
-  }
-}
+export const training = async () => (await found('/train/')) ?? {};
 
 /** Address of the page about the last training that ended. */
 export const REPORT = '/train/report';
 
 /** Starts a training of every trainer with its own settings. */
-export async function startTraining() {
-  const headers = { 'Content-Type': 'application/json' };
-  await request('/train/', { method: 'POST', body: '{}', headers });
-}
+export const startTraining = () => post('/train/');
 
 /** Stops the training that runs. */
-export async function stopTraining() {
-  await request('/train/', { method: 'DELETE' });
-}
+export const stopTraining = () => request('/train/', { method: 'DELETE' });

@@ -92,7 +92,8 @@ export class Toolbar {
     this.unsure.replaceChildren(
       ...(annotator.unsure.length ? ['Check slices: '] : []),
       ...annotator.unsure.map((slice) => {
-        const button = element('button', { type: 'button', textContent: slice + 1, title: 'A correction here is likely to be worth most' });
+        const title = 'A correction here is likely to be worth most';
+        const button = element('button', { type: 'button', textContent: slice + 1, title });
         button.addEventListener('click', () => this.actions.jump(slice));
         return button;
       })
