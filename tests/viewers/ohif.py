@@ -218,7 +218,7 @@ class Ohif:
         self.page.evaluate(_EXPORT, SEGMENTATION)
         self.page.get_by_text("Enter the report name").wait_for()
         self.page.locator("input:focus").fill(name)
-        button = self.page.get_by_role("button", name="Save")
+        button = self.page.get_by_role("button", name="Save", exact=True)
         return self.exchange("/proxy/dicom/wado/studies", "POST", button.click)
 
     def image(self, view: str = "mpr-axial") -> np.ndarray:

@@ -100,7 +100,7 @@ class VolumeTask(SegmentTask):
     def segment(self, prompted: PromptedImage) -> TaskResult:
         """Follows every object from its prompted slices through the volume."""
         objects = prompted.prompts.objects
-        found = SliceMerger(prompted.image.shape, prompted.prompts.axis, self.calibration(prompted.version))
+        found = SliceMerger(prompted.shape, prompted.prompts.axis, self.calibration(prompted.version))
         # In a video an object moves through the picture, and out of a window.
         zooms = self.ends and prompted.segmenter.zoom != "off"
         steps = (propagate_zoomed if zooms else propagate)(

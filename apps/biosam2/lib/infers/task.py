@@ -93,6 +93,11 @@ class PromptedImage:
     version: str | None = None
     view: ViewGrid | None = None
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(I, J, K) of the grid of the frames."""
+        return self.view.shape if self.view else self.image.shape
+
 
 @dataclass
 class TaskResult:

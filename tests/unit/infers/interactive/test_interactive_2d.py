@@ -21,7 +21,7 @@ from lib.infers.task import LABEL_FILE, Services
 from lib.infers.templates import Templates
 from lib.settings import Settings
 from tests.support import phantoms
-from tests.support.phantoms import FROM_BOX, dice
+from tests.support.phantoms import FROM_BOX, THROUGH_VOLUME, dice
 from tests.support.server import copy_model_folder
 from tests.support.studies import write_nifti, write_picture
 
@@ -173,6 +173,11 @@ def test_an_oblique_view_is_segmented_on_the_voxels_that_it_cuts(
         "boxes": [[*np.floor(inside.min(0)).tolist(), *np.ceil(inside.max(0) + 1).tolist(), 0]],
         "result_extension": ".nii.gz",
     }
+    behind = 9
+    whole = {**view, "origin": (view["origin"] - behind * axes[2]).tolist(), "size": [120, 120, 2 * behind]}
+    boxes = [[*request["boxes"][0][:4], behind]]
+    file, _ = tasks["biosam2_propagate"]({**request, "view": whole, "boxes": boxes})
+    assert dice(np.asarray(nib.load(file).dataobj) > 0, CT.objects["lesion"]) >= THROUGH_VOLUME
     with pytest.raises(PromptError, match="view has others"):
         tasks["biosam2_point"]({**request, "save_label": True})
     for started in (False, True):
