@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import requests
 
-from tests.support.client import Client
+from tests.support import studies
+from tests.support.client import LIMIT_S, Client
+from tests.support.server import Server
+from tests.support.studies import write_nifti
 
 TASKS = {
     "biosam2_point": ("deepgrow", 2),
@@ -102,3 +108,19 @@ def test_the_weights_in_use_are_named(info: dict[str, Any]) -> None:
 
 def test_asking_again_gives_the_same(client: Client, info: dict[str, Any]) -> None:
     assert client.info()["models"] == info["models"]
+
+
+def test_what_is_saved_is_shown_at_once(scratch: Server, tmp_path: Path) -> None:
+    # The answer is kept while nothing changes.
+    client, ct = Client(scratch.url), studies.phantom("ct")
+    mask = write_nifti(tmp_path / "mask.nii.gz", ct.objects["lesion"].astype(np.uint8), ct.affine)
+    for tag, params in (("mine", "{}"), ("final", '{"label_info": [{"name": "cyst", "idx": 1}]}')):
+        before = client.info()
+        assert client.info() == before
+        url = f"{scratch.url}/datastore/label?image=ct&tag={tag}"
+        with mask.open("rb") as file:
+            files = {"label": ("mask.nii.gz", file)}
+            requests.put(url, files=files, data={"params": params}, timeout=LIMIT_S).raise_for_status()
+        tags = (before["datastore"]["label_tags"], client.info()["datastore"]["label_tags"])
+        assert tags[1] == {**tags[0], tag: tags[0].get(tag, 0) + 1}
+    assert "cyst" in client.info()["models"]["biosam2_auto"]["labels"]

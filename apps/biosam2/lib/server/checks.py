@@ -49,9 +49,6 @@ def label_object(text: str, name: str) -> dict[str, Any]:
     Args:
         text: JSON text.
         name: name of the field, for the error message.
-
-    Raises:
-        HTTPException: 400, with the reason.
     """
     value = json_object(text, name)
     # 3D Slicer's params are params of their own.
@@ -102,9 +99,6 @@ def require_sum(file: Path, check_sum: str) -> None:
     Args:
         file: File to compare.
         check_sum: Hexadecimal digest, such as ``SHA256:1f0a...``; SHA256 where no algorithm is named.
-
-    Raises:
-        HTTPException: 400 for an unknown algorithm, 404 for another digest.
     """
     algorithm, _, digest = check_sum.rpartition(":")
     algorithm = algorithm.upper() or _ALGORITHMS[0]
@@ -134,7 +128,6 @@ class Checks:
         """Lets the id of an existing image pass.
 
         Raises:
-            HTTPException: 400 for a malformed id, 404 for an unknown one.
             BusyError: The DICOM store does not answer.
         """
         if self.is_listed(image_id) or self.store.get_image_uri(image_id):
@@ -148,9 +141,6 @@ class Checks:
         """Lets a slide pass whose pixels can be read; other files are not opened.
 
         QuPath asks before each request, and sends the pixels of a slide that the server does not have.
-
-        Raises:
-            HTTPException: 404, with the reason.
         """
         if not is_slide_file(file):
             return
@@ -163,7 +153,6 @@ class Checks:
         """Opens an image of the datastore.
 
         Raises:
-            HTTPException: 400 or 404 for its id.
             ImageError: The image cannot be opened.
         """
         self.require_image(image_id)
@@ -173,7 +162,6 @@ class Checks:
         """Lets an existing label pass.
 
         Raises:
-            HTTPException: 400 for a malformed id or tag, 404 for an unknown one.
             BusyError: The DICOM store does not answer.
         """
         self.is_listed(label_id)
@@ -185,11 +173,7 @@ class Checks:
         refuse(HTTPStatus.NOT_FOUND, f"there is no label {tag!r} of {label_id!r}; {there}")
 
     def image_path(self, image_id: str) -> Path:
-        """The file of an image.
-
-        Raises:
-            HTTPException: 400 for a malformed id, 404 for an unknown one, or an image that is not one file.
-        """
+        """The file of an image."""
         self.require_image(image_id)
         path = Path(self.store.get_image_uri(image_id))
         if not path.is_file():
@@ -200,11 +184,7 @@ class Checks:
         return path
 
     def label_path(self, label_id: str, tag: str) -> Path:
-        """The file of a label.
-
-        Raises:
-            HTTPException: 400 for a malformed id or tag, 404 for a label that is missing.
-        """
+        """The file of a label."""
         self.require_label(label_id, tag)
         path = Path(self.store.get_label_uri(label_id, tag))
         if not path.is_file():
@@ -224,7 +204,6 @@ class Checks:
         """Whether an image has to be added; False where the same file is there already.
 
         Raises:
-            HTTPException: 400 for a malformed id, 409 where another image of this id has labels.
             ImageError: The file cannot be opened, or the datastore would not list it.
         """
         _require_id(image_id)
@@ -251,7 +230,6 @@ class Checks:
         """A label that a training can read: the file as it was sent, or a volume made from raw bytes.
 
         Raises:
-            HTTPException: 400 or 404 for the image or the tag.
             ImageError: The image cannot be opened.
             LabelError: The label cannot be read, is empty, or does not fit the image.
         """
@@ -272,11 +250,7 @@ class Checks:
             yield usable
 
     def is_listed(self, item_id: str) -> bool:
-        """Whether the datastore lists an id; ids of other stores may have any form.
-
-        Raises:
-            HTTPException: 400 for an id that is not listed and cannot be a file name.
-        """
+        """Whether the datastore lists an id; ids of other stores may have any form."""
         if item_id in self.store.list_images():
             return True
         _require_id(item_id)

@@ -194,11 +194,7 @@ class Inference:
         return await (self.heavy if is_heavy else self.clicks).run(request, prioritized)
 
     def checked(self, model: str, params: dict[str, Any], user: User) -> dict[str, Any]:
-        """The request of a task.
-
-        Raises:
-            HTTPException: 400, 403 or 404, with the reason.
-        """
+        """The request of a task."""
         params = with_label_points(params, self.app.labels)
         require_known("model", model, self.app.models, params)
         refuse_keys(params, _RESERVED, "use the query")
@@ -209,11 +205,7 @@ class Inference:
 
     @contextmanager
     def opened(self, image: str, session_id: str, file: UploadFile | None) -> Iterator[dict[str, Any]]:
-        """What a request says of its image: ``image``, an id or a path, and ``session``.
-
-        Raises:
-            HTTPException: 400 or 404, with the reason.
-        """
+        """What a request says of its image: ``image``, an id or a path, and ``session``."""
         if session_id:
             if self.sessions is None:
                 refuse(HTTPStatus.NOT_FOUND, "sessions are switched off here (MONAI_LABEL_SESSIONS)")

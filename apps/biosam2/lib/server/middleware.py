@@ -291,7 +291,7 @@ def log_request_ids() -> None:
 
 
 class Authenticator:
-    """Finds the sender of a request from its credentials.
+    """Finds the sender of a request from its credentials; ``BusyError`` where the provider does not answer.
 
     Args:
         keys: API keys; None without ``--conf api_keys``.
@@ -310,11 +310,7 @@ class Authenticator:
         return self._keys is not None or self._tokens is not None
 
     async def user(self, connection: HTTPConnection) -> User | None:
-        """The sender of a request; None without valid credentials.
-
-        Raises:
-            BusyError: The identity provider does not answer.
-        """
+        """The sender of a request; None without valid credentials."""
         if not self.is_on:
             return ANYBODY
         if (credential := _credential(connection)) is not None:
@@ -324,30 +320,18 @@ class Authenticator:
         return None
 
     async def find(self, credential: str) -> User | None:
-        """The owner of an API key or a token.
-
-        Raises:
-            BusyError: The identity provider does not answer.
-        """
+        """The owner of an API key or a token."""
         if hmac.compare_digest(credential.encode(), self._own_token.encode()):
             return User("server", Role.ANNOTATOR)
         return (self._keys and self._keys.find(credential)) or await self._from_token(credential)
 
     async def sign_in(self, name: str, password: str) -> str | None:
-        """Exchanges an API key, or name and password of the identity provider, for a cookie's value.
-
-        Raises:
-            BusyError: The identity provider does not answer.
-        """
+        """Exchanges an API key, or name and password of the identity provider, for a cookie's value."""
         cookie = self._keys.to_cookie(password) if self._keys else None
         return cookie or await self.exchange(name, password)
 
     async def exchange(self, name: str, password: str) -> str | None:
-        """The token for name and password: an API key as password is its own token.
-
-        Raises:
-            BusyError: The identity provider does not answer.
-        """
+        """The token for name and password: an API key as password is its own token."""
         if self._keys and self._keys.find(password):
             return password
         if self._tokens is None or not name:

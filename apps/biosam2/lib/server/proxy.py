@@ -126,11 +126,7 @@ def _chunks(answer: requests.Response) -> Iterator[bytes]:
 
 
 def _target(path: str, method: str) -> str:
-    """The path below the store's DICOMweb root, with the prefixes of the settings.
-
-    Raises:
-        HTTPException: 400 for a path that leaves the root, or has control characters.
-    """
+    """The path below the store's DICOMweb root, with the prefixes of the settings."""
     plain = path
     while unquote(plain) != plain:
         plain = unquote(plain)

@@ -68,9 +68,6 @@ def require_known(
         known: Names that there are.
         params: Body of the request.
         key: Key of the name in ``params``.
-
-    Raises:
-        HTTPException: 404 for an unknown name, 400 for a contradiction.
     """
     if name not in known:
         refuse(HTTPStatus.NOT_FOUND, f"Unknown {kind} {name[:100]!r} (available: {', '.join(known)})")
@@ -80,11 +77,7 @@ def require_known(
 
 
 def refuse_keys(params: Mapping[str, Any], keys: Collection[str], remedy: str = "leave it out") -> None:
-    """Refuses keys that would reach a subprocess, or that the server itself sets.
-
-    Raises:
-        HTTPException: 400, with the keys.
-    """
+    """Refuses keys that would reach a subprocess, or that the server itself sets."""
     if found := [key for key in keys if key in params]:
         refuse(HTTPStatus.BAD_REQUEST, f"params must not hold {', '.join(found)}: {remedy}")
     if params.get("gpus", "all") not in ("all", None):
@@ -92,11 +85,7 @@ def refuse_keys(params: Mapping[str, Any], keys: Collection[str], remedy: str = 
 
 
 def require_label_tag(tag: Any) -> None:
-    """Lets the tag of a label pass, such as ``final``: MONAI Label makes a folder of that name.
-
-    Raises:
-        HTTPException: 400 for anything but a short name.
-    """
+    """Lets the tag of a label pass, such as ``final``: MONAI Label makes a folder of that name."""
     if not (isinstance(tag, str) and _LABEL_TAG.fullmatch(tag)):
         reason = f"the label's tag is {str(tag)[:100]!r}; it must have 1 to 64 letters, digits, _ or -"
         refuse(HTTPStatus.BAD_REQUEST, reason)
@@ -153,10 +142,6 @@ def json_object(text: str | bytes, name: str) -> dict[str, Any]:
     Args:
         text: JSON text.
         name: Name of the form field or body, for the error message.
-
-    Raises:
-        HTTPException: 400, for anything but an object, for NaN and infinities, for unpaired surrogates (half
-            an emoji), and for nesting deeper than 32.
     """
     reason = ""
     try:

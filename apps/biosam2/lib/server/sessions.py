@@ -183,11 +183,7 @@ class SessionStore:
         return found
 
     def require_session(self, session_id: str, update_ts: bool = True) -> UploadSession:
-        """A session by its id.
-
-        Raises:
-            HTTPException: 404 for an unknown or expired one.
-        """
+        """A session by its id."""
         if (session := self.get_session(session_id, update_ts)) is None:
             reason = f"Unknown session {session_id[:100]!r}: it may have expired, upload again"
             refuse(HTTPStatus.NOT_FOUND, reason)
