@@ -260,6 +260,12 @@ BAD: dict[str, tuple[str, bytes | dict[str, Any], int, str]] = {
     "a point of one number": ("slide", _request([0, 0], [9, 9], [[5]]), 400, "foreground"),
     "only background": ("slide", _request([0, 0], [0, 0], [], background=[[5, 5]]), 400, "only negative"),
     "an unknown mode": ("slide", _request([0, 0], [9, 9], [[5, 5]], mode="all"), 400, "each, one, box"),
+    "an unknown mask": (
+        "slide",
+        _request([0, 0], [9, 9], [[5, 5]], mask="any"),
+        400,
+        "best, smallest, largest",
+    ),
     "a location of three": ("slide", _request([0, 0, 0], [9, 9], [[5, 5]]), 400, "location"),
     "no JSON": ("slide", b'{"level":', 400, "JSON"),
     "a list": ("slide", b"[1, 2]", 400, "must be a JSON object"),

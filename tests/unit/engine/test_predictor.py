@@ -88,6 +88,19 @@ def test_the_outputs_of_several_objects_are_those_of_each_alone(predictor, frame
         assert ((native[0, 0].numpy() > 0) == mask.mask).mean() > 0.999
 
 
+def test_the_smallest_and_the_largest_mask_are_those_that_the_network_decoded(predictor, frames):
+    clicks = [FramePrompts(points=[[x, 90]], labels=[1]) for x in (20, 60, 100)]
+    found = {
+        choice: predictor.outputs(frames, 2, clicks, choice) for choice in ("best", "smallest", "largest")
+    }
+    areas = {choice: (item.logits > 0).sum(axis=(1, 2)) for choice, item in found.items()}
+    assert (areas["smallest"] <= areas["best"]).all()
+    assert (areas["best"] <= areas["largest"]).all()
+    assert (areas["smallest"] < areas["largest"]).any()
+    assert found["best"].ious.shape[1] > 1
+    assert found["smallest"].ious.shape == (3, 1)
+
+
 def test_embeddings_outlive_the_next_run_of_a_compiled_encoder(frames, monkeypatch):
     """A CUDA graph returns the same memory each time; here a function does so."""
     memory, runtime = {}, Runtime(torch.device("cpu"), "fp32")

@@ -27,7 +27,7 @@ class DarkObjects:
     def __init__(self):
         self.asked = []
 
-    def outputs(self, frames, index, prompts):
+    def outputs(self, frames, index, prompts, choice="best"):
         self.asked.append(
             (frames.rectangle, [(item.points.tolist(), item.labels.tolist()) for item in prompts])
         )

@@ -86,13 +86,15 @@ class Decoded:
     Attributes:
         logits: (B, 1, S/4, S/4) float32 mask logits; -1024 everywhere where the object is absent.
         logits_full: (B, 1, S, S) the same at the input's size, for the memory.
-        ious: (B, M) predicted IoU with the truth of each of the M masks that were decoded, 0 to 1.
+        masks: (B, M, S/4, S/4) logits of the M masks that were decoded, of which ``logits`` is one.
+        ious: (B, M) predicted IoU of each of them with the truth, 0 to 1.
         object_logits: (B, 1) above 0 where the network sees the object.
         pointer: (B, C) what the memory attention gets beside the memory.
     """
 
     logits: torch.Tensor
     logits_full: torch.Tensor
+    masks: torch.Tensor
     ious: torch.Tensor
     object_logits: torch.Tensor
     pointer: torch.Tensor
@@ -252,10 +254,11 @@ def _no_points(masks: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _decoded(outputs: tuple[Any, ...]) -> Decoded:
-    _, _, ious, logits, logits_full, pointer, object_logits = outputs
+    masks, _, ious, logits, logits_full, pointer, object_logits = outputs
     return Decoded(
         logits=logits,
         logits_full=logits_full,
+        masks=masks,
         ious=ious,
         object_logits=object_logits,
         pointer=pointer,

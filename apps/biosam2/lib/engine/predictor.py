@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,6 +43,10 @@ LEAST_BUDGET = 64 << 20
 MOST_LOGIT = 10.0
 # Outside the window of an answer is background, as sure as a sigmoid of 0.95.
 UNKNOWN_LOGIT = 3.0
+
+
+# Of the masks that a network decodes for one click: the one with the highest predicted IoU, or by area.
+MaskChoice = Literal["best", "smallest", "largest"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,13 +262,20 @@ class Predictor:
             values = decoded.logits[0, 0].clamp(-MOST_LOGIT, MOST_LOGIT).cpu().half().numpy()
             return replace(self._frame_mask(decoded, frames), logits=MaskLogits(values))
 
-    def outputs(self, frames: FrameSequence, index: int, prompts: Sequence[FramePrompts]) -> Outputs:
+    def outputs(
+        self,
+        frames: FrameSequence,
+        index: int,
+        prompts: Sequence[FramePrompts],
+        choice: MaskChoice = "best",
+    ) -> Outputs:
         """Raw outputs of the network for several objects on a frame, in steps of a few of them.
 
         Args:
             frames: Frames of the image.
             index: Index of the frame.
             prompts: Prompts of each object, at least one; as many points and boxes as the others have.
+            choice: Mask that is taken where the network decodes several for one click.
         """
         features = self.features(frames, index)
         steps = []
@@ -275,7 +287,8 @@ class Predictor:
                     some, [(frames.width, frames.height)] * len(some), self.image_size, self.runtime.device
                 )
                 decoded = self._network.segment(rows, stacked)
-                parts = (decoded.logits[:, 0], decoded.ious, decoded.object_logits[:, 0])
+                logits, ious = _chosen(decoded, choice)
+                parts = (logits, ious, decoded.object_logits[:, 0])
                 steps.append([part.float().cpu().numpy() for part in parts])
         return Outputs(*(np.concatenate(part) for part in zip(*steps, strict=True)))
 
@@ -349,6 +362,18 @@ class Predictor:
             score=min(max(float(decoded.ious.max()), 0.0), 1.0),
             presence=float(torch.sigmoid(decoded.object_logits.float().max())),
         )
+
+
+def _chosen(decoded: Decoded, choice: MaskChoice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (B, h, w) and predicted IoU (B, M or 1) of the best mask, or of the smallest or largest one."""
+    if choice == "best" or decoded.masks.shape[1] == 1:
+        return decoded.logits[:, 0], decoded.ious
+    areas = (decoded.masks > 0).sum(dim=(2, 3))
+    # An empty mask is no choice.
+    areas = areas if choice == "largest" else -areas.where(areas > 0, torch.iinfo(areas.dtype).max)
+    place = areas.argmax(dim=1)
+    rows = torch.arange(len(place), device=place.device)
+    return decoded.masks[rows, place], decoded.ious[rows, place, None]
 
 
 def _against(mask: NDArray[np.bool_], refused: FramePrompts) -> FramePrompts | None:

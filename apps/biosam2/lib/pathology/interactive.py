@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Point, Polygon
 
-from lib.engine.predictor import Predictor
+from lib.engine.predictor import MaskChoice, Predictor
 from lib.pathology.outlines import as_areas, outline
 from lib.pathology.patch import Patch, TileRectangle, read_patch, rectangle_around
 from lib.pathology.slide import Slide
@@ -62,15 +62,17 @@ class SlidePredictor:
         slide: Open slide.
         predictor: Network on its device.
         scale: Level-0 pixels per patch pixel of the first patch.
+        choice: Mask that answers a click for which the network decodes several.
 
     Attributes:
         side: Side of a patch in its own pixels.
     """
 
-    def __init__(self, slide: Slide, predictor: Predictor, scale: float):
+    def __init__(self, slide: Slide, predictor: Predictor, scale: float, choice: MaskChoice = "best"):
         self.slide = slide
         self.predictor = predictor
         self.scale = scale
+        self._choice = choice
         self.side = min(max(round(predictor.image_size * ZOOM), SMALLEST_SIDE), LARGEST_SIDE)
 
     def each(self, clicks: Points, negatives: Points) -> list[Outline]:
@@ -158,7 +160,7 @@ class SlidePredictor:
 
     def _outlines(self, patch: Patch, prompts: Sequence[FramePrompts]) -> list[tuple[MultiPolygon, float]]:
         """Area on the slide and predicted IoU of each object on a patch."""
-        outputs = self.predictor.outputs(patch, 0, prompts)
+        outputs = self.predictor.outputs(patch, 0, prompts, self._choice)
         return [
             (as_areas(patch.to_slide(outline(logits, patch.width, patch.height))), float(score))
             for logits, score in zip(outputs.logits, outputs.predicted_ious, strict=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from shapely.geometry import Point, box
 
+from lib.engine.predictor import MaskChoice
 from lib.errors import PromptError
 from lib.pathology.automatic_segmentation import Region
 from lib.pathology.slide import MPP_RANGE, Slide
@@ -58,6 +59,7 @@ class SlideRequest:
         region_labels: Class of the objects in each region.
         scale: Level-0 pixels per patch pixel.
         least_area: Area in square level-0 pixels below which objects and holes are left out.
+        choice: Mask that answers a click for which the network decodes several.
     """
 
     mode: Mode
@@ -66,6 +68,7 @@ class SlideRequest:
     region_labels: tuple[str, ...]
     scale: float
     least_area: float
+    choice: MaskChoice
 
     @property
     def bounds(self) -> Region:
@@ -89,17 +92,18 @@ def read_request(request: Mapping[str, Any], slide: Slide, labels: Sequence[str]
 
     Args:
         request: ``location`` and ``size`` or ``wsi_tiles``, each with an optional ``label`` (-1 or 0 for the
-            whole slide), ``level``, ``min_poly_area``, ``mode``, ``label``, and prompts: ``foreground``,
-            ``background``, lists for each label, ``boxes``.
+            whole slide), ``level``, ``min_poly_area``, ``mode``, ``mask``, ``label``, and prompts:
+            ``foreground``, ``background``, lists for each label, ``boxes``.
         slide: Slide of the request.
         labels: The app's labels; the first one is the default class.
 
     Raises:
         PromptError: A value is not allowed, or lies outside the slide.
     """
-    mode = request.get("mode")
-    if mode not in MODES:
-        raise PromptError(f"Unknown mode {shown(mode)} (available: {', '.join(MODES)})")
+    mode, choice = str(request.get("mode")), request.get("mask") or "best"
+    for name, value, allowed in (("mode", mode, tuple(MODES)), ("mask", choice, get_args(MaskChoice))):
+        if value not in allowed:
+            raise PromptError(f"Unknown {name} {shown(value)} (available: {', '.join(allowed)})")
     names = tuple(labels) or (DEFAULT_LABEL,)
     label = _label(request.get("label") or names[0])
     tiles = _tiles(request.get("wsi_tiles"), slide, label)
@@ -122,6 +126,7 @@ def read_request(request: Mapping[str, Any], slide: Slide, labels: Sequence[str]
         region_labels=tuple(name for _, name in shown_regions),
         scale=patch_scale(slide) * slide.downsamples[_level(request.get("level"), slide)],
         least_area=LEAST_AREA if area is None else max(0.0, number(area, "min_poly_area")),
+        choice=cast(MaskChoice, choice),
     )
 
 

@@ -105,7 +105,7 @@ class SlideTask(InferTask):
 
     def find(self, asked: SlideRequest, slide: Slide, predictor: Predictor) -> list[tuple[str, Outline]]:
         """Class and outline of every object; empty outlines for those that were not found."""
-        on_slide = SlidePredictor(slide, predictor, asked.scale)
+        on_slide = SlidePredictor(slide, predictor, asked.scale, asked.choice)
         if not asked.objects:
             answers = segment_nuclei(on_slide, asked.regions)
             return [(asked.label_at(answer.area.representative_point()), answer) for answer in answers]
