@@ -40,7 +40,7 @@ def curves(
     *,
     y_limits: tuple[float, float] | None = None,
 ) -> bytes:
-    """Draws one line per series.
+    """Draws one line per series; content of a PNG file.
 
     Args:
         series: Pairs of x and y by name, in the order of x. A NaN y leaves a gap in the line.
@@ -48,9 +48,6 @@ def curves(
         y_label: Label with unit.
         title: Text above the figure.
         y_limits: Lowest and highest visible y; default: from the values.
-
-    Returns:
-        Content of a PNG file.
     """
     figure, axes = _figure(CURVES_HEIGHT_IN, title)
     lines = []
@@ -84,7 +81,7 @@ def box_plot(
     *,
     limits: tuple[float, float] | None = None,
 ) -> bytes:
-    """Draws one horizontal box per group, from top to bottom.
+    """Draws one horizontal box per group, from top to bottom; content of a PNG file.
 
     A box spans the quartiles and marks the median; whiskers reach the farthest value within 1.5 box lengths.
     Groups of up to 60 values also show every value as a point.
@@ -94,9 +91,6 @@ def box_plot(
         value_label: Label with unit.
         title: Text above the figure.
         limits: Lowest and highest visible value; default: from the values.
-
-    Returns:
-        Content of a PNG file.
     """
     figure, axes = _figure(_BOX_MARGIN_IN + _BOX_HEIGHT_IN * max(len(groups), 1), title)
     places = range(len(groups), 0, -1)

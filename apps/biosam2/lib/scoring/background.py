@@ -73,8 +73,7 @@ def drop_waiting() -> None:
 class AutomaticScoring:
     """Starts scoring after changes: one process for all methods, and at most one in the queue.
 
-    Args:
-        state: Computes a digest of everything that the scores depend on.
+    ``state`` computes a digest of everything that the scores depend on.
     """
 
     def __init__(self, state: Callable[[], str]):

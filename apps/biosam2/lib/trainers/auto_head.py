@@ -48,11 +48,9 @@ Scores = dict[str, dict[str, float]]
 
 
 class HeadTraining:
-    """Trains an ``AutoHead`` in one process; the weights in service stay as they are.
+    """Trains an ``AutoHead`` in one process; others, without a progress, do nothing.
 
-    Args:
-        plan: Plan of the training.
-        progress: Progress of the training; None in other processes, which do nothing.
+    The weights in service stay as they are.
     """
 
     def __init__(self, plan: TrainingPlan, progress: TrainingProgress | None):
@@ -165,13 +163,8 @@ class HeadTraining:
 class HeadLearner:
     """Optimises a head on frames of some images, whose features are computed once.
 
-    Args:
-        predictor: Predictor of the frozen weights.
-        images: Images to learn from.
-        labels: Names of the labels.
-        options: Options of the training.
-        budget: Memory for features in bytes.
-        give_way: Called between steps; returns once no interactive request runs.
+    ``budget`` is the memory for features in bytes; ``give_way``, called between steps, returns once no
+    interactive request runs.
     """
 
     def __init__(

@@ -105,12 +105,7 @@ class TrainOptions(BaseModel):
 
 
 def viewer_config(devices: list[str], preset: Preset) -> dict[str, Any]:
-    """Options for viewers, which take the first entry of a list as its default.
-
-    Args:
-        devices: Names of the available devices, best first.
-        preset: Default preset for the device.
-    """
+    """Options for viewers, which take the first entry of a list as its default; best device first."""
     return {
         **TrainOptions().model_dump(),
         "preset": [preset, *(choice for choice in _PRESETS if choice != preset)],

@@ -31,13 +31,7 @@ def under_torchrun() -> bool:
 
 
 def launch(work: Callable[[Any], None], argument: Any, count: int) -> None:
-    """Calls ``work(argument)`` in ``count`` processes of one group; a single one is this process.
-
-    Args:
-        work: Function of a module.
-        argument: Argument that can be pickled.
-        count: Number of processes.
-    """
+    """Calls ``work(argument)``, which can be pickled, in so many processes; one is this process."""
     if under_torchrun():
         _join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://")
         work(argument)

@@ -105,20 +105,15 @@ def parameter_groups(network: Network, options: TrainOptions) -> list[dict[str, 
 
 
 class NetworkOptimizer:
-    """Optimises a network step by step.
+    """Optimises a network step by step, in place.
+
+    The cache of embeddings is used while the encoder is frozen.
 
     Attributes:
         network: Network after the last step.
         average: Exponential moving average of the network's weights, which is validated and published: it is
             better than the weights of any single step (Polyak and Juditsky 1992).
         steps: Number of steps so far.
-
-    Args:
-        network: Network to train, changed in place.
-        options: Options of the training.
-        sampler: Source of the batches.
-        runtime: Device and number format.
-        embeddings: Cache for the embeddings of a frozen encoder; ignored if the encoder is trained.
     """
 
     def __init__(
@@ -293,13 +288,7 @@ def interpolate_weights(
     """Sets the best weights between start and learned ones (Wortsman et al. 2022, WiSE-FT).
 
     Few labels improve what they show and slightly damage everything else; weights between the two keep most
-    of the gain with little of the loss.
-
-    Args:
-        network: Network whose parameters are set.
-        start: Parameters before the training, by name.
-        learned: Parameters after the training, by name.
-        score: Scores the network; larger is better.
+    of the gain with little of the loss. A larger score is better.
 
     Returns:
         Share of the learned weights, 0 to 1.

@@ -104,12 +104,7 @@ class TrainingProgress:
 
 
 def stats_since(folder: Path, moment: float) -> dict[str, Any]:
-    """``read_stats`` of a training that started at a moment or later; empty if the last one is older.
-
-    Args:
-        folder: Folder of the training.
-        moment: Time in full seconds since 1970.
-    """
+    """``read_stats`` of a training that started at a moment (seconds since 1970) or later, or nothing."""
     stats = read_stats(folder)
     return stats if _seconds(stats.get("start_time")) >= moment else {}
 

@@ -213,11 +213,8 @@ def publish(
     If other weights came into service since the training began, the version is stored but not served: it was
     not compared with them.
 
-    Args:
-        result: Result of the training; its measurement after the training is made here.
-        network: Network with the best parameters.
-        measured: Measures a checkpoint on the validation targets.
-        progress: Progress of the training, which ends here.
+    ``network`` has the best parameters; ``measured`` measures a checkpoint on the validation targets. The
+    progress ends here.
     """
     plan, versions = result.plan, Versions(result.plan.model_dir)
     with versions.new_folder() as folder:
@@ -336,14 +333,9 @@ def _record(result: TrainingResult, weights: Weights) -> dict[str, Any]:
 def publish_upload(source: BinaryIO, service: Weights, registry: Registry, device: DeviceType) -> Version:
     """Puts an uploaded checkpoint in service as a new version; the former one stays available.
 
-    Args:
-        source: Checkpoint file.
-        service: Weights in service; the checkpoint must fit their network.
-        registry: Registry of the model folder.
-        device: Device type of the server.
-
     Raises:
-        CheckpointError: The checkpoint cannot be read, holds more than tensors, or fits another network.
+        CheckpointError: The checkpoint cannot be read, holds more than tensors, or does not fit the network
+            in service.
     """
     versions = Versions(registry.folder)
     with versions.new_folder() as folder:

@@ -308,11 +308,7 @@ class PrefetchedBatches:
     """Batches in order, the next one prepared in a background thread.
 
     A thread, since batches read memory-mapped files and release the interpreter: worker processes of a
-    ``DataLoader`` would import torch for ten seconds each.
-
-    Args:
-        sampler: Draws the batches.
-        with_images: Whether frames are needed; with cached embeddings they are not.
+    ``DataLoader`` would import torch for ten seconds each. With cached embeddings frames are not needed.
     """
 
     def __init__(self, sampler: Sampler, with_images: bool):

@@ -83,12 +83,7 @@ class FineTuneTask(TrainTask):
         return self._folder / REPORT_FILE
 
     def new_labels(self, datastore: Datastore, moment: float) -> int:
-        """Number of images with a final label that no training has used, saved at a moment or later.
-
-        Args:
-            datastore: The app's datastore.
-            moment: Time in seconds since 1970.
-        """
+        """Number of images with a final label that no training has used, saved since a moment."""
         return labels_since(datastore, max(moment, started_at(self._folder)))
 
     def options(self, request: Mapping[str, Any]) -> TrainOptions:
@@ -177,11 +172,9 @@ def labelled_images(datastore: Datastore) -> list[LabelledImage]:
 
 
 def labels_since(datastore: Datastore, moment: float) -> int:
-    """Number of images with a final label saved at a moment or later; labels store full seconds.
+    """Number of images with a final label saved at a moment (seconds since 1970) or later.
 
-    Args:
-        datastore: The app's datastore.
-        moment: Time in seconds since 1970.
+    Labels store full seconds.
     """
     saved = (
         (datastore.get_label_info(label, DefaultLabelTag.FINAL) or {}).get("ts")

@@ -71,8 +71,7 @@ def segmentation_loss(
 ) -> Losses:
     """Equation 4, ``alpha Dice + beta BCE``, for present objects, and the losses of the two heads.
 
-    An absent object (empty mask) contributes neither mask loss nor IoU loss; the occlusion loss covers all
-    objects.
+    An absent object (empty mask) contributes to the occlusion loss only.
 
     Args:
         logits: (B, 1, h, w) mask logits of any size, resized bilinearly to that of the masks.
