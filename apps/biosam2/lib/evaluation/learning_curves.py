@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from scipy.integrate import trapezoid
 from scipy.stats import bootstrap
 
@@ -83,17 +84,9 @@ def _cells(point: CurvePoint) -> list[str]:
 
 
 def _point(cells: dict[str, str]) -> CurvePoint:
-    return CurvePoint(
-        run=cells["run"],
-        strategy=cells["strategy"],
-        seed=int(cells["seed"]),
-        labels=int(cells["labels"]),
-        dice=float(cells["dice"]),
-        by_prompt={str(name): float(value) for name, value in json.loads(cells["by_prompt"]).items()},
-        labelled=tuple(json.loads(cells["labelled"])),
-        next=tuple(json.loads(cells["next"])),
-        seconds=float(cells["seconds"]),
-    )
+    texts = ("run", "strategy")
+    values = {name: cell if name in texts else json.loads(cell) for name, cell in cells.items()}
+    return TypeAdapter(CurvePoint).validate_python(values)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from lib.errors import BioSam2Error, LabelError, TrainingError
@@ -121,7 +122,8 @@ def prepare_frames(labelled: LabelledImage, folder: Path, max_voxels: int) -> La
             raise LabelError(f"Label {labelled.label.name} is empty: there is no object to learn from")
         _write(target, image, labels.array, labels.names)
     facts = json.loads((target / "facts.json").read_text())
-    return _from_facts(labelled.id, key, facts, target)
+    known = {"id": labelled.id, "digest": key, "folder": target}
+    return TypeAdapter(LabelledFrames).validate_python({**known, **facts})
 
 
 def _write(target: Path, image: MedicalImage, labels: NDArray, names: dict[int, str]) -> None:
@@ -163,20 +165,6 @@ def _fill(path: Path, dtype: type[np.generic], kept: range, frame: Callable[[int
 def _areas(values: NDArray) -> dict[str, int]:
     found, counts = np.unique(values, return_counts=True)
     return {str(value): int(count) for value, count in zip(found.tolist(), counts, strict=True) if value}
-
-
-def _from_facts(name: str, key: str, facts: dict[str, Any], folder: Path) -> LabelledFrames:
-    along_y, along_x = facts["spacing"]
-    return LabelledFrames(
-        id=name,
-        digest=key,
-        height=facts["height"],
-        width=facts["width"],
-        spacing=(along_y, along_x),
-        objects=tuple({int(value): area for value, area in areas.items()} for areas in facts["objects"]),
-        names={int(value): label for value, label in facts["names"].items()},
-        folder=folder,
-    )
 
 
 def _key(labelled: LabelledImage) -> str:
