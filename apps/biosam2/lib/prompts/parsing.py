@@ -168,11 +168,7 @@ def read_many_objects(
 
 
 def _add_boxes(
-    request: Mapping[str, Any],
-    grid: Grid,
-    drafts: dict[str, Draft],
-    asked: str | None,
-    labels: Sequence[str],
+    request: Mapping[str, Any], grid: Grid, drafts: dict[str, Draft], asked: str | None, labels: Sequence[str]
 ) -> None:
     boxes = read_roi(request, grid)
     by_label = request.get("boxes")

@@ -51,10 +51,7 @@ def make_guide(levels: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def render_prompts(
-    coords: torch.Tensor,
-    labels: torch.Tensor,
-    guide: torch.Tensor,
-    previous: torch.Tensor | None = None,
+    coords: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor, previous: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Draw prompts as the logits of a low-resolution mask for SAM 2's mask-prompt input.
 

@@ -15,14 +15,7 @@ from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from lib.datastores.label_entries import AUTOMATIC
 from lib.images.cache import file_stamp
-from lib.server.checks import (
-    Checks,
-    label_object,
-    received,
-    require_grid,
-    require_sum,
-    require_version,
-)
+from lib.server.checks import Checks, label_object, received, require_grid, require_sum, require_version
 from lib.server.routing import (
     Admin,
     Annotator,

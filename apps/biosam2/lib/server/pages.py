@@ -147,9 +147,7 @@ def is_enabled(authenticator: _Authenticator) -> dict[str, Any]:
 
 @signing_in.post("/auth/token")
 async def token(
-    authenticator: _Authenticator,
-    password: Annotated[str, Form()],
-    username: Annotated[str, Form()] = "",
+    authenticator: _Authenticator, password: Annotated[str, Form()], username: Annotated[str, Form()] = ""
 ) -> dict[str, Any]:
     """A token for a user name and password; an API key as password is its own token."""
     if not authenticator.is_on:
