@@ -42,6 +42,10 @@ LIBRARIES = (
 )
 
 
+# Servers that were not forked, whose ends are noticed here.
+_STARTED: list[subprocess.Popen[bytes]] = []
+
+
 def serve_requests() -> None:
     """Forks a server for each line on stdin, JSON with arguments, environment and folder; writes its id."""
     for name in LIBRARIES:
@@ -103,6 +107,14 @@ def _launcher() -> subprocess.Popen[str]:
 
 def fork_server(arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> int:
     """Runs ``monailabel`` in a folder, with its output in ``server.log`` there; returns the process id."""
+    if sys.platform != "linux":  # elsewhere system libraries do not survive a fork
+        with (folder / "server.log").open("wb") as log:
+            command = [sys.executable, "-m", "monailabel.main", *arguments]
+            server = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        _STARTED.append(server)
+        return server.pid
     asked = {"arguments": arguments, "environment": dict(environment), "folder": str(folder)}
     process = _launcher()
     print(json.dumps(asked), file=process.stdin, flush=True)

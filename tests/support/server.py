@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -151,7 +152,10 @@ class Server:
     @property
     def alive(self) -> bool:
         """Whether the process still runs."""
-        return self._process is not None and self._process.is_running()
+        process = self._process
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
 
     def stop(self) -> None:
         """Ends the process and all that it started."""
