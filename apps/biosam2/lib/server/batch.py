@@ -32,6 +32,7 @@ from lib.server.routing import (
     Routes,
     of_server,
     refuse,
+    refuse_gpus,
     refuse_keys,
     require_known,
     require_label_tag,
@@ -289,6 +290,7 @@ def stop(user: Admin, runner: _Runner) -> Any:
 def _checked(model: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """The request of every image, and the most images."""
     refuse_keys(params, _REFUSED)
+    refuse_gpus(params)
     tag = params.get("label_tag", AUTO_TAG if model == AUTO else "original")
     require_label_tag(tag)
     if tag == "final":

@@ -80,6 +80,10 @@ def refuse_keys(params: Mapping[str, Any], keys: Collection[str], remedy: str = 
     """Refuses keys that would reach a subprocess, or that the server itself sets."""
     if found := [key for key in keys if key in params]:
         refuse(HTTPStatus.BAD_REQUEST, f"params must not hold {', '.join(found)}: {remedy}")
+
+
+def refuse_gpus(params: Mapping[str, Any]) -> None:
+    """Refuses MONAI Label's option, which would reach the environment of a subprocess."""
     if params.get("gpus", "all") not in ("all", None):
         refuse(HTTPStatus.BAD_REQUEST, "gpus is not an option: choose with device, such as cuda:1")
 

@@ -22,6 +22,7 @@ from lib.server.routing import (
     file_response,
     of_server,
     refuse,
+    refuse_gpus,
     refuse_keys,
     require_known,
 )
@@ -116,6 +117,7 @@ def _checked(trainers: Mapping[str, FineTuneTask], name: str, params: dict[str, 
     """The request of a training: known options alone."""
     require_known("trainer", name, trainers, params)
     refuse_keys(params, ("bundle_path",), "it is not an option of this server")
+    refuse_gpus(params)
     trainers[name].options(params)
     return {
         "model": name,
