@@ -246,16 +246,6 @@ def test_a_training_is_shown_and_stopped(companion: Companion, cases: dict[str, 
     companion.page.get_by_role("button", name="Update model").wait_for()
 
 
-def test_the_next_sample_opens(companion: Companion, cases: dict[str, Case]) -> None:
-    companion.open(cases["top_first"].series.study_uid)
-    with companion.page.expect_navigation():
-        companion.press("sample")
-    assert companion.dialogs[0].startswith("Open ")
-    assert "Why this one: " in companion.dialogs[0]
-    companion.ready()
-    assert any(companion.page.url.endswith(case.series.study_uid) for case in cases.values())
-
-
 def test_negative_strokes_take_their_pixels_out_of_the_mask(
     companion: Companion, cases: dict[str, Case]
 ) -> None:
