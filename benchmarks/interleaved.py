@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,11 @@ from benchmarks.client import VIEWER_OPTIONS, Viewer
 from benchmarks.floor import Floor, write_answer
 
 OURS, TORCH, BEFORE, PEER, FLOOR = "ours", "torch", "before", "peer", "floor"
+NEXT_SLICE = "next slice, looked for two seconds"
+INTERRUPTING = "click while neighbours are encoded"
+CLICK_AGAIN = "click when nothing is encoded"
+# Slices that are scrolled through on each volume, and pauses in seconds.
+SCROLLED, LOOKING_S, INTERRUPTING_S = 3, 2.0, 0.15
 _TASKS = {"2-D": ("biosam2_point", "sam_2d"), "3-D": ("biosam2_propagate", "sam_3d")}
 
 
@@ -92,6 +98,31 @@ def measure_clicks(
         if turn:
             for part, seconds in parts.items():
                 timings.add(part, FLOOR, seconds)
+
+
+def scrolling_steps(shape: tuple[int, int, int]) -> list[tuple[float, str, int, int]]:
+    """(seconds of looking, measurement, slice, number of clicks) of a person who goes from slice to slice."""
+    first = shape[2] // 4
+    steps = [(0.0, "", first, 1)]
+    for index in range(first + 1, min(first + 1 + SCROLLED, shape[2])):
+        steps += [
+            (LOOKING_S, NEXT_SLICE, index, 1),
+            (INTERRUPTING_S, INTERRUPTING, index, 2),
+            (LOOKING_S, CLICK_AGAIN, index, 3),
+        ]
+    return steps
+
+
+def measure_scrolling(viewers: Mapping[str, Viewer], volumes: Sequence[Volume], timings: Timings) -> None:
+    """:func:`scrolling_steps` on each volume; the first volume only warms up and is not counted."""
+    for turn, volume in enumerate(volumes):
+        for who in turn_order(turn, viewers):
+            for looking, measurement, index, count in scrolling_steps(volume.shape):
+                time.sleep(looking)
+                params = request(clicks(volume.shape, index, count), slice=index)
+                answer = viewers[who].infer(_task(who, "2-D"), volume.name, params)
+                if turn and measurement:
+                    timings.add(measurement, who, answer.seconds)
 
 
 def measure_propagation(

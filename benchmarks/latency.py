@@ -29,8 +29,15 @@ from benchmarks.interleaved import (
     Volume,
     measure_clicks,
     measure_propagation,
+    measure_scrolling,
 )
-from benchmarks.latency_report import bundled_table, latency_table, memory_table, parts_table
+from benchmarks.latency_report import (
+    bundled_table,
+    latency_table,
+    memory_table,
+    parts_table,
+    scrolling_table,
+)
 from benchmarks.machine import busy_warning, machine
 from benchmarks.server import APP, RunningServer, copy_bundled, running_server
 from benchmarks.volumes import write_volumes
@@ -150,6 +157,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             floor = None if part == BUNDLED else _floor(checkpoint, options.device)
             if part != "propagation":
                 measure_clicks(viewers, floor, volumes, work, found)
+                measure_scrolling(viewers, volumes, found)
             if part != "clicks":
                 measure_propagation(viewers, floor, volumes, found)
             if part in HALVES:
@@ -182,9 +190,10 @@ def report(results: dict[str, Any]) -> str:
     """The report as Markdown."""
     facts = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     settings = ", ".join(f"{name} {value}" for name, value in results["settings"].items())
-    tables = [latency_table(results["seconds"]), memory_table(results["memory_mb"])]
+    seconds = results["seconds"]
+    tables = [latency_table(seconds), scrolling_table(seconds), memory_table(results["memory_mb"])]
     if results.get("bundled"):
-        tables.append(bundled_table(results["bundled"]))
+        tables += [bundled_table(results["bundled"]), scrolling_table(results["bundled"])]
     warning = [f"**{results['warning']}**"] if results["warning"] else []
     return "\n\n".join([f"{facts}.", f"{settings}.", *warning, *tables, LEGEND]) + "\n"
 

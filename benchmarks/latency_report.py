@@ -6,7 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.interleaved import BEFORE, FLOOR, OURS, PEER, TORCH
+from benchmarks.interleaved import (
+    BEFORE,
+    CLICK_AGAIN,
+    FLOOR,
+    INTERRUPTING,
+    NEXT_SLICE,
+    OURS,
+    PEER,
+    TORCH,
+)
 from benchmarks.tables import NOTHING, Summary, number, summarise
 from lib.evaluation.results import markdown_table
 
@@ -95,6 +104,18 @@ def bundled_table(seconds: Seconds) -> str:
             ours, torch = summarise(by[OURS]), summarise(by[TORCH])
             rows.append([row.name, _milliseconds(ours), _milliseconds(torch), number(1 / ours.middle, 1)])
     return markdown_table(["biosam2_mini", "OpenVINO, ms", "torch, ms", "OpenVINO, per second"], rows)
+
+
+def scrolling_table(seconds: Seconds) -> str:
+    """Clicks while slices are scrolled through in ms, as ratios to one on an encoded slice."""
+    rows = []
+    usual = seconds.get(CLICK_AGAIN, {})
+    for name, limit in ((CLICK_AGAIN, None), (NEXT_SLICE, 1.3), (INTERRUPTING, 1.1)):
+        for who, values in seconds.get(name, {}).items():
+            found, again = summarise(values), summarise(usual[who])
+            ratio = _verdict(found.middle / again.middle, at_most=limit if who == OURS else None)
+            rows.append([name, who, _milliseconds(found), ratio, _aim("≤", limit), str(found.count)])
+    return markdown_table(["scrolling", "", "ms", "ratio", "aim", "n"], rows)
 
 
 def memory_table(memory_mb: Mapping[str, Mapping[str, float]]) -> str:

@@ -26,7 +26,7 @@ from lib.files import use_own_temporary_folder
 from lib.images.cache import ImageCache
 from lib.infers.automatic import NAME as AUTO
 from lib.infers.registry import all_tasks
-from lib.infers.task import Services, infer
+from lib.infers.task import EMBED, EmbedTask, Services, infer
 from lib.infers.templates import Templates
 from lib.pathology.from_labels import LabelledSlideTask
 from lib.pathology.task import NAME as PATHOLOGY
@@ -150,7 +150,8 @@ class BioSam2App(MONAILabelApp):
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Segments an image of the datastore, or a file that a client sent."""
-        return infer(self._infers, request, datastore or self._datastore)
+        tasks = {**self._infers, EMBED: EmbedTask(self._services)}
+        return infer(tasks, request, datastore or self._datastore)
 
     def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Polygons on a slide, for QuPath and the Digital Slide Archive."""

@@ -122,6 +122,9 @@ class Settings(BaseModel):
         "labels that viewers offer",
     )
     embedding_cache_mb: _Count = _option(1024, "0 or more", "memory for image embeddings in MiB, 0 for none")
+    embedding_disk_gb: Annotated[float, Field(ge=0)] = _option(
+        0.0, "0 or more", "disk for the embeddings that POST /batch/infer/embed prepares, in GB, 0 for none"
+    )
     prefetch: _Count = _option(
         8,
         "0 or more",

@@ -2,8 +2,14 @@ import math
 
 import pytest
 
-from benchmarks.interleaved import FLOOR, OURS, PEER, TORCH
-from benchmarks.latency_report import floor_seconds, latency_table, memory_table, parts_table
+from benchmarks.interleaved import CLICK_AGAIN, FLOOR, NEXT_SLICE, OURS, PEER, TORCH
+from benchmarks.latency_report import (
+    floor_seconds,
+    latency_table,
+    memory_table,
+    parts_table,
+    scrolling_table,
+)
 
 SECONDS = {
     "second click, same slice": {OURS: [0.1, 0.1, 0.2], PEER: [2.0, 2.0]},
@@ -47,3 +53,11 @@ def test_memory_is_compared_with_its_limit():
 
 def test_parts_of_the_floor_have_their_own_table():
     assert _row(parts_table(SECONDS), "write") == ["write", "10 / 20"]
+
+
+def test_the_next_slice_is_compared_with_a_click_on_an_encoded_one():
+    seconds = {CLICK_AGAIN: {OURS: [0.1], PEER: [0.2]}, NEXT_SLICE: {OURS: [0.12], PEER: [3.0]}}
+    table = scrolling_table(seconds)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert [NEXT_SLICE, "ours", "120 / 120", "**1.20**", "≤ 1.3", "1"] in rows
+    assert [NEXT_SLICE, "peer", "3000 / 3000", "15.00", "≤ 1.3", "1"] in rows

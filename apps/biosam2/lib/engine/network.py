@@ -25,6 +25,7 @@ from lib.prompts.rendering import LOGIT_LIMIT, make_guide, render_neighbour, ren
 from lib.prompts.types import FramePrompts
 
 if TYPE_CHECKING:
+    from lib.engine.embeddings import EmbeddingFolder
     from lib.engine.joint_bank import JointBank
     from lib.engine.memory import MemoryBank
 
@@ -53,6 +54,11 @@ class Features:
     def nbytes(self) -> int:
         """Memory in bytes."""
         return sum(level.nbytes for level in self.maps) + (self.guide.nbytes if self.guide is not None else 0)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Features:
+        """The features on a device, their maps in another number format."""
+        guide = self.guide.to(device) if self.guide is not None else None
+        return Features(tuple(level.to(device, dtype) for level in self.maps), guide)
 
     def rows(self, index: torch.Tensor) -> Features:
         """The features of the frames ``index`` (N,), a row for each object that is looked for on them."""
@@ -332,12 +338,15 @@ class EmbeddingCache:
     Args:
         budget: Most bytes that are kept; a larger embedding is not kept at all.
 
+        disk: Embeddings that were prepared; None where there are none.
+
     Attributes:
         encoded: Number of frames that networks have encoded.
     """
 
-    def __init__(self, budget: int):
+    def __init__(self, budget: int, disk: EmbeddingFolder | None = None):
         self.encoded = 0
+        self.disk = disk
         self._entries: LRUCache[Hashable, Features] = LRUCache(budget, getsizeof=lambda item: item.nbytes)
         self._lock = threading.Lock()
 

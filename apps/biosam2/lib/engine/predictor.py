@@ -144,6 +144,7 @@ class Predictor:
         # Channels last is the layout that a CPU's bf16 convolutions compute in.
         self._network = network.to(runtime.device, memory_format=torch.channels_last)
         self._embeddings = embeddings
+        self._version = version
         self.key: Hashable = (version, network.image_size, str(runtime.device), runtime.dtype)
 
     @property
@@ -215,9 +216,38 @@ class Predictor:
         return features
 
     def kept(self, frames: FrameSequence, index: int) -> Features | None:
-        """The embedding of a frame where it is in the cache."""
+        """The embedding of a frame where it is in the cache, or was prepared on disk."""
         key = self._key(frames, index)
-        return self._embeddings.get(key) if key is not None else None
+        if key is None:
+            return None
+        features = self._embeddings.get(key)
+        if features is None and self._embeddings.disk is not None:
+            features = self._embeddings.disk.load(self._disk_key(frames, index))
+            if features is not None:
+                features = features.to(self.runtime.device, self.runtime.dtype)
+                self._embeddings.put(key, features)
+        return features
+
+    def prepare(self, frames: FrameSequence, index: int, since: float) -> bool:
+        """Encodes a frame for the disk, unless it is there; whether it was not.
+
+        Raises:
+            StorageFullError: There is no room on disk; files that were used after ``since`` stay.
+        """
+        disk, key = self._embeddings.disk, self._disk_key(frames, index)
+        if disk is None or not frames.digest or disk.load(key) is not None:
+            return False
+        features = self._embeddings.get(self._key(frames, index))
+        if features is None:
+            image = network_image(frames[index], self.image_size).to(self.runtime.device)
+            with self.runtime.step():
+                features = self._encode(image)
+        disk.save(key, features, since)
+        return True
+
+    def _disk_key(self, frames: FrameSequence, index: int) -> Hashable:
+        # The number format counts and the device does not.
+        return (self._version, self.image_size, str(self.runtime.dtype), frames.digest, frames.key(index))
 
     def _key(self, frames: FrameSequence, index: int) -> Hashable | None:
         return (self.key, frames.digest, frames.key(index)) if frames.digest else None

@@ -20,7 +20,9 @@ from cachetools import TTLCache
 from lib.child_process import belongs_to_server
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights, candidates, sha256_of
+from lib.engine.embeddings import EmbeddingFolder
 from lib.engine.frames import FrameSequence
+from lib.engine.interactive import CroppedFrames
 from lib.engine.model_versions import Versions
 from lib.engine.network import EmbeddingCache
 from lib.engine.openvino_export import convert_in_child
@@ -30,6 +32,7 @@ from lib.engine.registry import Registry
 from lib.engine.runtime import Cancellation, InteractivePriority, Runtime, resolve_device
 from lib.errors import BioSam2Error, Cancelled, CheckpointError
 from lib.settings import Settings
+from lib.transforms.frames import Crop
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +91,14 @@ class Prefetcher:
         if self._neighbours:
             self._wish(viewer, (opening() for _ in range(1)))
 
-    def looked_at(self, viewer: Hashable, predictor: Predictor, frames: FrameSequence, index: int) -> None:
+    def looked_at(
+        self,
+        viewer: Hashable,
+        predictor: Predictor,
+        frames: FrameSequence,
+        index: int,
+        crop: Crop | None = None,
+    ) -> None:
         """Encodes the neighbours of a slice: nearest first, more of them in the direction of travel.
 
         Args:
@@ -96,6 +106,7 @@ class Prefetcher:
             predictor: Network that answered.
             frames: Slices of the image.
             index: Slice that was clicked on.
+            crop: Window in which the object was looked at again; the neighbours' are encoded too.
         """
         features = predictor.kept(frames, index) if self._neighbours else None
         if features is None:
@@ -105,8 +116,9 @@ class Prefetcher:
             direction = (index - before or direction) if image == frames.digest else 0
             self._places[viewer] = frames.digest, index, direction
             room = self._embeddings.budget // 2 // features.nbytes // len(self._places)
-        order = _order(index, len(frames), direction)[: min(self._neighbours, room)]
-        self._wish(viewer, ((predictor, frames, neighbour) for neighbour in order))
+        looks = [frames] if crop is None else [frames, CroppedFrames(frames, crop)]
+        order = _order(index, len(frames), direction)[: min(self._neighbours, room // len(looks))]
+        self._wish(viewer, ((predictor, look, neighbour) for neighbour in order for look in looks))
 
     def give_way(self, frames: FrameSequence, indices: Collection[int]) -> None:
         """Drops the encoding under way, unless it is that of a slice which the calling request needs.
@@ -186,7 +198,8 @@ class Prefetcher:
             return True
         cancellation = Cancellation()
         with self._changed:
-            self._current = (frames.digest, frames.key(index)), cancellation
+            whole = frames.frames if isinstance(frames, CroppedFrames) else frames
+            self._current = (whole.digest, whole.key(index)), cancellation
         if self._priority.is_busy:
             return False
         try:
@@ -210,6 +223,7 @@ def _order(index: int, count: int, direction: int) -> list[int]:
 
 
 _MIB = 1 << 20
+EMBEDDINGS = "embeddings"
 # The name, for going back, of the weights that were there before any version.
 BASE = "base"
 
@@ -225,7 +239,9 @@ class PredictorPool:
     def __init__(self, settings: Settings, model_dir: Path):
         self.registry = Registry(model_dir)
         self._settings = settings
-        self._embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB)
+        disk_bytes = int(settings.embedding_disk_gb * 1e9)
+        disk = EmbeddingFolder(model_dir / EMBEDDINGS, disk_bytes) if disk_bytes else None
+        self._embeddings = EmbeddingCache(settings.embedding_cache_mb * _MIB, disk)
         self.versions = Versions(model_dir, settings.keep_versions)
         self.priority = InteractivePriority(model_dir)
         self.prefetcher = Prefetcher(settings.prefetch, self._embeddings, self.priority)
@@ -239,6 +255,11 @@ class PredictorPool:
     def embedding_bytes(self) -> int:
         """Memory of the kept image embeddings in bytes."""
         return self._embeddings.used
+
+    @property
+    def disk(self) -> EmbeddingFolder | None:
+        """Embeddings that were prepared; None where none are kept on disk."""
+        return self._embeddings.disk
 
     @property
     def encoded(self) -> int:

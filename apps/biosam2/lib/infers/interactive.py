@@ -59,20 +59,20 @@ class SliceTask(SegmentTask):
             result, facts["tracked"] = self._follow(prompted, index, prompts)
         else:
             result = _segment(prompted, index, prompts)
-            self._prefetch(prompted, index)
+            self._prefetch(prompted, index, result)
         return TaskResult(
             labels=prompted.frames.to_volume({index: result.mask}),
             scores={item.label: result.score},
             params={"slice": index, "axis": prompted.prompts.axis, "presence": result.presence, **facts},
         )
 
-    def _prefetch(self, prompted: PromptedImage, index: int) -> None:
+    def _prefetch(self, prompted: PromptedImage, index: int, result: FrameMask) -> None:
         request = prompted.request
         # A batch has no user: nobody looks at its slices.
         if (user := request.get("user")) is not None:
             viewer = (user, str(request.get("client_id") or prompted.frames.digest))
-            predictor = prompted.segmenter.predictor
-            self._services.engines.prefetcher.looked_at(viewer, predictor, prompted.frames, index)
+            predictor, crop = prompted.segmenter.predictor, result.logits.crop if result.logits else None
+            self._services.engines.prefetcher.looked_at(viewer, predictor, prompted.frames, index, crop)
 
     def _follow(self, prompted: PromptedImage, index: int, prompts: FramePrompts) -> tuple[FrameMask, int]:
         client = str(prompted.request.get("client_id"))

@@ -19,7 +19,7 @@ from lib.datastores.local import image_path
 from lib.engine.interactive import AnswerCache, InteractiveSegmenter
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool, Slice
-from lib.engine.runtime import available_devices, resolve_device
+from lib.engine.runtime import available_devices, raise_if_cancelled, resolve_device
 from lib.errors import PromptError
 from lib.images.cache import ImageCache
 from lib.images.file_formats import split_ending
@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 # Key under which the server puts the path of an uploaded label map.
 LABEL_FILE = "label_file"
+# Name of the task that prepares embeddings.
+EMBED = "embed"
 DEFAULT_TAG = "original"
 # Options of a request that are true or false.
 _FLAGS = ("largest_component", "fill_holes", "result_compress")
@@ -190,6 +192,41 @@ class ImageTask(InferTask):
         """The calibration of the confidence that a version came with; the identity for other weights."""
         facts = self._services.engines.versions.read(version).calibration if version else {}
         return Calibration.from_json(facts) if facts else IDENTITY
+
+
+class EmbedTask(ImageTask):
+    """Prepares the embeddings of an image's slices on disk; a batch runs it, and no viewer shows it.
+
+    Args:
+        services: Parts that the tasks share.
+    """
+
+    def __init__(self, services: Services):
+        super().__init__(services, InferType.OTHERS, 3, {}, "Embeddings on disk")
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Encodes the slices that are not on disk.
+
+        Args:
+            request: ``image``, its path; ``axis``, ``window`` and ``device`` as those of clicks; ``since``,
+                time from which on used embeddings stay.
+
+        Returns:
+            None, as there is no file; number of ``slices``, and of those ``encoded`` now.
+
+        Raises:
+            BioSam2Error: The image cannot be opened, or the disk is full.
+        """
+        request = self.completed(request)
+        image = self.opened(request["image"])
+        axis = choice(request, "axis", AXIS, (0, 1, 2))
+        frames = FrameStack(image.array, axis, image.window(request.get("window")), image.digest)
+        predictor, encoded = self._services.engines.get(request["device"]), 0
+        for index in range(len(frames)):
+            self._services.engines.priority.give_way()
+            raise_if_cancelled()
+            encoded += predictor.prepare(frames, index, request["since"])
+        return None, {"slices": len(frames), "encoded": encoded}
 
 
 class SegmentTask(ImageTask):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -20,11 +21,13 @@ from monailabel.interfaces.datastore import Datastore
 from starlette.concurrency import run_in_threadpool
 
 from lib.datastores.label_entries import AUTOMATIC
+from lib.engine.predictor_pool import PredictorPool
 from lib.engine.runtime import Cancellation, InteractivePriority
 from lib.errors import BioSam2Error, Cancelled
 from lib.infers.automatic import AUTO_TAG
 from lib.infers.automatic import NAME as AUTO
 from lib.infers.label_merging import is_persons_label, save_automatic_label
+from lib.infers.task import EMBED
 from lib.server.routing import (
     Admin,
     AnyUser,
@@ -181,22 +184,22 @@ class BatchRunner:
         run.status = status
 
     def _segment_all(self, run: BatchRun, images: Images, limit: int) -> None:
-        tag = run.request["label_tag"]
-        chosen = self._choose(images, tag)
+        tag = run.request.get("label_tag")
+        chosen = self._choose(images)
         chosen = chosen[:limit] if limit else chosen
         run.total = len(chosen)
-        run.note(f"{run.total} images, labels are saved as {tag!r}")
+        run.note(f"{run.total} images, " + (f"labels are saved as {tag!r}" if tag else "no labels"))
         for image in chosen:
             if run.cancellation.is_requested:
                 raise Cancelled("the run was stopped")
-            if reason := self._stays(run, image, tag):
+            if tag and (reason := self._stays(run, image, tag)):
                 run.skipped += 1
                 run.note(f"{image}: {reason}")
                 continue
             self._priority.give_way()
             self._segment(run, image, tag)
 
-    def _choose(self, images: Images, tag: str) -> list[str]:
+    def _choose(self, images: Images) -> list[str]:
         everything = sorted(self._datastore.list_images())
         if images == "all":
             return everything
@@ -216,18 +219,21 @@ class BatchRunner:
         info = self._datastore.get_label_info(image, tag) or {}
         return "done by an earlier run" if info.get(BATCH) == run.fingerprint else None
 
-    def _segment(self, run: BatchRun, image: str, tag: str) -> None:
+    def _segment(self, run: BatchRun, image: str, tag: str | None) -> None:
         file: str | None = None
         try:
             answer = self._infer({**run.request, "image": image, "save_label": False})
-            file = answer["file"]
-            if file is None:
-                raise BioSam2Error(f"{run.request['model']} makes no label file")
-            info = {"model": run.request["model"], "params": answer["params"], "user": run.user}
-            more = {AUTOMATIC: True, BATCH: run.fingerprint}
-            save_automatic_label(self._datastore, image, Path(file), tag, {**info, **more})
+            file, done = answer["file"], "{encoded} of {slices} slices encoded"
+            if tag:
+                if file is None:
+                    raise BioSam2Error(f"{run.request['model']} makes no label file")
+                info = {"model": run.request["model"], "params": answer["params"], "user": run.user}
+                more = {AUTOMATIC: True, BATCH: run.fingerprint}
+                save_automatic_label(self._datastore, image, Path(file), tag, {**info, **more})
+                done = "saved"
             run.done += 1
-            run.note(f"{image}: saved ({run.done + run.skipped + run.failed} of {run.total})")
+            what = done.format_map(answer["params"])
+            run.note(f"{image}: {what} ({run.done + run.skipped + run.failed} of {run.total})")
         except Cancelled:
             raise
         except (BioSam2Error, OSError, MemoryError) as error:
@@ -247,13 +253,20 @@ async def start(
     user: Admin,
     runner: _Runner,
     models: Annotated[Collection[str], of_server("models")],
+    engines: Annotated[PredictorPool, of_server("engines")],
     model: str,
     params: JsonBody,
     images: Images = "all",
     run_sync: bool = False,
 ) -> Any:
-    """Starts a run: the task with the same prompts on every image; an equal request resumes it."""
-    require_known("model", model, models, params)
+    """Starts a run: the task with the same prompts on every image; an equal request resumes it.
+
+    The model ``embed`` prepares embeddings on disk, with which a click needs no encoder.
+    """
+    require_known("model", model, [*models, EMBED], params)
+    if model == EMBED and engines.disk is None:
+        reason = "embeddings are not kept on disk: start the server with --conf embedding_disk_gb 50"
+        refuse(HTTPStatus.BAD_REQUEST, reason)
     request, limit = _checked(model, params)
     run = await run_in_threadpool(runner.start, request, images, limit, user.name)
     if run is None:
@@ -300,4 +313,5 @@ def _checked(model: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], int
     if not isinstance(limit, int) or limit < 0:
         refuse(HTTPStatus.BAD_REQUEST, f"max_batch_size is {limit!r}; it must be 0 (all) or more")
     own = {name: value for name, value in params.items() if name not in _IGNORED | _OPTIONS}
-    return {**own, "model": model, "label_tag": tag}, limit
+    more = {"since": time.time()} if model == EMBED else {"label_tag": tag}
+    return {**own, "model": model, **more}, limit

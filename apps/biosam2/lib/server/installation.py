@@ -194,6 +194,10 @@ def _metrics(parts: AppParts, clicks: WorkQueue, heavy: WorkQueue) -> Metrics:
         "prefetched": ("Slices of them that were encoded beforehand", lambda: prefetcher.encoded),
         "prefetch_dropped": ("Encodings that a click stopped", lambda: prefetcher.dropped),
         "prefetch_pending": ("Clients with slices to encode beforehand", lambda: prefetcher.pending),
+        "embeddings_loaded": (
+            "Embeddings read from disk",
+            lambda: parts.engines.disk.loaded if parts.engines.disk else 0,
+        ),
         "training_running": ("Trainings that are running", lambda: len(processes("train"))),
         "scoring_running": ("Scorings that are running", lambda: len(processes("scoring"))),
     }

@@ -6,11 +6,13 @@ import time
 import pytest
 import torch
 
+from lib.engine.interactive import CroppedFrames
 from lib.engine.network import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import Prefetcher
 from lib.engine.runtime import InteractivePriority, Runtime
 from lib.errors import ImageError
+from lib.transforms.frames import Crop
 
 LIMIT_S = 60
 
@@ -55,6 +57,11 @@ def test_neighbours_come_nearest_first_in_the_direction_of_travel(start, predict
         assert frames.reads == expected
         frames.reads.clear()
     assert (prefetcher.encoded, predictor._embeddings.encoded) == (4, 5)
+    # Where a small object was looked at in a window, that of the neighbours is encoded too.
+    crop = Crop(8, 8, 72, 72)
+    prefetcher.looked_at("somebody", predictor, frames, 4, crop)
+    wait_until(lambda: not prefetcher.pending)
+    assert kept(predictor, CroppedFrames(frames, crop)) == [2, 3, 5]
 
 
 def test_nothing_begins_while_a_request_runs(start, predictor, priority, frames):
