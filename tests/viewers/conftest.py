@@ -20,6 +20,7 @@ from tests.viewers.ohif import Ohif
 from tests.viewers.packages import find_chromium
 
 PICTURES = REPOSITORY / "outputs" / "viewers"
+LIMIT_S = 1800
 WINDOW = {"width": 1500, "height": 780}
 # Its sandbox needs rights that containers seldom give; it opens our own pages alone, and finds no others.
 ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
@@ -28,11 +29,12 @@ LABELS = "tumour,organ,lesion"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of this folder."""
+    """Marks the tests of this folder, and gives them the time that a busy machine takes."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.viewers)
+            item.add_marker(pytest.mark.timeout(LIMIT_S))
 
 
 @pytest.fixture(scope="session")
