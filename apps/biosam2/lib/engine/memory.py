@@ -172,31 +172,31 @@ class MemoryBank:
             query: Embedding of the frame (1, C, h, w).
         """
         prompted, tracked = self._prompted, self._tracked
-        if self.policy == "pruned":
-            tracked = self._pruned(frame, reverse)
         if not self.keeps_absent:
             tracked = {
                 frame + (1 if reverse else -1) * back: memory
                 for back, memory in enumerate(reversed(tracked.values()), start=1)
             }
+        if self.policy == "pruned":
+            tracked = self._pruned(tracked, frame, reverse)
         if self.policy == "confidence":
             prompted, tracked = self._picked_up(frame, reverse, query), {}
         return {"cond_frame_outputs": prompted, "non_cond_frame_outputs": tracked}
 
-    def _pruned(self, frame: int, reverse: bool) -> dict[int, Memory]:
+    def _pruned(self, tracked: dict[int, Memory], frame: int, reverse: bool) -> dict[int, Memory]:
         """Tracked frames, of which the most redundant keep their object pointer alone."""
         step = 1 if reverse else -1
         window = [frame + step * back for back in range(self._spatial - 1, 0, -1)]
-        seen = [index for index in window if index in self._tracked]
+        seen = [index for index in window if index in tracked]
         if len(seen) + len(self._prompted) < self._spatial or len(seen) < 2:
-            return self._tracked
+            return tracked
         *older, newest = seen
-        features = [self._tracked[index]["maskmem_features"][0] for index in (*older, newest)]
+        features = [tracked[index]["maskmem_features"][0] for index in (*older, newest)]
         r = [redundancy(memory, features[-1]) for memory in features[:-1]]
         left_out = {older[place] for place in most_redundant(r)}
         return {
             index: _pointer_alone(memory) if index in left_out else memory
-            for index, memory in self._tracked.items()
+            for index, memory in tracked.items()
         }
 
     def _admit(self, memory: Memory) -> None:

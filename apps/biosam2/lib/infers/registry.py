@@ -39,7 +39,7 @@ def all_tasks(services: Services, templates: Templates) -> dict[str, InferTask]:
         "biosam2_propagate": volume("A whole volume, from prompts on any of its slices"),
         "biosam2_multi": VolumeTask(services, InferType.DEEPEDIT, 3, "multi", numbered, multi),
         "biosam2_scribbles": VolumeTask(services, InferType.SCRIBBLES, 3, "scribbles", [], scribbles),
-        "biosam2_video": VideoTask(services, InferType.DEEPGROW, 3, "volume", [], video),
+        "biosam2_video": VideoTask(services, InferType.DEEPGROW, 3, "video", [], video),
         NAME: AutoTask(services, templates),
         "sam_2d": point("biosam2_point under the name of MONAI Label's own task"),
         "sam_3d": volume("biosam2_propagate under the name of MONAI Label's own task"),

@@ -28,7 +28,7 @@ from lib.prompts.regions import Regions, read_regions, require_shape, scribbled,
 from lib.prompts.types import MAX_OBJECTS, Box, KnownPixels, MaskPrompt, ObjectPrompts, Point, PromptSet
 from lib.settings import MAX_NAME, PROMPT_KEYS, RESULT_PREFIX
 
-Mode = Literal["slice", "volume", "scribbles", "multi"]
+Mode = Literal["slice", "volume", "scribbles", "multi", "video"]
 
 # Segments of 3D Slicer's scribbles tool in an uploaded label map.
 FOREGROUND_SCRIBBLES, BACKGROUND_SCRIBBLES = "foreground_scribbles", "background_scribbles"
@@ -214,6 +214,13 @@ def _by_label(
     return {checked_name(name): reader.read(points, name) for name, points in given.items()}
 
 
+def _names_several(request: Mapping[str, Any], reader: PointReader, labels: Sequence[str]) -> bool:
+    """Whether several labels have points or boxes."""
+    named = {name for name, points in _by_label(request, reader, labels, request).items() if points}
+    boxes = request.get("boxes")
+    return len(named | set(boxes if isinstance(boxes, Mapping) else ())) > 1
+
+
 def _is_list_of_lists(value: Any) -> bool:
     return (
         isinstance(value, list | tuple)
@@ -292,6 +299,7 @@ def parse_prompts(
             ``volume``: one object, prompts on any slices, the slices of a ROI being a bound on the answer.
             ``scribbles``: as ``volume``; a ROI is a bound on the slices and no box.
             ``multi``: one object for each label.
+            ``video``: as ``multi`` where several labels have points or boxes, else as ``volume``.
         labels: The configured labels; their order gives the objects' values in ``multi``.
         label_map: Uploaded label map (I, J, K) and the name of each value: scribbles, starting masks.
 
@@ -299,12 +307,14 @@ def parse_prompts(
         PromptError: The request cannot be understood, or there is nothing to segment in it.
     """
     grid = read_grid(request, shape, affine, is_2d)
-    if mode in ("volume", "scribbles") and grid.count == 1:
+    if mode in ("volume", "scribbles", "video") and grid.count == 1:
         kind = "2-D" if is_2d else "one slice thick"
         raise PromptError(f"The image is {kind} and this model needs a volume; use a model of dimension 2.")
     option = read_slice(request, grid)
     bound = read_slice_range(request, grid)
     reader = PointReader(grid, option)
+    if mode == "video":
+        mode = "multi" if _names_several(request, reader, labels) else "volume"
     regions: dict[str | None, Regions] = {}
     if any(request.get(name) is not None for name in ("scribbles", "lassos")):
         regions = read_regions(request, grid, option)
