@@ -84,7 +84,8 @@ def follow(task, services, path, point, count):
 def main():
     folder = Path(sys.argv[1])
     weights = SimpleNamespace(version=None)
-    engines = SimpleNamespace(served=lambda device: (Threshold(), weights))
+    prefetcher = SimpleNamespace(give_way=lambda frames, indices: None)
+    engines = SimpleNamespace(served=lambda device: (Threshold(), weights), prefetcher=prefetcher)
     services = Services(Settings(), engines, ImageCache(64 << 20, 1 << 30), ())
     write_clip(folder / "short.avi", 200)
     write_clip(folder / "long.avi", 2000)
