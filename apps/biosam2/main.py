@@ -16,7 +16,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from lib.activelearning.strategy import all_strategies
-from lib.child_process import become_server, end_with_server
+from lib.child_process import become_server, belongs_to_server, end_with_server
 from lib.dashboard import OVERVIEW_FILE, write_overview
 from lib.datastores.dicomweb import open_store
 from lib.datastores.local import open_folder
@@ -65,7 +65,9 @@ class BioSam2App(MONAILabelApp):
         self._engines = PredictorPool(settings, model_dir)
         images = ImageCache(settings.image_cache_mb << 20, max_voxels=settings.max_voxels)
         self._fine_tuning = FineTuneTask(settings, self._engines, _write_overview)
-        self._auto_train = AutoTrain(settings.auto_train, self._new_labels, self._start_training)
+        self._auto_train = AutoTrain(
+            settings.auto_train, self._new_labels, self._start_training, self._fine_tuning.wait_for_others
+        )
         self._auto_scoring = AutomaticScoring(lambda: state_of(self._datastore, self._engines.versions))
         self._services = Services(settings, self._engines, images, settings.labels)
         self._templates = Templates(lambda: self._datastore, images)
@@ -141,6 +143,16 @@ class BioSam2App(MONAILabelApp):
         super().on_init_complete()
 
     @property
+    def engines(self) -> PredictorPool:
+        """Networks in service."""
+        return self._engines
+
+    @property
+    def scoring_methods(self) -> dict[str, ScoringMethod]:
+        """Scoring methods by name."""
+        return self._scoring_methods
+
+    @property
     def models(self) -> dict[str, InferTask]:
         """Tasks by name."""
         return self._infers
@@ -171,7 +183,8 @@ class BioSam2App(MONAILabelApp):
         if not self._scoring_methods:
             return {}
         if is_worker_process():
-            return ask_server("/scoring/", None, monailabel_settings.MONAI_LABEL_SERVER_PORT)
+            port = monailabel_settings.MONAI_LABEL_SERVER_PORT
+            return ask_server("/scoring/", None, port) if belongs_to_server() else {}
         try:
             return start(method, params or {}, enqueue=True) if method else self._auto_scoring.start()
         except BioSam2Error as error:
@@ -184,7 +197,7 @@ class BioSam2App(MONAILabelApp):
 
     def _start_training(self) -> bool:
         """Starts the cheapest training in the background, unless one runs."""
-        return self.async_training(TRAINER, {TRAINER: {"preset": "decoder"}}) is not None
+        return self._fine_tuning.start({"model": TRAINER, "preset": "decoder"})[0] is not None
 
 
 def _write_overview(studies: Path, plan: TrainingPlan) -> None:

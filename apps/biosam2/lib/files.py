@@ -1,6 +1,7 @@
-"""Files that are complete or absent at any moment, and folders for temporary files.
+"""Files that are complete or absent at any moment, locks, and folders for temporary files.
 
-Temporary names hold the process id of their writer: what a killed process left is recognised and deleted.
+Temporary names hold the process and machine of their writer: what a killed process left is recognised and
+deleted. Several machines may share a folder.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+from filelock import FileLock, Timeout
 
 from lib.errors import ReadOnlyError, StorageFullError
 
@@ -27,6 +31,7 @@ _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 # each server with the same one.
 _OLD_S = 24 * 3600
 _MARK = ".part-"
+_MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -47,7 +52,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The disk is full, or the folder cannot be written.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-{os.getpid()}{_MARK}", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=temporary_name(path.name), dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -115,16 +120,31 @@ def sweep(folder: Path) -> int:
 
 def temporary_name(kind: str) -> str:
     """Prefix for the name of a temporary file or folder of this process, for ``sweep``."""
-    return f".{kind}-{os.getpid()}{_MARK}"
+    return f".{kind}-{this_process()}{_MARK}"
 
 
 def _is_left_over(path: Path) -> bool:
-    owner, mark, _ = path.name.rpartition(_MARK)
-    pid = owner.rpartition("-")[2]
-    if not mark or not path.name.startswith(".") or not pid.isdigit():
+    name, mark, _ = path.name.rpartition(_MARK)
+    owner = name.rpartition("-")[2]
+    if not mark or not path.name.startswith(".") or not owner.partition("@")[0].isdigit():
         return False
-    is_own = int(pid) == os.getpid()
-    return not is_running(int(pid)) or is_own or path.lstat().st_mtime < time.time() - _OLD_S
+    return has_ended(owner) or owner == this_process() or is_old(path)
+
+
+def is_old(path: Path) -> bool:
+    """Whether a temporary file or folder is left over, whatever has become of its process."""
+    return path.lstat().st_mtime < time.time() - _OLD_S
+
+
+def this_process() -> str:
+    """Name of this process among those of all machines that share a folder, without ``-``."""
+    return f"{os.getpid()}@{_MACHINE}"
+
+
+def has_ended(process: str) -> bool:
+    """Whether a process has ended, by its name (``this_process``); False for one of another machine."""
+    pid, _, machine = process.partition("@")
+    return machine in ("", _MACHINE) and not is_running(int(pid))
 
 
 def is_running(pid: int) -> bool:
@@ -135,6 +155,33 @@ def is_running(pid: int) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Holds a lock file, which excludes threads and processes, also of other machines that share its folder.
+
+    The system releases the lock of a process that was killed.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        yield
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether anybody holds a lock file now; False where that cannot be found out."""
+    if not lock.is_file():
+        return False
+    try:
+        FileLock(lock).acquire(blocking=False).lock.release()
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    return False
 
 
 def use_own_temporary_folder() -> None:

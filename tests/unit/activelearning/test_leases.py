@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -159,3 +160,23 @@ def test_a_named_client_of_many_threads_holds_one(clock: Clock) -> None:
     with ThreadPoolExecutor(8) as threads:
         given = set(threads.map(lambda _: take(book, ANN, images), range(200)))
     assert given == {"image000"}
+
+
+def test_servers_that_share_a_file_share_leases_and_skips_until_they_end(
+    clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "scores" / "leases.json"
+    odd = "a \udcff é"  # a file name that is no UTF-8
+    first, second = (LeaseBook(30, clock, file) for _ in range(2))
+    assert take(first, ANN, [odd, *ORDER]) == odd
+    assert (take(second, BOB, [odd, *ORDER]), take(second, ANN, [odd, *ORDER])) == ("x", odd)
+    second.skip(ANN)
+    assert take(first, ANN, [odd, *ORDER]) == "y"
+    # A server that starts later, as after a crash of another one.
+    assert take(LeaseBook(30, clock, file), ANN, ORDER) == "y"
+    clock.now += 31 * 60
+    assert take(LeaseBook(30, clock, file), BOB, ["y"]) == "y"
+    for damaged in ("{", "[]", '[[["x", "ann"]], []]', "null", "[[1], []]"):
+        file.write_text(damaged)
+        assert take(first, WEB, ["z"]) == "z"
+    assert "cannot be read" in caplog.text

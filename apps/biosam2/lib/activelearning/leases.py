@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from lib.files import alone, write_atomically
+
+logger = logging.getLogger(__name__)
 
 _MINUTE_S = 60.0
 # Time for which a skipped image is not offered to the same annotator, unless nothing else is free.
@@ -40,16 +48,19 @@ class LeaseBook:
     """Leased and skipped images. Thread-safe.
 
     A lease ends by time or when its holder skips the image, and has no effect once the image has a final
-    label. Leases live in the server's process; a restart ends all of them.
+    label.
 
     Args:
         minutes: Duration of a lease; 0 disables leases.
-        clock: Monotonic clock in seconds.
+        clock: Clock in seconds, the same for all servers.
+        file: File by which several servers share the leases, which then outlive a restart; None for leases
+            of this process alone.
     """
 
-    def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, minutes: float, clock: Callable[[], float] = time.time, file: Path | None = None):
         self._seconds = minutes * _MINUTE_S
         self._clock = clock
+        self._file = file
         # Guards both dictionaries; every public method holds it throughout, and none calls another.
         self._lock = threading.Lock()
         self._leases: dict[str, _Lease] = {}  # by image, oldest first
@@ -70,8 +81,7 @@ class LeaseBook:
         Returns:
             Image id; None if other annotators hold all images.
         """
-        with self._lock:
-            self._expire()
+        with self._lock, self._shared():
             candidates = set(images)
             own = [image for image in self._of(annotator.name) if image in candidates]
             if annotator.is_named and own:
@@ -88,8 +98,7 @@ class LeaseBook:
 
     def open(self, annotator: Annotator, image: str) -> bool:
         """Leases an image opened by name; False if another annotator holds it, whose lease stays."""
-        with self._lock:
-            self._expire()
+        with self._lock, self._shared():
             lease = self._leases.get(image)
             if lease is not None and lease.holder != annotator.name:
                 return False
@@ -98,8 +107,7 @@ class LeaseBook:
 
     def skip(self, annotator: Annotator, image: str | None = None) -> None:
         """Ends the annotator's lease of one image, or all their leases, and remembers the skip."""
-        with self._lock:
-            self._expire()
+        with self._lock, self._shared():
             own = self._of(annotator.name)
             for skipped in own if image is None else [image]:
                 self._skipped[annotator.name, skipped] = self._clock() + SKIPPED_S
@@ -108,10 +116,48 @@ class LeaseBook:
 
     def next_end_s(self, images: Iterable[str]) -> float | None:
         """Seconds until the first lease of these images expires; None without any lease."""
-        with self._lock:
-            self._expire()
+        with self._lock, self._shared():
             ends = [self._leases[image].ends for image in images if image in self._leases]
             return min(ends) - self._clock() if ends else None
+
+    @contextlib.contextmanager
+    def _shared(self) -> Iterator[None]:
+        """Reads the leases of all servers, drops those that have ended, and writes what was changed."""
+        if self._file is None:
+            self._expire()
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(alone(self._file.with_suffix(".lock")))
+                before = self._read(self._file)
+            except OSError as error:
+                logger.warning("Leases are not shared with other servers: %s", error)
+                before = self._text
+            self._expire()
+            yield
+            if self._text != before:
+                with contextlib.suppress(OSError):
+                    write_atomically(self._file, self._text.encode())
+
+    def _read(self, file: Path) -> str:
+        try:
+            text = file.read_text(encoding="utf-8")
+            leases, skipped = json.loads(text)
+            self._leases = {image: _Lease(str(holder), float(ends)) for image, holder, ends in leases}
+            self._skipped = {(str(name), str(image)): float(ends) for name, image, ends in skipped}
+        except FileNotFoundError:
+            return ""
+        except (ValueError, TypeError) as error:
+            logger.warning("The leases cannot be read, those of this server stay: %s", error)
+            return ""
+        return text
+
+    @property
+    def _text(self) -> str:
+        """JSON of all leases (image, holder, end) and skips (annotator, image, end)."""
+        leases = [(image, lease.holder, lease.ends) for image, lease in self._leases.items()]
+        return json.dumps([leases, [(*key, ends) for key, ends in self._skipped.items()]])
 
     def _lease(self, image: str, holder: str) -> str:
         self._leases.pop(image, None)  # keeps the dictionary ordered by age

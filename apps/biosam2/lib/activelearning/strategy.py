@@ -150,6 +150,7 @@ CHOICE = "choice"
 # Key of the request for the annotator's address and browser, added by the route.
 ANNOTATOR = "annotator"
 
+_LEASES_FILE = "leases.json"
 _OWN = "already assigned to you and without a final label"
 _LAST = "already assigned to you; no other image is free"
 _NAMED = "requested by name"
@@ -166,7 +167,7 @@ def all_strategies(
     ``random`` is ``default``: OHIF cannot ask for another strategy, so the server decides. ``rng`` makes the
     random generator of a request.
     """
-    leases = LeaseBook(lease_minutes)
+    leases = LeaseBook(lease_minutes, file=scores.folder / _LEASES_FILE)
     strategies: dict[str, Strategy] = {}
     for asked in SELECTORS:
         name = default if asked == Random.name else asked

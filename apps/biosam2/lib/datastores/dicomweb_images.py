@@ -10,12 +10,12 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from dicomweb_client import DICOMwebClient
-from filelock import FileLock
 from monailabel.config import settings
 from monailabel.datastore.local import DataModel, ImageLabelModel
 from monailabel.datastore.utils.dicom import dicom_web_download_series
@@ -26,7 +26,7 @@ from lib.datastores.local import LocalFolder, image_path
 from lib.datastores.record import FolderModel
 from lib.datastores.scanner import FINAL
 from lib.errors import BusyError, ImageError
-from lib.files import sweep, temporary_name
+from lib.files import alone, sweep, temporary_name
 from lib.images.dicom import save_as_nifti
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
@@ -127,7 +127,6 @@ class DicomWebImages(LocalFolder):
 
     def json(self) -> dict[str, Any]:
         """MONAI Label's record with all images of the store, downloaded or not."""
-        self._record.read()
         record: dict[str, Any] = super().json()
         with contextlib.suppress(BusyError):
             for uid, image in self._contents.now().images.items():
@@ -164,8 +163,6 @@ class DicomWebImages(LocalFolder):
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Information of an image, from the store and from MONAI Label's record."""
-        # A scoring process may have added to it.
-        self._record.read()
         own: dict[str, Any] = super().get_image_info(image_id)
         with contextlib.suppress(BusyError):
             series = self._contents.find(image_id)
@@ -233,13 +230,9 @@ class DicomWebImages(LocalFolder):
 
         self._record.change(add)
 
-    @contextlib.contextmanager
-    def _alone(self, image_id: str) -> Iterator[None]:
+    def _alone(self, image_id: str) -> AbstractContextManager[None]:
         """Lock of an image's downloads, for all threads and processes."""
-        locks = self._folder / ".locks"
-        locks.mkdir(exist_ok=True)
-        with FileLock(locks / image_id):
-            yield
+        return alone(self._folder / ".locks" / image_id)
 
     def _open(self, image_id: str) -> MedicalImage:
         return read_image(image_path(self, image_id), self._max_voxels)

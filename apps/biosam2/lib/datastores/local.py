@@ -78,6 +78,11 @@ def image_path(datastore: Datastore, image_id: str) -> Path:
     return Path(uri)
 
 
+def folder_of(datastore: Datastore) -> Path:
+    """The folder of a datastore; of a DICOMweb store its cache."""
+    return Path(getattr(datastore, "_datastore_path", None) or datastore.name())
+
+
 class LocalFolder(LocalDatastore):
     """Images and labels in a folder. Safe to use from several threads and processes.
 
@@ -119,7 +124,8 @@ class LocalFolder(LocalDatastore):
 
     @property
     def _datastore(self) -> FolderModel:
-        """The record as MONAI Label's own methods read it."""
+        """The record as MONAI Label's own methods read it, with what other processes wrote until now."""
+        self._record.read()
         return self._record.content
 
     def close(self) -> None:

@@ -16,7 +16,6 @@ import contextlib
 import io
 import itertools
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -29,7 +28,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lib.errors import CheckpointError
-from lib.files import is_running, sync, write_atomically
+from lib.files import has_ended, is_old, sync, this_process, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +202,7 @@ class Versions:
         """A folder for the files of a version to be. It is deleted where it was not given to ``add``."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self.sweep()
-        folder = Path(tempfile.mkdtemp(prefix=f".new-{os.getpid()}-", dir=self._folder))
+        folder = Path(tempfile.mkdtemp(prefix=f".new-{this_process()}-", dir=self._folder))
         try:
             yield folder
         finally:
@@ -229,8 +228,7 @@ class Versions:
     def sweep(self) -> None:
         """Deletes folders that a killed training left behind."""
         for path in self._folder.glob(".new-*"):
-            owner = int(path.name.split("-")[1])
-            if not is_running(owner):
+            if has_ended(path.name.split("-")[1]) or is_old(path):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from lib.engine.registry import DeviceType
 from lib.errors import Cancelled, DeviceError
+from lib.files import is_locked
 from lib.settings import Precision
 
 logger = logging.getLogger(__name__)
@@ -183,13 +184,13 @@ def _cpu_has_bf16() -> bool:
 
 LOCK_FILE = "interactive"
 _POLL_S = 0.05
-# Background work holds the lock for microseconds, to see that nobody else does.
-_LONGEST_WAIT_S = 0.1
-_RETRY_S = 0.001
+# Each of several servers on one folder holds a lock file of its own. Another one is taken as well where
+# background work holds the first for microseconds, to see that nobody else does.
+_FILES = 32
 
 
 class InteractivePriority:
-    """A lock file that a server holds while it answers requests, and that background work waits for.
+    """Lock files: a server holds one while it answers requests, and background work waits for all.
 
     The operating system releases the lock of a process that was killed. Best effort: in a folder that cannot
     be written background work does not pause, and requests still succeed.
@@ -199,9 +200,9 @@ class InteractivePriority:
     """
 
     def __init__(self, model_dir: Path):
-        self._path = model_dir / LOCK_FILE
+        self._folder = model_dir
         # Requests are answered in threads: the first takes the lock, the last releases it.
-        self._lock = FileLock(self._path, thread_local=False)
+        self._lock: FileLock | None = None
         self._counting = threading.Lock()
         self._requests = 0
 
@@ -217,8 +218,9 @@ class InteractivePriority:
         finally:
             with self._counting:
                 self._requests -= 1
-                if self._requests == 0:
+                if self._requests == 0 and self._lock is not None:
                     self._lock.release()
+                    self._lock = None
 
     @property
     def is_busy(self) -> bool:
@@ -227,24 +229,20 @@ class InteractivePriority:
 
     def give_way(self) -> None:
         """Returns once no interactive request runs; background work calls it between two steps."""
-        while self.is_busy or self._is_held():
+        while self.is_busy or any(is_locked(path) for path in self._folder.glob(f"{LOCK_FILE}*")):
             time.sleep(_POLL_S)
 
     def _acquire(self) -> None:
-        if not self._path.parent.is_dir():
+        if not self._folder.is_dir():
             return
-        try:
-            self._lock.acquire(timeout=_LONGEST_WAIT_S, poll_interval=_RETRY_S)
-        except (OSError, NotImplementedError) as error:  # Timeout is an OSError
-            logger.debug("Background work does not pause: %s", error)
-
-    def _is_held(self) -> bool:
-        if not self._path.is_file():
-            return False
-        try:
-            FileLock(self._path).acquire(blocking=False).lock.release()
-        except Timeout:
-            return True
-        except (OSError, NotImplementedError):
-            return False
-        return False
+        for number in range(_FILES):
+            lock = FileLock(self._folder / f"{LOCK_FILE}{number or ''}", thread_local=False)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            except (OSError, NotImplementedError) as error:
+                logger.debug("Background work does not pause: %s", error)
+                return
+            self._lock = lock
+            return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,17 @@ from monailabel.interfaces.datastore import Datastore
 from numpy.typing import NDArray
 
 from lib.datastores.label_entries import AUTOMATIC
+from lib.datastores.local import folder_of
 from lib.errors import LabelError
+from lib.files import alone, storage_errors
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
 from lib.labels import LabelMap, read_labels
 from lib.transforms.frames import frame_view
 
 MOST_VALUES = 255  # of a label file: one byte for each voxel
-# Two answers that are merged at once would lose one of them.
-_MERGING = threading.Lock()
+# Lock file in the datastore's folder: two answers that are merged at once would lose one of them.
+_MERGING = ".merging.lock"
 
 
 def save_merged(
@@ -32,7 +33,7 @@ def save_merged(
         LabelError: The label that is there cannot be read, or would have more than 255 objects.
     """
     params = info["params"]
-    with _MERGING:
+    with storage_errors(), alone(folder_of(datastore) / _MERGING):
         old = read_label(datastore, image_id, tag, image)
         automatic = old is None or not is_persons_label(datastore, image_id, tag)
         names = params["label_names"]

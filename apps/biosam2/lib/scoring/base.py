@@ -20,11 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lib.child_process import lower_priority
 from lib.datastores.label_entries import LabelEntry, labelled, stamp
+from lib.datastores.local import folder_of
 from lib.engine.checkpoints import Weights
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.runtime import resolve_device
 from lib.errors import BioSam2Error, EvaluationError
+from lib.files import alone
 from lib.scoring.background import is_worker_process
 from lib.scoring.store import scores_folder
 from lib.settings import Settings, read_task_options
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def scores_of(datastore: Datastore, model_dir: Path) -> Path:
     """Folder of a datastore's scores."""
-    return scores_folder(model_dir, Path(getattr(datastore, "_datastore_path", None) or datastore.name()))
+    return scores_folder(model_dir, folder_of(datastore))
 
 
 def weights_key(weights: Weights, predictor: Predictor) -> str:
@@ -76,6 +78,7 @@ _EMBEDDINGS_MB = 128
 _SHARE_OF_CORES = 4
 # Keys that MONAI Label and its clients add to the options.
 _NOT_OPTIONS = frozenset({"method", "client_id", "gpus", "multi_gpu", "model"})
+_LOCK_FILE = "lock"
 # Errors of a single image: unreadable, too large for the memory, or with non-finite network outputs.
 UNUSABLE = (BioSam2Error, ValueError, MemoryError, torch.OutOfMemoryError)
 
@@ -145,7 +148,9 @@ class Scoring(ScoringMethod, Generic[T]):
             kept = min(_EMBEDDINGS_MB, self._settings.embedding_cache_mb)
             settings = self._settings.model_copy(update={"embedding_cache_mb": kept})
             pool = PredictorPool(settings, pool.registry.folder)
-        return self.score(options, datastore, pool)
+        # Of several servers one scores at a time; what it has scored is unchanged for the next.
+        with alone(scores_of(datastore, pool.registry.folder) / _LOCK_FILE):
+            return self.score(options, datastore, pool)
 
     @abstractmethod
     def score(self, options: T, datastore: Datastore, pool: PredictorPool) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from fastapi import File, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.endpoints import train as monailabel_train
-from monailabel.utils.async_tasks.task import AsyncTask
 
 from lib.engine.predictor_pool import PredictorPool
 from lib.errors import CheckpointError
@@ -60,7 +59,7 @@ def start_all(user: Admin, trainers: _Trainers, params: JsonBody, run_sync: bool
     requests = {name: _checked(trainers, name, params.get(name) or {}) for name in trainers}
     started = {}
     for name, request in requests.items():
-        task, detail = AsyncTask.run("train", request=request, force_sync=run_sync, enqueue=True)
+        task, detail = trainers[name].start(request, run_sync, enqueue=True)
         started[name] = {"result": task, "detail": detail}
     return started
 
@@ -76,10 +75,9 @@ def start(
 ) -> Any:
     """Starts one trainer, as 3D Slicer and QuPath do. Nothing but known options reaches its process."""
     request = _checked(trainers, model, params)
-    task, _ = AsyncTask.run("train", request=request, force_sync=run_sync, enqueue=enqueue)
+    task, why = trainers[model].start(request, run_sync, enqueue)
     if task is None:
-        reason = "a training is running: wait until it ends, or stop it with DELETE /train/"
-        refuse(HTTPStatus.TOO_MANY_REQUESTS, reason)
+        refuse(HTTPStatus.TOO_MANY_REQUESTS, f"{why}: wait until it ends, or stop it with DELETE /train/")
     return task
 
 
@@ -87,8 +85,14 @@ def start(
 def status(user: AnyUser, trainers: _Trainers, all: bool = False, check_if_running: bool = False) -> Any:
     """The last training with its statistics (epoch, Dice before and after, reason), or all trainings.
 
-    404 without any training. Statistics are empty until the process of a training has reported its start.
+    A training of another server on the same weights counts as running. 404 without any training. Statistics
+    are empty until the process of a training has reported its start.
     """
+    for name, other in trainers.items():
+        if other.is_elsewhere and not all:
+            stats = other.stats()
+            told = {"request": {"model": name}, "details": [stats.get("message", "")], "stats": stats}
+            return {"id": "", "status": "RUNNING", **told}
     found = monailabel_train.status(all, check_if_running)
     if all:
         return found
@@ -108,8 +112,10 @@ def report(user: AnyUser, trainers: _Trainers) -> FileResponse:
 
 
 @routes.delete("/train/")
-def stop(user: Admin) -> Any:
+def stop(user: Admin, trainers: _Trainers) -> Any:
     """Stops the running training."""
+    if any(trainer.is_elsewhere for trainer in trainers.values()):
+        refuse(HTTPStatus.CONFLICT, "another server trains on the same weights: stop it there")
     return monailabel_train.stop()
 
 

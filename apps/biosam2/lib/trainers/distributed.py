@@ -33,7 +33,7 @@ def under_torchrun() -> bool:
 def launch(work: Callable[[Any], None], argument: Any, count: int) -> None:
     """Calls ``work(argument)``, which can be pickled, in so many processes; one is this process."""
     if under_torchrun():
-        _join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://")
+        _join(rank(), int(os.environ["WORLD_SIZE"]), "env://")
         work(argument)
         dist.destroy_process_group()
     elif count == 1:
@@ -63,8 +63,10 @@ def _free_port() -> int:
 
 
 def rank() -> int:
-    """Rank of this process; process 0 validates, writes and reports."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    """Rank of this process, also after the training; process 0 validates, writes and reports."""
+    if dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ["RANK"]) if under_torchrun() else 0
 
 
 def world() -> int:

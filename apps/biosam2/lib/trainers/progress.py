@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 from torch.utils.tensorboard import SummaryWriter
 
-from lib.files import is_running, write_atomically
+from lib.files import has_ended, this_process, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class TrainingProgress:
             "start_time": datetime.fromtimestamp(started, timezone.utc).strftime(_TIME),
             # Restored as start_time if this training ends without a result.
             "learned_before": _last_that_learns(folder),
-            "pid": os.getpid(),
+            "process": this_process(),
             "epoch": 0,
             "total_epochs": total_epochs,
             "best_metric": 0.0,
@@ -120,7 +119,7 @@ def read_stats(folder: Path) -> dict[str, Any]:
         stats: dict[str, Any] = json.loads((folder / STATS_FILE).read_text())
     except (OSError, ValueError):
         return {}
-    if stats["status"] == "running" and not is_running(stats["pid"]):
+    if stats["status"] == "running" and has_ended(str(stats.get("process", stats.get("pid")))):
         stats.update(status="stopped", message="stopped; the next training resumes after its last epoch")
     return stats
 

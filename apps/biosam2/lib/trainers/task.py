@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.async_tasks.task import AsyncTask
 from monailabel.utils.async_tasks.utils import background_executors, tasks
 
-from lib.child_process import lower_priority
+from lib.child_process import belongs_to_server, lower_priority
 from lib.engine.builder import described
 from lib.engine.checkpoints import Weights, named_weights
 from lib.engine.predictor_pool import PredictorPool, openvino_dtype
 from lib.engine.registry import DeviceType
 from lib.engine.runtime import available_devices, resolve_device
-from lib.errors import BioSam2Error
+from lib.errors import BioSam2Error, TrainingError
+from lib.files import is_locked, storage_errors, write_atomically
 from lib.images.file_formats import split_ending
 from lib.labels.names import listed_label_info
 from lib.settings import Settings
 from lib.trainers.config import TRAINING_FOLDER, TrainingPlan, TrainOptions, read_options, viewer_config
-from lib.trainers.distributed import launch, processes
+from lib.trainers.distributed import launch, processes, rank
 from lib.trainers.frames import LabelledImage
 from lib.trainers.progress import read_stats, started_at, stats_since
 from lib.trainers.publishing import REPORT_FILE
@@ -38,6 +44,11 @@ logger = logging.getLogger(__name__)
 _WORKER_KEY = "local_rank"
 # MONAI Label's queue of trainings: a pool of one thread, and its tasks.
 _QUEUE = "train"
+_LOCK_FILE = "lock"
+# Its text is the time, in seconds since 1970, up to which a training has seen the labels, with any result.
+_TRIED_FILE = "tried"
+_ELSEWHERE = "another server trains on the same weights"
+_POLL_S = 0.5
 _SUBMITTED, _STOPPED, _ERROR = "SUBMITTED", "STOPPED", "ERROR"
 
 
@@ -84,7 +95,86 @@ class FineTuneTask(TrainTask):
 
     def new_labels(self, datastore: Datastore, moment: float) -> int:
         """Number of images with a final label that no training has used, saved since a moment."""
-        return labels_since(datastore, max(moment, started_at(self._folder)))
+        return labels_since(datastore, max(moment, started_at(self._folder), self._tried()))
+
+    def start(
+        self, request: dict[str, Any], force_sync: bool = False, enqueue: bool = False
+    ) -> tuple[Any, str | None]:
+        """Starts a training as MONAI Label's ``AsyncTask.run``, while no other server trains.
+
+        The server holds a lock file until the training has ended, or until it is killed itself.
+
+        Returns:
+            MONAI Label's task, or the statistics with ``force_sync``; None, and why, where a training runs.
+
+        Raises:
+            StorageFullError, ReadOnlyError: The model folder cannot be written.
+        """
+        if not self._acquire():
+            return None, _ELSEWHERE
+        began, task = time.time(), None
+        try:
+            task, why = AsyncTask.run(_QUEUE, request=request, force_sync=force_sync, enqueue=enqueue)
+        finally:
+            if task is None or force_sync:
+                self._lock.release()
+        if task is not None and not force_sync:
+            background_executors[_QUEUE].submit(self._end, task, began)
+        return task, why and "a training is running"
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another server trains on these weights."""
+        return not self._lock.is_locked and is_locked(Path(self._lock.lock_file))
+
+    def wait_for_others(self) -> None:
+        """Returns once no other server trains."""
+        while self.is_elsewhere:
+            time.sleep(_POLL_S)
+
+    @cached_property
+    def _lock(self) -> FileLock:
+        return FileLock(self._folder / _LOCK_FILE, thread_local=False)
+
+    def _acquire(self) -> bool:
+        with storage_errors():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(Timeout):
+                self._lock.acquire(blocking=False)
+                return True
+        return False
+
+    def _end(self, task: Mapping[str, Any], began: float) -> None:
+        """Runs in MONAI Label's queue after a training; a stopped one has seen all labels until now."""
+        tried = time.time() if task["status"] == _STOPPED else began
+        try:
+            write_atomically(self._folder / _TRIED_FILE, str(tried).encode())
+        except OSError as error:
+            logger.warning("The time of the training cannot be written: %s", error)
+        self._lock.release()
+
+    def _tried(self) -> float:
+        try:
+            return float((self._folder / _TRIED_FILE).read_text())
+        except (OSError, ValueError):
+            return 0.0
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Holds the lock in a training that no server started, such as one of torchrun.
+
+        Raises:
+            TrainingError: A server trains.
+        """
+        if belongs_to_server() or rank():
+            yield
+            return
+        if not self._acquire():
+            raise TrainingError(_ELSEWHERE)
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def options(self, request: Mapping[str, Any]) -> TrainOptions:
         """Options of a request.
@@ -112,8 +202,10 @@ class FineTuneTask(TrainTask):
             lower_priority()
             torch.set_num_threads(self._settings.threads or max(1, (os.cpu_count() or 1) // 2))
         plan = self._plan(options, datastore, "cuda" if device.type == "cuda" else "cpu")
-        launch(train, plan, processes(device, options.multi_gpu))
-        self._report(datastore, plan)
+        with self._alone():
+            launch(train, plan, processes(device, options.multi_gpu))
+        if rank() == 0:
+            self._report(datastore, plan)
         return self.stats()
 
     @property
@@ -195,12 +287,20 @@ class AutoTrain:
         new_labels: Counts labels saved after the start of the last successful training and after a moment
             in seconds since 1970.
         start: Starts a training; returns False if one runs already.
+        wait: Returns once no other server trains.
     """
 
-    def __init__(self, after: int, new_labels: Callable[[float], int], start: Callable[[], bool]):
+    def __init__(
+        self,
+        after: int,
+        new_labels: Callable[[float], int],
+        start: Callable[[], bool],
+        wait: Callable[[], None] = lambda: None,
+    ):
         self._after = after
         self._new_labels = new_labels
         self._start = start
+        self._wait = wait
         # A training reports its start after ten seconds of imports; and a failed one is not repeated with
         # the same labels while the server runs.
         self._started = 0.0
@@ -230,16 +330,19 @@ class AutoTrain:
                 self._started = time.time()
             elif not self._is_queued:
                 self._is_queued = True
-                background_executors[_QUEUE].submit(self._look_after, tasks(_QUEUE)[-1])
+                queue = background_executors.setdefault(_QUEUE, ThreadPoolExecutor(1))
+                queue.submit(self._look_after, tasks(_QUEUE)[-1:])
 
-    def _look_after(self, training: dict[str, Any]) -> None:
+    def _look_after(self, running: list[dict[str, Any]]) -> None:
         """Runs in MONAI Label's queue after the running training; after a stopped one nothing starts."""
+        self._wait()
         with self._lock:
             self._is_queued = False
-        if training["status"] == _SUBMITTED:
-            # MONAI Label could not start its process, and would never report that.
-            training["status"] = _ERROR
-        if tasks(_QUEUE)[-1]["status"] != _STOPPED:
+        for training in running:
+            if training["status"] == _SUBMITTED:
+                # MONAI Label could not start its process, and would never report that.
+                training["status"] = _ERROR
+        if not any(task["status"] == _STOPPED for task in tasks(_QUEUE)[-1:]):
             self.look()
 
 
