@@ -13,18 +13,17 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from tests.faults.launcher import KillableServer, Launcher
 
 from lib.engine.model_versions import Versions
 from tests.faults.test_killed_server import TRAINING
 from tests.support.client import LIMIT_S, Client
 from tests.support.phantoms import rimmed
-from tests.support.server import copy_model_folder
+from tests.support.server import Server, copy_model_folder
 from tests.support.studies import write_nifti
 
 CASES = {f"case{seed}": rimmed(seed) for seed in range(6)}
 AFTER = 3  # labels
-CONF = {"auto_train": str(AFTER), "strategy": "first"}
+CONF = {"auto_train": str(AFTER), "strategy": "first", "threads": "1"}
 WAIT_S = 300
 
 
@@ -35,12 +34,17 @@ class Replicas:
         servers: All of them, also killed ones.
     """
 
-    def __init__(self, launcher: Launcher, folder: Path) -> None:
-        (folder / "studies").mkdir(parents=True)
+    def __init__(self, folder: Path) -> None:
+        self.studies = folder / "studies"
+        self.studies.mkdir(parents=True)
         for name, case in CASES.items():
-            write_nifti(folder / "studies" / f"{name}.nii.gz", case.image, case.affine)
-        copy_model_folder(folder / "model")
-        self.servers = [KillableServer(launcher, folder, CONF) for _ in range(3)]
+            write_nifti(self.studies / f"{name}.nii.gz", case.image, case.affine)
+        conf = {**CONF, "model_dir": str(copy_model_folder(folder / "model"))}
+        shared = {"MONAI_LABEL_SESSION_PATH": str(folder / "sessions")}
+        workdirs = [folder / name for name in "abc"]
+        for workdir in workdirs:
+            workdir.mkdir()
+        self.servers = [Server(self.studies, workdir, conf, env=shared) for workdir in workdirs]
         self.versions = Versions(folder / "model")
         self._labels = folder / "to_send"
         self._labels.mkdir()
@@ -105,13 +109,12 @@ def wait_until(what: str, condition: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def replicas(launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     """The servers, in the order of the tests of this file."""
-    made = Replicas(launcher, tmp_path_factory.mktemp("replicas"))
+    made = Replicas(tmp_path_factory.mktemp("replicas"))
     yield made
     for server in made.servers:
-        if server.alive:
-            server.kill()
+        server.stop()
 
 
 @pytest.mark.timeout(1800)
@@ -128,7 +131,7 @@ def test_each_server_knows_what_the_others_were_told(replicas: Replicas) -> None
         assert found.content == sent, "the label is not that which another server was sent"
     assert replicas.next_image(2, "ann") not in given
 
-    image = replicas.servers[0].studies / "case0.nii.gz"
+    image = replicas.studies / "case0.nii.gz"
     session = replicas.ask("PUT", 0, "/session/", files=image).json()["session_id"]
     case = CASES["case0"]
     prompts = {"foreground": [case.click(next(iter(case.objects)))], "background": []}
@@ -198,4 +201,4 @@ def test_one_server_trains_and_another_takes_over(replicas: Replicas) -> None:
         model = replicas.ask("GET", number, "/model/info/biosam2_point").json()
         assert model["name"] == "v0001", model
     assert replicas.versions.names() == ["v0001"]
-    assert "Traceback" not in replicas.servers[0].log
+    assert all("Traceback" not in server.log for server in replicas.servers)
