@@ -96,7 +96,6 @@ def test_a_label_without_a_prompt_is_corrected_and_saved(
     row, place = correction(answer.mask[:, :, k], truth[:, :, k], LABEL)
     if row == "background":
         companion.key("x")
-    companion.key("p")
     answer = companion.click([*place, k])
     assert answer.status == 200, answer.text
     overlay = companion.overlay(LABEL)
