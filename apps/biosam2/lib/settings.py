@@ -144,6 +144,11 @@ class Settings(BaseModel):
     memory: Annotated[MemoryPolicy, BeforeValidator(_lower)] = _option(
         "fifo", "one of " + ", ".join(get_args(MemoryPolicy)), "memories that a propagation attends to"
     )
+    fuse_axes: bool = _option(
+        False,
+        "true or false",
+        "follow objects along all three axes of volumes with nearly cubic voxels; takes three times as long",
+    )
     propagate_limit: _Count = _option(
         0, "0 or more", "slices that a propagation goes to either side, 0 for no limit"
     )

@@ -52,7 +52,7 @@ class AutoHead(nn.Module):
         self.fuse = nn.Sequential(nn.GELU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.GELU())
         self.tokens = nn.Parameter(torch.randn(len(labels), WIDTH) / math.sqrt(WIDTH))
         self.attention = nn.MultiheadAttention(WIDTH, _HEADS, batch_first=True)
-        self.hypernetworks = nn.ModuleList(_hypernetwork() for _ in labels)
+        self.hypernetworks = nn.ModuleList(hypernetwork() for _ in labels)
 
     @property
     def better(self) -> list[str]:
@@ -84,7 +84,8 @@ def position_terms(size: Sequence[int], device: torch.device) -> torch.Tensor:
     return torch.stack([x, y, x * x, y * y, x * y, (x * x + y * y) ** 2])[None]
 
 
-def _hypernetwork() -> nn.Sequential:
+def hypernetwork() -> nn.Module:
+    """From the token of a label to the weights and the offset of its classifier of pixels."""
     return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH + 1))
 
 
@@ -130,15 +131,12 @@ class HeadSegmenter:
         self._number = head.labels.index(label)
 
     def frame(self, frames: FrameSequence, index: int) -> FrameMask:
-        """Segments the label on one frame; its score is the IoU that the probabilities lead one to expect."""
+        """Segments the label on one frame."""
         maps = self._predictor.features(frames, index).maps
         with self._predictor.runtime.step():
             logits = self._head(maps)[:, self._number, None].float()
             logits = F.interpolate(logits, (frames.height, frames.width), mode="bilinear")[0, 0]
-            probability, mask = torch.sigmoid(logits), logits > 0
-            union = float(mask.sum() + probability[~mask].sum())
-            score = float(probability[mask].sum()) / union if union else 0.0
-            return FrameMask(mask.cpu().numpy(), score, float(probability.max()))
+        return FrameMask.expected(logits.cpu().numpy())
 
     def segment(self, frames: FrameSequence) -> Iterator[tuple[int, FrameMask]]:
         """Index and result of each frame."""

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from lib.engine.memory import Memory, MemoryBank
+from lib.engine.network import Features
 
 
 def joint_key(bank: MemoryBank) -> Hashable:
     """Equal for banks that can be joined: they remember the same frames. None: this one cannot be."""
     if bank.policy != "fifo" or not bank.keeps_absent:
         return None  # memories are chosen for each object
-    return tuple((kind, *memories) for kind, memories in bank.as_output_dict().items())
+    return bool(bank.likeness), *((kind, *memories) for kind, memories in bank.as_output_dict().items())
 
 
 class JointBank:
@@ -41,6 +42,11 @@ class JointBank:
             kind: {index: _joined([one[kind][index] for one in each]) for index in memories}
             for kind, memories in each[0].items()
         }
+
+    def guess(self, features: Features) -> torch.Tensor | None:
+        """Logits (B, 1, S/4, S/4) of each object by its likeness alone; None where that was not learned."""
+        found = [guess for bank in self._banks if (guess := bank.guess(features)) is not None]
+        return torch.cat(found) if found else None
 
     def add_tracked(self, frame: int, memory: Memory) -> None:
         """Remembers a frame: each object its row."""

@@ -12,12 +12,16 @@ Three policies choose the memories that memory attention reads:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from lib.settings import MemoryPolicy
+
+if TYPE_CHECKING:
+    from lib.engine.likeness import Likeness
+    from lib.engine.network import Features
 
 Memory = dict[str, Any]
 
@@ -95,11 +99,14 @@ class MemoryBank:
     Attributes:
         keeps_absent: Whether frames without the object are remembered, as SAM 2 does. Else the frames that
             it was seen on last stand in for those just visited, so that it is found when it comes back.
+        likeness: Discriminant of the object on the prompted frames, which never changes on the way; None
+            where memory attention and the neighbour say all.
     """
 
     def __init__(self, reach: int, policy: MemoryPolicy = "fifo", spatial: int = 7):
         self.policy = policy
         self.keeps_absent = True
+        self.likeness: Likeness | None = None
         self._reach = reach
         self._spatial = spatial
         self._prompted: dict[int, Memory] = {}
@@ -129,6 +136,7 @@ class MemoryBank:
         """A bank of the same memories, independent of this one from now on."""
         other = MemoryBank(self._reach, self.policy, self._spatial)
         other.keeps_absent = self.keeps_absent
+        other.likeness = self.likeness.copy() if self.likeness is not None else None
         other._prompted = dict(self._prompted)
         other._tracked = dict(self._tracked)
         other._confident = list(self._confident)
@@ -149,6 +157,10 @@ class MemoryBank:
             sim = _similarities(query, memories)
             return memories[sim.index(max(sim))]
         return found
+
+    def guess(self, features: Features) -> torch.Tensor | None:
+        """Logits (1, 1, S/4, S/4) of the object by its likeness alone; None where that was not learned."""
+        return self.likeness(features) if self.likeness else None
 
     def similarity(self, query: torch.Tensor) -> float:
         """Largest cosine of an embedding (1, C, h, w) with those of the prompted frames, -1 to 1."""

@@ -179,7 +179,7 @@ class Network(SAM2Base):
             frame: Index of the frame.
             count: Number of frames.
             reverse: True where the frames are visited from last to first.
-            guess: Logits (1, 1, S/4, S/4) that are added to the rendered neighbour; unused by weights without
+            guess: Logits (B, 1, S/4, S/4) that are added to the rendered neighbour; unused by weights without
                 rendered prompts.
         """
         points, rendered = None, None

@@ -44,19 +44,17 @@ class OnePrompt:
         self._predictor = predictor
         self._bank = predictor.new_bank("confidence")
         self.size = templates[0].width, templates[0].height
-        self._likeness = Likeness()
+        self._bank.likeness = Likeness()
         for number in evenly_spaced(len(templates), BANK_SIZE):
             item, mask = templates[number], templates[number].masks[label]
             # Every second index: no template is the neighbour of a frame.
             place = -2 * (number + 1)
             predictor.segment(SingleFrame(item, 0, _CLIP), place, FramePrompts.of_mask(mask), self._bank)
-            self._likeness.add(predictor.features(item, 0), mask)
 
     def frame(self, frames: FrameSequence, index: int) -> FrameMask:
         """Segments the label on one frame; frames of one image do not influence each other."""
-        guess = self._likeness(self._predictor.features(frames, index))
         single = SingleFrame(frames, index, _CLIP)
-        return self._predictor.track(single, _ASKED, self._bank.copy(), reverse=False, guess=guess)
+        return self._predictor.track(single, _ASKED, self._bank.copy(), reverse=False)
 
     def segment(self, frames: FrameSequence) -> Iterator[tuple[int, FrameMask]]:
         """Segments the label on a picture, or through a volume: the key slice, then propagation both ways.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
+from scipy.special import expit
 
 from lib.engine.frames import FrameSequence
 from lib.engine.frames_ahead import FramesAhead
@@ -63,10 +64,16 @@ class MaskLogits:
 
     def mask(self, height: int, width: int) -> NDArray[np.bool_]:
         """The mask, bool (H, W), of a frame of this size."""
+        return self.frame(height, width) > 0
+
+    def frame(self, height: int, width: int) -> NDArray[np.float32]:
+        """The logits (H, W) of a frame of this size, the least there are outside the crop."""
         crop = self.crop or Crop(0, 0, width, height)
         grid = torch.from_numpy(self.values.astype(np.float32))[None, None]
         native = F.interpolate(grid, (crop.bottom - crop.top, crop.right - crop.left), mode="bilinear")
-        return crop.paste((native[0, 0] > 0).numpy(), width, height)
+        whole = np.full((height, width), -MOST_LOGIT, np.float32)
+        whole[crop.top : crop.bottom, crop.left : crop.right] = native[0, 0].numpy()
+        return whole
 
     def on_grid_of(self, other: MaskLogits, height: int, width: int) -> NDArray[np.float32]:
         """Values (h, w) on the grid of other logits of the same frame (H, W); background where unknown."""
@@ -93,13 +100,26 @@ class FrameMask:
         mask: bool (H, W), of the native frame.
         score: predicted IoU of the mask with the truth, 0 to 1.
         presence: predicted probability that the object is on the frame, 0 to 1.
-        logits: Logits that the mask comes from, for answers to prompts.
+        logits: Logits that the mask comes from; None for a mask that was drawn.
     """
 
     mask: NDArray[np.bool_]
     score: float
     presence: float
     logits: MaskLogits | None = None
+
+    @classmethod
+    def expected(cls, logits: NDArray[np.float32]) -> FrameMask:
+        """The mask of logits (H, W); its score is the IoU that the probabilities lead one to expect."""
+        probability, mask = expit(logits), logits > 0
+        union = float(mask.sum() + probability[~mask].sum())
+        score = float(probability[mask].sum()) / union if union else 0.0
+        return cls(mask, score, float(probability.max()))
+
+    def pasted(self, crop: Crop, width: int, height: int) -> FrameMask:
+        """The result on a crop of a frame as one of the whole frame."""
+        logits = MaskLogits(self.logits.values, crop) if self.logits and not self.logits.crop else None
+        return FrameMask(crop.paste(self.mask, width, height), self.score, self.presence, logits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,9 +308,12 @@ class Predictor:
             if bank is not None:
                 bank.add_prompted(index, self._memory(features, decoded, bank, prompted=True))
             if prompts.is_mask_alone and prompts.mask is not None:
-                return FrameMask(prompts.mask, 1.0, 1.0)
-            values = decoded.logits[0, 0].clamp(-MOST_LOGIT, MOST_LOGIT).cpu().half().numpy()
-            return replace(self._frame_mask(decoded, frames), logits=MaskLogits(values))
+                found = FrameMask(prompts.mask, 1.0, 1.0)
+            else:
+                found = self._frame_mask(decoded, frames)
+        if bank is not None and bank.likeness is not None and features.guide is not None:
+            bank.likeness.add(index, features, found.mask)
+        return found
 
     def outputs(
         self,
@@ -329,7 +352,6 @@ class Predictor:
         bank: MemoryBank,
         reverse: bool,
         prompts: FramePrompts | None = None,
-        guess: torch.Tensor | None = None,
     ) -> FrameMask:
         """Segments an object on a frame from its memory, and remembers it there.
 
@@ -339,9 +361,9 @@ class Predictor:
             bank: Memory of the object; it holds a prompted frame at least.
             reverse: True where the frames are visited from last to first.
             prompts: Negative points, which correct the mask where they lie in it.
-            guess: Logits (1, 1, S/4, S/4) added to the rendered neighbour (``Network.track``).
         """
         features = self.features(frames, index)
+        guess = bank.guess(features)
         with self.runtime.step():
             decoded = self._network.track(features, bank, index, len(frames), reverse, guess)
             if prompts is not None:
@@ -357,9 +379,10 @@ class Predictor:
         """Segments several objects on a frame in one step: :meth:`track` for banks of one ``joint_key``."""
         features = self.features(frames, index)
         bank = JointBank(banks)
+        guess = bank.guess(features)
         with self.runtime.step():
             rows = features.rows(torch.zeros(len(banks), dtype=torch.long, device=self.runtime.device))
-            decoded = self._network.track(rows, bank, index, len(frames), reverse)
+            decoded = self._network.track(rows, bank, index, len(frames), reverse, guess)
             bank.add_tracked(index, self._network.remember(rows, decoded, prompted=False))
             return [self._frame_mask(decoded.row(row), frames) for row in range(len(banks))]
 
@@ -387,10 +410,12 @@ class Predictor:
 
     def _frame_mask(self, decoded: Decoded, frames: FrameSequence) -> FrameMask:
         logits = F.interpolate(decoded.logits, (frames.height, frames.width), mode="bilinear")
+        values = decoded.logits[0, 0].clamp(-MOST_LOGIT, MOST_LOGIT).cpu().half().numpy()
         return FrameMask(
             mask=(logits[0, 0] > 0).cpu().numpy(),
             score=min(max(float(decoded.ious.max()), 0.0), 1.0),
             presence=float(torch.sigmoid(decoded.object_logits.float().max())),
+            logits=MaskLogits(values),
         )
 
 

@@ -23,6 +23,7 @@ CLOSED_SLICES = 3
 
 Segment = Callable[[FrameSequence, int, FramePrompts, MemoryBank], FrameMask]
 Steps = Iterator[tuple[int, int, FrameMask]]
+Propagate = Callable[..., Steps]
 
 
 @dataclass
@@ -77,7 +78,7 @@ class _Track:
         """The result on the next frame; an empty mask where the object has just ended."""
         if self.ends and self.ending is not None and self.ending.reached(int(result.mask.sum())):
             self.ending = None
-            return replace(result, mask=np.zeros_like(result.mask))
+            return replace(result, mask=np.zeros_like(result.mask), logits=None)
         return result
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +64,7 @@ def _in_windows(
         for _, index, result in propagate(predictor, CroppedFrames(frames, crop), [inside], **options):
             if crop.cuts(result.mask, frames.width, frames.height):
                 break
-            results[index] = replace(result, mask=crop.paste(result.mask, frames.width, frames.height))
+            results[index] = result.pasted(crop, frames.width, frames.height)
         else:
             return results
     return None

@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from numpy.typing import NDArray
 
+from lib.engine.axis_fusion import is_nearly_isotropic, propagate_fused
 from lib.engine.frame_tracker import FrameTracker
 from lib.engine.interactive import obey
 from lib.engine.memory import confidence
 from lib.engine.predictor import FrameMask
-from lib.engine.propagation import propagate
+from lib.engine.propagation import Propagate, propagate
 from lib.engine.zoomed_propagation import propagate_zoomed
 from lib.infers.task import PromptedImage, SegmentTask, Services, TaskResult, choice
 from lib.metrics.calibration import Calibration
@@ -101,11 +103,7 @@ class VolumeTask(SegmentTask):
         """Follows every object from its prompted slices through the volume."""
         objects = prompted.prompts.objects
         found = SliceMerger(prompted.shape, prompted.prompts.axis, self.calibration(prompted.version))
-        # In a video an object moves through the picture, and out of a window.
-        zooms = self.ends and prompted.segmenter.zoom != "off"
-        steps = (propagate_zoomed if zooms else propagate)(
-            prompted.segmenter.predictor,
-            prompted.frames,
+        steps = self._follower(prompted)(
             [prompted.prompts.frames(item) for item in objects],
             bounds=prompted.prompts.slice_range,
             limit=self._services.settings.propagate_limit,
@@ -130,6 +128,18 @@ class VolumeTask(SegmentTask):
                 {item.label: list(prompted.prompts.frames(item)) for item in objects},
             ),
         )
+
+    def _follower(self, prompted: PromptedImage) -> Propagate:
+        """Function that follows objects, given their prompts and the options of ``propagate``."""
+        # In a video an object moves through the picture, and out of a window.
+        zooms = self.ends and prompted.segmenter.zoom != "off"
+        follow = propagate_zoomed if zooms else propagate
+        predictor, frames = prompted.segmenter.predictor, prompted.frames
+        fuses = self.ends and self._services.settings.fuse_axes and prompted.view is None
+        if fuses and is_nearly_isotropic(prompted.image.affine):
+            stacks = [frames.along(axis) for axis in range(3)]
+            return partial(propagate_fused, follow, predictor, stacks, frames.axis)
+        return partial(follow, predictor, frames)
 
     def _memory(self, prompted: PromptedImage) -> MemoryPolicy:
         """The memory policy that a request names, else the app's."""

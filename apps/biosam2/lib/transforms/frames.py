@@ -184,6 +184,16 @@ class FrameStack:
         self.width = int(array.shape[x_axis])
         self.height = int(array.shape[y_axis])
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels (I, J, K) of the volume."""
+        i, j, k = self._array.shape[:3]
+        return int(i), int(j), int(k)
+
+    def along(self, axis: int) -> FrameStack:
+        """The slices of the same volume along another axis."""
+        return FrameStack(self._array, axis, self._window, self.digest)
+
     def __len__(self) -> int:
         return int(self._array.shape[self.axis])
 
