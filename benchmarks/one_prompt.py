@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -127,28 +128,40 @@ class Collection:
         return Example(prepare_frames(labelled, self._folder / "frames", 1 << 28), seen, group)
 
 
-def kinds(work: Collection) -> Iterator[tuple[str, list[Example]]]:
-    """Every kind of image with its examples."""
+def kinds(work: Collection, words: Sequence[str] = ()) -> Iterator[tuple[str, list[Example]]]:
+    """Every kind of image with its examples; with ``words`` those whose name has one of them."""
     data, more = find_pack(DATA_VARIABLE), find_pack(TRAINING_VARIABLE)
     items = read_items(data) if data else []
     pictures = read_items(more) if more else []
+    for kind, examples in _sources(work, items, pictures):
+        if not words or any(word in kind for word in words):
+            yield kind, list(examples)
+
+
+def _sources(
+    work: Collection, items: Sequence[Item], pictures: Sequence[Item]
+) -> Iterator[tuple[str, Iterable[Example]]]:
+    """Every kind of image with its examples, which are opened as they are asked for."""
     cells = [item for item in items if item.id.startswith("isbi_em")]
-    yield "cells, EM", [crop for item in cells for crop in _crops(work, item)]
+    yield "cells, EM", chain.from_iterable(_crops(work, item) for item in cells)
     for kind, (start, word, name) in PICTURES.items():
         chosen = [item for item in pictures if item.id.startswith(start) and word in item.modality]
-        yield kind, [_picture(work, item, name) for item in chosen if name in (None, *item.names.values())]
+        named = [item for item in chosen if name in (None, *item.names.values())]
+        yield kind, (_picture(work, item, name) for item in named)
     tumours = [item for item in items if item.id.startswith("brats") and item.id.endswith("t1c")]
-    slices = [one for item in tumours for one in _slices(work, item, list(item.names.values()))]
-    yield "tumour, BraTS slices", slices
+    yield (
+        "tumour, BraTS slices",
+        chain.from_iterable(_slices(work, item, list(item.names.values())) for item in tumours),
+    )
+    abdomen = [item for item in items if item.id == "ts_abdomen_ct"]
     for organ in ("liver", "spleen", "kidney_left"):
-        abdomen = [item for item in items if item.id == "ts_abdomen_ct"]
         yield (
             f"{organ}, CT slices",
-            [one for item in abdomen for one in _slices(work, item, [organ], apart=False)],
+            chain.from_iterable(_slices(work, item, [organ], apart=False) for item in abdomen),
         )
     for modality in ("CT", "MR T1"):
         chosen = [item for item in pictures if item.id.startswith("sts") and item.modality == modality]
-        yield f"sarcoma, {modality} volumes", [work.volume(item) for item in chosen]
+        yield f"sarcoma, {modality} volumes", (work.volume(item) for item in chosen)
 
 
 def _crops(work: Collection, item: Item) -> Iterator[Example]:
