@@ -24,7 +24,7 @@ PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers test-faults lint format bench bench-accuracy \
-	bench-finetuning bench-training bench-scoring bench-memory bench-clients bench-signals bench-one-prompt bench-video bench-auto-head bench-active-learning docs api-key audit hashes clean
+	bench-finetuning bench-training bench-scoring bench-memory bench-clients bench-signals bench-one-prompt bench-video bench-propagation bench-auto-head bench-active-learning docs api-key audit hashes clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -153,6 +153,9 @@ bench-one-prompt: install-dev ## Measure segmentation without a prompt from 1 to
 
 bench-video: install-dev ## Measure J&F by interacted frames and memory policy, and frames per second (10 minutes).
 	@$(IN_VENV) python -m benchmarks.video $(ARGS)
+
+bench-propagation: install-dev ## Measure what comparing slices with the prompted ones gains in volumes (20 minutes).
+	@$(IN_VENV) python -m benchmarks.propagation $(ARGS)
 
 bench-auto-head: install-dev ## Measure trained classes against one prompt, and a KAN against linear layers (30 minutes).
 	@$(IN_VENV) python -m benchmarks.auto_head $(ARGS)

@@ -307,11 +307,13 @@ def _itk(array: NDArray[np.float32]) -> sitk.Image:
     return image
 
 
-def run(predictor: Predictor, work: Path, seed: int) -> tuple[list[list[str]], dict[str, list[float]]]:
+def run(
+    predictor: Predictor, work: Path, seed: int, words: Sequence[str] = ()
+) -> tuple[list[list[str]], dict[str, list[float]]]:
     """Rows of the table, and the Dice of every kind by method and number of labelled images."""
     rows: list[list[str]] = []
     means: dict[str, list[float]] = {}
-    for kind, examples in kinds(Collection(work)):
+    for kind, examples in kinds(Collection(work), words):
         if len(examples) <= max(COUNTS):
             continue
         labelled, tests = divided(examples, np.random.default_rng(seed))
@@ -365,12 +367,13 @@ def main(argv: list[str] | None = None) -> None:
     """Runs the benchmark and writes its report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="registry name or path of the weights; bundled ones by default")
+    parser.add_argument("--kinds", nargs="*", default=(), help="words of the kinds of image; all by default")
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     predictor = PredictorPool(Settings(model=options.model), APP / "model").get()
     with tempfile.TemporaryDirectory() as work:
-        rows, means = run(predictor, Path(work), options.seed)
+        rows, means = run(predictor, Path(work), options.seed, options.kinds)
     if not rows:
         raise SystemExit(f"No real images: {DATA_VARIABLE} and {TRAINING_VARIABLE} name no folders")
     text = report(rows, means, f"{predictor.name}, {predictor.image_size} px")

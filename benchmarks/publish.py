@@ -41,6 +41,7 @@ SECTIONS = {
     "signals": Section("signals", "Signals of uncertainty", "bench-signals"),
     "one_prompt": Section("one-prompt", "One prompt for many images", "bench-one-prompt"),
     "video": Section("video", "Clips", "bench-video"),
+    "propagation": Section("propagation", "Propagation from one box", "bench-propagation"),
     "auto_head": Section("auto-head", "Prompt-free classes against one prompt", "bench-auto-head"),
     "active_learning": Section("active-learning", "Which image next", "bench-active-learning"),
 }

@@ -12,10 +12,10 @@ import pytest
 from scipy import ndimage
 
 from lib.engine.axis_fusion import is_nearly_isotropic, propagate_fused
-from lib.engine.cancellation import Cancellation
 from lib.engine.predictor import FrameMask, MaskLogits
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.propagation import propagate
+from lib.engine.runtime import Cancellation
 from lib.errors import Cancelled
 from lib.metrics.segmentation import dice
 from lib.prompts.types import FramePrompts

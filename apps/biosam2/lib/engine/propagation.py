@@ -131,7 +131,7 @@ def propagate(
     ]
     for track in tracks:
         track.bank.keeps_absent = ends
-        if ends and track.bank.likeness is None:
+        if ends and bank is None:
             track.bank.likeness = Likeness(ASSENT)
     low, high = bounds if bounds is not None else (0, len(frames))
     for index in sorted({index for track in tracks for index in track.prompts}):
