@@ -198,3 +198,13 @@ def test_a_clip_that_changes_while_it_is_read_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(ImageError, match="has changed since it was opened"):
         image.array[:, :, 28]
+
+
+def test_plain_frames_that_opencv_wrote_are_opened(tmp_path):
+    cv2 = pytest.importorskip("cv2", reason="needs opencv-python-headless")
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, SIZE)
+    for level in (0, 128, 255):
+        writer.write(np.full((SIZE[1], SIZE[0], 3), level, np.uint8))
+    writer.release()
+    image = read_image(tmp_path / "a.avi", LIMIT)
+    assert np.abs(image.array[32, 24, :, 0].astype(int) - [0, 128, 255]).max() < 4

@@ -32,8 +32,8 @@ _DRAWN = 0.5  # opacity of a mask
 # Bytes of decoded frames that a clip keeps: more than a key frame's distance of 250 frames of 320 x 240.
 KEPT_BYTES = 64 << 20
 # Codecs that never write so many zero bytes in a row (none did in black, white and grey clips): a hole in the
-# file, which their decoders fill with what they make up.
-_WITHOUT_ZEROS = frozenset({"ffv1", "h264", "hevc", "mjpeg", "mpeg4"})
+# file, which their decoders fill with what they make up. OpenCV's MJPEG has such runs in plain frames.
+_WITHOUT_ZEROS = frozenset({"ffv1", "h264", "hevc", "mpeg4"})
 _ZEROS = 64
 
 
