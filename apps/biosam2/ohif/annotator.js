@@ -162,6 +162,7 @@ export class Annotator {
     const label = this.viewer.segments.find((segment) => segment.index === object.segment)?.label;
     if (label) params.label = label;
     const start = object.refine && !object.drawn.numbers.length ? await this._start(object) : null;
+    if (start && label) params.label_info = [{ name: label, idx: 1 }]; // else the server takes it for another label's
     return server.infer(MODELS[this.volume], this.viewer.series, params, start, signal);
   }
 
