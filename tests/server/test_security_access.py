@@ -50,6 +50,7 @@ TABLE = {
     "POST /infer/{model}": USER,
     "POST /infer/wsi/{model}": USER,
     "POST /infer/wsi_v2/{model}": USER,
+    "GET /infer/progress": USER,
     "POST /batch/infer/{model}": ADMIN,
     "GET /batch/infer": USER,
     "DELETE /batch/infer": ADMIN,

@@ -25,10 +25,15 @@ logger = logging.getLogger(__name__)
 
 
 class Cancellation:
-    """Tells one piece of work to stop. Safe to use from several threads."""
+    """Tells one piece of work to stop. Safe to use from several threads.
+
+    Attributes:
+        progress: Share of the work that is done, 0 to 1.
+    """
 
     def __init__(self) -> None:
         self._requested = threading.Event()
+        self.progress = 0.0
 
     def cancel(self) -> None:
         """Makes the next ``raise_if_cancelled`` of the work raise."""
@@ -66,6 +71,17 @@ def raise_if_cancelled() -> None:
     """
     if is_cancelled():
         raise Cancelled("the client closed the connection, or the run was stopped")
+
+
+def report_progress(share: float) -> None:
+    """Tells the share of the calling thread's work that is done, 0 to 1, and stops the work if it is to stop.
+
+    Raises:
+        Cancelled: ``cancel`` was called.
+    """
+    raise_if_cancelled()
+    if (current := _current.get()) is not None:
+        current.progress = share
 
 
 class FifoLock:

@@ -73,6 +73,8 @@ class WorkQueue:
         self._threads = anyio.CapacityLimiter(workers)
         # Requests that run or wait.
         self.pending = 0
+        # Requests of which a thread, or the wait for one, has not ended.
+        self.running: dict[Cancellation, Request] = {}
 
     async def run(self, request: Request, work: Callable[[], T]) -> T:
         """Runs work for a client in a thread, and stops it at its next step when the client closes.
@@ -115,11 +117,14 @@ class WorkQueue:
         error: Exception | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(watch)
+            self.running[cancellation] = request
             try:
                 outcome.append(await anyio.to_thread.run_sync(cancellable, limiter=self._threads))
             except Exception as caught:
                 # Raised below: a task group would wrap it.
                 error = caught
+            finally:
+                del self.running[cancellation]
             group.cancel_scope.cancel()
         if error is not None:
             raise error
@@ -247,6 +252,22 @@ _Inference = Annotated[Inference, of_server("inference")]
 _File = Annotated[UploadFile | None, File()]
 _Text = Annotated[str, Form()]
 _Opened = AbstractContextManager[dict[str, Any]]
+
+
+@routes.get("/progress")
+async def progress(user: AnyUser, inference: _Inference) -> Response:
+    """Share that is done (0 to 1) of each of the user's segmentations that run or wait."""
+    running = [*inference.heavy.running.items(), *inference.clicks.running.items()]
+    listed = [
+        {
+            "model": request.path_params["model"],
+            "image": request.query_params.get("image", ""),
+            "done": round(work.progress, 3),
+        }
+        for work, request in running
+        if request.scope["user"] == user
+    ]
+    return JSONResponse(listed)
 
 
 @routes.post("/wsi/{model}")
