@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import re
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-import requests
 from shapely.geometry import Polygon
 
-from tests.support.client import LIMIT_S, Answer, Client
+from tests.support.client import Answer, Client
 from tests.support.server import Server
 from tests.support.slides import Cell, iou
 
@@ -106,42 +101,6 @@ def test_tiles_of_two_classes_have_objects_of_both(client: Client, slides: dict[
         middle = Polygon([point[:2] for point in element["points"]]).centroid.x
         assert element["group"] == ("organ" if middle < 320 else "lesion")
         assert 0 < element["user"]["score"] <= 1
-
-
-def test_a_region_tells_its_progress_and_stops_when_the_client_goes(
-    client: Client, scratch: Server, slides: dict[str, list[Cell]]
-) -> None:
-    tiles = [{"location": [x, y], "size": [300, 220]} for x in range(0, 340, 4) for y in range(0, 260, 8)]
-    body = json.dumps(_body([0, 0, 640, 480], tiles))
-    address = f"{client.url}/infer/wsi/biosam2_pathology?image=slide&output=dsa"
-    shares: list[float] = []
-
-    def running() -> list[dict[str, Any]]:
-        return [
-            one
-            for one in requests.get(f"{client.url}/infer/progress", timeout=60).json()
-            if (one["model"], one["image"]) == ("biosam2_pathology", "slide")
-        ]
-
-    def until(condition: Callable[[], bool]) -> None:
-        give_up = time.monotonic() + LIMIT_S
-        while not condition():
-            assert time.monotonic() < give_up
-            time.sleep(0.1)
-
-    def has_advanced() -> bool:
-        shares.extend(one["done"] for one in running())
-        return bool(shares) and shares[-1] > 0
-
-    host = client.url.removeprefix("http://")
-    connection = http.client.HTTPConnection(host, timeout=60)
-    connection.request("POST", address, body, JSON)
-    until(has_advanced)
-    assert shares == sorted(shares)
-    connection.close()
-    until(lambda: not running())
-    parts = re.findall(rf"part (\d+) of {len(tiles)}", scratch.log)
-    assert 0 < len(parts) < len(tiles)
 
 
 def test_points_of_the_archive_are_clicks(client: Client, slides: dict[str, list[Cell]]) -> None:
