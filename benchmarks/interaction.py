@@ -35,8 +35,8 @@ MODES: dict[str, tuple[bool, Zoom]] = {
     "plain": (False, "off"),
     "corrections": (True, "off"),
     "zoom": (False, "all"),
-    "both": (True, "all"),
-    "default": (True, "boxes"),
+    "zoom for boxes, corrections": (True, "boxes"),
+    "default": (True, "all"),
 }
 COUNTS = (1, 3, 5)
 # A correction that loses more than this is harmful: Dice.
