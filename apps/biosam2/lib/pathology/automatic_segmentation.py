@@ -17,7 +17,7 @@ from scipy.special import expit
 from shapely.geometry import Polygon
 from skimage.measure import regionprops
 
-from lib.engine.runtime import raise_if_cancelled
+from lib.engine.runtime import report_progress
 from lib.errors import ImageTooLargeError
 from lib.pathology.interactive import NEAR_BORDER, Outline, SlidePredictor, distinct
 from lib.pathology.nuclei import RADIUS_RANGE, Proposals, propose_nuclei
@@ -113,7 +113,7 @@ def segment_nuclei(predictor: SlidePredictor, regions: Sequence[Region]) -> list
     cores = list(_cores(regions, scale))
     found: list[Outline] = []
     for number, core in enumerate(cores, start=1):
-        raise_if_cancelled()
+        report_progress((number - 1) / len(cores))
         found += [item for item, _ in candidates(predictor, core, scale) if item.score >= LEAST_QUALITY]
         logger.info("Automatic segmentation: part %d of %d, %d objects", number, len(cores), len(found))
     return _without_overlaps(distinct(found))
