@@ -35,7 +35,7 @@ from lib.transforms.frames import FrameStack
 LEAST_SLICES = 4
 OBJECTS = 4  # of an image of the training pack
 # Weights of what is like the object, beside what is unlike it; None compares nothing.
-WEIGHTS = (None, 0.0, ASSENT, 0.5)
+WEIGHTS = (None, 0.0, 0.25, 0.5)
 # The atlas is one image of its kind that trains, as those of the data pack are.
 _ATLAS = "cit168_t1"
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import requests
 from shapely.geometry import Polygon
 
 from tests.support.client import Answer, Client
@@ -63,9 +66,31 @@ def _require_same(outlines: list[Polygon], cells: list[Cell]) -> None:
 
 
 @pytest.fixture(scope="session")
-def whole_slide(scratch: Server, slides: dict[str, list[Cell]]) -> Answer:
+def progress() -> list[Any]:
+    """What the progress route told while the whole slide was segmented, and after it."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def whole_slide(scratch: Server, slides: dict[str, list[Cell]], progress: list[Any]) -> Answer:
     """Everything on the small slide: six tiles, a third of it glass."""
-    return _ask(Client(scratch.url), "small", _body([-1, -1, -1, -1]))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(_ask, Client(scratch.url), "small", _body([-1, -1, -1, -1]))
+        while not answer.done():
+            progress += requests.get(f"{scratch.url}/infer/progress", timeout=60).json()
+            time.sleep(0.02)
+    progress.append(requests.get(f"{scratch.url}/infer/progress", timeout=60).json())
+    return answer.result()
+
+
+def test_the_progress_of_a_slide_is_told_while_it_is_segmented(
+    whole_slide: Answer, progress: list[Any]
+) -> None:
+    *during, after = progress
+    assert during
+    assert {(item["model"], item["image"]) for item in during} == {("biosam2_pathology", "small")}
+    assert all(0 <= item["done"] <= 1 for item in during)
+    assert after == []
 
 
 def test_a_whole_slide_has_every_nucleus_once(whole_slide: Answer, slides: dict[str, list[Cell]]) -> None:

@@ -22,9 +22,9 @@ from lib.settings import MemoryPolicy
 MOST_MASKS = 8
 CLOSED_SLICES = 3
 # In a volume mistakes grow from slice to slice, so each one is compared with the prompted ones as well
-# (``lib.engine.likeness``). What is like the object may be a neighbour that is alike: it counts a quarter of
+# (``lib.engine.likeness``). What is like the object may be a neighbour that is alike: it counts half of
 # what is unlike it. docs/prompts.md has what this gains.
-ASSENT = 0.25
+ASSENT = 0.5
 
 Segment = Callable[[FrameSequence, int, FramePrompts, MemoryBank], FrameMask]
 Steps = Iterator[tuple[int, int, FrameMask]]
