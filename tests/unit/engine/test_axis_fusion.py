@@ -17,6 +17,7 @@ from lib.engine.predictor_pool import PredictorPool
 from lib.engine.propagation import propagate
 from lib.engine.runtime import Cancellation
 from lib.errors import Cancelled
+from lib.images.medical_image import Voxels, make_image
 from lib.metrics.segmentation import dice
 from lib.prompts.types import FramePrompts
 from lib.settings import Settings
@@ -97,5 +98,13 @@ def test_the_mean_logit_decides_within_the_bounds() -> None:
         # Apart from the sections along the other axes, which are prompted there.
         assert found[3].mask[3, 2] == bool(expected)
         assert found[2].mask.all() == (expected is not None)
-    assert not any(is_nearly_isotropic(np.diag([1.0, 1.0, z, 1.0])) for z in (0.6, 1.6))
-    assert is_nearly_isotropic(np.diag([1.0, -1.2, 1.4, 1.0]))
+
+    def suits(sides, depth=9, file_format="nifti"):
+        voxels = Voxels(np.zeros((9, 9, depth), np.uint8), np.diag([*sides, 1.0]))
+        return is_nearly_isotropic(make_image(voxels, Path("a"), file_format))
+
+    assert suits([1.0, -1.2, 1.4])
+    assert not any(suits([1.0, 1.0, z]) for z in (0.6, 1.6))
+    # Time is no third axis of a volume, and a picture has none.
+    assert not suits([1.0, 1.0, 1.0], file_format="video")
+    assert not suits([1.0, 1.0, 1.0], depth=1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lib.engine.predictor import MOST_LOGIT, FrameMask, Predictor
 from lib.engine.propagation import Propagate, Steps
+from lib.images.medical_image import MedicalImage
 from lib.prompts.types import FramePrompts
 from lib.transforms.frames import FrameStack, frame_view, spacing
 
@@ -22,10 +23,11 @@ NEARLY_ISOTROPIC = 1.5
 Logits = NDArray[np.float16]
 
 
-def is_nearly_isotropic(affine: NDArray) -> bool:
-    """Whether the voxels of an image are nearly cubes."""
-    sides = spacing(affine)
-    return max(sides) <= NEARLY_ISOTROPIC * min(sides)
+def is_nearly_isotropic(image: MedicalImage) -> bool:
+    """Whether an image is a volume whose voxels are nearly cubes; the third axis of a video is time."""
+    sides = spacing(image.affine)
+    is_volume = image.format != "video" and min(image.shape) > 1
+    return is_volume and max(sides) <= NEARLY_ISOTROPIC * min(sides)
 
 
 def propagate_fused(

@@ -136,7 +136,7 @@ class VolumeTask(SegmentTask):
         follow = propagate_zoomed if zooms else propagate
         predictor, frames = prompted.segmenter.predictor, prompted.frames
         fuses = self.ends and self._services.settings.fuse_axes and prompted.view is None
-        if fuses and is_nearly_isotropic(prompted.image.affine):
+        if fuses and is_nearly_isotropic(prompted.image):
             stacks = [frames.along(axis) for axis in range(3)]
             return partial(propagate_fused, follow, predictor, stacks, frames.axis)
         return partial(follow, predictor, frames)
