@@ -91,18 +91,20 @@ def test_a_slice_written_again_in_its_place_is_seen(tmp_path, ct_slice):
     assert cache.get(tmp_path).array.max() == 50
 
 
-def test_the_least_recently_used_goes_first(save, readings):
-    cache = ImageCache(2 * BYTES, 10**6)
+def test_the_least_recently_used_goes_first(save, readings, monkeypatch):
     a, b, c = save("a.nii"), save("b.nii"), save("c.nii")
-    for path in (a, b, a, c):
-        cache.get(path)
-    assert cache.nbytes == 2 * BYTES
-    readings.clear()
-    cache.get(a)
-    cache.get(c)
-    assert readings == []
-    cache.get(b)
-    assert readings == [b]
+    for budget, most in ((2 * BYTES, cache_module.MOST_IMAGES), (9 * BYTES, 2)):
+        monkeypatch.setattr(cache_module, "MOST_IMAGES", most)
+        cache = ImageCache(budget, 10**6)
+        for path in (a, b, a, c):
+            cache.get(path)
+        assert cache.nbytes == 2 * BYTES
+        readings.clear()
+        cache.get(a)
+        cache.get(c)
+        assert readings == []
+        cache.get(b)
+        assert readings == [b]
 
 
 @pytest.mark.parametrize("budget", [0, BYTES - 1])

@@ -8,6 +8,7 @@ from lib.errors import ImageError, ImageTooLargeError
 from lib.images import video
 from lib.images.reading import read_image
 from lib.images.writing import write_mask
+from lib.prompts.views import ViewGrid
 from lib.transforms.frames import FrameStack
 
 LIMIT = 10**6
@@ -44,6 +45,9 @@ def test_frames_are_slices_x_y_t(tmp_path, ending, codec, pix_fmt):
     for t in range(FRAMES):
         assert bright[2 * t + 8, 24, t] > bright[60, 40, t] + 30
         assert bright[:, :, t].argmax(axis=0)[24] in range(2 * t, 2 * t + 16)
+    if not image.is_rgb:
+        view = ViewGrid(np.eye(4)[[2, 1, 0, 3]], image.shape[::-1])
+        assert np.array_equal(view.image(image.array), np.asarray(image.array).transpose(2, 1, 0))
 
 
 def test_what_cannot_be_opened_says_why(tmp_path):
@@ -188,6 +192,10 @@ def test_frames_are_decoded_in_any_order_and_few_are_kept(tmp_path, monkeypatch)
         assert np.array_equal(column, np.stack([frame[:, 30] for frame in expected]))
         with pytest.raises(IndexError, match="50"):
             image.array[:, :, 50]
+        corners = np.array([0, -1])
+        assert np.array_equal(image.array[corners, corners, 3], expected[3].swapaxes(0, 1)[corners, corners])
+        with pytest.raises(ValueError, match="read-only"):
+            image.array[:, :, 3][0] = 0
 
 
 def test_a_clip_that_changes_while_it_is_read_is_refused(tmp_path):

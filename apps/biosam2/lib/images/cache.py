@@ -11,6 +11,9 @@ from pathlib import Path
 
 from lib.images.reading import MedicalImage, read_image
 
+# A video holds its file open, and a process may often open 1024.
+MOST_IMAGES = 256
+
 
 @dataclass(frozen=True)
 class _Key:
@@ -90,7 +93,7 @@ class ImageCache:
             return
         self._images[key] = image
         self._bytes += image.array.nbytes
-        while self._bytes > self._budget:
+        while self._bytes > self._budget or len(self._images) > MOST_IMAGES:
             _, oldest = self._images.popitem(last=False)
             self._bytes -= oldest.array.nbytes
 

@@ -147,7 +147,7 @@ class VideoArray:
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         """A frame (x, y[, 3]) for [:, :, t]; any other part is cut out of the whole array."""
         is_frame = isinstance(key, tuple) and len(key) == 3 and isinstance(key[2], int | np.integer)
-        if not (is_frame and key[:2] == (slice(None), slice(None))):
+        if not (is_frame and all(isinstance(part, slice) and part == slice(None) for part in key[:2])):
             return np.asarray(self)[key]
         if not 0 <= key[2] < len(self._frames):
             raise IndexError(f"frame {key[2]} is not from 0 to {len(self._frames) - 1}")
@@ -170,6 +170,7 @@ class VideoArray:
                 self._decoder, self._next = _decoded(self._file, self._path, key, time), key
             index, pixels = next(self._decoder, (-1, None))
             if pixels is not None and index == self._next and self._is_known(index, pixels):
+                pixels.flags.writeable = False
                 self._kept[index] = pixels
                 self._next += 1
                 if len(self._kept) > self._most:

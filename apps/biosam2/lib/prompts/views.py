@@ -43,6 +43,7 @@ class ViewGrid:
 
     def image(self, array: NDArray) -> NDArray:
         """Intensities of a volume on the view, linear; the volume's lowest one outside."""
+        array = np.asarray(array)  # a video's frames are decoded now
         return _resampled(array, self.matrix, self.shape, 1, array.min())
 
     def labels(self, array: NDArray) -> NDArray:
