@@ -9,6 +9,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Hashable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +60,15 @@ class EmbeddingFolder:
                 }
             guide = arrays.pop(_GUIDE, None)
             maps = tuple(arrays[str(number)] for number in range(len(arrays)))
-            os.utime(path)
+            # In a folder that cannot be written embeddings are still read.
+            with suppress(OSError):
+                os.utime(path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             logger.warning("Embedding %s is damaged and is made again: %s", path.name, error)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             return None
         self.loaded += 1
         return Features(maps, guide)

@@ -79,6 +79,6 @@ class OnePrompt:
         key = max(held, key=lambda index: confidence(found[index].score, found[index].presence))
         prompts = {key: FramePrompts.of_mask(found[key].mask)}
         bank = self._bank.copy()
-        bank.likeness = None  # the slice before tells more than other images
+        bank.likeness = None  # it was learned on other images
         for _, index, result in propagate(self._predictor, frames, [prompts], bank=bank):
             yield index, found[key] if index == key else result

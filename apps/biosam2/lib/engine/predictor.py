@@ -267,7 +267,8 @@ class Predictor:
 
     def _disk_key(self, frames: FrameSequence, index: int) -> Hashable:
         # The number format counts and the device does not.
-        return (self._version, self.image_size, str(self.runtime.dtype), frames.digest, frames.key(index))
+        network = self._version, self.image_size, self._network.rendered_prompts, str(self.runtime.dtype)
+        return (*network, frames.digest, frames.key(index))
 
     def _key(self, frames: FrameSequence, index: int) -> Hashable | None:
         return (self.key, frames.digest, frames.key(index)) if frames.digest else None

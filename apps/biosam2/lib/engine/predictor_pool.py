@@ -30,7 +30,7 @@ from lib.engine.openvino_parts import is_chosen, parts_folder
 from lib.engine.predictor import Predictor
 from lib.engine.registry import Registry
 from lib.engine.runtime import Cancellation, InteractivePriority, Runtime, resolve_device
-from lib.errors import BioSam2Error, Cancelled, CheckpointError
+from lib.errors import Cancelled, CheckpointError
 from lib.settings import Settings
 from lib.transforms.frames import Crop
 
@@ -188,7 +188,8 @@ class Prefetcher:
             if first is None:
                 return None
             return slices if self._encode(*first) else chain([first], slices)
-        except (BioSam2Error, OSError, MemoryError, RuntimeError) as error:
+        except Exception as error:
+            # Libraries raise many kinds, and the thread has to go on for other viewers.
             logger.warning("Slices are not encoded before they are asked for: %s", error)
             return None
 

@@ -1,5 +1,7 @@
+import errno
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,7 +82,7 @@ def test_an_embedding_comes_back_from_disk_in_half_precision(tmp_path):
     assert folder.load("large") is None
 
 
-def test_a_damaged_file_is_never_an_embedding(tmp_path):
+def test_a_damaged_file_is_never_an_embedding(tmp_path, monkeypatch):
     folder = EmbeddingFolder(tmp_path, 1 << 20)
     folder.save("key", maps(), since=0)
     (path,) = tmp_path.iterdir()
@@ -100,6 +102,17 @@ def test_a_damaged_file_is_never_an_embedding(tmp_path):
         assert found is None or all(map(torch.equal, found.maps, expected.maps))
         assert path.exists() == (found is not None)
     assert refused > 150
+    # A folder that cannot be written is read, and damage in it is no error.
+    path.write_bytes(whole)
+
+    def refuse(*_, **options):
+        raise PermissionError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert folder.load("key") is not None
+    path.write_bytes(whole[:100])
+    assert folder.load("key") is None
 
 
 def test_the_file_used_least_recently_goes_first_and_those_of_a_run_stay(tmp_path):
@@ -118,7 +131,7 @@ def test_the_file_used_least_recently_goes_first_and_those_of_a_run_stay(tmp_pat
         EmbeddingFolder(tmp_path, 3 * size).save(4, maps(), since=0)
 
 
-def test_prepared_frames_give_the_masks_without_the_encoder(tmp_path, tiny, frames):
+def test_prepared_frames_give_the_masks_without_the_encoder(tmp_path, tiny, frames, monkeypatch):
     def predictor(version="1", precision="bf16"):
         cache = EmbeddingCache(1 << 30, EmbeddingFolder(tmp_path, 1 << 30))
         return Predictor(tiny, Runtime(torch.device("cpu"), precision), cache, "tiny", version), cache
@@ -138,3 +151,7 @@ def test_prepared_frames_give_the_masks_without_the_encoder(tmp_path, tiny, fram
     frames.digest = "another image"
     later.segment(frames, 1, click)
     assert cache.encoded == 1
+    later.prepare(frames, 0, 0)
+    # The same weights, now with or without the guide that rendered prompts need.
+    monkeypatch.setattr(tiny, "rendered_prompts", not tiny.rendered_prompts)
+    assert later.prepare(frames, 0, 0)

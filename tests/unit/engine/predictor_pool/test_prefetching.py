@@ -125,12 +125,14 @@ def test_two_viewers_share_half_of_the_cache(start, tiny, frames):
 def test_an_image_is_opened_beforehand_and_one_that_cannot_be_does_no_harm(start, predictor, frames, caplog):
     prefetcher = start(1)
 
-    def damaged():
-        raise ImageError("the file is damaged")
+    for error in (ImageError("the file is damaged"), KeyError("unknown to the library")):
 
-    prefetcher.opened("somebody", damaged)
-    wait_until(lambda: not prefetcher.pending)
-    assert "the file is damaged" in caplog.text
+        def damaged(error=error):
+            raise error
+
+        prefetcher.opened("somebody", damaged)
+        wait_until(lambda: not prefetcher.pending)
+        assert str(error) in caplog.text
     prefetcher.opened("somebody", lambda: (predictor, frames, 3))
     wait_until(lambda: kept(predictor, frames) == [3])
 
