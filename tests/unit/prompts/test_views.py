@@ -60,6 +60,18 @@ def test_a_view_of_one_slice_is_as_thick_as_a_step():
     assert set(np.nonzero(found)[2]) == {3, 4, 5}
 
 
+def test_a_mask_that_no_voxel_of_the_volume_gets_is_refused():
+    for change in (
+        {"origin": [1e5, 0, 0]},
+        {"axes": [[1, 0, 0], [0, 1, 0], [0, 0, 0.3]], "origin": [0, 0, 4.4], "size": [31, 26, 1]},
+        {"axes": (1e-308 * np.eye(3)).tolist()},
+    ):
+        view = read_view({"view": {**VIEW, **change}}, SHAPE)
+        with pytest.raises(PromptError, match="no voxel of the image"):
+            view.volume(np.ones(view.shape, np.uint8), SHAPE)
+        assert not view.volume(np.zeros(view.shape, np.uint8), SHAPE).any()
+
+
 def test_what_is_no_view_is_refused():
     assert read_view({}, SHAPE) is None
     assert read_view({"view": VIEW}, SHAPE).shape == (4, 5, 6)

@@ -51,8 +51,18 @@ class ViewGrid:
         return _resampled(array, self.matrix, self.shape, 0)
 
     def volume(self, labels: NDArray, shape: tuple[int, int, int]) -> NDArray:
-        """Labels of the view on the volume's grid of this shape, from the nearest voxel; 0 outside."""
-        return _resampled(labels, np.linalg.inv(self.matrix), shape, 0)
+        """Labels of the view on the volume's grid of this shape, from the nearest voxel; 0 outside.
+
+        Raises:
+            PromptError: No voxel has any of the labels: they are beside the volume or between its voxels.
+        """
+        found = _resampled(labels, np.linalg.inv(self.matrix), shape, 0)
+        if labels.any() and not found.any():
+            raise PromptError(
+                "The mask on the view holds no voxel of the image: click inside the image, and make the "
+                "third of view.axes as long as the distance of its voxels."
+            )
+        return found
 
 
 def read_view(request: Mapping[str, Any], shape: tuple[int, ...]) -> ViewGrid | None:
