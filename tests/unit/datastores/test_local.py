@@ -136,6 +136,15 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_former_label(
     assert Path(opened.get_label_uri("ct", "final")).read_bytes() == b"former"
 
 
+def test_the_state_tells_what_another_server_wrote(store: LocalFolder, tmp_path: Path) -> None:
+    other = LocalFolder(store._datastore_path, extensions=["*.nii.gz"], auto_reload=False)
+    before = other.state
+    assert other.state == before
+    store.save_label("ct", _file(tmp_path, "x.nii.gz"), "final", {})
+    assert other.state != before
+    assert other.status()["completed"] == 1
+
+
 def test_read_only_studies_are_shown_and_nothing_is_written(store: LocalFolder, tmp_path: Path) -> None:
     store.save_label("ct", _file(tmp_path, "x.nii.gz"), "final", {"by": "me"})
     folder = Path(store._datastore_path)

@@ -141,7 +141,7 @@ class LocalFolder(LocalDatastore):
     @property
     def state(self) -> Hashable | None:
         """Equal as long as the datastore says the same of its images and labels; None where it has to ask."""
-        return self._record.text
+        return self._record.state
 
     def require_writable(self) -> None:
         """Refuses to go on where nothing can be saved.

@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,9 +69,9 @@ class SharedRecord:
         self.read()
 
     @property
-    def text(self) -> bytes:
-        """The snapshot as it is written, JSON."""
-        return self._text
+    def state(self) -> Hashable:
+        """Equal as long as the snapshot and the file are the same; takes no lock."""
+        return self._text, self._state_of_file()
 
     def read(self) -> None:
         """Loads the file if another process has written it."""
