@@ -196,6 +196,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        # As stores that are open to every page; for no client of the server.
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.send_header("Set-Cookie", "store=1")
         self.end_headers()
         self.wfile.write(body)
 

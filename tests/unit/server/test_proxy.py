@@ -46,6 +46,7 @@ def test_the_query_arrives(web, pacs):
         "/proxy/dicom/qido/studies?limit=101&offset=0&PatientID=phant*&includefield=00081030,00080060"
     )
     assert len(answer.json()) == 2
+    assert not {"access-control-allow-origin", "set-cookie"} & set(answer.headers)
     assert pacs.store.requests[-1].endswith(
         "/studies?limit=101&offset=0&PatientID=phant*&includefield=00081030,00080060"
     )

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 # Headers of a client that the store has to know; headers of the store that concern one connection only.
 _FORWARDED = ("accept", "content-type", "accept-encoding")
 _ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer", "server", "date"}
+# The store's cookies, and which web pages may read its answers: this server has its own.
+_OF_STORE = ("set-cookie", "access-control-")
 # A redirect would take the store's password to another host.
 _REDIRECTS = range(300, 400)
 _NOT_MODIFIED = 304
@@ -102,7 +104,11 @@ def _forward(
     if answer.status_code in _REDIRECTS and answer.status_code != _NOT_MODIFIED:
         answer.close()
         refuse(HTTPStatus.BAD_GATEWAY, "the DICOM store answers with a redirect, which is not followed")
-    kept = {name: value for name, value in answer.headers.items() if name.lower() not in _ONE_CONNECTION}
+    kept = {
+        name: value
+        for name, value in answer.headers.items()
+        if name.lower() not in _ONE_CONNECTION and not name.lower().startswith(_OF_STORE)
+    }
     return StreamingResponse(_chunks(answer), answer.status_code, kept)
 
 
