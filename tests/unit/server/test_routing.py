@@ -1,11 +1,12 @@
-"""JSON of clients: what cannot be stored and sent back is refused."""
+"""JSON of clients, of which what cannot be stored and sent back is refused; and files as answers."""
 
 from __future__ import annotations
 
 import pytest
 from fastapi import APIRouter, HTTPException
+from fastapi.responses import FileResponse
 
-from lib.server.routing import MAX_DEPTH, JsonBody, json_object
+from lib.server.routing import MAX_DEPTH, JsonBody, file_response, json_object
 
 REFUSED = {
     "{": "not valid JSON",
@@ -54,3 +55,25 @@ def test_a_body_needs_no_content_type(serve) -> None:
             answered = client.post("/", content=text.encode(), headers={"content-type": "application/json"})
             assert answered.status_code == 400, text[:40]
     assert client.post("/", content=b" " * (17 << 20)).status_code == 413
+    # In chunks, without a length.
+    assert client.post("/", content=iter([b" " * (1 << 20)] * 17)).status_code == 413
+
+
+def test_a_temporary_file_is_deleted_whatever_range_is_asked_for(serve, tmp_path) -> None:
+    router, path = APIRouter(), tmp_path / "made.zip"
+
+    @router.get("/")
+    def answer() -> FileResponse:
+        path.write_bytes(b"0123456789")
+        return file_response(path, temporary=True)
+
+    client = serve(router)
+    for asked, status, content in (
+        ({}, 200, b"0123456789"),
+        ({"range": "bytes=2-4"}, 206, b"234"),
+        ({"range": "bytes=99-"}, 416, None),
+        ({"range": "lines=1"}, 400, None),
+    ):
+        answered = client.get("/", headers=asked)
+        assert (answered.status_code, path.exists()) == (status, False), asked
+        assert content in (None, answered.content)

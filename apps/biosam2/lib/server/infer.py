@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse, Response
 from monailabel.utils.others.generic import get_mime_type
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from requests_toolbelt import MultipartEncoder
+from starlette.exceptions import HTTPException
 
 from lib.datastores.dicomweb import DicomWebStore
 from lib.engine.runtime import Cancellation, InteractivePriority, raise_if_cancelled
@@ -101,6 +102,7 @@ class WorkQueue:
     async def _run(self, request: Request, work: Callable[[], T]) -> T:
         cancellation = Cancellation()
         outcome: list[T] = []
+        error: Exception | None = None
 
         def cancellable() -> T:
             with cancellation.applied():
@@ -108,13 +110,17 @@ class WorkQueue:
                 return work()
 
         async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
+            nonlocal error
+            try:
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+            except HTTPException as caught:
+                # A body that no form holds was not read before: it may be too large, or stall.
+                error = caught
             cancellation.cancel()
             # Ends the wait for a thread; work in a thread is waited for.
             group.cancel_scope.cancel()
 
-        error: Exception | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(watch)
             self.running[cancellation] = request
@@ -122,7 +128,7 @@ class WorkQueue:
                 outcome.append(await anyio.to_thread.run_sync(cancellable, limiter=self._threads))
             except Exception as caught:
                 # Raised below: a task group would wrap it.
-                error = caught
+                error = error or caught
             finally:
                 del self.running[cancellation]
             group.cancel_scope.cancel()

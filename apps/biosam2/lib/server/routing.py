@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import FileResponse
 from monailabel.utils.others.generic import get_mime_type
-from starlette.background import BackgroundTask
+from starlette.types import Receive, Scope, Send
 
 from lib.server.api_keys import Role, User
 
@@ -95,6 +95,17 @@ def require_label_tag(tag: Any) -> None:
         refuse(HTTPStatus.BAD_REQUEST, reason)
 
 
+class _TemporaryFile(FileResponse):
+    """A file that is deleted once it was sent, or once a range of it was refused."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the file."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            Path(self.path).unlink(missing_ok=True)
+
+
 def file_response(
     path: Path | str, media_type: str | None = None, name: str = "", temporary: bool = False
 ) -> FileResponse:
@@ -107,9 +118,8 @@ def file_response(
         temporary: Whether the file is deleted after it was sent.
     """
     path = Path(path)
-    done = BackgroundTask(path.unlink, missing_ok=True) if temporary else None
     kind = media_type or get_mime_type(str(path))
-    return FileResponse(path, media_type=kind, filename=name or path.name, background=done)
+    return (_TemporaryFile if temporary else FileResponse)(path, media_type=kind, filename=name or path.name)
 
 
 def require(role: Role) -> Any:
@@ -178,12 +188,14 @@ def _is_deep(value: Any) -> bool:
 
 
 async def _read_body(request: Request) -> dict[str, Any]:
-    size = request.headers.get("content-length", "0")
-    if size.isdigit() and int(size) > MAX_BODY_BYTES:
-        limit = f"{MAX_BODY_BYTES >> 20} MiB"
-        refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the JSON body has {size} bytes; the limit is {limit}")
-    body = await request.body()
-    return {} if body.strip() == b"null" else json_object(body, "the request body")
+    body = bytearray()
+    # A body that is sent in chunks does not tell its length.
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            limit = f"{MAX_BODY_BYTES >> 20} MiB"
+            refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the JSON body has more than {limit}, the limit")
+    return {} if body.strip() == b"null" else json_object(bytes(body), "the request body")
 
 
 # Body of a route: a JSON object, also without a Content-Type header, as QuPath sends it.

@@ -17,6 +17,7 @@ from lib.engine.runtime import raise_if_cancelled
 from lib.errors import Cancelled
 from lib.server.error_responses import ErrorResponses
 from lib.server.infer import WorkQueue
+from lib.server.middleware import UploadMiddleware
 from sample_study.orthanc import free_port
 
 LIMIT_S = 60
@@ -67,6 +68,7 @@ def queue() -> WorkQueue:
 def port(work: Work, queue: WorkQueue) -> Iterator[int]:
     app = FastAPI()
     ErrorResponses().add_to(app)
+    app.add_middleware(UploadMiddleware, max_bytes=1 << 20, stall_s=LIMIT_S)
 
     @app.get("/job/{name}")
     async def heavy(name: str, request: Request) -> str:
@@ -87,10 +89,10 @@ def port(work: Work, queue: WorkQueue) -> Iterator[int]:
     thread.join(LIMIT_S)
 
 
-def ask(port: int, path: str) -> socket.socket:
+def ask(port: int, path: str, more: str = "") -> socket.socket:
     """A client that has asked and not yet read the answer."""
     client = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
-    client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n".encode())
     return client
 
 
@@ -117,6 +119,15 @@ def test_work_of_a_client_that_has_gone_stops_and_makes_room(work: Work, queue: 
     work.may_end.set()
     assert requests.get(f"http://127.0.0.1:{port}/job/next", timeout=LIMIT_S).json() == "next"
     assert work.ended == ["next"]
+
+
+def test_a_body_that_is_too_large_ends_the_work_that_did_not_read_it(work: Work, port: int) -> None:
+    with ask(port, "/job/large", "Transfer-Encoding: chunked\r\n") as client:
+        until(lambda: work.started == ["large"])
+        for _ in range(5):
+            client.sendall(b"40000\r\n" + bytes(1 << 18) + b"\r\n")
+        assert b"413" in client.recv(4096).split(b"\r\n")[0]
+    assert work.cancelled == ["large"]
 
 
 def test_who_has_gone_while_waiting_is_never_started(work: Work, queue: WorkQueue, port: int) -> None:
