@@ -3,11 +3,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from filelock import FileLock
 
+from lib import files
 from lib.errors import ReadOnlyError, StorageFullError
-from lib.files import replacing, storage_errors, write_atomically
+from lib.files import is_locked, replacing, storage_errors, write_atomically
 from tests.support.server import APP
 
 
@@ -50,6 +54,19 @@ def test_readers_find_the_old_content_or_the_new(tmp_path):
     done.set()
     reader.join()
     assert seen <= contents
+
+
+def test_who_looks_whether_a_lock_is_held_does_not_seem_to_hold_it(tmp_path, monkeypatch):
+    """The lock is taken for a moment to find out."""
+    lock = FileLock(tmp_path / "lock")
+    assert not is_locked(tmp_path / "lock")
+    with ThreadPoolExecutor(1) as pool:
+        with lock:
+            assert is_locked(tmp_path / "lock")
+            monkeypatch.setattr(files, "PROBED_S", 60)
+            other = pool.submit(is_locked, tmp_path / "lock")
+            time.sleep(0.1)
+        assert not other.result()
 
 
 def test_all_may_read_what_was_written(tmp_path):

@@ -30,6 +30,9 @@ _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 # Age in seconds after which a temporary file is left over whatever process has its number: containers start
 # each server with the same one.
 _OLD_S = 24 * 3600
+# Seconds for which a lock is held at most by those who only look whether it is, on a busy machine.
+PROBED_S = 0.1
+_POLL_S = 0.01
 _MARK = ".part-"
 _MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
@@ -172,11 +175,11 @@ def alone(lock: Path) -> Iterator[None]:
 
 
 def is_locked(lock: Path) -> bool:
-    """Whether anybody holds a lock file now; False where that cannot be found out."""
+    """Whether anybody holds a lock file, and not just to ask this; False where that cannot be found out."""
     if not lock.is_file():
         return False
     try:
-        FileLock(lock).acquire(blocking=False).lock.release()
+        FileLock(lock).acquire(PROBED_S, _POLL_S).lock.release()
     except Timeout:
         return True
     except (OSError, NotImplementedError):

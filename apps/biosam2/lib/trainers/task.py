@@ -27,7 +27,7 @@ from lib.engine.predictor_pool import PredictorPool, openvino_dtype
 from lib.engine.registry import DeviceType
 from lib.engine.runtime import available_devices, resolve_device
 from lib.errors import BioSam2Error, TrainingError
-from lib.files import is_locked, storage_errors, write_atomically
+from lib.files import PROBED_S, is_locked, storage_errors, write_atomically
 from lib.images.file_formats import split_ending
 from lib.labels.names import listed_label_info
 from lib.settings import Settings
@@ -140,7 +140,7 @@ class FineTuneTask(TrainTask):
         with storage_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(Timeout):
-                self._lock.acquire(blocking=False)
+                self._lock.acquire(PROBED_S)
                 return True
         return False
 
