@@ -154,20 +154,21 @@ def _outlines(answer: Answer) -> list[tuple[str, list[tuple[float, float]]]]:
 def test_a_batch_is_resumed_after_a_restart_and_leaves_labels_of_people(auto: Server, tmp_path: Path) -> None:
     _submit(auto.url, "ct_a", _ct(0)[1], tmp_path)
     before = _stored(auto.url, "ct_a", "final")
+    wanted = {"labels": CLASSES}  # those of the pictures above are no part of a CT
     start = {"url": f"{auto.url}/batch/infer/biosam2_auto", "timeout": LIMIT_S}
     first = requests.post(
-        **start, params={"images": "unlabeled", "run_sync": True}, json={"max_batch_size": 2}
+        **start, params={"images": "unlabeled", "run_sync": True}, json={"max_batch_size": 2, **wanted}
     ).json()
     assert (first["status"], first["progress"]["done"]) == ("DONE", 2)
     auto.stop()
     auto.start()
-    run = requests.post(**start, params={"images": "unlabeled"}, json={}).json()
+    run = requests.post(**start, params={"images": "unlabeled"}, json=wanted).json()
     stopped = requests.delete(f"{auto.url}/batch/infer", timeout=LIMIT_S).json()
     while run["status"] == "RUNNING":
         time.sleep(0.2)
         run = requests.get(f"{auto.url}/batch/infer", timeout=LIMIT_S).json()
     assert (stopped["id"], run["status"] in ("STOPPED", "DONE")) == (run["id"], True)
-    last = requests.post(**start, params={"images": "unlabeled", "run_sync": True}, json={}).json()
+    last = requests.post(**start, params={"images": "unlabeled", "run_sync": True}, json=wanted).json()
     assert last["status"] == "DONE"
     assert last["progress"]["skipped"] >= 2
     labels = _labels(auto.url)

@@ -101,6 +101,7 @@ def test_a_training_that_ended_well_is_no_error_where_the_server_cannot_be_asked
         "MONAI_LABEL_STUDIES": str(studies),
         "MONAI_LABEL_APP_CONF": json.dumps(conf),
         "MONAI_LABEL_SERVER_PORT": str(free_port()),  # nobody listens there
+        "BIOSAM2_SERVER_PID": str(os.getpid()),  # as in a process that a server started
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "true",
         "PYTHONPATH": os.pathsep.join([str(APP), os.environ.get("PYTHONPATH", "")]),
     }

@@ -55,6 +55,9 @@ def test_every_option_is_read_from_text():
         "max_upload_mb": "10",
         "heavy_queue": "0",
         "keep_versions": "3",
+        "fuse_axes": "true",
+        "prefetch": "4",
+        "embedding_disk_gb": "1.5",
     }
     assert set(conf) == set(Settings.model_fields)
     assert Settings.from_conf(conf) == Settings(
@@ -89,6 +92,9 @@ def test_every_option_is_read_from_text():
         max_upload_mb=10,
         keep_versions=3,
         heavy_queue=0,
+        fuse_axes=True,
+        prefetch=4,
+        embedding_disk_gb=1.5,
     )
 
 

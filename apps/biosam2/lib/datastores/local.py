@@ -25,6 +25,7 @@ from lib.datastores.scanner import FINAL, IMAGE, FolderScanner, new_data
 from lib.datastores.watcher import FolderWatch
 from lib.errors import ImageNotFoundError, ReadOnlyError, SettingsError
 from lib.files import replacing, sweep
+from lib.images.cache import file_stamp
 from lib.images.file_formats import IMAGE_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ class LocalFolder(LocalDatastore):
             name="new-dataset", description="New Dataset", images_dir=".", labels_dir=_LABELS
         )
         empty.base_path = datastore_path
-        self._record = SharedRecord(folder / _RECORD, folder / _LOCK, empty, not self.read_only)
+        self._record_file, self._stamp = folder / _RECORD, ""
+        self._record = SharedRecord(self._record_file, folder / _LOCK, empty, not self.read_only)
         self._scanner = FolderScanner(self._record.content, extensions)
         if self.read_only:
             logger.warning("%s is read-only: images are shown and segmented, and nothing is saved", folder)
@@ -125,7 +127,13 @@ class LocalFolder(LocalDatastore):
     @property
     def _datastore(self) -> FolderModel:
         """The record as MONAI Label's own methods read it, with what other processes wrote until now."""
-        self._record.read()
+        try:
+            stamp = file_stamp(self._record_file)
+        except FileNotFoundError:
+            stamp = ""
+        if stamp != self._stamp:
+            self._record.read()
+            self._stamp = stamp
         return self._record.content
 
     def close(self) -> None:
