@@ -67,17 +67,17 @@ def test_a_negative_point_takes_its_place_out_of_the_mask(ohif: Ohif, cases: dic
     ohif.choose("biosam2_point")
     ohif.label("lesion")
     i, j, k = case.phantom.click("lesion")
-    ohif.click([i - 5, j, k])
-    assert shows(ohif, ohif.run(), "lesion")[i + 5, j, k]
+    ohif.click([i - 3, j, k])
+    assert shows(ohif, ohif.run(), "lesion")[i + 3, j, k]
     ohif.label("background")
-    ohif.click([i + 5, j, k])
+    ohif.click([i + 3, j, k])
     ohif.label("lesion")
     exchange = ohif.run()
-    assert exchange.params["foreground"] == [[i - 5, j, k]]
-    assert exchange.params["background"] == [[i + 5, j, k]]
+    assert exchange.params["foreground"] == [[i - 3, j, k]]
+    assert exchange.params["background"] == [[i + 3, j, k]]
     mask = shows(ohif, exchange, "lesion")
-    assert mask[i - 5, j, k]
-    assert not mask[i + 5, j, k]
+    assert mask[i - 3, j, k]
+    assert not mask[i + 3, j, k]
 
 
 def test_a_second_slice_leaves_the_first_as_it_is(ohif: Ohif, cases: dict[str, Case]) -> None:
