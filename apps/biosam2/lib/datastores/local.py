@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Hashable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -113,7 +113,7 @@ class LocalFolder(LocalDatastore):
             name="new-dataset", description="New Dataset", images_dir=".", labels_dir=_LABELS
         )
         empty.base_path = datastore_path
-        self._record_file, self._stamp = folder / _RECORD, ""
+        self._record_file = folder / _RECORD
         self._record = SharedRecord(self._record_file, folder / _LOCK, empty, not self.read_only)
         self._scanner = FolderScanner(self._record.content, extensions)
         if self.read_only:
@@ -127,13 +127,10 @@ class LocalFolder(LocalDatastore):
     @property
     def _datastore(self) -> FolderModel:
         """The record as MONAI Label's own methods read it, with what other processes wrote until now."""
-        try:
-            stamp = file_stamp(self._record_file)
-        except FileNotFoundError:
-            stamp = ""
-        if stamp != self._stamp:
-            self._record.read()
-            self._stamp = stamp
+        # Where the file is missing, the snapshot stays.
+        with suppress(FileNotFoundError):
+            if file_stamp(self._record_file) != self._record.stamp:
+                self._record.read()
         return self._record.content
 
     def close(self) -> None:

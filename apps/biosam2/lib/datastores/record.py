@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from pydantic_core import from_json, to_json
 
 from lib.errors import InfoError
 from lib.files import write_atomically
+from lib.images.cache import file_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,10 @@ class SharedRecord:
         lock_file: Lock file of all processes.
         empty: Content of a new record.
         writable: Whether changes are written to the file. Otherwise they stay in this process's memory.
+
+    Attributes:
+        content: Snapshot of the last read or change.
+        stamp: Stamp of the file that the snapshot was read from; None where there is none.
     """
 
     def __init__(self, path: Path, lock_file: Path, empty: LocalDatastoreModel, writable: bool = True):
@@ -63,7 +68,7 @@ class SharedRecord:
         self._base_path = empty.base_path
         self._writable = writable
         self._thread_lock = threading.Lock()
-        self._state: tuple[int, ...] | None = None
+        self.stamp: str | None = None
         self._text = _dump(FolderModel(**empty.model_dump()))
         self.content = self._parse(self._text)
         self.read()
@@ -71,11 +76,11 @@ class SharedRecord:
     @property
     def state(self) -> Hashable:
         """Equal as long as the snapshot and the file are the same; takes no lock."""
-        return self._text, self._state_of_file()
+        return self._text, self._stamp_of_file()
 
     def read(self) -> None:
         """Loads the file if another process has written it."""
-        if self._state_of_file() != self._state:
+        if self._stamp_of_file() != self.stamp:
             with self._locked():
                 self._load()
 
@@ -98,9 +103,9 @@ class SharedRecord:
             content = self._parse(self._text)
             result = work(content)
             text = _dump(content)
-            if self._writable and (text != self._text or self._state is None):
+            if self._writable and (text != self._text or self.stamp is None):
                 write_atomically(self._path, text)
-                self._state = self._state_of_file()
+                self.stamp = self._stamp_of_file()
             self._text, self.content = text, content
             return result
 
@@ -109,13 +114,13 @@ class SharedRecord:
 
     def _load(self) -> None:
         """Takes the file's content; keeps this process's own where the file is missing or damaged."""
-        state = self._state_of_file()
-        if state is None or state == self._state:
-            self._state = state
+        stamp = self._stamp_of_file()
+        if stamp is None or stamp == self.stamp:
+            self.stamp = stamp
             return
         try:
             text = self._path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-            self.content, self._text, self._state = self._parse(text), text, state
+            self.content, self._text, self.stamp = self._parse(text), text, stamp
         except ValueError as error:
             self._repair(error)
 
@@ -136,20 +141,17 @@ class SharedRecord:
         content = self._parse(self._text)
         content.objects = {**content.objects, **objects}
         self.content, self._text = content, _dump(content)
-        self._state = None if self._writable else self._state_of_file()
+        self.stamp = None if self._writable else self._stamp_of_file()
 
     def _parse(self, text: bytes) -> FolderModel:
         content = FolderModel.model_validate_json(text)
         content.base_path = self._base_path
         return content
 
-    def _state_of_file(self) -> tuple[int, ...] | None:
-        try:
-            stat = self._path.stat()
-        except FileNotFoundError:
-            return None
-        # Two writes can share a modification time; a file that was replaced has another inode.
-        return stat.st_mtime_ns, stat.st_ino, stat.st_size
+    def _stamp_of_file(self) -> str | None:
+        with suppress(FileNotFoundError):
+            return file_stamp(self._path)
+        return None
 
 
 def plain_info(info: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -119,7 +120,7 @@ def file_stamp(path: Path) -> str:
         OSError: There is no such file.
     """
     stats = [path.stat()]
-    if path.is_dir():
+    if stat.S_ISDIR(stats[0].st_mode):
         stats += [entry.stat() for entry in sorted(path.iterdir())]
-    numbers = [(stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size) for stat in stats]
+    numbers = [(one.st_ino, one.st_ctime_ns, one.st_mtime_ns, one.st_size) for one in stats]
     return hashlib.sha256(repr(numbers).encode()).hexdigest()[:24]
