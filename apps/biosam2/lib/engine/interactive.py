@@ -422,7 +422,7 @@ class InteractiveSegmenter:
             found = self._cropped(frames, index, prompts, crop)
             if not crop.cuts(found.mask, frames.width, frames.height):
                 break
-        return replace(found, mask=crop.paste(found.mask, frames.width, frames.height))
+        return found.pasted(crop, frames.width, frames.height)
 
     def _closer(
         self, frames: FrameSequence, index: int, prompts: FramePrompts, first: FrameMask | None
@@ -438,20 +438,20 @@ class InteractiveSegmenter:
         near = self._cropped(frames, index, prompts, crop)
         if crop.cuts(near.mask, frames.width, frames.height) or not near.mask.any():
             return None
-        return replace(near, mask=crop.paste(near.mask, frames.width, frames.height))
+        return near.pasted(crop, frames.width, frames.height)
 
     def _cropped(self, frames: FrameSequence, index: int, prompts: FramePrompts, crop: Crop) -> FrameMask:
-        if (crop.right - crop.left, crop.bottom - crop.top) == (frames.width, frames.height):
+        """The answer (h, w) on a crop; the whole frame keeps its embedding."""
+        if crop.is_whole(frames.width, frames.height):
             return self.predictor.segment(frames, index, prompts)
-        found = self.predictor.segment(CroppedFrames(frames, crop), index, moved(prompts, crop))
-        return replace(found, logits=MaskLogits(found.logits.values, crop) if found.logits else None)
+        return self.predictor.segment(CroppedFrames(frames, crop), index, moved(prompts, crop))
 
     def _corrected(
         self, frames: FrameSequence, index: int, prompts: FramePrompts, proposed: FrameMask
     ) -> FrameMask:
         """The proposed answer after the rule of local corrections, with clicks and scribbles obeyed."""
         if self.answers is None or not frames.digest:
-            return replace(proposed, mask=obey(self._from_start(prompts, proposed.mask), prompts))
+            return replace(proposed, mask=_obeyed(self._from_start(prompts, proposed.mask), prompts))
         frame = (self.client, self.zoom, self.predictor.key, frames.digest, frames.key(index))
         if (same := self.answers.get(frame, prompts)) is not None:
             return same
@@ -463,22 +463,24 @@ class InteractiveSegmenter:
             click, positive = _click(prompts, number)
             proposed = averaged(before, proposed, click)
             mask = local_correction(before.mask, proposed.mask, click, positive)
-            mask = without_islands(mask, prompts) if prompts.mask is None else mask
-        answer = replace(proposed, mask=obey(mask, prompts))
+        answer = replace(proposed, mask=_obeyed(mask, prompts))
         self.answers.put(frame, prompts, answer)
         return answer
 
     @staticmethod
     def _from_start(prompts: FramePrompts, proposed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The starting mask, changed only where clicks correct it; without one, the proposed mask."""
-        if prompts.mask is None:
-            return without_islands(proposed, prompts)
-        if prompts.box is not None:
+        if prompts.mask is None or prompts.box is not None:
             return proposed
         mask = prompts.mask
         for number in range(len(prompts.labels)):
             mask = local_correction(mask, proposed, *_click(prompts, number))
         return mask
+
+
+def _obeyed(mask: Mask, prompts: FramePrompts) -> Mask:
+    """A mask without stray pieces, those of a starting mask excepted, with clicks and scribbles obeyed."""
+    return obey(mask if prompts.mask is not None else without_islands(mask, prompts), prompts)
 
 
 def _click(prompts: FramePrompts, number: int) -> tuple[tuple[float, float], bool]:

@@ -118,6 +118,8 @@ class FrameMask:
 
     def pasted(self, crop: Crop, width: int, height: int) -> FrameMask:
         """The result on a crop of a frame as one of the whole frame."""
+        if crop.is_whole(width, height):
+            return self
         logits = MaskLogits(self.logits.values, crop) if self.logits and not self.logits.crop else None
         return FrameMask(crop.paste(self.mask, width, height), self.score, self.presence, logits)
 

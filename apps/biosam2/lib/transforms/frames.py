@@ -110,6 +110,10 @@ class Crop:
         """(x, y) of the first pixel."""
         return np.array([self.left, self.top], np.float32)
 
+    def is_whole(self, width: int, height: int) -> bool:
+        """Whether it is as large as a frame (H, W)."""
+        return (self.right - self.left, self.bottom - self.top) == (width, height)
+
     def cuts(self, mask: NDArray, width: int, height: int) -> bool:
         """Whether a mask (h, w) of the crop reaches a border that is none of the frame (H, W)."""
         return bool(
