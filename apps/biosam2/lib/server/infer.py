@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -257,7 +256,6 @@ routes = Routes(prefix="/infer", tags=["Infer"])
 _Inference = Annotated[Inference, of_server("inference")]
 _File = Annotated[UploadFile | None, File()]
 _Text = Annotated[str, Form()]
-_Opened = AbstractContextManager[dict[str, Any]]
 
 
 @routes.get("/progress")
@@ -289,7 +287,7 @@ async def slide(
 ) -> Response:
     """Finds objects on a slide: around the prompts, or everything in the region."""
     asked = _on_slide(inference, model, body, output, user)
-    return await _find(inference, request, asked, partial(inference.opened, image, session_id, None))
+    return await _find(inference, request, asked, image, session_id)
 
 
 @routes.post("/wsi_v2/{model}")
@@ -306,7 +304,7 @@ async def slide_upload(
 ) -> Response:
     """As ``/wsi``, on a patch that is sent along."""
     asked = _on_slide(inference, model, json_object(wsi, "wsi"), output, user)
-    return await _find(inference, request, asked, partial(inference.opened, image, session_id, file))
+    return await _find(inference, request, asked, image, session_id, file)
 
 
 @routes.post("/{model}")
@@ -353,10 +351,15 @@ def _on_slide(
 
 
 async def _find(
-    inference: Inference, request: Request, asked: dict[str, Any], opened: Callable[[], _Opened]
+    inference: Inference,
+    request: Request,
+    asked: dict[str, Any],
+    image: str,
+    session_id: str,
+    file: UploadFile | None = None,
 ) -> Response:
     def work() -> Response:
-        with opened() as own:
+        with inference.opened(image, session_id, file) as own:
             result = inference.infer({**asked, **own}, on_slide=True)
         path = result["file"]
         if path is None or asked["output"] == SlideOutput.json:
