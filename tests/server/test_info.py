@@ -115,6 +115,8 @@ def test_what_is_saved_is_shown_at_once(scratch: Server, tmp_path: Path) -> None
     client, ct = Client(scratch.url), studies.phantom("ct")
     mask = write_nifti(tmp_path / "mask.nii.gz", ct.objects["lesion"].astype(np.uint8), ct.affine)
     for tag, params in (("mine", "{}"), ("final", '{"label_info": [{"name": "cyst", "idx": 1}]}')):
+        # Another test may have saved one already.
+        requests.delete(f"{scratch.url}/datastore/label?id=ct&tag={tag}", timeout=LIMIT_S)
         before = client.info()
         assert client.info() == before
         url = f"{scratch.url}/datastore/label?image=ct&tag={tag}"
