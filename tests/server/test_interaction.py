@@ -150,6 +150,42 @@ def test_answers_are_merged_into_the_label_of_their_tag(scratch: Server) -> None
     assert (again[:, :, other] == after[:, :, other]).all(), "an answer on a slice touches that slice alone"
 
 
+def test_an_answer_on_an_oblique_view_is_merged_into_the_voxels_that_it_cuts(scratch: Server) -> None:
+    client, query = Client(scratch.url), {"label": "ct", "tag": "oblique"}
+    # A plane through the lesion, tilted by 25 degrees about i, as thick as the voxels that it cuts.
+    spacing, middle = np.abs(np.diag(CT.affine)[:3]), np.array(LESION, float)
+    angle = np.deg2rad(25)
+    up, across = (0, np.cos(angle), np.sin(angle)), np.array((0, -np.sin(angle), np.cos(angle)))
+    thickness = np.abs(across) @ spacing
+    axes = np.array([(1, 0, 0), up, across * thickness]) / spacing
+    origin = middle - 60 * (axes[0] + axes[1])
+    view = {"origin": origin.tolist(), "axes": axes.tolist(), "size": [120, 120, 1]}
+    places = (np.moveaxis(np.indices(CT.image.shape), 0, -1) - middle) * spacing @ across
+    cut = (places >= -thickness / 2) & (places < thickness / 2)
+
+    def saved(model: str, label: str, **prompts: Any) -> np.ndarray:
+        params = {**NRRD, "label": label, **prompts, "save_label": True, "label_tag": "oblique"}
+        return client.segment(model, "ct", params).mask > 0
+
+    def stored() -> dict[str, np.ndarray]:
+        answer = requests.get(f"{scratch.url}/datastore/label", params=query, timeout=LIMIT_S)
+        info = requests.get(f"{scratch.url}/datastore/label/info", params=query, timeout=LIMIT_S).json()
+        voxels = read_mask(answer.content)[0]
+        return {item["name"]: voxels == item["idx"] for item in info["label_info"]}
+
+    organ = saved("biosam2_propagate", "organ", foreground=[ORGAN])
+    lesion = saved("biosam2_propagate", "lesion", foreground=[LESION])
+    before = stored()
+    drawn = saved("biosam2_point", "lesion", foreground=[[60, 60, 0]], background=[[64, 60, 0]], view=view)
+    after = stored()
+    assert np.array_equal(after["organ"], organ)
+    assert np.array_equal(before["lesion"][~cut], after["lesion"][~cut])
+    assert np.array_equal(after["lesion"][cut], (drawn & ~organ)[cut])
+    assert (drawn & ~cut).sum() == 0
+    assert (lesion & cut).any()
+    assert not np.array_equal(before["lesion"], after["lesion"])
+
+
 def test_a_label_may_be_called_like_a_field_of_requests(
     start_server: Callable[[Mapping[str, str]], Server],
 ) -> None:

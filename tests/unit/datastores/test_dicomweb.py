@@ -17,7 +17,7 @@ from monailabel.datastore.local import LocalDatastore
 
 from lib.datastores.dicomweb import DicomWebStore, open_session, open_store
 from lib.datastores.label_entries import label_entry
-from lib.errors import BusyError, ImageError, ImageNotFoundError, LabelError, ReadOnlyError
+from lib.errors import BusyError, ConflictError, ImageError, ImageNotFoundError, LabelError, ReadOnlyError
 from lib.images.reading import read_image
 from lib.labels import read_labels
 from lib.trainers.task import labelled_images
@@ -51,6 +51,28 @@ def test_a_final_label_is_in_the_store_and_counts_at_once(datastore, pacs, label
     )
     # It was not downloaded again.
     assert not any("/instances/" in request for request in pacs.store.requests)
+
+
+@pytest.mark.parametrize("tag", ["final", "draft"])
+def test_a_label_replaces_the_version_that_it_was_made_from_alone(datastore, pacs, label_file, tag):
+    uid = pacs.ct.series_uid
+    first = datastore.replace_label(uid, label_file, tag, dict(INFO), "")
+    second = datastore.replace_label(uid, label_file, tag, dict(INFO), first.version)
+    assert datastore.label_version(uid, tag) == second.version != first.version
+    with pytest.raises(ConflictError, match="after yours was loaded"):
+        datastore.replace_label(uid, label_file, tag, dict(INFO), first.version)
+
+
+def test_what_another_program_has_just_stored_is_no_version_of_ours(datastore, pacs, label_file):
+    uid = pacs.ct.series_uid
+    first = datastore.replace_label(uid, label_file, "final", dict(INFO), "")
+    assert datastore.label_version(uid, "final") == first.version
+    header = pacs.draw(LABEL, {1: "kidney", 2: "spleen"})
+    with pytest.raises(ConflictError):
+        datastore.replace_label(uid, label_file, "final", dict(INFO), first.version)
+    assert len(pacs.store.select(Modality="SEG")) == 2
+    datastore.replace_label(uid, label_file, "final", dict(INFO), header.SOPInstanceUID)
+    assert len(pacs.store.select(Modality="SEG")) == 3
 
 
 def test_any_clients_file_is_a_label(datastore, pacs, tmp_path):
@@ -186,9 +208,11 @@ def test_other_tags_stay_here(datastore, pacs, label_file, tmp_path):
     np.testing.assert_array_equal(voxels(datastore.get_label_uri(uid, "original")), LABEL)
     assert datastore.get_labels_by_image_id(uid) == {"original": uid}
     assert datastore.status()["label_tags"] == {"original": 1}
-    nib.save(nib.Nifti1Image(LABEL, AFFINE), tmp_path / "label.nii.gz")
-    datastore.save_label(uid, str(tmp_path / "label.nii.gz"), "review", {})
-    assert Path(datastore.get_label_uri(uid, "review")).is_file()
+    # Of any client's grid and type, they lie on the image's.
+    turned = AFFINE @ np.array([[-1.0, 0, 0, 11], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(LABEL[::-1], turned), tmp_path / "label.nii")
+    datastore.save_label(uid, str(tmp_path / "label.nii"), "review", {})
+    np.testing.assert_array_equal(voxels(datastore.get_label_uri(uid, "review")), LABEL)
     datastore.remove_label(uid, "original")
     assert not Path(LocalDatastore.get_label_uri(datastore, uid, "original") or "none").is_file()
 

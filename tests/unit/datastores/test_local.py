@@ -15,7 +15,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException
 
 from lib.datastores.local import LocalFolder, open_folder
-from lib.errors import ReadOnlyError, SettingsError
+from lib.errors import ConflictError, ReadOnlyError, SettingsError
 from tests.support.server import APP
 
 
@@ -45,6 +45,30 @@ def test_a_label_is_kept_with_what_was_said_of_it(store: LocalFolder, tmp_path: 
     assert store.get_label_info("ct", "final")["label_info"] == info["label_info"]
     assert store.get_label_info("ct", "final")["name"] == "ct.nii.gz"
     assert info == {"label_info": [{"name": "spleen", "idx": 1}]}
+
+
+def test_a_label_replaces_the_version_that_it_was_made_from_alone(store: LocalFolder, tmp_path: Path) -> None:
+    other = LocalFolder(store._datastore_path)
+    file, info = Path(_file(tmp_path, "x.nii.gz")), {"client_id": "anna"}
+    first = store.replace_label("ct", file, "final", info, "")
+    # Within one second, by another server of the same folder, with the same bytes.
+    second = other.replace_label("ct", file, "final", info, first.version)
+    assert second.version != first.version
+    assert store.label_version("ct", "final") == second.version
+    for stale in (first.version, ""):
+        with pytest.raises(ConflictError, match="saved by anna after yours was loaded"):
+            store.replace_label("ct", file, "final", {}, stale)
+    # A program that writes the file itself is noticed as well.
+    copied = Path(store.get_label_uri("ct", "final"))
+    copied.write_bytes(b"other content")
+    with pytest.raises(ConflictError):
+        store.replace_label("ct", file, "final", {}, second.version)
+    assert copied.read_bytes() == b"other content"
+    known = store.label_version("ct", "final")
+    other.remove_label("ct", "final")
+    with pytest.raises(ConflictError, match="has been removed"):
+        store.replace_label("ct", file, "final", {}, known)
+    assert store.replace_label("ct", file, "final", {}).version
 
 
 def test_a_label_of_another_type_takes_the_former_s_place(store: LocalFolder, tmp_path: Path) -> None:

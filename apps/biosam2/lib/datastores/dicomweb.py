@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from lib.datastores.labels import (
     open_label,
     send_label,
 )
+from lib.datastores.local import SavedLabel
 from lib.datastores.scanner import FINAL
 from lib.errors import ImageError, LabelError
 from lib.images.medical_image import MedicalImage
@@ -133,7 +135,7 @@ class DicomWebStore(DicomWebImages):
         label_info: dict[str, Any],
         label_id: str = "",
     ) -> str:
-        """Saves a label; a final label is sent to the store as a DICOM segmentation.
+        """Saves a label on its image's grid; a final label is sent to the store as a DICOM segmentation.
 
         Args:
             image_id: Image id.
@@ -148,18 +150,39 @@ class DicomWebStore(DicomWebImages):
             ReadOnlyError: MONAI Label's setting protects the store.
             BusyError: The store does not answer.
         """
+        return self.replace_label(image_id, Path(label_filename), label_tag, label_info).label_id
+
+    def replace_label(
+        self, image_id: str, file: Path, tag: str, info: dict[str, Any], replaces: str | None = None
+    ) -> SavedLabel:
+        """``save_label``, where the stored label is still the version that the new one was made from.
+
+        A DICOM store has no such step: what somebody else stores while this one is on its way stays there
+        beside it.
+        """
         self.require_writable()
-        image, path = self._open(image_id), Path(label_filename)
-        if label_tag != FINAL and path.suffix != ".bin":
-            return str(super().save_label(image_id, label_filename, label_tag, label_info))
-        listed = listed_label_info(label_info)
-        labels = open_label(path, image, listed)
-        info = dict(label_info)
-        if label_tag == FINAL:
-            drawn = send_label(self._client, labels, image, self._files(image_id), listed)
-            self._contents.forget()
-            info.update(label_facts(drawn, labels.names, listed))
-        return self._cache(image_id, labels, image, label_tag, info)
+        image, listed = self._open(image_id), listed_label_info(info)
+        labels, info = open_label(file, image, listed), dict(info)
+        with self._saving(image_id):
+            self._require_version(image_id, tag, replaces)
+            if tag == FINAL:
+                drawn = send_label(self._client, labels, image, self._files(image_id), listed)
+                self._contents.forget()
+                info.update(label_facts(drawn, labels.names, listed))
+            self._cache(image_id, labels, image, tag, info)
+            version = drawn.uid if tag == FINAL else self.label_version(image_id, tag)
+        return SavedLabel(image_id, version)
+
+    def label_version(self, image_id: str, tag: str) -> str:
+        """Version of a label, of a final one its SOP Instance UID, as the store has it now."""
+        if tag != FINAL:
+            return super().label_version(image_id, tag)
+        self._contents.forget()
+        return next((drawn.uid for drawn in self._segmentations(image_id)), "")
+
+    def _saving(self, image_id: str) -> AbstractContextManager[None]:
+        # Of this image alone: sending a label may take long.
+        return self._alone(image_id)
 
     def as_dicom_seg(self, image_id: str, label: Path, label_info: Sequence[Mapping[str, Any]]) -> Path:
         """Writes a label as a DICOM segmentation without sending it to the store.
@@ -224,14 +247,13 @@ class DicomWebStore(DicomWebImages):
 
     def _cache(
         self, image_id: str, labels: LabelMap, image: MedicalImage, tag: str, info: dict[str, Any]
-    ) -> str:
+    ) -> None:
         """Puts a label into the cache."""
         with as_volume(labels, image) as path:
             self._save_label(image_id, path, tag, dict(info))
         if "ts" in info:
             # The time of the download would make an old label look new.
             self.update_label_info(image_id, tag, {"ts": info["ts"]})
-        return image_id
 
 
 def _size(contents: Contents, image_id: str) -> int | None:

@@ -10,9 +10,9 @@ import logging
 import os
 import shutil
 from collections.abc import Hashable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from monailabel.config import settings
@@ -23,8 +23,8 @@ from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoun
 from lib.datastores.record import FolderModel, SharedRecord, plain_info
 from lib.datastores.scanner import FINAL, IMAGE, FolderScanner, new_data
 from lib.datastores.watcher import FolderWatch
-from lib.errors import ImageNotFoundError, ReadOnlyError, SettingsError
-from lib.files import replacing, sweep
+from lib.errors import ConflictError, ImageNotFoundError, ReadOnlyError, SettingsError
+from lib.files import alone, replacing, sweep
 from lib.images.cache import file_stamp
 from lib.images.file_formats import IMAGE_SUFFIXES
 
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _FILE_TYPES = "MONAI_LABEL_DATASTORE_FILE_EXT"
 _RECORD, _LOCK, _LABELS = "datastore_v2.json", ".lock", "labels"
+# Lock file of whoever saves or removes a label.
+_SAVING = ".saving.lock"
 
 
 def open_folder(path: str) -> LocalFolder:
@@ -82,6 +84,52 @@ def image_path(datastore: Datastore, image_id: str) -> Path:
 def folder_of(datastore: Datastore) -> Path:
     """The folder of a datastore; of a DICOMweb store its cache."""
     return Path(getattr(datastore, "_datastore_path", None) or datastore.name())
+
+
+class SavedLabel(NamedTuple):
+    """A label that was saved.
+
+    Attributes:
+        label_id: Id of the label.
+        version: Text that differs from that of any label saved before or after it.
+    """
+
+    label_id: str
+    version: str
+
+
+def label_version(datastore: Datastore, image_id: str, tag: str) -> str:
+    """Version of a label: text that changes whenever anybody saves the label; empty where there is none.
+
+    Datastores of other kinds than this app's have no versions: it is empty there.
+    """
+    return datastore.label_version(image_id, tag) if isinstance(datastore, LocalFolder) else ""
+
+
+def replace_label(
+    datastore: Datastore,
+    image_id: str,
+    file: Path,
+    tag: str,
+    info: Mapping[str, Any],
+    replaces: str | None = None,
+) -> SavedLabel:
+    """Saves a label in place of a version of it; the check and the change are one step for all writers.
+
+    Args:
+        datastore: Datastore of the image.
+        image_id: Id of the image.
+        file: File, which is copied.
+        tag: Tag such as ``final``.
+        info: Information of the client.
+        replaces: Version that the new label was made from, empty for none. None saves in any case.
+
+    Raises:
+        ConflictError: The stored label is another version.
+    """
+    if isinstance(datastore, LocalFolder):
+        return datastore.replace_label(image_id, file, tag, dict(info), replaces)
+    return SavedLabel(str(datastore.save_label(image_id, str(file), tag, dict(info))), "")
 
 
 class LocalFolder(LocalDatastore):
@@ -221,10 +269,47 @@ class LocalFolder(LocalDatastore):
             ReadOnlyError: The studies are read-only.
             OSError: The disk is full.
         """
+        return self.replace_label(image_id, Path(label_filename), _plain(label_tag), label_info).label_id
+
+    def replace_label(
+        self, image_id: str, file: Path, tag: str, info: dict[str, Any], replaces: str | None = None
+    ) -> SavedLabel:
+        """``save_label``, where the stored label is still the version that the new one was made from.
+
+        Raises:
+            ConflictError: It is another version than ``replaces``.
+        """
         self.require_writable()
         image_id = self._listed_id(image_id)
-        self._save_label(image_id, Path(label_filename), _plain(label_tag), label_info)
-        return image_id
+        with self._saving(image_id):
+            self._require_version(image_id, tag, replaces)
+            self._save_label(image_id, file, tag, info)
+            return SavedLabel(image_id, self.label_version(image_id, tag))
+
+    def label_version(self, image_id: str, tag: str) -> str:
+        """Text that changes whenever the label is saved; empty where there is none."""
+        with suppress(FileNotFoundError):
+            uri = self.get_label_uri(image_id, tag)
+            return file_stamp(Path(uri)) if uri else ""
+        return ""
+
+    def _saving(self, image_id: str) -> AbstractContextManager[None]:
+        """Lock of an image's labels, for all threads and processes that save or remove one."""
+        return alone(Path(self._datastore_path) / _SAVING)
+
+    def _require_version(self, image_id: str, tag: str, replaces: str | None) -> None:
+        version = self.label_version(image_id, tag)
+        if replaces is None or replaces == version:
+            return
+        info = self.get_label_info(image_id, tag) or {}
+        author = info.get("client_id") or info.get("user")
+        by = f" by {author}" if author else ""
+        raise ConflictError(
+            f"The stored label of this image was saved{by} after yours was loaded. Load it to go on from it, "
+            "or save yours as a newer version"
+            if version
+            else "The label that yours was made from has been removed since. Save yours as a new one"
+        )
 
     def _save_label(self, image_id: str, file: Path, tag: str, label_info: dict[str, Any]) -> None:
         info, extension = plain_info(label_info), self._scanner.label_type(file.name)
@@ -256,7 +341,8 @@ class LocalFolder(LocalDatastore):
         """
         tag = _plain(label_tag)
         data = self._datastore.label(label_id, tag)
-        self._remove(label_id, {tag: data} if data is not None else {})
+        with self._saving(label_id):
+            self._remove(label_id, {tag: data} if data is not None else {})
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Adds to the information of an image; of read-only studies it is kept until the server stops.

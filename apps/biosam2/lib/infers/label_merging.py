@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +12,63 @@ from monailabel.interfaces.datastore import Datastore
 from numpy.typing import NDArray
 
 from lib.datastores.label_entries import AUTOMATIC
-from lib.datastores.local import folder_of
-from lib.errors import LabelError
+from lib.datastores.local import folder_of, label_version, replace_label
+from lib.errors import ConflictError, LabelError
 from lib.files import alone, storage_errors
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
 from lib.labels import LabelMap, read_labels
-from lib.transforms.frames import frame_view
 
+logger = logging.getLogger(__name__)
+
+# Part of an image: axis and index of a slice, the voxels that are true, or None for the whole.
+Part = tuple[int, int] | NDArray[np.bool_] | None
 MOST_VALUES = 255  # of a label file: one byte for each voxel
-# Lock file in the datastore's folder: two answers that are merged at once would lose one of them.
+# Lock file in the datastore's folder: of two answers that are merged at once, one is merged twice without it.
 _MERGING = ".merging.lock"
 
 
 def save_merged(
-    datastore: Datastore, image: MedicalImage, image_id: str, file: Path, tag: str, info: Mapping[str, Any]
+    datastore: Datastore,
+    image: MedicalImage,
+    image_id: str,
+    file: Path,
+    tag: str,
+    info: Mapping[str, Any],
+    part: Part = None,
 ) -> str:
-    """Merges an interactive answer into the label that the image has under a tag, one answer at a time.
+    """Merges an interactive answer into the label that the image has under a tag.
+
+    One answer at a time, and anew where somebody else saves a label meanwhile.
+
+    Args:
+        datastore: Datastore of the image.
+        image: Image, whose grid the answer has.
+        image_id: Id of the image.
+        file: File of the answer.
+        tag: Tag such as ``final``.
+        info: Information of the label; its ``params`` have the ``label_names`` of the answer.
+        part: The only part of the image that the answer is about.
 
     Raises:
         LabelError: The label that is there cannot be read, or would have more than 255 objects.
     """
-    params = info["params"]
-    with storage_errors(), alone(folder_of(datastore) / _MERGING):
+
+    def merged(old_version: str) -> str:
         old = read_label(datastore, image_id, tag, image)
         automatic = old is None or not is_persons_label(datastore, image_id, tag)
-        names = params["label_names"]
+        names = info["params"]["label_names"]
         answer = read_labels(file, image, [{"name": name, "idx": value} for name, value in names.items()])
-        part = (params["axis"], params["slice"]) if "slice" in params else None
-        merged = merge(old, answer, names, part)
-        path = write_label(merged, image)
+        labels = merge(old, answer, names, part)
+        path = write_label(labels, image)
         try:
-            facts = {**info, AUTOMATIC: automatic, "label_info": label_info(merged)}
-            saved: str = datastore.save_label(image_id, str(path), tag, facts)
+            facts = {**info, AUTOMATIC: automatic, "label_info": label_info(labels)}
+            return replace_label(datastore, image_id, path, tag, facts, old_version).label_id
         finally:
             path.unlink(missing_ok=True)
-    return saved
+
+    with storage_errors(), alone(folder_of(datastore) / _MERGING):
+        return _until_saved(datastore, image_id, tag, merged)
 
 
 def save_automatic_label(
@@ -57,9 +79,22 @@ def save_automatic_label(
     Raises:
         LabelError: A person's label is there.
     """
-    require_replaceable(datastore, image, tag)
-    saved: str = datastore.save_label(image, str(file), tag, {**info, AUTOMATIC: True})
-    return saved
+
+    def replaced(old_version: str) -> str:
+        require_replaceable(datastore, image, tag)
+        return replace_label(datastore, image, file, tag, {**info, AUTOMATIC: True}, old_version).label_id
+
+    return _until_saved(datastore, image, tag, replaced)
+
+
+def _until_saved(datastore: Datastore, image_id: str, tag: str, save: Callable[[str], str]) -> str:
+    """Calls ``save`` with the version of the label that is there, again where it has changed meanwhile."""
+    while True:
+        version = label_version(datastore, image_id, tag)
+        try:
+            return save(version)
+        except ConflictError:
+            logger.info("the label %r of %s was saved by somebody else meanwhile: once more", tag, image_id)
 
 
 def require_replaceable(datastore: Datastore, image: str, tag: str) -> None:
@@ -83,23 +118,22 @@ def is_persons_label(datastore: Datastore, image: str, tag: str) -> bool:
     return info.get(AUTOMATIC) is not True
 
 
-def merge(
-    old: LabelMap | None, answer: LabelMap, names: Mapping[str, int], part: tuple[int, int] | None
-) -> LabelMap:
+def merge(old: LabelMap | None, answer: LabelMap, names: Mapping[str, int], part: Part = None) -> LabelMap:
     """The old label with the objects of an answer in place of their former voxels; other objects stay.
 
     Args:
         old: Label of the image; None where it has none.
         answer: Answer on the same grid.
         names: Value in the answer of each object that was asked for, also of one that was not found.
-        part: Axis and index of the only slice that the answer is about; None: the whole image.
+        part: The only part of the image that the answer is about.
 
     Raises:
         LabelError: There would be more than 255 objects.
     """
     merged = np.array(old.array if old is not None else np.zeros(answer.array.shape, np.uint8), np.uint16)
     known = dict(old.names) if old is not None else {}
-    inside, found = _part(merged, part), _part(answer.array, part)
+    where = _index(part)
+    inside, found = merged[where], answer.array[where]
     for name in names:
         own = [value for value, other in known.items() if other == name]
         value = own[0] if own else max(known, default=0) + 1
@@ -107,6 +141,7 @@ def merge(
         inside[np.isin(inside, own)] = 0
         inside[np.isin(found, values) & (inside == 0)] = value
         known[value] = name
+    merged[where] = inside
     if max(known, default=0) > MOST_VALUES:
         raise LabelError(
             f"The label would have values up to {max(known)}; at most {MOST_VALUES} are allowed."
@@ -139,5 +174,8 @@ def label_info(labels: LabelMap) -> list[dict[str, Any]]:
     return [{"name": name, "idx": value} for value, name in sorted(labels.names.items())]
 
 
-def _part(array: NDArray, part: tuple[int, int] | None) -> NDArray:
-    return array if part is None else frame_view(array, *part)
+def _index(part: Part) -> Any:
+    if isinstance(part, tuple):
+        axis, number = part
+        return (slice(None),) * axis + (number,)
+    return ... if part is None else part

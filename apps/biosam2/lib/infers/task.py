@@ -25,7 +25,7 @@ from lib.images.cache import ImageCache
 from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import PICTURE_EXTENSIONS, VOLUME_EXTENSIONS, known_extension, write_mask
-from lib.infers.label_merging import require_replaceable, save_automatic_label, save_merged
+from lib.infers.label_merging import Part, require_replaceable, save_automatic_label, save_merged
 from lib.labels.labelled_slices import AXIS
 from lib.labels.reading import read_labels
 from lib.metrics.calibration import IDENTITY, Calibration
@@ -283,10 +283,6 @@ class SegmentTask(ImageTask):
     def _open(self, request: dict[str, Any]) -> PromptedImage:
         image = self._services.images.get(request["image"])
         view = read_view(request, image.array.shape) if request.get("view") is not None else None
-        if view and self.dimension == 2 and request.get("save_label"):
-            raise PromptError(
-                "save_label merges a slice of the image, and a view has others; leave one of them out."
-            )
         window = image.window(request.get("window"))
         label_map = _label_map(request, image, view)
         prompts = parse_prompts(
@@ -377,10 +373,21 @@ def infer(tasks: Mapping[str, InferTask], request: Mapping[str, Any], datastore:
         user = {"user": request["user"]} if "user" in request else {}
         info = {"model": request["model"], "params": params, AUTOMATIC: True, **user}
         if isinstance(task, SegmentTask):
-            label = save_merged(datastore, task.opened(Path(path)), image, Path(file), tag, info)
+            opened = task.opened(Path(path))
+            part = _part(request, params, opened)
+            label = save_merged(datastore, opened, image, Path(file), tag, info, part)
         else:
             label = save_automatic_label(datastore, image, Path(file), tag, info)
     return {"file": file, "label": label, "tag": tag, "params": params}
+
+
+def _part(request: Mapping[str, Any], params: Mapping[str, Any], image: MedicalImage) -> Part:
+    """The part of an image that an answer is about: of a 2-D task the voxels of its slice or view."""
+    if "slice" not in params:
+        return None
+    view = read_view(request, image.array.shape)
+    axis, number = params["axis"], params["slice"]
+    return view.slice_voxels(axis, number, image.shape) if view else (axis, number)
 
 
 def devices(preferred: str) -> list[str]:

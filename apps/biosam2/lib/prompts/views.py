@@ -14,6 +14,7 @@ from scipy.ndimage import affine_transform
 
 from lib.errors import PromptError
 from lib.prompts.fields import sequence, shown, vector, whole
+from lib.transforms.frames import frame_view
 
 # A view has at most this many times the voxels of its volume, or one slice of a large screen.
 MOST_OF_VOLUME = 8
@@ -63,6 +64,12 @@ class ViewGrid:
                 "third of view.axes as long as the distance of its voxels."
             )
         return found
+
+    def slice_voxels(self, axis: int, index: int, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+        """The voxels of a volume of this shape that one slice of the view cuts."""
+        slab = np.zeros(self.shape, np.uint8)
+        frame_view(slab, axis, index)[:] = 1
+        return _resampled(slab, np.linalg.inv(self.matrix), shape, 0) > 0
 
 
 def read_view(request: Mapping[str, Any], shape: tuple[int, ...]) -> ViewGrid | None:

@@ -6,7 +6,6 @@ import filecmp
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from http import HTTPStatus
@@ -20,7 +19,7 @@ from monailabel.utils.others.generic import file_checksum
 
 from lib.datastores.labels import as_volume, open_label
 from lib.datastores.local import LocalFolder
-from lib.errors import ConflictError, ImageError, ImageTooLargeError, LabelError
+from lib.errors import ImageError, ImageTooLargeError, LabelError
 from lib.images.cache import ImageCache
 from lib.images.dicom import why_no_nifti
 from lib.images.file_formats import split_ending
@@ -120,8 +119,6 @@ class Checks:
 
     def __init__(self, datastore: Datastore, images: ImageCache):
         self.store = datastore
-        # One label at a time, so that none is saved between the check of a version and its replacement.
-        self.saving = threading.Lock()
         self._images = images
 
     def require_image(self, image_id: str) -> None:
@@ -283,32 +280,6 @@ def _require_id(item_id: str) -> None:
             f"{item_id[:_MOST_BYTES]!r} cannot be an id: an id is a file name without type and folders, of "
             f"at most {_MOST_BYTES} bytes",
         )
-
-
-def require_version(datastore: Datastore, image_id: str, tag: str, replaces: str | None) -> None:
-    """Refuses to save over a label that the client has not seen.
-
-    Args:
-        datastore: Datastore of the image.
-        image_id: Id of the image.
-        tag: Tag of the label.
-        replaces: Version of the label that the client started from, '' for none. None saves in any case.
-
-    Raises:
-        ConflictError: The stored label is another version.
-    """
-    if replaces is None or tag not in datastore.get_labels_by_image_id(image_id):
-        return
-    info = datastore.get_label_info(image_id, tag) or {}
-    # The DICOM UID of a segmentation, else the time at which the label was saved.
-    if str(info.get("SOPInstanceUID") or info.get("ts") or "") == replaces:
-        return
-    author = info.get("client_id") or info.get("user")
-    by = f" by {author}" if author else ""
-    raise ConflictError(
-        f"The stored label of this image was saved{by} after yours was loaded. Load it to go on from it, or "
-        "save yours as a newer version"
-    )
 
 
 def require_grid(grid: Mapping[str, Any], image: MedicalImage) -> None:

@@ -14,8 +14,9 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 
 from lib.datastores.label_entries import AUTOMATIC
+from lib.datastores.local import label_version, replace_label
 from lib.images.cache import file_stamp
-from lib.server.checks import Checks, label_object, received, require_grid, require_sum, require_version
+from lib.server.checks import Checks, label_object, received, require_grid, require_sum
 from lib.server.routing import (
     Admin,
     Annotator,
@@ -129,16 +130,20 @@ def save_label(
     params: _Text = "{}",
     tag: str = _FINAL,
 ) -> dict[str, Any]:
-    """Saves a label that a person made."""
+    """Saves a label that a person made.
+
+    ``params`` may have ``replaces``, the ``version`` of the label that it was made from: where the stored one
+    is another by now, the answer is 409.
+    """
     info = {**_without_mark(label_object(params, "params")), "user": user.name}
     tag, replaces, grid = tag or _FINAL, info.pop("replaces", None), info.pop("grid", None)
-    with received(label) as (_, path), checks.saving:
+    with received(label) as (_, path):
         if grid is not None:
             require_grid(grid, checks.image(image))
         with checks.usable_label(image, tag, path, info.get("label_info")) as usable:
-            require_version(checks.store, image, tag, replaces)
-            label_id = checks.store.save_label(image, str(usable), tag, info)
-    return {**(on_label(image, label_id) or {}), "image": image, "label": label_id}
+            saved = replace_label(checks.store, image, usable, tag, info, replaces)
+    told = on_label(image, saved.label_id) or {}
+    return {**told, "image": image, "label": saved.label_id, "version": saved.version}
 
 
 @routes.get("/label")
@@ -168,7 +173,8 @@ def label_info(user: AnyUser, checks: _Checks, on_opening: _Opening, label: str,
     if checks.is_listed(label):
         on_opening(user.name, label)
     checks.require_label(label, tag)
-    return checks.store.get_label_info(label, tag)
+    version = label_version(checks.store, label, tag)
+    return {**checks.store.get_label_info(label, tag), "version": version}
 
 
 @routes.put("/label/info")
