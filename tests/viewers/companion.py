@@ -132,7 +132,7 @@ class Companion:
     def idle(self) -> None:
         """Waits until no request of the toolbar runs."""
         self.page.wait_for_function(
-            "() => document.querySelector('.biosam2-status').textContent !== 'Segmenting ...'"
+            "() => !document.querySelector('.biosam2-toolbar').textContent.includes('Segmenting ...')"
         )
         self.page.wait_for_timeout(SETTLE_MS)
 

@@ -77,8 +77,7 @@ def test_two_organs_undo_redo_save_load_correct(
     companion.load_offered()
     assert set(companion.ohif.segments()) >= {first, second}
     assert np.array_equal(companion.ohif.overlay() > 0, drawn > 0)
-    companion.segment(first)
-    companion.press("refine")
+    companion.segment(first)  # which takes it up: clicks correct it
     k = clicks[first][2]
     truth = case.phantom.objects[first][:, :, k]
     row, place = correction(companion.overlay(first)[:, :, k], truth, first)
@@ -129,7 +128,7 @@ def test_a_negative_click_alone_shows_the_reason(companion: Companion, cases: di
         assert keys.is_visible() == shown
 
 
-def test_live_mode_shows_the_answer_to_the_last_of_ten_clicks(
+def test_live_mode_shows_the_answer_to_the_last_of_ten_clicks_and_all_are_undone(
     companion: Companion, cases: dict[str, Case]
 ) -> None:
     case = cases["bottom_first"]
@@ -153,6 +152,24 @@ def test_live_mode_shows_the_answer_to_the_last_of_ten_clicks(
     answer = read_answer(max(answers, key=lambda response: len(response.request.post_data or "")))
     assert len(answer.sent["foreground"]) == CLICKS
     assert np.array_equal(companion.overlay("lesion"), answer.mask)
+
+    # As many again that run when asked; then all of them are taken back, and repeated.
+    companion.key("v")
+    for step in range(CLICKS):
+        companion.page.mouse.click(x + 2 * APART * (step - CLICKS / 2), y - 3 * APART)
+        companion.page.wait_for_timeout(PAUSE_MS)
+    answer = companion.answer(lambda: companion.page.keyboard.press("r"))
+    assert len(answer.sent["foreground"]) == 2 * CLICKS
+    drawn = companion.ohif.overlay()
+    for _ in range(2 * CLICKS):
+        assert companion.page.locator("[data-action=undo]").is_enabled()
+        companion.key("Control+z")
+    assert companion.page.locator("[data-action=undo]").is_disabled()
+    assert not companion.ohif.overlay().any()
+    for _ in range(2 * CLICKS):
+        companion.key("Control+y")
+    assert companion.page.locator("[data-action=redo]").is_disabled()
+    assert np.array_equal(companion.ohif.overlay(), drawn)
 
 
 def test_the_second_of_two_people_is_asked_and_both_labels_stay(

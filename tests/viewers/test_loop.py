@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,37 @@ def loop_server(series: dict[int, Series], tmp_path_factory: pytest.TempPathFact
         server = Server(pacs.dicomweb_url, workdir, conf)
         yield server.start()
         server.stop()
+
+
+def test_a_models_label_is_offered_and_corrected(
+    new_page, loop_server: Server, phantoms: dict[int, Phantom], series: dict[int, Series], tmp_path: Path
+) -> None:
+    companion = Companion(new_page(loop_server.url))
+    phantom, uid = phantoms[HELD_OUT], series[HELD_OUT].series_uid
+    truth, k = phantom.objects[LABEL], phantom.middle(LABEL)
+    # On another grid than the image's, as a program may have written it.
+    turned = phantom.affine @ np.diag([-1.0, 1.0, 1.0, 1.0])
+    turned[:3, 3] += phantom.affine[:3, 0] * (truth.shape[0] - 1)
+    nib.save(nib.Nifti1Image(truth[::-1].astype(np.uint8), turned), tmp_path / "label.nii.gz")
+    sent = requests.put(
+        f"{loop_server.url}/datastore/label",
+        params={"image": uid, "tag": "original"},
+        data={"params": json.dumps({"label_info": [{"name": LABEL, "idx": 1}]})},
+        files={"label": ("label.nii.gz", (tmp_path / "label.nii.gz").read_bytes())},
+        timeout=LIMIT_S,
+    )
+    assert sent.status_code == 200, sent.text
+    companion.open(series[HELD_OUT].study_uid)
+    companion.load_offered()
+    assert np.array_equal(companion.overlay(LABEL), truth)
+    # It is taken up: a negative click corrects it.
+    place = phantom.click(LABEL)
+    companion.key("x")
+    answer = companion.click(place)
+    assert answer.status == 200, answer.text
+    overlay = companion.overlay(LABEL)
+    assert not overlay[tuple(place)]
+    assert np.array_equal(np.delete(overlay, k, 2), np.delete(truth, k, 2))
 
 
 def test_a_label_without_a_prompt_is_corrected_and_saved(

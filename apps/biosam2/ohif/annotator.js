@@ -1,15 +1,15 @@
 /** The object that is being drawn: its prompts, live requests, undo and redo, saving and loading. */
 
-import { automaticParams, makePrompt, requestParams } from './prompts.js';
+import { OPTIONS, makePrompt, requestParams } from './prompts.js';
 import * as server from './server.js';
-import { Change, drawMask, readNifti, readNrrd, writeNrrd } from './voxels.js';
+import { Change, readNifti, readNrrd, withMask, writeNrrd } from './voxels.js';
 
 const MODELS = { false: 'biosam2_point', true: 'biosam2_propagate' };
 const AUTOMATIC = 'biosam2_auto';
 const HISTORY = 50; // steps that can be undone
 
 /**
- * State of the annotation. `changed` is called after every change of it, `busy` with the work in progress.
+ * State of the annotation. `changed` is called after every change of it, `failed` with an error.
  *
  * An entry of the history is {before, after, change}: the object's state before and after a step, and what the
  * step changed in the overlay.
@@ -19,7 +19,7 @@ export class Annotator {
     Object.assign(this, { viewer, changed, failed });
     this.live = true;
     this.volume = false;
-    this.positive = true;
+    this.negative = false;
     this.running = null;
     this.reset();
     viewer.onDrawn = (drawn) => this._add(drawn);
@@ -36,13 +36,24 @@ export class Annotator {
     this.object = { segment: null, refine: false, prompts: [], drawn: new Change() };
   }
 
-  /** Starts the next object. With `refine` it corrects what the active segment has. */
+  /** Starts the next object. With `refine` it corrects what the segment has. */
   start(refine = false, segment = this.viewer.activeSegment) {
     this._stop();
-    this.viewer.showOnly([]);
-    if (segment !== this.viewer.activeSegment) this.viewer.activeSegment = segment;
     this.object = { segment, refine, prompts: [], drawn: new Change() };
+    this.viewer.activeSegment = segment;
+    this._showPrompts();
     this.changed();
+  }
+
+  /** Takes up a segment: goes on with what it has. */
+  take(segment) {
+    this.start(this.viewer.readOverlay().includes(segment), segment);
+  }
+
+  /** Takes up the segment that was chosen in OHIF's own list. */
+  follow() {
+    const { activeSegment } = this.viewer;
+    if (this.object.segment !== activeSegment) this.take(activeSegment);
   }
 
   /** Asks the server for the object's mask and draws it. */
@@ -55,12 +66,11 @@ export class Annotator {
 
   /** Asks for every label without a prompt, and draws them where nothing is; the next prompts correct them. */
   async segmentAll() {
-    const infer = (signal) => server.infer(AUTOMATIC, this.viewer.series, automaticParams(), null, signal);
+    const infer = (signal) => server.infer(AUTOMATIC, this.viewer.series, OPTIONS, null, signal);
     await this._answer(infer, (voxels, { label_names: values }) => {
       this.start(true);
       const names = Object.entries(values).map(([name, idx]) => ({ name, idx }));
       this._replace((before) => this._renumbered(voxels, names).map((value, n) => before[n] || value));
-      this.dirty = true;
     });
   }
 
@@ -72,7 +82,7 @@ export class Annotator {
     this.changed();
     try {
       const { params, file } = await infer(running.signal);
-      const { voxels } = await readNrrd(file);
+      const voxels = await readNrrd(file);
       if (this.running !== running) return;
       if (voxels.length !== this.viewer.readOverlay().length) {
         throw new Error('The answer has another size than the displayed series.');
@@ -101,13 +111,13 @@ export class Annotator {
     const { series, grid, segments } = this.viewer;
     const voxels = this.viewer.readOverlay();
     const names = segments.map(({ label, index, colour }) => ({ name: label, idx: index, color: colour?.slice(0, 3) }));
+    const send = (replaces) => server.saveLabel(series, voxels, names, grid, replaces);
     try {
-      await server.saveLabel(series, voxels, names, grid, this.loaded);
+      this.loaded = await send(this.loaded);
     } catch (error) {
       if (error.status !== 409 || !(await ask(error.message))) throw error;
-      await server.saveLabel(series, voxels, names, grid);
+      this.loaded = await send();
     }
-    this.loaded = server.labelVersion(await server.labelInfo(series));
     this.dirty = false;
     this.changed();
   }
@@ -121,48 +131,45 @@ export class Annotator {
   async load() {
     const { series } = this.viewer;
     const info = await server.labelInfo(series);
-    if (!info) throw new Error('The store has no final label of this series.');
-    const { dimensions, voxels } = await readNifti(await server.labelFile(series));
+    if (!info) throw new Error('The store has no label of this series.');
+    const { dimensions, voxels } = await readNifti(await server.labelFile(series, info.tag));
     const expected = this.viewer.grid.dimensions;
     if (dimensions.join() !== expected.join()) {
       throw new Error(`The label has ${dimensions.join(' x ')} voxels, the series ${expected.join(' x ')}.`);
     }
-    this.start();
+    if (this.viewer.series !== series) return;
+    this.start(true);
     this._replace(() => this._renumbered(voxels, info.label_info ?? []));
-    this.loaded = server.labelVersion(info);
+    this.loaded = info.tag === server.FINAL ? info.version : '';
     this.dirty = false;
     this.changed();
   }
 
   _add(drawn) {
     try {
-      const used = this.object.prompts.map(({ stack }) => stack).reverse();
-      const last = this.object.prompts.at(-1);
-      const prompt = makePrompt(drawn, this.positive, this.viewer.grid, used, last);
-      if (last && this.volume && prompt.stack.key !== last.stack.key) {
+      this.follow();
+      const { prompts } = this.object;
+      const prompt = makePrompt(drawn, !this.negative, this.viewer.grid, prompts);
+      if (this.volume && prompts.length && prompt.stack.key !== prompts.at(-1).stack.key) {
         throw new Error('Through a volume all prompts of an object lie along one view: draw in the view as before, or press N.');
       }
-      if (this.object.segment !== this.viewer.activeSegment) this.start(this.object.refine);
-      this.viewer.style(drawn.uid, this.positive);
-      this._record(() => {
-        this.object = { ...this.object, prompts: [...this.object.prompts, prompt] };
-        return new Change();
-      });
+      this.viewer.style(drawn.uid, prompt.positive);
+      const before = this.object;
+      this.object = { ...before, prompts: [...prompts, prompt] };
+      this._record(before, new Change());
+      if (this.live) this.run();
     } catch (error) {
-      this.viewer.showOnly(this.object.prompts.map((prompt) => prompt.uid));
+      this._showPrompts();
       this.failed(error);
-      return;
     }
-    if (this.live) this.run();
     this.changed();
   }
 
   async _infer(object, signal) {
-    const params = requestParams(object.prompts, this.volume);
-    const label = this.viewer.segments.find((segment) => segment.index === object.segment)?.label;
-    if (label) params.label = label;
+    const label = this.viewer.segments.find(({ index }) => index === object.segment)?.label;
+    const params = { ...requestParams(object.prompts, this.volume), label };
     const start = object.refine && !object.drawn.numbers.length ? await this._start(object) : null;
-    if (start && label) params.label_info = [{ name: label, idx: 1 }]; // else the server takes it for another label's
+    if (start) params.label_info = [{ name: label, idx: 1 }]; // else the server takes it for another label's
     return server.infer(MODELS[this.volume], this.viewer.series, params, start, signal);
   }
 
@@ -179,20 +186,18 @@ export class Annotator {
     object.drawn.revert(base);
     const { stack, slice } = object.prompts.at(-1);
     const inside = this.volume ? null : stack.holds(slice, this.viewer.grid.dimensions);
-    const { step, drawn } = drawMask(voxels, base, mask, object.segment, inside, object.refine);
-    this.viewer.writeOverlay(voxels);
-    const entry = this.done.at(-1);
-    this.object = { ...object, drawn };
-    if (entry) {
-      entry.change = joined(entry.change, step);
-      entry.after = this.object;
-    }
+    const after = withMask(voxels, base, mask, object.segment, inside, object.refine);
+    this.viewer.writeOverlay(after);
+    this.object = { ...object, drawn: new Change(base, after) };
     this.dirty = true;
+    const entry = this.done.at(-1);
+    if (!entry) return;
+    entry.change.revert(voxels);
+    Object.assign(entry, { change: new Change(voxels, after), after: this.object });
   }
 
-  _record(action) {
-    const before = this.object;
-    const change = action();
+  /** Keeps a step from the object's state `before` to the present one. */
+  _record(before, change) {
     this.done.push({ before, after: this.object, change });
     if (this.done.length > HISTORY) this.done.shift();
     this.undone = [];
@@ -200,12 +205,11 @@ export class Annotator {
 
   /** Replaces the overlay, as a step that can be undone. */
   _replace(makeOverlay) {
-    this._record(() => {
-      const before = this.viewer.readOverlay();
-      const after = makeOverlay(before);
-      this.viewer.writeOverlay(after);
-      return Change.between(before, after);
-    });
+    const before = this.viewer.readOverlay();
+    const after = makeOverlay(before);
+    this.viewer.writeOverlay(after);
+    this._record(this.object, new Change(before, after));
+    this.dirty = true;
   }
 
   _step(from, to, side, move) {
@@ -216,10 +220,15 @@ export class Annotator {
     move(entry.change, voxels);
     this.viewer.writeOverlay(voxels);
     this.object = entry[side];
-    this.viewer.showOnly(this.object.prompts.map((prompt) => prompt.uid));
+    this.viewer.activeSegment = this.object.segment;
+    this._showPrompts();
     to.push(entry);
     this.dirty = true;
     this.changed();
+  }
+
+  _showPrompts() {
+    this.viewer.showOnly(this.object.prompts.map((prompt) => prompt.uid));
   }
 
   _stop() {
@@ -236,15 +245,4 @@ export class Annotator {
     }
     return voxels.map((value) => table[value]);
   }
-}
-
-/** Two changes, one after the other, as one. */
-function joined(first, second) {
-  const values = new Map();
-  for (const { numbers, before, after } of [first, second]) {
-    numbers.forEach((number, n) => values.set(number, [values.get(number)?.[0] ?? before[n], after[n]]));
-  }
-  const change = new Change();
-  for (const [number, [before, after]] of values) if (before !== after) change.add(number, before, after);
-  return change;
 }

@@ -1,9 +1,9 @@
 /** Entry: waits for MONAI Label's mode of OHIF and adds the toolbar to its panel. */
 
 import { Annotator } from './annotator.js';
-import { REPORT, ServerError, info, nextSample, reason, startTraining, stopTraining, training } from './server.js';
+import { REPORT, ServerError, nextSample, reason, startTraining, stopTraining, training } from './server.js';
 import { Stack } from './stacks.js';
-import { Toolbar } from './toolbar.js';
+import { SWITCHES, TOOLS, Toolbar } from './toolbar.js';
 import { Viewer, missingParts } from './viewer.js';
 
 const POLL_MS = 400;
@@ -32,26 +32,15 @@ class Companion {
       annotator[name] = !annotator[name];
       this.show();
     };
-    const guarded = (work) => async () => {
-      try {
-        await work();
-      } catch (error) {
-        this.fail(error);
-      }
-    };
+    const guarded = (work) => () => work().catch((error) => this.fail(error));
     return {
-      point: tool('point'),
-      box: tool('box'),
-      scribble: tool('scribble'),
-      lasso: tool('lasso'),
-      sign: flip('positive'),
-      volume: flip('volume'),
-      live: flip('live'),
+      ...Object.fromEntries(TOOLS.map((name) => [name, tool(name)])),
+      ...Object.fromEntries(SWITCHES.map((name) => [name, flip(name)])),
       run: () => annotator.run(),
       refine: () => annotator.start(!annotator.object.refine),
       next: () => annotator.start(),
       auto: () => annotator.segmentAll(),
-      segment: (index) => annotator.start(annotator.object.refine, index),
+      segment: (index) => annotator.take(index),
       addSegment: (label) => annotator.start(false, this.viewer.addSegment(label)),
       undo: () => annotator.undo(),
       redo: () => annotator.redo(),
@@ -85,7 +74,6 @@ class Companion {
 
   /** Called once for each series that is opened. */
   async opened() {
-    this.viewer.prepare();
     this.annotator.reset();
     this.toolbar.offer('');
     this.use(this.tool);
@@ -93,7 +81,8 @@ class Companion {
     sessionStorage.removeItem(SLICE_KEY);
     if (slice !== null) this.jump(Number(slice));
     const stored = await this.annotator.stored();
-    if (stored) this.toolbar.offer(`The store has a label of this series${byWhom(stored)}.`);
+    const what = stored?.automatic ? "a model's label" : 'a label';
+    if (stored) this.toolbar.offer(`The store has ${what} of this series${byWhom(stored)}.`);
   }
 
   async save() {
@@ -107,16 +96,19 @@ class Companion {
   }
 
   async next() {
-    const strategies = Object.keys((await info()).strategies ?? {});
-    const sample = await nextSample(strategies.includes('hybrid') ? 'hybrid' : 'random');
+    const sample = await nextSample();
     if (!sample.StudyInstanceUID) {
       this.viewer.notify('info', 'Every image has a label.');
       return;
     }
-    const { why: chosen, slice } = sample;
-    const why = chosen ? `\n\nWhy this one: ${chosen}` : '';
-    const unsaved = this.annotator.dirty ? '\n\nThe label of this series is not saved.' : '';
-    if (!window.confirm(`Open ${sample.PatientID ?? sample.id}?${why}${unsaved}`)) return;
+    const { why, slice } = sample;
+    const question = [
+      `Open ${sample.PatientID ?? sample.id}?`,
+      why && `Why this one: ${why}`,
+      Number.isInteger(slice) && `It opens on slice ${slice + 1}.`,
+      this.annotator.dirty && 'The label of this series is not saved.',
+    ];
+    if (!window.confirm(question.filter(Boolean).join('\n\n'))) return;
     if (Number.isInteger(slice)) sessionStorage.setItem(SLICE_KEY, slice);
     window.location.assign(`${window.PUBLIC_URL}monai-label?StudyInstanceUIDs=${sample.StudyInstanceUID}`);
   }
@@ -157,6 +149,7 @@ function progress(last) {
   if (isRunning(last)) {
     return total ? `Training: epoch ${epoch ?? 0} of ${total}, Dice ${shown(now)} (before: ${shown(before)})` : 'Training starts ...';
   }
+  if (last.status === 'ERROR') return `Training failed: ${last.details?.at(-1) ?? 'the log of the server says why'}`;
   if (!after) return '';
   const dice = `Dice ${shown(before)} before, ${shown(after)} after.`;
   return `Training: ${dice} ${published ? 'The new version is served.' : (why ?? 'Not served.')}`;
@@ -185,6 +178,7 @@ async function main() {
       companion.opened().catch((error) => companion.fail(error));
     } else {
       companion.toolbar.attach(companion.viewer.panel);
+      companion.annotator.follow();
     }
   }
 }

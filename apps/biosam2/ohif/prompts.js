@@ -2,18 +2,20 @@
 
 import { Stack, stackOf } from './stacks.js';
 
-const OPTIONS = { result_extension: '.nrrd', result_dtype: 'uint8', result_compress: true, restore_label_idx: false };
+/** What every request says of the answer. */
+export const OPTIONS = { result_extension: '.nrrd', result_dtype: 'uint8', result_compress: true, restore_label_idx: false };
 const SAME = 0.5; // planes; a click this close to a prompt's plane is on it
 
 /**
  * One drawn prompt: {kind, uid, points [[x, y, z]], positive, stack, slice}, its points and slice as the stack
  * counts them.
  *
- * @param used Stacks of the object's prompts, the last one first.
- * @param last The object's last prompt.
+ * @param prompts The object's prompts so far.
  */
-export function makePrompt(drawn, positive, grid, used, last) {
-  const stack = drawn.kind === 'point' ? (used[0] ?? Stack.across(grid, 2)) : stackOf(drawn, grid, used);
+export function makePrompt(drawn, positive, grid, prompts) {
+  const last = prompts.at(-1);
+  const used = prompts.map(({ stack }) => stack).reverse();
+  const stack = drawn.kind === 'point' ? (last?.stack ?? Stack.across(grid, 2)) : stackOf(drawn, grid, used);
   const { axis, size } = stack;
   const inside = (value, side) => Math.min(Math.max(value, 0), size[side] - 1);
   const points = drawn.points.map((point) => stack.place(point).map(inside));
@@ -74,6 +76,3 @@ export function requestParams(prompts, volume) {
   if (lassos.length) params.lassos = lassos;
   return params;
 }
-
-/** The `params` of a request for all labels without a prompt. */
-export const automaticParams = () => ({ ...OPTIONS });

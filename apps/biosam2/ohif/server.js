@@ -1,6 +1,7 @@
 /** Requests to the server that served the page. */
 
 const CLIENT_KEY = 'biosam2-client';
+export const FINAL = 'final'; // tag of the labels that people saved
 
 /** A request that the server refused, or that did not reach it (status 0). */
 export class ServerError extends Error {
@@ -50,14 +51,7 @@ async function post(path, values = {}) {
 const query = (values) => new URLSearchParams(values).toString();
 
 /** Name under which this browser saves labels, kept between visits. */
-export function clientId() {
-  let id = localStorage.getItem(CLIENT_KEY);
-  if (!id) {
-    id = `ohif-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`;
-    localStorage.setItem(CLIENT_KEY, id);
-  }
-  return id;
-}
+const clientId = () => (localStorage[CLIENT_KEY] ??= `ohif-${Math.random().toString(36).slice(2)}`);
 
 /** Runs a model: {params, file} of its answer; `start` is a mask that the prompts correct, or null. */
 export async function infer(model, series, params, start, signal) {
@@ -69,17 +63,22 @@ export async function infer(model, series, params, start, signal) {
   return { params: JSON.parse(parts.get('params')), file: await parts.get('image').arrayBuffer() };
 }
 
-/** What the store says of the final label of a series; null where there is none. */
-export const labelInfo = (series) => found(`/datastore/label/info?${query({ label: series, tag: 'final' })}`);
+/** What the store says of the final label of a series, or else of a model's pre-segmentation; null where none is. */
+export async function labelInfo(series) {
+  for (const tag of [FINAL, 'original']) {
+    const info = await found(`/datastore/label/info?${query({ label: series, tag })}`);
+    if (info) return { ...info, tag };
+  }
+  return null;
+}
 
-/** File of the final label of a series, on the grid of its images. */
-export async function labelFile(series) {
-  const answer = await request(`/datastore/label?${query({ label: series, tag: 'final' })}`);
-  return answer.arrayBuffer();
+/** File of a label of a series, on the grid of its images. */
+export async function labelFile(series, tag) {
+  return (await request(`/datastore/label?${query({ label: series, tag })}`)).arrayBuffer();
 }
 
 /**
- * Saves a label: one byte for each voxel, i fastest.
+ * Saves a label, one byte for each voxel, i fastest: its version.
  *
  * @param replaces Version that the label was drawn on ('' for none); a newer one in the store answers 409.
  *   Undefined: saved in any case.
@@ -89,17 +88,12 @@ export async function saveLabel(series, voxels, names, grid, replaces) {
   const params = { label_info: names, client_id: clientId(), grid, ...(replaces === undefined ? {} : { replaces }) };
   form.append('params', JSON.stringify(params));
   form.append('label', new Blob([voxels]), 'label.bin');
-  await request(`/datastore/label?${query({ image: series, tag: 'final' })}`, { method: 'PUT', body: form });
+  const answer = await request(`/datastore/label?${query({ image: series, tag: FINAL })}`, { method: 'PUT', body: form });
+  return (await answer.json()).version;
 }
 
-/** Version of a label: what `saveLabel` replaces. */
-export const labelVersion = (info) => (info ? String(info.SOPInstanceUID ?? info.ts ?? '') : '');
-
-/** The image to label next: its DICOM keys, and why it was chosen; {} where none is left. */
-export const nextSample = (strategy) => post(`/activelearning/${strategy}`, { client_id: clientId() });
-
-/** What the server says of itself: models, strategies, state of the trainers. */
-export const info = async () => (await request('/info/')).json();
+/** The image to label next: its DICOM keys, why it was chosen, and the slice to look at; {} where none is left. */
+export const nextSample = () => post('/activelearning/hybrid', { client_id: clientId() });
 
 /** The last training: {status, stats}; {} before the first one. */
 export const training = async () => (await found('/train/')) ?? {};

@@ -6,8 +6,8 @@ const ACTIONS = [
   ['box', 'b', 'Box', 'Drag a box around the object'],
   ['scribble', 'g', 'Scribble', 'Draw a stroke on the object'],
   ['lasso', 'l', 'Lasso', 'Draw an outline around the object'],
-  ['sign', 'x', '+', 'Switch between positive and negative prompts'],
-  ['volume', 'm', 'Slice', 'Switch between this slice and the whole volume'],
+  ['negative', 'x', 'Negative', 'The next prompts are about what does not belong to the object'],
+  ['volume', 'm', 'Volume', 'Follow the object through the volume, not on this slice alone'],
   ['live', 'v', 'Live', 'Run after every prompt'],
   ['run', 'r', 'Run', 'Run the prompts now'],
   ['auto', 'a', 'Auto', 'Segment all labels without a prompt, as learnt from the saved ones'],
@@ -21,18 +21,23 @@ const ACTIONS = [
   ['train', 'alt+t', 'Update model', 'Train on the saved labels, or stop the training'],
   ['help', '?', 'Keys', 'Show the keys'],
 ];
-const ROWS = [
-  ['point', 'box', 'scribble', 'lasso', 'sign'],
-  ['volume', 'live', 'run', 'refine', 'next'],
-  ['undo', 'redo', 'save', 'load'],
-  ['auto', 'sample', 'train', 'help'],
-];
+export const TOOLS = ['point', 'box', 'scribble', 'lasso'];
+export const SWITCHES = ['negative', 'volume', 'live'];
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
   return made;
 }
+
+/** A button with a name in its data-action. */
+function button(action, textContent, title, onclick) {
+  const made = element('button', { type: 'button', textContent, title, onclick });
+  made.dataset.action = action;
+  return made;
+}
+
+const row = (...cells) => element('tr', {}, ...cells.map((textContent) => element('td', { textContent })));
 
 const pressed = (event) =>
   [event.ctrlKey || event.metaKey ? 'ctrl+' : '', event.altKey ? 'alt+' : '', event.key.toLowerCase()].join('');
@@ -41,33 +46,25 @@ const pressed = (event) =>
 export class Toolbar {
   constructor(actions) {
     this.actions = actions;
-    this.buttons = {};
-    for (const [name, key, text, help] of ACTIONS) {
-      this.buttons[name] = element('button', { type: 'button', textContent: text, title: `${help} (${key})` });
-      this.buttons[name].dataset.action = name;
-      this.buttons[name].addEventListener('click', () => actions[name]());
-    }
+    const made = ACTIONS.map(([name, key, text, help]) => [name, button(name, text, `${help} (${key})`, () => actions[name]())]);
+    this.buttons = Object.fromEntries(made);
     this.segments = element('div', { className: 'biosam2-segments' });
     this.name = element('input', { placeholder: 'New segment', title: 'Name of a new segment, then Enter' });
-    this.name.addEventListener('keydown', (event) => {
-      if (event.key === 'Enter' && this.name.value.trim()) {
-        actions.addSegment(this.name.value.trim());
-        this.name.value = '';
-      }
-    });
-    this.offered = element('div', { className: 'biosam2-status', role: 'status' });
+    this.name.onkeydown = (event) => {
+      if (event.key !== 'Enter' || !this.name.value.trim()) return;
+      actions.addSegment(this.name.value.trim());
+      this.name.value = '';
+    };
+    const status = () => element('div', { className: 'biosam2-status', role: 'status' });
+    this.offered = status();
+    this.status = status();
     this.unsure = element('div', { className: 'biosam2-unsure' });
-    this.status = element('div', { className: 'biosam2-status', role: 'status' });
-    this.training = element('div', { className: 'biosam2-status' });
-    this.help = element('table', { className: 'biosam2-help', hidden: true });
-    this.help.append(
-      ...ACTIONS.map(([, key, text, help]) =>
-        element('tr', {}, element('td', { textContent: key }), element('td', { textContent: `${text}: ${help}` }))
-      )
-    );
-    const rows = ROWS.map((row) => element('div', { className: 'biosam2-row' }, ...row.map((name) => this.buttons[name])));
-    const parts = [this.segments, this.name, this.offered, this.status, this.unsure, this.training, this.help];
-    this.root = element('section', { className: 'biosam2-toolbar', ariaLabel: 'BioSAM-2' }, ...rows, ...parts);
+    this.training = status();
+    const keys = ACTIONS.map(([, key, text, help]) => row(key, `${text}: ${help}`));
+    this.help = element('table', { className: 'biosam2-help', hidden: true }, ...keys);
+    const buttons = element('div', { className: 'biosam2-buttons' }, ...Object.values(this.buttons));
+    const parts = [buttons, this.segments, this.name, this.offered, this.status, this.unsure, this.training, this.help];
+    this.root = element('section', { className: 'biosam2-toolbar', ariaLabel: 'BioSAM-2' }, ...parts);
     window.addEventListener('keydown', (event) => this._key(event), { capture: true });
   }
 
@@ -78,34 +75,25 @@ export class Toolbar {
 
   /** Shows the state of the annotation. */
   show({ tool, annotator, segments, active }) {
-    for (const name of ['point', 'box', 'scribble', 'lasso']) this._on(name, tool === name);
-    this._on('live', annotator.live);
-    this._on('refine', annotator.object.refine);
-    this._on('volume', annotator.volume);
-    this.buttons.volume.textContent = annotator.volume ? 'Volume' : 'Slice';
-    this.buttons.sign.textContent = annotator.positive ? '+' : '\u2212';
-    this.buttons.sign.classList.toggle('negative', !annotator.positive);
+    for (const name of TOOLS) this._on(this.buttons[name], tool === name);
+    for (const name of SWITCHES) this._on(this.buttons[name], annotator[name]);
+    this._on(this.buttons.refine, annotator.object.refine);
     this.buttons.undo.disabled = !annotator.done.length;
     this.buttons.redo.disabled = !annotator.undone.length;
     this.status.textContent = annotator.running ? 'Segmenting ...' : annotator.dirty ? 'Not saved yet' : '';
     this.segments.replaceChildren(...segments.map((segment) => this._segment(segment, segment.index === active)));
     this.unsure.replaceChildren(
       ...(annotator.unsure.length ? ['Check slices: '] : []),
-      ...annotator.unsure.map((slice) => {
-        const title = 'A correction here is likely to be worth most';
-        const button = element('button', { type: 'button', textContent: slice + 1, title });
-        button.addEventListener('click', () => this.actions.jump(slice));
-        return button;
-      })
+      ...annotator.unsure.map((slice) =>
+        button('jump', slice + 1, 'A correction here is likely to be worth most', () => this.actions.jump(slice))
+      )
     );
   }
 
   /** Offers the stored label of the series with a button that loads it; '' offers nothing. */
   offer(text) {
-    const button = element('button', { type: 'button', textContent: 'Load it', title: 'Show the stored label (ctrl+l)' });
-    button.dataset.action = 'offered';
-    button.addEventListener('click', () => this.actions.load());
-    this.offered.replaceChildren(...(text ? [text, ' ', button] : []));
+    const load = button('offered', 'Load it', 'Show the stored label (ctrl+l)', () => this.actions.load());
+    this.offered.replaceChildren(...(text ? [text, ' ', load] : []));
   }
 
   /** Shows the progress of a training; `report` is the address of its report, or ''. */
@@ -120,18 +108,16 @@ export class Toolbar {
   }
 
   _segment({ index, label, colour }, active) {
-    const chip = element('button', { type: 'button', textContent: label, title: 'Draw this segment' });
+    const chip = button('segment', label, 'Draw this segment', () => this.actions.segment(index));
     chip.dataset.segment = label;
     chip.style.borderLeftColor = colour ? `rgb(${[...colour].slice(0, 3).join(',')})` : 'transparent';
-    chip.classList.toggle('on', active);
-    chip.setAttribute('aria-pressed', active);
-    chip.addEventListener('click', () => this.actions.segment(index));
+    this._on(chip, active);
     return chip;
   }
 
-  _on(name, on) {
-    this.buttons[name].classList.toggle('on', on);
-    this.buttons[name].setAttribute('aria-pressed', on);
+  _on(made, on) {
+    made.classList.toggle('on', on);
+    made.setAttribute('aria-pressed', on);
   }
 
   _key(event) {

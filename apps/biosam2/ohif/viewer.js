@@ -17,6 +17,7 @@ const SERVICES = [
 const FREEHAND = 'BioSAM2Freehand';
 const TOOLS = { point: 'Probe', box: 'RectangleROI', scribble: FREEHAND, lasso: FREEHAND };
 const TOOL_CLASSES = ['ProbeTool', 'RectangleROITool', 'PlanarFreehandROITool'];
+const TOOL_PARTS = ['annotation', 'segmentation', 'ToolGroupManager', ...TOOL_CLASSES];
 const PROMPT = { getTextLines: () => [], calculateStats: false }; // a prompt is no measurement
 const PANEL_TOOL = 'ProbeMONAILabel'; // MONAI Label's own point tool
 const TOOL_GROUPS = ['mpr', 'default'];
@@ -27,13 +28,12 @@ const COLOURS = { true: 'rgb(80, 255, 120)', false: 'rgb(255, 90, 90)' };
 
 /** Names of the objects that the companion needs and that this build of OHIF does not have. */
 export function missingParts(root = window) {
-  const missing = GLOBALS.filter((name) => !root[name]);
-  if (missing.length) return missing;
-  return [
-    ...SERVICES.filter((name) => !root.services[name]).map((name) => `services.${name}`),
-    ...TOOL_CLASSES.filter((name) => !root.cornerstoneTools[name]).map((name) => `cornerstoneTools.${name}`),
-    ...['annotation', 'segmentation', 'ToolGroupManager'].filter((name) => !root.cornerstoneTools[name]),
+  const needed = [
+    ...GLOBALS.map((name) => [root, name]),
+    ...SERVICES.map((name) => [root.services, name]),
+    ...TOOL_PARTS.map((name) => [root.cornerstoneTools, name]),
   ];
+  return needed.filter(([owner, name]) => !owner?.[name]).map(([, name]) => name);
 }
 
 /** cornerstone's freehand tool, which refuses views across the axes of the image: here a view has axes of its own. */
@@ -66,11 +66,11 @@ export class Viewer {
     this.root = root;
     this.services = root.services;
     this.tools = root.cornerstoneTools;
-    this.freehand = freehandTool(root);
-    this.own = new Map(); // annotations that the companion's tools drew, by UID
+    this.own = new Set(); // UIDs of the annotations that the companion's tools drew
     this.tool = null;
     this.onDrawn = () => {};
     this._connected = 0;
+    for (const tool of [this.tools.ProbeTool, this.tools.RectangleROITool, freehandTool(root)]) this.tools.addTool(tool);
     root.cornerstone.eventTarget.addEventListener(this.tools.Enums.Events.ANNOTATION_COMPLETED, (event) =>
       this._drawn(event.detail.annotation)
     );
@@ -118,20 +118,17 @@ export class Viewer {
 
   /** Segments of the overlay: [{index, label, colour}]. */
   get segments() {
-    const view = this._viewportId();
-    const found = this.services.segmentationService.getSegmentation(SEGMENTATION)?.segments ?? {};
-    return Object.values(found)
-      .filter(Boolean)
-      .map((segment) => ({
-        index: segment.segmentIndex,
-        label: segment.label,
-        colour: this.services.segmentationService.getSegmentColor(view, SEGMENTATION, segment.segmentIndex),
-      }));
+    const { segmentationService } = this.services;
+    const found = Object.values(segmentationService.getSegmentation(SEGMENTATION)?.segments ?? {}).filter(Boolean);
+    return found.map(({ segmentIndex: index, label }) => {
+      const colour = segmentationService.getSegmentColor(this._firstView(), SEGMENTATION, index);
+      return { index, label, colour };
+    });
   }
 
   /** Index of the active segment. */
   get activeSegment() {
-    const found = this.services.segmentationService.getActiveSegment(this._viewportId());
+    const found = this.services.segmentationService.getActiveSegment(this._firstView());
     return found?.segmentIndex ?? this.segments[0]?.index ?? 1;
   }
 
@@ -160,12 +157,13 @@ export class Viewer {
   /** Gives the primary mouse button to a tool of the companion, or back to OHIF's with null. */
   use(tool) {
     this.tool = tool;
-    for (const group of this._groups()) {
-      for (const [name, options] of Object.entries(group.toolOptions)) {
-        const active = options.mode === 'Active' && options.bindings.some((b) => b.mouseButton === PRIMARY_BUTTON);
-        if (active) group.setToolPassive(name, { removeAllBindings: true });
-      }
-      group.setToolActive(tool ? TOOLS[tool] : PANEL_TOOL, { bindings: [{ mouseButton: PRIMARY_BUTTON }] });
+    const name = tool ? TOOLS[tool] : PANEL_TOOL;
+    const groups = TOOL_GROUPS.map((id) => this.tools.ToolGroupManager.getToolGroup(id));
+    for (const group of groups.filter(Boolean)) {
+      if (!group.hasTool(name)) group.addTool(name, PROMPT);
+      const current = group.getActivePrimaryMouseButtonTool();
+      if (current) group.setToolPassive(current, { removeAllBindings: true });
+      group.setToolActive(name, { bindings: [{ mouseButton: PRIMARY_BUTTON }] });
     }
   }
 
@@ -182,19 +180,13 @@ export class Viewer {
 
   /** Shows these annotations of the companion, and no others of it. */
   showOnly(uids) {
-    const { state } = this.tools.annotation;
-    const wanted = new Set(uids);
-    for (const [uid, annotation] of this.own) {
-      const shown = Boolean(state.getAnnotation(uid));
-      if (shown && !wanted.has(uid)) state.removeAnnotation(uid);
-      if (!shown && wanted.has(uid)) state.addAnnotation(annotation, annotation.metadata.FrameOfReferenceUID);
-    }
+    for (const uid of this.own) this.tools.annotation.visibility.setAnnotationVisibility(uid, uids.includes(uid));
     for (const engine of this.root.cornerstone.getRenderingEngines()) engine.render();
   }
 
   /** Scrolls every view to a voxel. */
   jump(ijk) {
-    for (const id of this.services.viewportGridService.getState().viewports.keys()) {
+    for (const id of this._views().keys()) {
       const viewport = this.services.cornerstoneViewportService.getCornerstoneViewport(id);
       viewport.jumpToWorld?.(this._image().indexToWorld(ijk));
       viewport.render();
@@ -219,33 +211,15 @@ export class Viewer {
     };
   }
 
-  /** Adds the companion's tools to the tool groups of the mode that was entered. */
-  prepare() {
-    for (const tool of [this.tools.ProbeTool, this.tools.RectangleROITool, this.freehand]) {
-      try {
-        this.tools.addTool(tool);
-      } catch {
-        // It is registered already.
-      }
-    }
-    for (const group of this._groups()) {
-      for (const tool of new Set(Object.values(TOOLS))) if (!group.hasTool(tool)) group.addTool(tool, PROMPT);
-    }
-  }
-
   /** Makes the view below the mouse the active one: OHIF drops what is drawn first in another. */
   _activate(pane) {
     const [view, second] = pane.querySelectorAll('[data-viewport-uid]');
     if (this.tool && view && !second) this.services.viewportGridService.setActiveViewportId(view.dataset.viewportUid);
   }
 
-  _groups() {
-    return TOOL_GROUPS.map((id) => this.tools.ToolGroupManager.getToolGroup(id)).filter(Boolean);
-  }
-
   _drawn(annotation) {
     if (!this.tool || annotation.metadata.toolName !== TOOLS[this.tool] || this.own.has(annotation.annotationUID)) return;
-    this.own.set(annotation.annotationUID, annotation);
+    this.own.add(annotation.annotationUID);
     const world = annotation.data.contour?.polyline ?? annotation.data.handles.points;
     const image = this._image();
     const points = world.map((place) => [...image.worldToIndex(place)]);
@@ -254,23 +228,30 @@ export class Viewer {
     this.onDrawn({ ...drawn, normal: [...viewPlaneNormal], up: [...viewUp] });
   }
 
+  /** OHIF's state of every view, by its id. */
+  _views() {
+    return this.services.viewportGridService.getState().viewports;
+  }
+
+  _firstView() {
+    return [...this._views().keys()][0];
+  }
+
   _displaySet() {
-    const [first] = this.services.viewportGridService.getState().viewports.values();
-    const [uid] = first?.displaySetInstanceUIDs ?? [];
+    const [uid] = this._views().get(this._firstView())?.displaySetInstanceUIDs ?? [];
     return uid && this.services.displaySetService.getDisplaySetByUID(uid);
   }
 
-  _viewportId() {
-    return [...this.services.viewportGridService.getState().viewports.keys()][0];
+  _viewport() {
+    return this.services.cornerstoneViewportService.getCornerstoneViewport(this._firstView());
   }
 
   _image() {
-    return this.services.cornerstoneViewportService.getCornerstoneViewport(this._viewportId()).getImageData().imageData;
+    return this._viewport().getImageData().imageData;
   }
 
   _volume() {
-    const viewport = this.services.cornerstoneViewportService.getCornerstoneViewport(this._viewportId());
-    return this.root.cornerstone.cache.getVolume(viewport.getVolumeId());
+    return this.root.cornerstone.cache.getVolume(this._viewport().getVolumeId());
   }
 
   _overlay() {

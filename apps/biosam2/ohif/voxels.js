@@ -1,7 +1,9 @@
-/** Voxel files that the server sends and takes (NRRD, NIfTI), and sparse changes of an overlay. */
+/** Voxel files that the server sends and takes (NRRD, NIfTI), and changes of an overlay. */
 
-const NIFTI_TYPES = { 2: Uint8Array, 4: Int16Array, 8: Int32Array, 16: Float32Array, 256: Int8Array, 512: Uint16Array };
+// Offsets of a NIfTI-1 header; the server writes labels as bytes.
 const NIFTI_HEADER = { dimensions: 40, type: 70, offset: 108 };
+const NIFTI_BYTES = 2;
+const NEWLINE = 10;
 const GZIP_MAGIC = [0x1f, 0x8b];
 
 /** Decompresses gzip; other bytes are returned as they are. */
@@ -11,29 +13,21 @@ async function inflated(bytes) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** Reads an 8-bit NRRD (raw or gzip): {dimensions, voxels}. */
+/** Voxels of an 8-bit NRRD file, raw or gzip. */
 export async function readNrrd(buffer) {
   const bytes = new Uint8Array(buffer);
-  let end = 0;
-  while (!(bytes[end] === 10 && bytes[end + 1] === 10)) {
-    if (++end >= bytes.length) throw new Error('The answer is no NRRD file.');
-  }
-  const header = new TextDecoder().decode(bytes.subarray(0, end));
-  const dimensions = /^sizes: (.*)$/m.exec(header)[1].trim().split(/\s+/).map(Number);
-  return { dimensions, voxels: await inflated(bytes.subarray(end + 2)) };
+  const start = bytes.findIndex((byte, n) => byte === NEWLINE && bytes[n + 1] === NEWLINE) + 2;
+  if (start < 2) throw new Error('The answer is no NRRD file.');
+  return inflated(bytes.subarray(start));
 }
 
-/** Reads a NIfTI-1 file, gzip or not: {dimensions, voxels}; voxels are labels up to 255. */
+/** Reads an 8-bit NIfTI-1 file, gzip or not: {dimensions, voxels}. */
 export async function readNifti(buffer) {
   const bytes = await inflated(new Uint8Array(buffer));
-  const view = new DataView(bytes.buffer, bytes.byteOffset);
-  const dimensions = [1, 2, 3].map((axis) => view.getInt16(NIFTI_HEADER.dimensions + 2 * axis, true));
-  const Type = NIFTI_TYPES[view.getInt16(NIFTI_HEADER.type, true)];
-  if (!Type) throw new Error('The label has a data type that cannot be shown.');
-  const start = view.getFloat32(NIFTI_HEADER.offset, true);
-  const count = dimensions.reduce((product, side) => product * side);
-  const values = new Type(bytes.slice(start, start + count * Type.BYTES_PER_ELEMENT).buffer);
-  return { dimensions, voxels: Uint8Array.from(values) };
+  const header = new DataView(bytes.buffer, bytes.byteOffset);
+  if (header.getInt16(NIFTI_HEADER.type, true) !== NIFTI_BYTES) throw new Error('The label is no NIfTI file of bytes.');
+  const dimensions = [1, 2, 3].map((axis) => header.getInt16(NIFTI_HEADER.dimensions + 2 * axis, true));
+  return { dimensions, voxels: bytes.slice(header.getFloat32(NIFTI_HEADER.offset, true)) };
 }
 
 /** Writes an 8-bit NRRD with its geometry (millimetres, LPS), gzip compressed, as a Blob. */
@@ -56,23 +50,13 @@ export async function writeNrrd(voxels, { dimensions, spacing, origin, direction
   return new Blob([header, await new Response(stream).blob()]);
 }
 
-/** A sparse change of an overlay: voxel numbers with their values before and after. */
+/** The sparse change of an overlay that leads from one array of voxels to another. */
 export class Change {
-  constructor(numbers = [], before = [], after = []) {
-    Object.assign(this, { numbers, before, after });
-  }
-
-  /** The change that leads from one array of voxels to another. */
-  static between(from, to) {
-    const change = new Change();
-    for (let n = 0; n < from.length; n += 1) if (from[n] !== to[n]) change.add(n, from[n], to[n]);
-    return change;
-  }
-
-  add(number, before, after) {
-    this.numbers.push(number);
-    this.before.push(before);
-    this.after.push(after);
+  constructor(from = [], to = []) {
+    this.numbers = [];
+    for (let n = 0; n < from.length; n += 1) if (from[n] !== to[n]) this.numbers.push(n);
+    this.before = this.numbers.map((number) => from[number]);
+    this.after = this.numbers.map((number) => to[number]);
   }
 
   apply(voxels) {
@@ -85,27 +69,22 @@ export class Change {
 }
 
 /**
- * Puts an answer into the overlay: {step, drawn}, the changes from the overlay before, and from the one without
- * the object's answers. Other segments keep their voxels.
+ * The overlay with an answer in it, a new array. Other segments keep their voxels.
  *
- * @param voxels Overlay, changed in place.
- * @param base Overlay without the object's earlier answers.
+ * @param voxels Overlay.
+ * @param base Overlay without the object's earlier answers, which give way to this one.
  * @param mask Answer, non-zero inside.
  * @param segment Index of the segment.
  * @param inside Function of a voxel number: whether it lies in the slice of the answer. Null: everywhere.
  * @param replace Whether voxels that the segment has in `base` can be removed.
  */
-export function drawMask(voxels, base, mask, segment, inside, replace) {
-  const [step, drawn] = [new Change(), new Change()];
-  for (let n = 0; n < mask.length; n += 1) {
-    const before = voxels[n];
+export function withMask(voxels, base, mask, segment, inside, replace) {
+  return voxels.map((value, n) => {
     const free = base[n] === 0 || (replace && base[n] === segment);
-    // Nothing changes outside of the slice of the answer.
-    if ((mask[n] || before !== base[n] || (replace && free)) && (!inside || inside(n))) {
-      voxels[n] = mask[n] && free ? segment : replace && free ? 0 : base[n];
-      if (voxels[n] !== before) step.add(n, before, voxels[n]);
-    }
-    if (voxels[n] !== base[n]) drawn.add(n, base[n], voxels[n]);
-  }
-  return { step, drawn };
+    // Only these can change; whether they are inside costs more to find out.
+    if (!(mask[n] || value !== base[n] || (replace && free)) || (inside && !inside(n))) return value;
+    if (!free) return base[n];
+    if (mask[n]) return segment;
+    return replace ? 0 : base[n];
+  });
 }
