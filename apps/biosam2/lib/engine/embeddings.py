@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 # Part of every file's name: raised where network_image, Network.encode or the file's content changes.
 _FORMAT = 1
 _GUIDE = "guide"
+# Share of the budget that is written between two counts of all files: other processes write, too.
+_UNCOUNTED = 0.01
 
 
 class EmbeddingFolder:
@@ -45,6 +47,7 @@ class EmbeddingFolder:
         self._budget = budget
         # Bytes of all files, once they were counted.
         self._used: int | None = None
+        self._uncounted = 0
 
     def load(self, key: Hashable) -> Features | None:
         """An embedding on the CPU, its maps in float16; None where there is no whole file of it."""
@@ -96,17 +99,23 @@ class EmbeddingFolder:
             path = self._path(key)
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, **arrays)
-            self._used = used + path.stat().st_size
+            size = path.stat().st_size
+            self._used, self._uncounted = used + size, self._uncounted + size
 
     def _path(self, key: Hashable) -> Path:
         return self._folder / f"{hashlib.sha256(repr((_FORMAT, key)).encode()).hexdigest()}.npz"
 
     def _make_room(self, nbytes: int, since: float) -> int:
         """Bytes of the files that stay when there is room for others."""
-        if self._used is not None and self._used + nbytes <= self._budget:
+        is_counted = self._uncounted + nbytes <= _UNCOUNTED * self._budget
+        if self._used is not None and is_counted and self._used + nbytes <= self._budget:
             return self._used
+        self._uncounted = 0
         sweep(self._folder)
-        found = [(path.stat(), path) for path in self._folder.glob("*.npz")]
+        found = []
+        for path in self._folder.glob("*.npz"):
+            with suppress(FileNotFoundError):  # deleted by another process
+                found.append((path.stat(), path))
         used = sum(stat.st_size for stat, _ in found)
         for stat, path in sorted(found, key=lambda item: item[0].st_mtime):
             if used + nbytes <= self._budget or stat.st_mtime >= since:

@@ -131,6 +131,13 @@ def test_the_file_used_least_recently_goes_first_and_those_of_a_run_stay(tmp_pat
         EmbeddingFolder(tmp_path, 3 * size).save(4, maps(), since=0)
 
 
+def test_two_processes_stay_within_the_budget_together(tmp_path):
+    first, second = (EmbeddingFolder(tmp_path, 20 * 5000) for _ in range(2))
+    for key in range(40):
+        (first, second)[key % 2].save(key, maps(key), since=float("inf"))
+        assert sum(path.stat().st_size for path in tmp_path.glob("*.npz")) <= 1.02 * 20 * 5000
+
+
 def test_prepared_frames_give_the_masks_without_the_encoder(tmp_path, tiny, frames, monkeypatch):
     def predictor(version="1", precision="bf16"):
         cache = EmbeddingCache(1 << 30, EmbeddingFolder(tmp_path, 1 << 30))
