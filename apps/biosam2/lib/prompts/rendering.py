@@ -33,6 +33,8 @@ DISC_RADIUS = 1 / 42  # of the image's side: one and a half cells of the rendere
 
 _NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 _NEGATIVE, _POSITIVE, _BOX_LOWER, _BOX_UPPER = 0, 1, 2, 3
+# Steps between two looks whether distances have settled; further steps then change nothing.
+_LOOK_EVERY = 4
 _CLOSE = 0.008  # half a cell in sides of the image: no distance is shorter
 
 
@@ -211,17 +213,19 @@ def geodesic_distance(guide: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
     """
     side = guide.shape[-1]
     costs = list(_step_costs(guide.float(), side))
-    distance = torch.where(seeds, 0.0, FAR)
+    around = torch.full((len(guide), side + 2, side + 2), FAR, device=guide.device)
+    distance = _shifted(around, 0, 0, side).masked_fill_(seeds, 0.0)
+    neighbours = [_shifted(around, dy, dx, side) for dy, dx in _NEIGHBOURS]
+    through, shorter = torch.empty_like(costs[0]), torch.empty_like(costs[0])
     # A path of more steps than this winds about more than any organ does.
-    for _ in range(3 * side // 2):
-        around = F.pad(distance, (1, 1, 1, 1), value=FAR)
-        shorter = distance
-        for (dy, dx), cost in zip(_NEIGHBOURS, costs, strict=True):
-            shorter = torch.minimum(shorter, _shifted(around, dy, dx, side) + cost)
-        if torch.equal(shorter, distance):
+    for step in range(3 * side // 2):
+        shorter.copy_(distance)
+        for neighbour, cost in zip(neighbours, costs, strict=True):
+            torch.minimum(shorter, torch.add(neighbour, cost, out=through), out=shorter)
+        if step % _LOOK_EVERY == 0 and torch.equal(shorter, distance):
             break
-        distance = shorter
-    return distance
+        distance.copy_(shorter)
+    return shorter
 
 
 def _step_costs(guide: torch.Tensor, side: int) -> Iterator[torch.Tensor]:
