@@ -60,7 +60,9 @@ def test_a_correction_is_local_and_undo_gives_the_earlier_answer(frames):
     second = segmenter.segment(frames, 0, clicks((100, 100, 1), (103, 101, 0))).mask
     assert (first & ~second).sum() == 1
     assert (second & ~first).sum() == 0
+    predictor.calls.clear()
     assert (segmenter.segment(frames, 0, clicks((100, 100, 1))).mask == first).all()
+    assert predictor.calls == []  # known, and the network is spared
     other = InteractiveSegmenter(predictor, segmenter.answers, "another client")
     assert other.segment(frames, 0, clicks((100, 100, 1), (103, 101, 0))).mask.sum() > first.sum()
 

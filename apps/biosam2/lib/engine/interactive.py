@@ -388,6 +388,9 @@ class InteractiveSegmenter:
             prompts: Prompts on the frame, in native pixels.
             bank: Memory of the object, to which the answer is added.
         """
+        # A click that is taken back, or sent again, needs no network; a memory does.
+        if bank is None and (same := self._answered(frames, index, prompts)) is not None:
+            return same
         proposed = self._look(frames, index, prompts, bank)
         answer = self._corrected(frames, index, prompts, proposed)
         if bank is not None and answer.mask.any() and (answer.mask != proposed.mask).any():
@@ -452,10 +455,9 @@ class InteractiveSegmenter:
         """The proposed answer after the rule of local corrections, with clicks and scribbles obeyed."""
         if self.answers is None or not frames.digest:
             return replace(proposed, mask=_obeyed(self._from_start(prompts, proposed.mask), prompts))
-        frame = (self.client, self.zoom, self.predictor.key, frames.digest, frames.key(index))
-        if (same := self.answers.get(frame, prompts)) is not None:
+        if (same := self._answered(frames, index, prompts)) is not None:
             return same
-        found = self.answers.before(frame, prompts)
+        found = self.answers.before(frame := self._frame(frames, index), prompts)
         if found is None:
             mask = self._from_start(prompts, proposed.mask)
         else:
@@ -466,6 +468,14 @@ class InteractiveSegmenter:
         answer = replace(proposed, mask=_obeyed(mask, prompts))
         self.answers.put(frame, prompts, answer)
         return answer
+
+    def _answered(self, frames: FrameSequence, index: int, prompts: FramePrompts) -> FrameMask | None:
+        if self.answers is None or not frames.digest:
+            return None
+        return self.answers.get(self._frame(frames, index), prompts)
+
+    def _frame(self, frames: FrameSequence, index: int) -> Hashable:
+        return self.client, self.zoom, self.predictor.key, frames.digest, frames.key(index)
 
     @staticmethod
     def _from_start(prompts: FramePrompts, proposed: NDArray[np.bool_]) -> NDArray[np.bool_]:
