@@ -122,9 +122,8 @@ class Network(SAM2Base):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         for module in self.image_encoder.modules():
-            if isinstance(module, torch.nn.ModuleList):
-                for block in module:
-                    block.register_forward_pre_hook(_stop_where_cancelled)
+            if next(module.children(), None) is None:
+                module.register_forward_pre_hook(_stop_where_cancelled)
 
     def encode(self, levels: torch.Tensor) -> Features:
         """Encodes frames.
@@ -272,7 +271,7 @@ def _decoded(outputs: tuple[Any, ...]) -> Decoded:
 
 
 def _stop_where_cancelled(*_: Any) -> None:
-    """Ends an encoding between two blocks of the encoder where its result is not needed any more."""
+    """Ends an encoding between two layers of the encoder where its result is not needed any more."""
     if not torch.compiler.is_compiling():
         raise_if_cancelled()
 

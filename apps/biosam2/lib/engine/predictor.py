@@ -30,14 +30,15 @@ from lib.engine.network import (
     stack_prompts,
 )
 from lib.engine.openvino_parts import install_parts
-from lib.engine.runtime import Runtime
+from lib.engine.runtime import Runtime, release_free_memory
 from lib.prompts.types import FramePrompts
 from lib.settings import MemoryPolicy
 from lib.transforms.frames import Crop
 
 # Objects that are decoded in one step: at 1024 px each takes 16 MB, and a click waits for the step.
 MOST_AT_ONCE = 8
-# Frames of a propagation that a GPU encodes in one step, where so many embeddings can be kept.
+# Frames that a GPU encodes in one step before they are asked for, where so many embeddings can be kept. A CPU
+# is busy with one, and a click would wait for the others.
 ENCODED_AT_ONCE = 4
 LEAST_BUDGET = 64 << 20
 # Logits of kept answers are cut off here: where it sees no object the network says -1024 everywhere.
@@ -192,6 +193,8 @@ class Predictor:
             OSError, RuntimeError: see ``lib.engine.openvino_parts``.
         """
         put_in_place = install_parts(self._network, folder, self.runtime.dtype, threads)
+        # What compiling took would otherwise stay beside what running takes.
+        release_free_memory()
         with self.runtime.step():
             put_in_place()
         self.warm_up()
@@ -275,19 +278,44 @@ class Predictor:
     def _key(self, frames: FrameSequence, index: int) -> Hashable | None:
         return (self.key, frames.digest, frames.key(index)) if frames.digest else None
 
+    @property
+    def at_once(self) -> int:
+        """Frames that are worth encoding in one step before they are asked for."""
+        keeps = self._embeddings.budget >= LEAST_BUDGET
+        return ENCODED_AT_ONCE if keeps and self.runtime.type == "cuda" else 1
+
+    def encode_ahead(self, slices: Sequence[tuple[FrameSequence, int]]) -> None:
+        """Encodes frames, each an index of a sequence with a digest, in one step, and keeps the embeddings.
+
+        Raises:
+            Cancelled: Nobody needs them any more.
+        """
+        images = [network_image(frames[index], self.image_size) for frames, index in slices]
+        self._encode_together(images, [self._key(frames, index) for frames, index in slices])
+
     def _encode_onward(self, frames: FramesAhead, index: int) -> Features:
         """The embedding of a frame on a way; a GPU encodes those after it in the same step."""
-        keeps = frames.digest and self._embeddings.budget >= LEAST_BUDGET
-        some = frames.onward(index, ENCODED_AT_ONCE if keeps and self.runtime.type == "cuda" else 1)
-        images = torch.cat([frames.image(each, self.image_size) for each in some]).to(self.runtime.device)
+        some = frames.onward(index, self.at_once if frames.digest else 1)
+        images = [frames.image(each, self.image_size) for each in some]
+        return self._encode_together(images, [self._key(frames, each) for each in some])[0]
+
+    def _encode_together(
+        self, images: Sequence[torch.Tensor], keys: Sequence[Hashable | None]
+    ) -> list[Features]:
+        """Embeddings of images (1, 3, S, S) in their order; those with a key are looked up and kept."""
         with self.runtime.step():
-            encoded = self._encode(images)
-            places = torch.arange(len(some), device=images.device).split(1)
-            rows = [encoded.rows(place) for place in places] if len(some) > 1 else [encoded]
-        for each, features in zip(some, rows, strict=True):
-            if (key := self._key(frames, each)) is not None:
-                self._embeddings.put(key, features)
-        return rows[0]
+            found = [None if key is None else self._embeddings.get(key) for key in keys]
+            missing = [place for place, features in enumerate(found) if features is None]
+            if missing:
+                encoded = self._encode(
+                    torch.cat([images[place] for place in missing]).to(self.runtime.device)
+                )
+                rows = torch.arange(len(missing), device=self.runtime.device).split(1)
+                for place, row in zip(missing, rows, strict=True):
+                    found[place] = features = encoded.rows(row) if len(missing) > 1 else encoded
+                    if keys[place] is not None:
+                        self._embeddings.put(keys[place], features)
+        return [features for features in found if features is not None]
 
     def segment(
         self,

@@ -10,8 +10,8 @@ import logging
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator
-from itertools import chain
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -72,7 +72,8 @@ class Prefetcher:
         self._places: TTLCache[Hashable, tuple[str, int, int]] = TTLCache(_REMEMBERED, _SHARE_S)
         self._changed = threading.Condition()
         self._wishes: OrderedDict[Hashable, Iterator[Slice]] = OrderedDict()
-        self._current: tuple[Hashable, Cancellation] | None = None
+        # Slices of the encoding under way.
+        self._current: tuple[set[Hashable], Cancellation] | None = None
         self._thread: threading.Thread | None = None
         self._stopped = False
 
@@ -130,8 +131,8 @@ class Prefetcher:
         with self._changed:
             if self._current is None:
                 return
-            key, cancellation = self._current
-            if key not in {(frames.digest, frames.key(index)) for index in indices}:
+            keys, cancellation = self._current
+            if keys.isdisjoint((frames.digest, frames.key(index)) for index in indices):
                 cancellation.cancel()
 
     def stop(self) -> None:
@@ -182,35 +183,41 @@ class Prefetcher:
                     self._wishes[viewer] = rest
 
     def _encode_first(self, slices: Iterator[Slice]) -> Iterator[Slice] | None:
-        """Encodes the first of some slices; what is left of them, None where there is nothing."""
+        """Encodes the first of some slices, on a GPU a few; what is left, None where there is nothing."""
         try:
             first = next(slices, None)
             if first is None:
                 return None
-            return slices if self._encode(*first) else chain([first], slices)
+            predictor = first[0]
+            some = [first, *islice(slices, predictor.at_once - 1)]
+            missing = [each for each in some if predictor.kept(*each[1:]) is None]
+            return slices if not missing or self._encode(predictor, missing) else chain(missing, slices)
         except Exception as error:
             # Libraries raise many kinds, and the thread has to go on for other viewers.
             logger.warning("Slices are not encoded before they are asked for: %s", error)
             return None
 
-    def _encode(self, predictor: Predictor, frames: FrameSequence, index: int) -> bool:
-        """Whether a slice is in the cache now; False where a request came between."""
-        if predictor.kept(frames, index) is not None:
-            return True
+    def _encode(self, predictor: Predictor, some: Sequence[Slice]) -> bool:
+        """Whether slices of one viewer are in the cache now; False where a request came between."""
         cancellation = Cancellation()
         with self._changed:
-            whole = frames.frames if isinstance(frames, CroppedFrames) else frames
-            self._current = (whole.digest, whole.key(index)), cancellation
+            self._current = {_slice_key(frames, index) for _, frames, index in some}, cancellation
         if self._priority.is_busy:
             return False
         try:
             with cancellation.applied():
-                predictor.features(frames, index)
+                predictor.encode_ahead([(frames, index) for _, frames, index in some])
         except Cancelled:
             self.dropped += 1
             return False
-        self.encoded += 1
+        self.encoded += len(some)
         return True
+
+
+def _slice_key(frames: FrameSequence, index: int) -> Hashable:
+    """Image and slice, the same for a window in it."""
+    whole = frames.frames if isinstance(frames, CroppedFrames) else frames
+    return whole.digest, whole.key(index)
 
 
 def _order(index: int, count: int, direction: int) -> list[int]:

@@ -74,7 +74,7 @@ def test_nothing_begins_while_a_request_runs(start, predictor, priority, frames)
     wait_until(lambda: kept(predictor, frames) == [1, 2, 3])
 
 
-def test_a_request_stops_the_encoding_of_another_slice_between_two_blocks(start, predictor, frames):
+def test_a_request_stops_the_encoding_of_another_slice_between_two_layers(start, predictor, priority, frames):
     block = predictor._network.image_encoder.trunk.blocks[2]
     inside, go_on, finished = threading.Event(), threading.Event(), []
 
@@ -84,8 +84,8 @@ def test_a_request_stops_the_encoding_of_another_slice_between_two_blocks(start,
 
     predictor.features(frames, 2)
     hooks = [
-        block.register_forward_hook(pause),
-        predictor._network.image_encoder.register_forward_hook(lambda *_: finished.append(1)),
+        block.attn.register_forward_hook(pause),
+        block.mlp.layers[0].register_forward_hook(lambda *_: finished.append(1)),
     ]
     prefetcher = start(1)
     prefetcher.looked_at("somebody", predictor, frames, 2)
@@ -93,13 +93,62 @@ def test_a_request_stops_the_encoding_of_another_slice_between_two_blocks(start,
     prefetcher.give_way(frames, {3})  # needs what is under way
     assert not prefetcher._current[1].is_requested
     prefetcher.give_way(frames, {0, 5})
+    with priority.interactive():
+        go_on.set()
+        wait_until(lambda: prefetcher.dropped == 1)
+        assert finished == []  # not even the next layer of the same block
     hooks[0].remove()
-    go_on.set()
-    wait_until(lambda: prefetcher.dropped == 1)
-    assert finished == []
     # Nobody has wished for anything else: it is encoded after the request.
     wait_until(lambda: kept(predictor, frames) == [2, 3])
     hooks[1].remove()
+
+
+def test_a_gpu_encodes_several_at_once_with_the_same_embeddings(start, tiny, predictor, frames, monkeypatch):
+    runtime = Runtime(torch.device("cpu"), "fp32")
+    together = Predictor(tiny, runtime, EmbeddingCache(1 << 30), "tiny", "1")
+    monkeypatch.setattr(Predictor, "at_once", 3)
+    batches = []
+    encode = together._network.encode
+    monkeypatch.setattr(
+        together._network, "encode", lambda images: batches.append(len(images)) or encode(images)
+    )
+    together.features(frames, 2)
+    prefetcher = start(5, together._embeddings)
+    crop = Crop(8, 8, 72, 72)
+    prefetcher.looked_at("somebody", together, frames, 2, crop)
+    wait_until(lambda: not prefetcher.pending)
+    assert batches == [1, 3, 3, 3, 1]
+    assert (prefetcher.encoded, kept(together, frames)) == (10, [0, 1, 2, 3, 4, 5])
+    for look in (frames, CroppedFrames(frames, crop)):
+        for index in (0, 1, 3, 4, 5):
+            alone, batched = predictor.features(look, index), together.kept(look, index)
+            for one, other in zip(alone.maps, batched.maps, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_goes_on_for_one_of_its_slices_and_is_dropped_for_another(
+    start, predictor, frames, monkeypatch
+):
+    monkeypatch.setattr(Predictor, "at_once", 2)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def pause(*_):
+        inside.set()
+        assert go_on.wait(LIMIT_S)
+
+    predictor.features(frames, 2)
+    hook = predictor._network.image_encoder.trunk.blocks[0].register_forward_hook(pause)
+    prefetcher = start(2)
+    prefetcher.looked_at("somebody", predictor, frames, 2)
+    assert inside.wait(LIMIT_S)
+    prefetcher.give_way(frames, {1})  # the second of the two
+    assert not prefetcher._current[1].is_requested
+    prefetcher.give_way(frames, {5})
+    hook.remove()
+    go_on.set()
+    # Both are wished for again.
+    wait_until(lambda: kept(predictor, frames) == [1, 2, 3])
+    assert prefetcher.dropped == 1
 
 
 def test_two_viewers_share_half_of_the_cache(start, tiny, frames):
