@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.parser import BytesParser
 from email.policy import HTTP
 from pathlib import Path
@@ -36,12 +36,14 @@ class Answer:
         content: Bytes of the file.
         file_name: Name of the file.
         params: JSON beside the file.
+        wire_bytes: Bytes of the answer's body as it came, compressed where the server did that.
     """
 
     seconds: float
     content: bytes
     file_name: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    wire_bytes: int = 0
 
     def mask(self) -> np.ndarray:
         """Mask as bool, axes [i, j, k] of the file (2-D images: [x, y])."""
@@ -73,7 +75,8 @@ class Viewer:
         seconds = time.perf_counter() - started
         if response.status_code != 200:
             raise InferenceError(f"{model} on {image}: {response.status_code} {response.text[:500]}")
-        return parse_answer(content, response.headers["content-type"], seconds)
+        answer = parse_answer(content, response.headers["content-type"], seconds)
+        return replace(answer, wire_bytes=response.raw.tell())
 
 
 def parse_answer(content: bytes, content_type: str, seconds: float = 0.0) -> Answer:

@@ -15,6 +15,7 @@ OURS, TORCH, BEFORE, PEER, FLOOR = "ours", "torch", "before", "peer", "floor"
 NEXT_SLICE = "next slice, looked for two seconds"
 INTERRUPTING = "click while neighbours are encoded"
 CLICK_AGAIN = "click when nothing is encoded"
+LARGE_CLICK = "warm click on a large volume"
 # Slices that are scrolled through on each volume, and pauses in seconds.
 SCROLLED, LOOKING_S, INTERRUPTING_S = 3, 2.0, 0.15
 _TASKS = {"2-D": ("biosam2_point", "sam_2d"), "3-D": ("biosam2_propagate", "sam_3d")}
@@ -63,7 +64,7 @@ def click_steps(shape: tuple[int, int, int]) -> list[tuple[str, int, int]]:
         ("second click, same slice", first, 2),
         ("second click, same slice", first, 3),
         ("click on another slice", other, 1),
-        ("back to the first slice", first, 3),
+        ("back to the first slice", first, 4),  # a request that was answered before would need no network
     ]
 
 
@@ -123,6 +124,22 @@ def measure_scrolling(viewers: Mapping[str, Viewer], volumes: Sequence[Volume], 
                 answer = viewers[who].infer(_task(who, "2-D"), volume.name, params)
                 if turn and measurement:
                     timings.add(measurement, who, answer.seconds)
+
+
+def measure_bytes(
+    viewers: Mapping[str, Viewer], volume: Volume, rounds: int, timings: Timings
+) -> dict[str, int]:
+    """A second click on a slice of one volume, which the first opens and encodes; bytes of the answers."""
+    index = volume.shape[2] // 2
+    found: dict[str, int] = {}
+    for turn in range(rounds + 1):
+        moved = [[i + 2 * turn, j, k] for i, j, k in clicks(volume.shape, index, 1)]
+        for who in turn_order(turn, viewers):
+            answer = viewers[who].infer(_task(who, "2-D"), volume.name, request(moved, slice=index))
+            if turn:
+                timings.add(LARGE_CLICK, who, answer.seconds)
+                found[who] = max(answer.wire_bytes, found.get(who, 0))
+    return found
 
 
 def measure_propagation(

@@ -27,12 +27,14 @@ from benchmarks.interleaved import (
     TORCH,
     Timings,
     Volume,
+    measure_bytes,
     measure_clicks,
     measure_propagation,
     measure_scrolling,
 )
 from benchmarks.latency_report import (
     bundled_table,
+    bytes_table,
     latency_table,
     memory_table,
     parts_table,
@@ -54,6 +56,7 @@ IMAGE_SIZE = 1024
 # Parts of the run with servers of their own, and what they say of memory.
 HALVES = {"clicks": "2-D tasks", "propagation": "3-D tasks"}
 BUNDLED = "bundled"
+LARGE_SEED = 900
 
 LEGEND = (
     "Times are minimum / median; ratios are of medians. Ours: OpenVINO on a CPU where it is installed; "
@@ -72,6 +75,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--propagation-rounds", type=int, default=3, help="rounds of propagation")
     parser.add_argument("--shape", type=int, nargs=3, default=(256, 256, 24), metavar=("I", "J", "K"))
     parser.add_argument("--slices", type=int, default=12, help="slices of the volumes that are propagated")
+    parser.add_argument(
+        "--large",
+        type=int,
+        nargs=3,
+        default=(512, 512, 300),
+        metavar=("I", "J", "K"),
+        help="volume of the bytes",
+    )
     parser.add_argument("--port", type=int, default=8120, help="first of two free ports")
     parser.add_argument("--only", choices=[*HALVES, BUNDLED], help="leave the other parts out")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="device of all servers")
@@ -82,7 +93,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
     options = parser.parse_args(argv)
     if options.quick:
-        options.rounds, options.propagation_rounds, options.slices = 1, 1, 3
+        options.rounds, options.propagation_rounds, options.slices, options.large = 1, 1, 3, (128, 128, 40)
     return options
 
 
@@ -135,7 +146,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     if not (kept / "model").exists():
         copy_bundled(APP, kept / "model")
     _convert(checkpoint, kept / "model", options.device)
-    timings, bundled, memory = Timings(), Timings(), {}
+    timings, bundled, memory, wire_bytes = Timings(), Timings(), {}, {}
     i, j, k = options.shape
     parts: dict[str, tuple[tuple[int, int, int], int, Timings]] = {
         "clicks": ((i, j, k), options.rounds, timings),
@@ -162,7 +173,12 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
                 measure_propagation(viewers, floor, volumes, found)
             if part in HALVES:
                 memory[HALVES[part]] = {who: server.peak_memory_mb() for who, server in servers.items()}
-    return {"seconds": timings.seconds, "bundled": bundled.seconds, "memory_mb": memory}
+            if part == "clicks":
+                # After the memory was read: the whole answers of the peer take much of it.
+                (large,) = same_volumes(work / part, tuple(options.large), 1, LARGE_SEED)
+                wire_bytes = measure_bytes(viewers, large, options.rounds, timings)
+    results = {"seconds": timings.seconds, "bundled": bundled.seconds}
+    return {**results, "memory_mb": memory, "wire_bytes": wire_bytes}
 
 
 def _parts(checkpoint: Path, device: DeviceType) -> tuple[Weights, torch.dtype, Path]:
@@ -192,6 +208,8 @@ def report(results: dict[str, Any]) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in results["settings"].items())
     seconds = results["seconds"]
     tables = [latency_table(seconds), scrolling_table(seconds), memory_table(results["memory_mb"])]
+    if results.get("wire_bytes"):
+        tables.append(bytes_table(seconds, results["wire_bytes"], results["settings"]["large volume"]))
     if results.get("bundled"):
         tables += [bundled_table(results["bundled"]), scrolling_table(results["bundled"])]
     warning = [f"**{results['warning']}**"] if results["warning"] else []
@@ -225,6 +243,7 @@ def main(argv: list[str] | None = None) -> None:
         ).removeprefix("torch."),
         "volume": "x".join(map(str, options.shape)) + " int16",
         "propagated slices": str(options.slices),
+        "large volume": "x".join(map(str, options.large)),
     }
     results = {"machine": facts, "settings": settings, "warning": warning, **results}
     write(results, options.output)

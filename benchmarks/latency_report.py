@@ -11,6 +11,7 @@ from benchmarks.interleaved import (
     CLICK_AGAIN,
     FLOOR,
     INTERRUPTING,
+    LARGE_CLICK,
     NEXT_SLICE,
     OURS,
     PEER,
@@ -18,6 +19,9 @@ from benchmarks.interleaved import (
 )
 from benchmarks.tables import NOTHING, Summary, number, summarise
 from lib.evaluation.results import markdown_table
+
+# Percent of the peer's bytes that an answer on a large volume may have.
+MOST_BYTES = 1.0
 
 Seconds = Mapping[str, Mapping[str, Sequence[float]]]
 
@@ -126,6 +130,18 @@ def memory_table(memory_mb: Mapping[str, Mapping[str, float]]) -> str:
         others = number(by_server.get(TORCH, math.nan), 0)
         rows.append([kind, _verdict(ours, at_most=peer, digits=0), others, number(peer, 0), "< peer"])
     return markdown_table(["peak memory, MB", "ours", "torch", "peer", "aim"], rows)
+
+
+def bytes_table(seconds: Seconds, wire_bytes: Mapping[str, int], shape: str) -> str:
+    """Bytes and ms of a warm click on a large volume, and our share of the peer's bytes."""
+    rows = []
+    for who, count in wire_bytes.items():
+        share = 100 * count / wire_bytes[PEER]
+        verdict, aim = (
+            (_verdict(share, at_most=MOST_BYTES), _aim("≤", MOST_BYTES)) if who == OURS else ("", "")
+        )
+        rows.append([who, f"{count:,}", verdict, aim, _milliseconds(summarise(seconds[LARGE_CLICK][who]))])
+    return markdown_table([f"{LARGE_CLICK}, {shape}", "bytes", "% of the peer's", "aim", "ms"], rows)
 
 
 def parts_table(seconds: Seconds) -> str:

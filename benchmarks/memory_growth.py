@@ -46,7 +46,7 @@ def measure(viewer: Viewer, process: psutil.Process, volumes: Sequence[str], cli
     i, j, k = SHAPE
     for name in volumes:
         for turn in range(clicks // len(volumes)):
-            point = [i // 4 + turn % (i // 2), j // 2, turn % k]
+            point = [i // 4 + turn % (i // 2), j // 2 + turn // (i // 2), turn % k]
             viewer.infer("biosam2_point", name, {"foreground": [point], **VIEWER_OPTIONS})
         resident.append(process.memory_info().rss / 1e6)
     return resident

@@ -2,8 +2,9 @@ import math
 
 import pytest
 
-from benchmarks.interleaved import CLICK_AGAIN, FLOOR, NEXT_SLICE, OURS, PEER, TORCH
+from benchmarks.interleaved import CLICK_AGAIN, FLOOR, LARGE_CLICK, NEXT_SLICE, OURS, PEER, TORCH
 from benchmarks.latency_report import (
+    bytes_table,
     floor_seconds,
     latency_table,
     memory_table,
@@ -61,3 +62,11 @@ def test_the_next_slice_is_compared_with_a_click_on_an_encoded_one():
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert [NEXT_SLICE, "ours", "120 / 120", "**1.20**", "≤ 1.3", "1"] in rows
     assert [NEXT_SLICE, "peer", "3000 / 3000", "15.00", "≤ 1.3", "1"] in rows
+
+
+def test_bytes_are_compared_with_the_peers():
+    seconds = {LARGE_CLICK: {OURS: [0.1], PEER: [20.0]}}
+    table = bytes_table(seconds, {OURS: 50_000, PEER: 80_000_000}, "512x512x300")
+    assert _row(table, "ours")[1:] == ["50,000", "**0.06**", "≤ 1", "100 / 100"]
+    assert _row(table, "peer")[1:] == ["80,000,000", "", "", "20000 / 20000"]
+    assert _row(bytes_table(seconds, {OURS: 3, PEER: 100}, ""), "ours")[2] == "3.00 (missed)"
