@@ -23,7 +23,7 @@ QUIET   := $(if $(MAKE_TERMOUT),,-q)
 PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate report test test-viewers test-faults lint format bench bench-accuracy \
+.PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate batch report test test-viewers test-faults lint format bench bench-accuracy \
 	bench-finetuning bench-training bench-scoring bench-memory bench-clients bench-signals bench-one-prompt bench-video bench-propagation bench-auto-head bench-active-learning docs api-key audit hashes clean
 
 help: ## List the targets.
@@ -68,6 +68,10 @@ $(VENV)/.installed-viewers: requirements-viewers.txt $(VENV)/.installed-dev
 	@$(PIP) -r requirements-viewers.txt
 	@touch $@
 
+$(VENV)/.installed-ray: requirements-ray.txt $(VENV)/.installed
+	@$(PIP) -r requirements-ray.txt
+	@touch $@
+
 venv: $(VENV)/bin/python ## Make the virtual environment.
 install: $(VENV)/.installed ## Install the server.
 install-dev: $(VENV)/.installed-dev ## Install the server and the tools for development.
@@ -96,6 +100,13 @@ fetch: install ## Download weights: make fetch MODEL=sam2.1_hiera_tiny
 
 evaluate: install ## Measure weights as the BioSAM-2 paper does: make evaluate ARGS="--data FOLDER"
 	@$(IN_VENV) python -m lib.evaluation $(ARGS)
+
+# RAY=auto: the Ray cluster of this machine; local: one for this run alone.
+RAY     ?=
+MODEL   ?=
+batch: install $(if $(RAY),$(VENV)/.installed-ray) ## Work on an archive: make batch MODEL=biosam2_auto, embed or score (STUDIES, CONF; RAY=auto on a cluster).
+	@$(IN_VENV) python -m lib.batch --app "$(abspath $(APP))" --studies "$(STUDIES)" $(if $(MODEL),--model $(MODEL)) \
+		$(if $(RAY),--ray $(RAY)) $(foreach pair,$(CONF),--conf $(subst =, ,$(pair))) $(ARGS)
 
 report: install ## Write outputs/report.html: labels, what the model is worth, where it is least sure.
 	@$(IN_VENV) python -m lib.dashboard --studies "$(STUDIES)" $(ARGS)

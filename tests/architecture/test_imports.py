@@ -37,6 +37,7 @@ ORDER = (
     "activelearning",
     "evaluation",
     "dashboard",
+    "batch",
     "server",
     "main",
 )
@@ -48,6 +49,7 @@ TASKS = (
     "activelearning",
     "evaluation",
     "dashboard",
+    "batch",
     "datastores",
 )
 # Libraries that only some parts may import.
@@ -65,6 +67,7 @@ CONFINED = {
     "openslide": {"pathology"},
     "tifffile": {"images", "pathology"},
     "matplotlib": {"reports"},
+    "ray": {"batch"},
 }
 BELOW_ENGINE = ORDER[: ORDER.index("engine")]
 ABOVE_ENGINE = ("engine", "reports")

@@ -39,6 +39,17 @@ def test_serve_passes_the_options_on():
     assert "sample_study" not in commands
 
 
+def test_batch_installs_ray_only_where_it_is_asked_for():
+    options = ("STUDIES=/data/x", "MODEL=embed", "CONF=embedding_disk_gb=5")
+    _, alone = make("-n", "batch", *options)
+    assert '--studies "/data/x" --model embed' in alone
+    assert "--conf embedding_disk_gb 5" in alone
+    assert "ray" not in alone.replace("/ray/", "")
+    _, together = make("-n", "batch", "RAY=auto", *options)
+    assert "-r requirements-ray.txt" in together
+    assert "--ray auto --conf embedding_disk_gb 5" in together
+
+
 def test_without_a_python_that_fits_it_says_what_to_do(tmp_path):
     code, told = make("venv", f"VENV={tmp_path}/none", "PYTHON=")
     assert code != 0

@@ -20,7 +20,7 @@ def requirements(name):
     return [Requirement(line.split("#")[0]) for line in lines(name)]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, "requirements-openvino.txt", "requirements-ray.txt"])
 def test_every_ceiling_has_its_reason(name):
     for line in lines(name):
         requirement, _, reason = line.partition("#")

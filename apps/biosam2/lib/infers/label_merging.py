@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from lib.datastores.label_entries import AUTOMATIC
 from lib.datastores.local import folder_of, label_version, replace_label
-from lib.errors import ConflictError, LabelError
+from lib.errors import ConflictError, LabelError, PromptError
 from lib.files import alone, storage_errors
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
@@ -26,6 +27,19 @@ Part = tuple[int, int] | NDArray[np.bool_] | None
 MOST_VALUES = 255  # of a label file: one byte for each voxel
 # Lock file in the datastore's folder: of two answers that are merged at once, one is merged twice without it.
 _MERGING = ".merging.lock"
+_LABEL_TAG = re.compile(r"[\w-]{1,64}")
+
+
+def require_label_tag(tag: Any) -> None:
+    """Lets the tag of a label pass, such as ``final``: MONAI Label makes a folder of that name.
+
+    Raises:
+        PromptError: It is none.
+    """
+    if not (isinstance(tag, str) and _LABEL_TAG.fullmatch(tag)):
+        raise PromptError(
+            f"the label's tag is {str(tag)[:100]!r}; it must have 1 to 64 letters, digits, _ or -"
+        )
 
 
 def save_merged(

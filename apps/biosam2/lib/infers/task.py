@@ -212,7 +212,7 @@ class EmbedTask(ImageTask):
                 time from which on used embeddings stay.
 
         Returns:
-            None, as there is no file; number of ``slices``, and of those ``encoded`` now.
+            None, as there is no file; number of ``slices``, of those ``encoded`` now, and a ``summary``.
 
         Raises:
             BioSam2Error: The image cannot be opened, or the disk is full.
@@ -226,7 +226,8 @@ class EmbedTask(ImageTask):
             self._services.engines.priority.give_way()
             raise_if_cancelled()
             encoded += predictor.prepare(frames, index, request["since"])
-        return None, {"slices": len(frames), "encoded": encoded}
+        summary = f"{encoded} of {len(frames)} slices encoded"
+        return None, {"slices": len(frames), "encoded": encoded, "summary": summary}
 
 
 class SegmentTask(ImageTask):

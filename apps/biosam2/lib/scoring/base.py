@@ -8,6 +8,7 @@ import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -148,9 +149,12 @@ class Scoring(ScoringMethod, Generic[T]):
             kept = min(_EMBEDDINGS_MB, self._settings.embedding_cache_mb)
             settings = self._settings.model_copy(update={"embedding_cache_mb": kept})
             pool = PredictorPool(settings, pool.registry.folder)
-        # Of several servers one scores at a time; what it has scored is unchanged for the next.
-        with alone(scores_of(datastore, pool.registry.folder) / _LOCK_FILE):
+        with self.alone(datastore):
             return self.score(options, datastore, pool)
+
+    def alone(self, datastore: Datastore) -> AbstractContextManager[None]:
+        """Lets one process of all servers score at a time; what it has scored is unchanged for the next."""
+        return alone(scores_of(datastore, self._pool.registry.folder) / _LOCK_FILE)
 
     @abstractmethod
     def score(self, options: T, datastore: Datastore, pool: PredictorPool) -> dict[str, Any]:

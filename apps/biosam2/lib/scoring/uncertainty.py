@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -173,24 +173,26 @@ class UncertaintyScoring(Scoring[UncertaintyOptions]):
     def score(self, options: UncertaintyOptions, datastore: Datastore, pool: PredictorPool) -> dict[str, Any]:
         """Scores the images of a datastore."""
         progress = ScoringProgress(NAME, options.limit_s)
-        run = _Run(self._settings, pool, options, datastore)
+        run = ScoringRun(self._settings, pool, options, datastore)
         queue = ImageQueue.of(datastore, options)
         for number, image_id in enumerate(progress.over(queue.images, options.max_images)):
             if image_id in queue.remote and queue.downloaded(datastore) >= options.downloads:
                 continue
             try:
-                score, is_new = run.score(image_id)
+                score, is_new = run.update(image_id)
             except UNUSABLE as error:
                 progress.failure(image_id, error)
                 continue
-            write_info(datastore, image_id, {NAME: facts(score)})
             if is_new:
                 progress.scored(image_id, f"{score.score:.3f}", len(queue.images) - number - 1)
             else:
                 progress.unchanged += 1
-        for image_id, score in run.recalibrated(queue.images):
-            write_info(datastore, image_id, {NAME: facts(score)})
+        run.recalibrate(queue.images)
         return {**progress.summary(), "weights": run.weights.name}
+
+    def one_by_one(self, options: UncertaintyOptions, datastore: Datastore) -> ScoringRun:
+        """A run whose images come one by one, also to other processes; the caller holds ``alone``."""
+        return ScoringRun(self._settings, self._pool, options, datastore)
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ class ImageQueue:
         return sum(is_here(datastore, image_id) for image_id in self.remote)
 
 
-class _Run:
+class ScoringRun:
     """One call: the weights in service and the labelled images."""
 
     def __init__(
@@ -245,8 +247,13 @@ class _Run:
         self._calibration = load_calibration(self._folder, self._key)
         self._is_calibrated = False
 
-    def score(self, image_id: str) -> tuple[ImageScore, bool]:
-        """Score of an image, and whether it was computed now."""
+    def update(self, image_id: str) -> tuple[ImageScore, bool]:
+        """Score of an image, which its info has from now on, and whether it was computed now."""
+        score, is_new = self._score(image_id)
+        write_info(self._datastore, image_id, {NAME: facts(score)})
+        return score, is_new
+
+    def _score(self, image_id: str) -> tuple[ImageScore, bool]:
         path = image_path(self._datastore, image_id)
         now = stamp(path)
         old = None if self._options.again else self._store.get(image_id)
@@ -276,7 +283,7 @@ class _Run:
         self._store.put(image_id, found)
         return found, True
 
-    def recalibrated(self, images: Sequence[str]) -> Iterator[tuple[str, ImageScore]]:
+    def recalibrate(self, images: Iterable[str]) -> None:
         """Combines scores of a former calibration again; their signals stay."""
         for image_id in images:
             old = self._store.get(image_id)
@@ -285,7 +292,7 @@ class _Run:
             score = combine(old.parts, self._calibration)
             new = replace(old, score=score, calibration=self._calibration.name)
             self._store.put(image_id, new)
-            yield image_id, new
+            write_info(self._datastore, image_id, {NAME: facts(new)})
 
 
 def facts(score: ImageScore) -> Mapping[str, Any]:

@@ -24,9 +24,10 @@ from lib.images.cache import ImageCache
 from lib.images.dicom import why_no_nifti
 from lib.images.file_formats import split_ending
 from lib.images.medical_image import MedicalImage
+from lib.infers.label_merging import require_label_tag
 from lib.labels.polygons import require_polygons
 from lib.pathology.opening import is_slide_file, open_slide
-from lib.server.routing import json_object, refuse, require_label_tag
+from lib.server.routing import json_object, refuse
 
 # Images are files of one folder, whose name is the id and the type. Hidden files are never listed.
 _UNSAFE_ID = re.compile(r"[/\\\x00-\x1f]|^\.|^$")

@@ -24,6 +24,7 @@ from lib.datastores.dicomweb import DicomWebStore
 from lib.engine.runtime import Cancellation, InteractivePriority, raise_if_cancelled
 from lib.errors import BusyError, Cancelled
 from lib.images.writing import gzip_file
+from lib.infers.label_merging import require_label_tag
 from lib.infers.task import LABEL_FILE
 from lib.infers.task import infer as infer_image
 from lib.prompts.parsing import with_label_points
@@ -39,7 +40,6 @@ from lib.server.routing import (
     refuse,
     refuse_keys,
     require_known,
-    require_label_tag,
 )
 from lib.server.sessions import SessionStore
 from lib.server.status import Metrics

@@ -18,12 +18,12 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.utils.async_tasks.utils import processes
 from starlette.middleware import Middleware
 
+from lib.batch.runner import BatchRunner, ImageWork
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.cache import ImageCache
 from lib.infers.task import open_beforehand
 from lib.server import active_learning, batch, datastore, infer, pages, proxy, sessions, status, training
 from lib.server.api_keys import ApiKeys
-from lib.server.batch import BatchRunner
 from lib.server.checks import Checks
 from lib.server.error_responses import ErrorResponses
 from lib.server.infer import CLICK_QUEUE, CLICK_WORKERS, HEAVY_WORKERS, Inference, WorkQueue
@@ -162,7 +162,7 @@ def _set_state(
     open_image = partial(open_beforehand, engines, parts.images, store)
     state: dict[str, Any] = {
         "authenticator": authenticator,
-        "batches": BatchRunner(app.infer, store, engines.priority),
+        "batches": BatchRunner(ImageWork(app.infer, store, engines.priority).in_turn, store),
         "checks": Checks(store, parts.images),
         "engines": engines,
         "inference": Inference(app, sessions, engines.priority, clicks, heavy, metrics),

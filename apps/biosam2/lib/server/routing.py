@@ -6,7 +6,6 @@ JSON is parsed strictly, so that everything accepted can be stored and sent back
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -23,7 +22,6 @@ from lib.server.api_keys import Role, User
 MAX_DEPTH = 32
 # 60,000 points are 1 MB.
 MAX_BODY_BYTES = 16 << 20
-_LABEL_TAG = re.compile(r"[\w-]{1,64}")
 _JSON_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
@@ -86,13 +84,6 @@ def refuse_gpus(params: Mapping[str, Any]) -> None:
     """Refuses MONAI Label's option, which would reach the environment of a subprocess."""
     if params.get("gpus", "all") not in ("all", None):
         refuse(HTTPStatus.BAD_REQUEST, "gpus is not an option: choose with device, such as cuda:1")
-
-
-def require_label_tag(tag: Any) -> None:
-    """Lets the tag of a label pass, such as ``final``: MONAI Label makes a folder of that name."""
-    if not (isinstance(tag, str) and _LABEL_TAG.fullmatch(tag)):
-        reason = f"the label's tag is {str(tag)[:100]!r}; it must have 1 to 64 letters, digits, _ or -"
-        refuse(HTTPStatus.BAD_REQUEST, reason)
 
 
 class _TemporaryFile(FileResponse):
