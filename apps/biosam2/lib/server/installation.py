@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 
 from lib.batch.runner import BatchRunner, ImageWork
 from lib.engine.predictor_pool import PredictorPool
+from lib.engine.runtime import release_free_memory_regularly
 from lib.images.cache import ImageCache
 from lib.infers.task import open_beforehand
 from lib.server import active_learning, batch, datastore, infer, pages, proxy, sessions, status, training
@@ -62,6 +63,8 @@ STALL_S = 30.0
 # Each step of a request waits for the threads that segment to leave the interpreter, for Python's own 5 ms at
 # most. With 20 clients and a propagation the 95th percentile of a click fell to half (make bench-clients).
 SWITCH_INTERVAL_S = 0.0005
+# Seconds between two times at which free memory goes back to the system, which takes about 20 ms.
+FREE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def install(server: FastAPI, parts: AppParts) -> SessionStore | None:
     server.middleware_stack = for_requests(server.build_middleware_stack(), server.router)
     log_request_ids()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    release_free_memory_regularly(parts.engines.priority, FREE_EVERY_S)
     if not authenticator.is_on:
         logger.warning("Access control is off: everybody who reaches this server is an administrator")
     return sessions
