@@ -182,13 +182,20 @@ api-key: install ## Make an API key and print it once: make api-key NAME=anna RO
 .venv-audit/bin/pip-audit:
 	@$(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install -q pip-audit uv
 
+# A clone of github.com/pypa/advisory-database, where PyPI's own database does not answer.
+ADVISORIES ?=
 # Strict: a package that the database was not asked about is a failure, too.
-audit: .venv-audit/bin/pip-audit ## List known vulnerabilities of the pinned packages (asks PyPI about each).
+ifeq ($(ADVISORIES),)
+audit: .venv-audit/bin/pip-audit ## List known vulnerabilities of the pinned packages (asks PyPI, or make audit ADVISORIES=clone).
 	@found=$$(.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip $(ARGS) 2>&1); \
 	status=$$?; echo "$$found"; \
 	case "$$found" in *"could not be audited"*|*"onnection"*|*"imed out"*) echo "No audit was made: PyPI's" \
-		"database of vulnerabilities does not answer here, and an index of packages alone has none." \
-		"Run make audit where pypi.org itself can be reached.";; esac; exit $$status
+		"database of vulnerabilities does not answer here. Run make audit where pypi.org itself can be reached," \
+		"or make audit ADVISORIES=<clone of github.com/pypa/advisory-database>.";; esac; exit $$status
+else
+audit: install-dev
+	@$(IN_VENV) python -m docs.audit "$(ADVISORIES)" constraints.txt
+endif
 
 hashes: .venv-audit/bin/pip-audit ## Write requirements.lock: the pinned packages of the server with their hashes.
 	@.venv-audit/bin/uv pip compile -q --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
