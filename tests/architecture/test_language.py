@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 APP = Path(__file__).resolve().parents[2] / "apps" / "biosam2"
@@ -15,10 +15,13 @@ _SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$")
 _FRAGMENT = re.compile(r"    (\*{0,2}\w+): (of|which|that|who|whose|where)\b")
 
 
-def _nodes() -> Iterator[tuple[str, ast.AST]]:
-    for path in sorted(APP.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            yield path.relative_to(APP).as_posix(), node
+@cache
+def _nodes() -> list[tuple[str, ast.AST]]:
+    return [
+        (path.relative_to(APP).as_posix(), node)
+        for path in sorted(APP.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ]
 
 
 def test_the_doc_of_an_argument_starts_with_a_noun() -> None:

@@ -14,6 +14,7 @@ from tests.support.client import Client
 from tests.support.server import START_LIMIT_S, Server, copy_model_folder
 from tests.support.slides import Cell, write_study
 
+Server.forks_workers = True
 # Small numbers keep the suite short: the labels that viewers offer, and the voxel limit of the bad requests.
 CONF = {
     "labels": "lesion,organ",

@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import os
 import pkgutil
 import socket
 import sys
@@ -216,8 +215,6 @@ def main(app_dir: Path, folder: Path, workdir: Path) -> None:
     threads(app, facts)
     facts["after requests"] = before.changes()
     (workdir / "facts.json").write_text(json.dumps(facts, indent=1))
-    # MONAI Label's watcher of the datastore is no daemon.
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def test_a_batch_is_resumed_after_a_restart_and_leaves_labels_of_people(auto: Se
 def test_a_trained_head_takes_the_labels_that_it_is_better_at(auto: Server, tmp_path: Path) -> None:
     for number, name in enumerate(VOLUMES[:3]):
         _submit(auto.url, name, _ct(number)[1], tmp_path)
-    options = {"preset": "auto_head", "max_epochs": 4, "steps_per_epoch": 12, "batch_size": 4}
+    options = {"preset": "auto_head", "max_epochs": 2, "steps_per_epoch": 12, "batch_size": 4}
     answer = requests.post(f"{auto.url}/train/biosam2", json=options, timeout=LIMIT_S)
     assert answer.ok, answer.text
     while requests.get(f"{auto.url}/train/", timeout=LIMIT_S).json()["status"] in ("SUBMITTED", "RUNNING"):

@@ -6,8 +6,6 @@ What HTTP cannot show is looked at in a process of its own: see ``probe.py``.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,13 @@ import pytest
 
 from tests.support import studies
 from tests.support.client import Client
+from tests.support.launcher import APP, run_script
 from tests.support.phantoms import THROUGH_VOLUME, dice
-from tests.support.server import APP, environment
+from tests.support.server import environment
 
 CT = studies.phantom("ct")
 LESION = CT.click("lesion")
 K = LESION[2]
-PROBE_LIMIT_S = 280
 
 
 def test_row_06_the_volume_grows_to_both_sides_and_ends(client: Client) -> None:
@@ -66,16 +64,10 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     sentinel = workdir / "home" / ".cache" / "monailabel" / "sam2" / "frames" / "0001.jpg"
     sentinel.parent.mkdir(parents=True)
     sentinel.write_bytes(b"a frame of a running server")
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("probe.py")), str(APP), str(folder), str(workdir)],
-        env={**environment(workdir), "PYTHONDONTWRITEBYTECODE": "1"},
-        cwd=workdir,
-        capture_output=True,
-        text=True,
-        timeout=PROBE_LIMIT_S,
-        check=False,
+    script = Path(__file__).with_name("probe.py")
+    run_script(
+        script, [APP, folder, workdir], {**environment(workdir), "PYTHONDONTWRITEBYTECODE": "1"}, workdir
     )
-    assert done.returncode == 0, done.stderr[-4000:]
     assert sentinel.exists(), "the frame cache of a running server was deleted"
     return json.loads((workdir / "facts.json").read_text())
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +19,8 @@ from lib.server.api_keys import ROLES, add_key
 from tests.support import studies
 from tests.support.client import LIMIT_S, Client
 from tests.support.identity import CLIENT_ID, KEY_ID, PASSWORD, IdentityProvider
-from tests.support.server import APP, Server, copy_model_folder
+from tests.support.launcher import APP, run_script
+from tests.support.server import Server, copy_model_folder, environment
 from tests.support.slicer import EXTRA
 from tests.support.studies import write_nifti
 
@@ -160,15 +159,9 @@ def test_the_table_has_every_route_that_the_server_has(workdir: Path) -> None:
     folder = workdir / "routes"
     (folder / "studies").mkdir(parents=True)
     script = Path(__file__).parent / "list_routes.py"
-    command = [
-        sys.executable,
-        str(script),
-        str(APP),
-        str(folder / "studies"),
-        str(copy_model_folder(folder / "m")),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
-    found = re.findall(r"^ROUTE (.+)$", done.stdout, flags=re.MULTILINE)
+    arguments = [APP, folder / "studies", copy_model_folder(folder / "m")]
+    output = run_script(script, arguments, environment(folder), folder)
+    found = re.findall(r"^ROUTE (.+)$", output, flags=re.MULTILINE)
     assert set(found) == set(TABLE)
     assert len(found) == len(set(found))
 

@@ -54,6 +54,10 @@ def copy_model_folder(folder: Path) -> Path:
 class Server:
     """Starts on ``start``, is gone after ``stop``; its output is in ``log``.
 
+    Attributes:
+        forks_workers: Whether trainings and scorings are forks (``tests.support.workers``), or start as MONAI
+            Label starts them, ten seconds later.
+
     Args:
         studies: a folder, or the address of a DICOMweb store.
         workdir: for its home, its temporary files and its log.
@@ -62,6 +66,8 @@ class Server:
         env: further environment variables.
         arguments: further arguments of ``monailabel start_server``.
     """
+
+    forks_workers = False
 
     def __init__(
         self,
@@ -108,7 +114,7 @@ class Server:
         if self.tls is not None:
             arguments += ["--ssl_keyfile", str(self.tls[0]), "--ssl_certfile", str(self.tls[1])]
         env = {**environment(self.workdir), **self.env}
-        self._process = psutil.Process(fork_server(arguments, env, self.workdir))
+        self._process = psutil.Process(fork_server(arguments, env, self.workdir, self.forks_workers))
         self._wait()
         return self
 

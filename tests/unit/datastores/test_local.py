@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from monailabel.interfaces.exception import ImageNotFoundException
 
 from lib.datastores.local import LocalFolder, open_folder
 from lib.errors import ConflictError, ReadOnlyError, SettingsError
-from tests.support.server import APP
 
 
 @pytest.fixture
@@ -135,26 +134,20 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_former_label(
     store: LocalFolder, tmp_path: Path
 ) -> None:
     store.save_label("ct", _file(tmp_path, "x.nii.gz", b"former"), "final", {})
-    script = f"""
-        import os, shutil, signal
-        from pathlib import Path
-        from lib.datastores.local import LocalFolder
+    label = _file(tmp_path, "y.nii.gz")
 
-        def half(source, target):
-            Path(target).write_bytes(b"ha")
-            os.kill(os.getpid(), signal.SIGKILL)
+    def half(source: str, target: Path) -> None:
+        Path(target).write_bytes(b"ha")
+        os.kill(os.getpid(), signal.SIGKILL)
 
-        shutil.copyfile = half
-        store = LocalFolder({str(store._datastore_path)!r}, extensions=["*.nii.gz", "*.nrrd"])
-        store.save_label("ct", {_file(tmp_path, "y.nii.gz")!r}, "final", {{}})
-    """
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
-        cwd=APP,
-        env={**os.environ, "PYTHONPATH": str(APP)},
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL
+    def save() -> None:
+        shutil.copyfile = half  # type: ignore[assignment]
+        store.save_label("ct", label, "final", {})
+
+    ended = multiprocessing.get_context("fork").Process(target=save)
+    ended.start()
+    ended.join()
+    assert ended.exitcode == -signal.SIGKILL
     opened = LocalFolder(str(store._datastore_path), extensions=["*.nii.gz", "*.nrrd"])
     assert opened.list_images() == ["ct"]
     assert Path(opened.get_label_uri("ct", "final")).read_bytes() == b"former"
