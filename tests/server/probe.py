@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import pkgutil
 import socket
 import sys
 import threading
@@ -118,10 +117,9 @@ class Before:
 def import_all(app_dir: Path) -> None:
     """Every module of the app, and its main."""
     sys.path.insert(0, str(app_dir))
-    package = importlib.import_module("lib")
-    for module in pkgutil.walk_packages(package.__path__, "lib."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    for path in sorted((app_dir / "lib").rglob("*.py")):
+        if path.stem not in ("__init__", "__main__"):
+            importlib.import_module(".".join(path.relative_to(app_dir).with_suffix("").parts))
     spec = importlib.util.spec_from_file_location("main_of_the_app", app_dir / "main.py")
     assert spec is not None
     assert spec.loader is not None

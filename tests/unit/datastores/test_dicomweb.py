@@ -19,7 +19,7 @@ from lib.datastores.dicomweb import DicomWebStore, open_session, open_store
 from lib.datastores.label_entries import label_entry
 from lib.errors import BusyError, ConflictError, ImageError, ImageNotFoundError, LabelError, ReadOnlyError
 from lib.images.reading import read_image
-from lib.labels import read_labels
+from lib.labels.reading import read_labels
 from lib.trainers.task import labelled_images
 from sample_study.dicom import write_multiframe_ultrasound, write_series
 from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE

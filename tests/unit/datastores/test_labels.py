@@ -19,7 +19,7 @@ from lib.datastores.labels import (
 )
 from lib.errors import BusyError, LabelError
 from lib.images.reading import read_image
-from lib.labels import LabelMap
+from lib.labels.values import LabelMap
 from tests.unit.datastores.conftest import AFFINE, LABEL, MANY, SHAPE
 
 INFO = [{"name": "liver", "idx": 1, "color": [1, 2, 3]}, {"name": "spleen", "idx": 2}]

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from lib.errors import ImageError, ImageTooLargeError, LabelError
 from lib.images.medical_image import LPS_IDENTITY, Voxels, make_image
 from lib.images.reading import read_image
-from lib.labels import read_labels
+from lib.labels.reading import read_labels
 
 MANY = 10**9
 VOXELS = np.arange(4 * 4 * 4, dtype=np.uint8).reshape(4, 4, 4)

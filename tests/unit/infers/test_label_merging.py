@@ -7,7 +7,7 @@ from lib.errors import LabelError
 from lib.images.reading import read_image
 from lib.infers import label_merging
 from lib.infers.label_merging import merge, save_automatic_label, save_merged
-from lib.labels import LabelMap
+from lib.labels.values import LabelMap
 from tests.support.studies import write_nifti
 
 SHAPE = (4, 5, 3)

@@ -11,7 +11,7 @@ from pydicom.uid import RLELossless, generate_uid
 from lib.errors import LabelError
 from lib.images.medical_image import LPS_IDENTITY
 from lib.images.reading import read_image
-from lib.labels import read_labels
+from lib.labels.reading import read_labels
 from tests.unit.labels.conftest import GRIDS, changed, drawn
 
 MANY = 2**29

@@ -12,8 +12,8 @@ from pydicom.tag import Tag
 
 from lib.errors import LabelError
 from lib.images.reading import read_image
-from lib.labels import read_labels
 from lib.labels.dicom_seg_writing import describe_segments, source_headers, write_dicom_seg
+from lib.labels.reading import read_labels
 from sample_study.dicom import write_multiframe_ultrasound, write_series
 from tests.unit.conftest import many_frames
 from tests.unit.labels.conftest import GRIDS, drawn

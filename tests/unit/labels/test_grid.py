@@ -15,8 +15,8 @@ from lib.errors import LabelError
 from lib.images.medical_image import LPS_IDENTITY, Voxels, make_image
 from lib.images.reading import read_image
 from lib.images.writing import write_mask
-from lib.labels import read_labels
 from lib.labels.grid import on_image_grid
+from lib.labels.reading import read_labels
 from lib.labels.values import LabelFile
 from tests.unit.labels.conftest import GRIDS, drawn
 

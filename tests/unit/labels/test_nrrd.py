@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from lib.errors import LabelError
 from lib.images.medical_image import LPS_IDENTITY
 from lib.images.writing import write_mask
-from lib.labels import read_labels
+from lib.labels.reading import read_labels
 from tests.unit.labels.conftest import GRIDS, drawn
 
 

@@ -7,8 +7,8 @@ from scipy import ndimage
 
 from lib.errors import LabelError
 from lib.labels import picture as picture_module
-from lib.labels import read_labels
 from lib.labels.picture import split_instances
+from lib.labels.reading import read_labels
 
 PIXELS = np.zeros((6, 9), np.uint8)  # rows, columns
 PIXELS[4, 1:3], PIXELS[0, 8] = 7, 2

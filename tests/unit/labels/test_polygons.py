@@ -13,8 +13,9 @@ from scipy import ndimage
 from skimage import draw
 
 from lib.errors import LabelError
-from lib.labels import polygons, read_labels
+from lib.labels import polygons
 from lib.labels.polygons import fill_polygon
+from lib.labels.reading import read_labels
 
 
 @pytest.fixture

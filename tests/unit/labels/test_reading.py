@@ -14,7 +14,7 @@ from lib.errors import LabelError
 from lib.images.medical_image import LPS_IDENTITY
 from lib.images.reading import read_image
 from lib.images.writing import VOLUME_EXTENSIONS, write_mask
-from lib.labels import read_labels
+from lib.labels.reading import read_labels
 from tests.unit.conftest import CODES, SCANNED, write_forms
 from tests.unit.labels.conftest import GRIDS, drawn
 

@@ -40,8 +40,8 @@ from lib.datastores.local import SavedLabel
 from lib.datastores.scanner import FINAL
 from lib.errors import ImageError, LabelError
 from lib.images.medical_image import MedicalImage
-from lib.labels import LabelMap
 from lib.labels.names import listed_label_info
+from lib.labels.values import LabelMap
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,10 @@ from lib.datastores.catalog import StoredSegmentation, read_segmentation, store_
 from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
-from lib.labels import LabelMap, read_labels
 from lib.labels.dicom_seg_writing import describe_segments, write_dicom_seg
 from lib.labels.names import name_values
+from lib.labels.reading import read_labels
+from lib.labels.values import LabelMap
 
 _MOST_OBJECTS = 255
 # Status codes of a store, or of a proxy before it, that is down or overloaded.

@@ -18,7 +18,8 @@ from lib.errors import ConflictError, LabelError, PromptError
 from lib.files import alone, storage_errors
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
-from lib.labels import LabelMap, read_labels
+from lib.labels.reading import read_labels
+from lib.labels.values import LabelMap
 
 logger = logging.getLogger(__name__)
 

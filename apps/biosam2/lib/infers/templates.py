@@ -17,8 +17,9 @@ from lib.engine.predictor import Predictor
 from lib.engine.runtime import raise_if_cancelled
 from lib.errors import BioSam2Error
 from lib.images.cache import ImageCache
-from lib.labels import LabelMap, read_labels
 from lib.labels.labelled_slices import LabelledSlice, labelled_slices
+from lib.labels.reading import read_labels
+from lib.labels.values import LabelMap
 from lib.transforms.sampling import evenly_spaced
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,8 @@
-"""Puts the app's routes, middleware and error answers into MONAI Label's FastAPI application."""
+"""Puts the app's routes, middleware and error answers into MONAI Label's FastAPI application.
+
+What a client sent is refused with FastAPI's ``HTTPException`` (400, 403, 404, 409 or 422), whose text names
+the value, the limit and the remedy; ``error_responses`` answers the errors of the app itself.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,0 @@
-"""Active learning: which image an annotator should label next, and why."""

@@ -1,1 +1,0 @@
-"""SAM 2: the only folder that imports it."""

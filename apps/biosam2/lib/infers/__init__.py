@@ -1,1 +1,0 @@
-"""MONAI Label's InferTasks: request, prompts, engine, file."""

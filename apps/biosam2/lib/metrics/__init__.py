@@ -1,1 +1,0 @@
-"""Agreement of masks with ground truth: overlap, surface distances, boundaries, instances."""

@@ -1,1 +1,0 @@
-"""Whole slides: reading of regions, interactive and automatic segmentation, outlines as polygons."""

@@ -1,1 +1,0 @@
-"""Prompts: their types, and what every client sends turned into them."""

@@ -1,1 +1,0 @@
-"""Figures, overlays, contact sheets and HTML pages."""
