@@ -36,6 +36,7 @@ _RUN += "sys.stdout.flush(); os._exit(0)"
 # Not MONAI Label's own modules, which read the environment when they are imported.
 LIBRARIES = (
     "torch",
+    "torch.utils.tensorboard",
     "torchvision",
     "monai",
     "nibabel",

@@ -21,7 +21,7 @@ from lib.errors import BioSam2Error
 from lib.evaluation.cases import LABELS, read_record
 from lib.images.reading import read_image
 from lib.labels.labelled_slices import image_frames
-from lib.labels.names import annotator_of
+from lib.labels.values import annotator_of
 from lib.reports.figures import box_plot, curves
 from lib.reports.page import Page
 from lib.reports.pictures import Tile, contact_sheet, outlined, png_bytes

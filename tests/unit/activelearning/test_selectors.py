@@ -237,7 +237,7 @@ def test_the_least_sure_comes_first_and_the_unscored_by_chance(rng: np.random.Ge
     assert first == {"a", "b"}
 
 
-DRAWS = 4000
+DRAWS = 2000
 
 
 def labelled(count: int, *labels: str) -> list:

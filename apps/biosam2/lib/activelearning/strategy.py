@@ -21,7 +21,7 @@ from lib.activelearning.selectors import SELECTORS, Candidate, Choice, Random, S
 from lib.datastores.label_entries import AUTOMATIC
 from lib.errors import ImageNotFoundError, PromptError
 from lib.infers.automatic import NAME as AUTO
-from lib.labels.names import UNNAMED_CLIENT, listed_label_info
+from lib.labels.values import UNNAMED_CLIENT, listed_label_info
 from lib.pathology.tissue import tissue_of
 from lib.scoring.store import ImageScore, ScoreStore
 

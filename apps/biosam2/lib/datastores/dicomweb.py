@@ -40,8 +40,7 @@ from lib.datastores.local import SavedLabel
 from lib.datastores.scanner import FINAL
 from lib.errors import ImageError, LabelError
 from lib.images.medical_image import MedicalImage
-from lib.labels.names import listed_label_info
-from lib.labels.values import LabelMap
+from lib.labels.values import LabelMap, listed_label_info
 
 logger = logging.getLogger(__name__)
 

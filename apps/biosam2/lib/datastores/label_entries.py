@@ -11,7 +11,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from lib.errors import ImageNotFoundError
 from lib.images.cache import file_stamp
-from lib.labels.names import listed_label_info
+from lib.labels.values import listed_label_info
 
 FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 # Key of a label's info: made by a model, with no person having looked at it.

@@ -20,9 +20,8 @@ from lib.errors import LabelError
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
 from lib.labels.dicom_seg_writing import describe_segments, write_dicom_seg
-from lib.labels.names import name_values
 from lib.labels.reading import read_labels
-from lib.labels.values import LabelMap
+from lib.labels.values import LabelMap, name_values
 
 _MOST_OBJECTS = 255
 # Status codes of a store, or of a proxy before it, that is down or overloaded.

@@ -21,8 +21,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException, LabelNotFoundException
 
 from lib.datastores.record import FolderModel, SharedRecord, plain_info
-from lib.datastores.scanner import FINAL, IMAGE, FolderScanner, new_data
-from lib.datastores.watcher import FolderWatch
+from lib.datastores.scanner import FINAL, IMAGE, FolderScanner, FolderWatch, new_data
 from lib.errors import ConflictError, ImageNotFoundError, ReadOnlyError, SettingsError
 from lib.files import alone, replacing, sweep
 from lib.images.cache import file_stamp

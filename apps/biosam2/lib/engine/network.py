@@ -26,8 +26,7 @@ from lib.prompts.types import FramePrompts
 
 if TYPE_CHECKING:
     from lib.engine.embeddings import EmbeddingFolder
-    from lib.engine.joint_bank import JointBank
-    from lib.engine.memory import MemoryBank
+    from lib.engine.memory import JointBank, MemoryBank
 
 # Labels of the points that SAM 2's prompt encoder takes for the two corners of a box.
 BOX_CORNERS = (2, 3)

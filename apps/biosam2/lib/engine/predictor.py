@@ -16,8 +16,7 @@ from scipy.special import expit
 
 from lib.engine.frames import FrameSequence
 from lib.engine.frames_ahead import FramesAhead
-from lib.engine.joint_bank import JointBank
-from lib.engine.memory import Memory, MemoryBank, confidence
+from lib.engine.memory import JointBank, Memory, MemoryBank, confidence
 from lib.engine.network import (
     Decoded,
     EmbeddingCache,

@@ -20,9 +20,8 @@ from lib.errors import EvaluationError, ImageError, LabelError
 from lib.images.file_formats import FORMATS, split_ending
 from lib.images.medical_image import MedicalImage
 from lib.images.reading import read_image
-from lib.labels.names import listed_label_info
 from lib.labels.reading import read_labels
-from lib.labels.values import LabelMap
+from lib.labels.values import LabelMap, listed_label_info
 from lib.settings import Settings
 from lib.transforms.frames import FrameStack, frame_view, in_plane_axes, spacing
 from lib.transforms.windowing import IntensityWindow

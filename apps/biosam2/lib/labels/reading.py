@@ -18,11 +18,10 @@ from lib.images.nifti import read_nifti, read_nifti_header, states_geometry
 from lib.images.reading import is_dicom, reason
 from lib.labels.dicom_seg import read_dicom_seg
 from lib.labels.grid import on_image_grid
-from lib.labels.names import name_values
 from lib.labels.nrrd import read_nrrd_label
 from lib.labels.picture import read_picture_label, split_instances
 from lib.labels.polygons import read_polygon_label
-from lib.labels.values import LabelFile, LabelMap, as_labels, most_voxels, present_values
+from lib.labels.values import LabelFile, LabelMap, as_labels, most_voxels, name_values, present_values
 
 
 def read_nifti_label(path: Path, image: MedicalImage) -> LabelFile:

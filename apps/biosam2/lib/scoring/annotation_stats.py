@@ -18,8 +18,8 @@ from lib.datastores.label_entries import LabelEntry, image_path, stamp
 from lib.engine.predictor_pool import PredictorPool
 from lib.files import write_atomically
 from lib.images.reading import read_image
-from lib.labels.names import annotator_of
 from lib.labels.reading import read_labels
+from lib.labels.values import annotator_of
 from lib.scoring.base import Scoring, ScoringOptions, ScoringProgress, read_info, scores_of
 from lib.settings import Settings
 

@@ -29,7 +29,7 @@ from lib.engine.runtime import available_devices, resolve_device
 from lib.errors import BioSam2Error, TrainingError
 from lib.files import PROBED_S, is_locked, storage_errors, write_atomically
 from lib.images.file_formats import split_ending
-from lib.labels.names import listed_label_info
+from lib.labels.values import listed_label_info
 from lib.settings import Settings
 from lib.trainers.config import TRAINING_FOLDER, TrainingPlan, TrainOptions, read_options, viewer_config
 from lib.trainers.distributed import launch, processes, rank

@@ -18,8 +18,6 @@ from lib.transforms.windowing import IntensityWindow
 # 80 x 60 pixels in one of 3001 x 237 has a Dice of 0.75 to 0.94, and 0.98 to 0.99 in a crop of 474 x 237.
 ELONGATED = 2.0
 
-_CODES = (("L", "R"), ("P", "A"), ("I", "S"))
-
 
 def in_plane_axes(axis: int) -> tuple[int, int]:
     """Voxel axes that lie in a slice across ``axis``, ascending: the frame's x, then its y.
@@ -59,17 +57,6 @@ def world_axes(affine: NDArray) -> tuple[int, int, int]:
         cosines[world, :] = -1.0
         cosines[:, voxel] = -1.0
     return found[0], found[1], found[2]
-
-
-def axis_codes(affine: NDArray) -> tuple[str, str, str]:
-    """Letters of the side that i, j and k grow towards, such as ``("L", "P", "S")``.
-
-    Args:
-        affine: (4, 4), voxel index to RAS millimetres.
-    """
-    worlds = world_axes(affine)
-    i, j, k = (_CODES[world][int(affine[world][voxel] > 0)] for voxel, world in enumerate(worlds))
-    return i, j, k
 
 
 def slice_index_from_offset(offset_mm: float, affine: NDArray, axis: int, n: int) -> int:

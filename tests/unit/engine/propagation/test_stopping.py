@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lib.engine.stopping import StopRule
+from lib.engine.propagation import StopRule
 
 
 def end_of(areas: list[int]) -> int | None:

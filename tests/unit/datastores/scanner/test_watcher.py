@@ -11,7 +11,7 @@ import pytest
 
 from lib.datastores.local import LocalFolder
 from lib.datastores.record import FolderModel
-from lib.datastores.watcher import FolderWatch
+from lib.datastores.scanner import FolderWatch
 
 LIMIT_S = 60
 

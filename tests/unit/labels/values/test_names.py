@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lib.labels.names import annotator_of, listed_label_info, name_values
+from lib.labels.values import annotator_of, listed_label_info, name_values
 
 
 def info(*entries):
