@@ -1,1 +1,0 @@
-"""Segments, encodes or scores many images: in the server, in a program of its own, or on a Ray cluster."""
