@@ -83,7 +83,7 @@ def test_two_organs_undo_redo_save_load_correct(
     row, place = correction(companion.overlay(first)[:, :, k], truth, first)
     if row == "background":
         companion.click(clicks[first])
-        companion.press("sign")
+        companion.press("negative")
     companion.click([*place, k])
     assert dice(companion.overlay(first)[:, :, k], truth) >= GOOD
     before = stored(pacs, case.series.series_uid)
@@ -307,3 +307,15 @@ def test_a_label_of_two_organs_takes_five_actions(companion: Companion, cases: d
     companion.save()
     assert companion.actions == 5
     companion.picture("ohif_toolbar")
+
+
+def test_a_build_of_ohif_without_a_part_has_no_toolbar_and_the_console_says_so(
+    ohif: Ohif, cases: dict[str, Case]
+) -> None:
+    hidden = "Object.defineProperty(window, 'commandsManager', {get: () => undefined, set: () => {}});"
+    ohif.page.add_init_script(hidden)
+    with ohif.page.expect_console_message(lambda message: "toolbar is off" in message.text) as found:
+        ohif.open(cases["top_first"].series.study_uid)
+    assert "commandsManager" in found.value.text
+    assert not ohif.page.locator(".biosam2-toolbar").count()
+    ohif.connect()

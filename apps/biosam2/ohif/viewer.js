@@ -97,11 +97,9 @@ export class Viewer {
     if (!this._displaySet()?.imageIds || Date.now() - this._connected < CONNECT_EVERY_MS) return;
     this._connected = Date.now();
     const input = this.root.document.querySelector('#monailabelServerURL');
-    // React notices a value only when it is set as the browser sets it.
-    const { set } = Object.getOwnPropertyDescriptor(this.root.HTMLInputElement.prototype, 'value');
-    set.call(input, `${this.root.location.origin}/`);
-    for (const type of ['input', 'focusout']) input.dispatchEvent(new Event(type, { bubbles: true }));
-    // The panel takes the value over after these events, and would ask the server of before until then.
+    input.value = `${this.root.location.origin}/`;
+    input.dispatchEvent(new Event('focusout', { bubbles: true }));
+    // The panel takes the value over after this event, and would ask the server of before until then.
     setTimeout(() => this.panel?.querySelector('button.actionButton').click());
   }
 
