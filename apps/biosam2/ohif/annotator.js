@@ -122,11 +122,6 @@ export class Annotator {
     this.changed();
   }
 
-  /** What the store has of the series, or null. */
-  stored() {
-    return server.labelInfo(this.viewer.series);
-  }
-
   /** Makes the stored label the overlay; one undo brings the overlay back. */
   async load() {
     const { series } = this.viewer;
@@ -150,7 +145,7 @@ export class Annotator {
       this.follow();
       const { prompts } = this.object;
       const prompt = makePrompt(drawn, !this.negative, this.viewer.grid, prompts);
-      if (this.volume && prompts.length && prompt.stack.key !== prompts.at(-1).stack.key) {
+      if (this.volume && prompts.length && prompt.stack !== prompts.at(-1).stack) {
         throw new Error('Through a volume all prompts of an object lie along one view: draw in the view as before, or press N.');
       }
       this.viewer.style(drawn.uid, prompt.positive);

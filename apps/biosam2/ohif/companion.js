@@ -1,7 +1,7 @@
 /** Entry: waits for MONAI Label's mode of OHIF and adds the toolbar to its panel. */
 
 import { Annotator } from './annotator.js';
-import { REPORT, ServerError, nextSample, reason, startTraining, stopTraining, training } from './server.js';
+import { REPORT, labelInfo, nextSample, reason, startTraining, stopTraining, training } from './server.js';
 import { Stack } from './stacks.js';
 import { SWITCHES, TOOLS, Toolbar } from './toolbar.js';
 import { Viewer, missingParts } from './viewer.js';
@@ -67,7 +67,7 @@ class Companion {
   }
 
   fail(error) {
-    if (!(error instanceof ServerError)) console.error(error);
+    if (error.status === undefined) console.error(error); // not an answer of the server
     this.viewer.notify('error', error.message);
     this.show();
   }
@@ -80,7 +80,7 @@ class Companion {
     const slice = sessionStorage.getItem(SLICE_KEY);
     sessionStorage.removeItem(SLICE_KEY);
     if (slice !== null) this.jump(Number(slice));
-    const stored = await this.annotator.stored();
+    const stored = await labelInfo(this.viewer.series);
     const what = stored?.automatic ? "a model's label" : 'a label';
     if (stored) this.toolbar.offer(`The store has ${what} of this series${byWhom(stored)}.`);
   }

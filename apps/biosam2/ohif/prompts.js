@@ -19,7 +19,8 @@ export function makePrompt(drawn, positive, grid, prompts) {
   const { axis, size } = stack;
   const inside = (value, side) => Math.min(Math.max(value, 0), size[side] - 1);
   const points = drawn.points.map((point) => stack.place(point).map(inside));
-  let slice = stack.plane(points[0][axis]);
+  // In a view also between two planes, since the answer is about what is displayed.
+  let slice = stack.isNative ? Math.round(points[0][axis]) : points[0][axis];
   if (last?.stack === stack && Math.abs(last.slice - slice) < SAME) slice = last.slice;
   return { ...drawn, points, positive, stack, slice };
 }
@@ -45,9 +46,10 @@ export function requestParams(prompts, volume) {
   const last = prompts.at(-1);
   const { stack } = last;
   // A 2-D task answers for one slice: prompts of other slices belong to other answers.
-  const used = volume ? prompts : prompts.filter((prompt) => prompt.slice === last.slice && prompt.stack.key === stack.key);
+  const used = volume ? prompts : prompts.filter((prompt) => prompt.slice === last.slice && prompt.stack === stack);
   const of = (kind, positive) => used.filter((p) => p.kind === kind && (positive === undefined || p.positive === positive));
-  const slice = (prompt) => stack.number(prompt.slice, !volume);
+  // A request about one plane of a view has no other plane of it.
+  const slice = (prompt) => (volume || stack.isNative ? Math.round(prompt.slice) : 0);
   const point = (prompt) => prompt.points[0].map((value, side) => (side === stack.axis ? slice(prompt) : Math.round(value)));
   const box = (prompt) => {
     const [low, high] = ends(prompt);

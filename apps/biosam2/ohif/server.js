@@ -3,13 +3,8 @@
 const CLIENT_KEY = 'biosam2-client';
 export const FINAL = 'final'; // tag of the labels that people saved
 
-/** A request that the server refused, or that did not reach it (status 0). */
-export class ServerError extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
+/** The error of a request that the server refused, or that did not reach it (status 0). */
+const serverError = (status, message) => Object.assign(new Error(message), { status });
 
 /** The reason in the body of a refused request. */
 export function reason(status, text) {
@@ -27,9 +22,9 @@ async function request(path, options = {}) {
     answer = await fetch(path, options);
   } catch (error) {
     if (error.name === 'AbortError') throw error;
-    throw new ServerError(0, 'The server cannot be reached. The overlay is kept: try again when it is back.');
+    throw serverError(0, 'The server cannot be reached. The overlay is kept: try again when it is back.');
   }
-  if (!answer.ok) throw new ServerError(answer.status, reason(answer.status, await answer.text()));
+  if (!answer.ok) throw serverError(answer.status, reason(answer.status, await answer.text()));
   return answer;
 }
 

@@ -64,10 +64,6 @@ export class Stack {
     });
   }
 
-  get key() {
-    return [this.axis, ...this.rows.flat()].join();
-  }
-
   place(ijk) {
     return this.rows.map((row) => dot(row, ijk) + row[3]);
   }
@@ -101,16 +97,6 @@ export class Stack {
     const [x, y, z] = columns;
     const axes = [x, y, z.map((value) => value * thickness)];
     return { view: { origin: origin.map((value, axis) => value + plane * z[axis]), axes, size: [size[0], size[1], 1] } };
-  }
-
-  /** Plane of a coordinate along the axis: in a view also between two, since the answer is about what is displayed. */
-  plane(coordinate) {
-    return this.isNative ? Math.round(coordinate) : coordinate;
-  }
-
-  /** Number of a plane in a request, which has no other plane of a view where it is about this one `alone`. */
-  number(plane, alone) {
-    return alone && !this.isNative ? 0 : Math.round(plane);
   }
 }
 

@@ -169,11 +169,8 @@ export class Viewer {
   style(uid, positive) {
     const colour = COLOURS[positive];
     this.tools.annotation.locking.setAnnotationLocked(uid, true); // else a click beside it would move it
-    this.tools.annotation.config.style.setAnnotationStyles(uid, {
-      color: colour,
-      colorHighlighted: colour,
-      colorSelected: colour,
-    });
+    const colours = { color: colour, colorHighlighted: colour, colorSelected: colour };
+    this.tools.annotation.config.style.setAnnotationStyles(uid, colours);
   }
 
   /** Shows these annotations of the companion, and no others of it. */

@@ -79,12 +79,13 @@ export class Change {
  * @param replace Whether voxels that the segment has in `base` can be removed.
  */
 export function withMask(voxels, base, mask, segment, inside, replace) {
-  return voxels.map((value, n) => {
+  const after = voxels.slice();
+  for (let n = 0; n < mask.length; n += 1) {
     const free = base[n] === 0 || (replace && base[n] === segment);
     // Only these can change; whether they are inside costs more to find out.
-    if (!(mask[n] || value !== base[n] || (replace && free)) || (inside && !inside(n))) return value;
-    if (!free) return base[n];
-    if (mask[n]) return segment;
-    return replace ? 0 : base[n];
-  });
+    if (!(mask[n] || voxels[n] !== base[n] || (replace && free)) || (inside && !inside(n))) continue;
+    const unmarked = replace && free ? 0 : base[n];
+    after[n] = mask[n] && free ? segment : unmarked;
+  }
+  return after;
 }
