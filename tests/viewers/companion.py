@@ -21,6 +21,10 @@ STEPS = 4  # mouse moves between two points of a stroke
 SETTLE_MS = 400
 
 
+_MARKS = """(tools) => window.cornerstoneTools.annotation.state.getAllAnnotations()
+  .filter((annotation) => tools.includes(annotation.metadata.toolName)).length"""
+
+
 @dataclass(frozen=True)
 class Answer:
     """An inference request of the toolbar and its answer.
@@ -161,6 +165,10 @@ class Companion:
     def overlay(self, label: str) -> np.ndarray:
         """Voxels of a segment, bool ``[i, j, k]``."""
         return self.ohif.overlay() == self.ohif.segments()[label]
+
+    def marks(self) -> int:
+        """Number of prompts that are shown."""
+        return int(self.page.evaluate(_MARKS, ["Probe", "RectangleROI", "BioSAM2Freehand"]))
 
     def _dialog(self, dialog: Any) -> None:
         self.dialogs.append(dialog.message)

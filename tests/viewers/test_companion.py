@@ -54,8 +54,10 @@ def test_two_organs_undo_redo_save_load_correct(
         if label not in companion.ohif.segments():
             companion.add_segment(label)
         companion.segment(label)
+        assert companion.marks() == 0
         answer = companion.click(clicks[label])
         assert answer.status == 200, answer.text
+        assert companion.marks() == 1
         # Voxels that another segment has stay with it.
         assert not (companion.overlay(label) & ~answer.mask).any()
     drawn = companion.ohif.overlay()
@@ -156,7 +158,7 @@ def test_live_mode_shows_the_answer_to_the_last_of_ten_clicks_and_all_are_undone
     # As many again that run when asked; then all of them are taken back, and repeated.
     companion.key("v")
     for step in range(CLICKS):
-        companion.page.mouse.click(x + 2 * APART * (step - CLICKS / 2), y - 3 * APART)
+        companion.page.mouse.click(x - APART * (step + 1), y - 3 * APART)
         companion.page.wait_for_timeout(PAUSE_MS)
     answer = companion.answer(lambda: companion.page.keyboard.press("r"))
     assert len(answer.sent["foreground"]) == 2 * CLICKS
@@ -235,6 +237,7 @@ def test_a_scribble_and_a_lasso_give_the_mask_that_the_server_computed(
     assert answer.mask[i, j, k]
 
     companion.press("next")
+    assert companion.marks() == 0
     companion.press("undo")
     assert not companion.overlay("organ").any()
     companion.key("l")

@@ -66,7 +66,7 @@ export class Viewer {
     this.root = root;
     this.services = root.services;
     this.tools = root.cornerstoneTools;
-    this.own = new Set(); // UIDs of the annotations that the companion's tools drew
+    this.own = new Map(); // annotations that the companion's tools drew, by UID
     this.tool = null;
     this.onDrawn = () => {};
     this._connected = 0;
@@ -173,9 +173,14 @@ export class Viewer {
     this.tools.annotation.config.style.setAnnotationStyles(uid, colours);
   }
 
-  /** Shows these annotations of the companion, and no others of it. */
+  /** Shows these annotations of the companion, and no others of it: cornerstone draws hidden points all the same. */
   showOnly(uids) {
-    for (const uid of this.own) this.tools.annotation.visibility.setAnnotationVisibility(uid, uids.includes(uid));
+    const { state } = this.tools.annotation;
+    for (const [uid, annotation] of this.own) {
+      const [shown, wanted] = [Boolean(state.getAnnotation(uid)), uids.includes(uid)];
+      if (shown && !wanted) state.removeAnnotation(uid);
+      if (!shown && wanted) state.addAnnotation(annotation, annotation.metadata.FrameOfReferenceUID);
+    }
     for (const engine of this.root.cornerstone.getRenderingEngines()) engine.render();
   }
 
@@ -214,7 +219,7 @@ export class Viewer {
 
   _drawn(annotation) {
     if (!this.tool || annotation.metadata.toolName !== TOOLS[this.tool] || this.own.has(annotation.annotationUID)) return;
-    this.own.add(annotation.annotationUID);
+    this.own.set(annotation.annotationUID, annotation);
     const world = annotation.data.contour?.polyline ?? annotation.data.handles.points;
     const image = this._image();
     const points = world.map((place) => [...image.worldToIndex(place)]);
