@@ -87,6 +87,7 @@ class Companion {
 
   async save() {
     await this.annotator.save((message) => window.confirm(`${message}\n\nSave yours as well? Both stay in the store.`));
+    this.toolbar.offer('');
     this.viewer.notify('success', 'The label is saved.');
   }
 
