@@ -15,14 +15,12 @@ from playwright.sync_api import Response
 from tests.support.client import read_nrrd
 from tests.viewers.ohif import PIXEL, Ohif
 
-# While other programs use the machine, the browser draws slowly in software.
-LIMIT_MS = 90_000
 STEPS = 4  # mouse moves between two points of a stroke
 SETTLE_MS = 400
 
 
-_MARKS = """(tools) => window.cornerstoneTools.annotation.state.getAllAnnotations()
-  .filter((annotation) => tools.includes(annotation.metadata.toolName)).length"""
+_MARKS = """() => window.cornerstoneTools.annotation.state.getAllAnnotations().filter(
+  (mark) => ['Probe', 'RectangleROI', 'BioSAM2Freehand'].includes(mark.metadata.toolName)).length"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,6 @@ class Companion:
     def __init__(self, ohif: Ohif) -> None:
         self.ohif = ohif
         self.page = ohif.page
-        self.page.set_default_timeout(LIMIT_MS)
         self.actions = 0
         self.dialogs: list[str] = []
         self.accept = True
@@ -168,7 +165,11 @@ class Companion:
 
     def marks(self) -> int:
         """Number of prompts that are shown."""
-        return int(self.page.evaluate(_MARKS, ["Probe", "RectangleROI", "BioSAM2Freehand"]))
+        return int(self.page.evaluate(_MARKS))
+
+    def until_marks(self, count: int) -> None:
+        """Waits until so many prompts are shown."""
+        self.page.wait_for_function(f"(count) => ({_MARKS})() === count", arg=count)
 
     def _dialog(self, dialog: Any) -> None:
         self.dialogs.append(dialog.message)

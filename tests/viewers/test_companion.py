@@ -159,7 +159,7 @@ def test_live_mode_shows_the_answer_to_the_last_of_ten_clicks_and_all_are_undone
     companion.key("v")
     for step in range(CLICKS):
         companion.page.mouse.click(x - APART * (step + 1), y - 3 * APART)
-        companion.page.wait_for_timeout(PAUSE_MS)
+        companion.until_marks(CLICKS + step + 1)
     answer = companion.answer(lambda: companion.page.keyboard.press("r"))
     assert len(answer.sent["foreground"]) == 2 * CLICKS
     drawn = companion.ohif.overlay()
