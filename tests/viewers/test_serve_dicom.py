@@ -20,11 +20,11 @@ from sample_study.files import make_cases
 from sample_study.orthanc import free_port
 from tests.support.client import read_nrrd
 from tests.support.phantoms import dice
-from tests.support.server import REPOSITORY, copy_model_folder, environment
+from tests.support.server import REPOSITORY, START_LIMIT_S, copy_model_folder, environment
 from tests.viewers.clicks import deepest
 from tests.viewers.ohif import Ohif
 
-START_LIMIT_S, STOP_LIMIT_S = 120, 40
+STOP_LIMIT_S = 40
 GOOD = 0.85
 
 
