@@ -1,4 +1,4 @@
-"""Finds the images and labels of a folder and brings the record into line with them.
+"""Finds the images and labels of a folder, watches it, and brings the record into line with them.
 
 A label belongs to the image whose name it has. It lies in the folder of its tag (``labels/final/ct.nii.gz``,
 ``labels/final/ct.seg.nrrd``) or, as a final label, beside its image under a name that says what it is
@@ -39,6 +39,10 @@ from lib.labels.polygons import require_polygons
 from lib.labels.reading import LABEL_SUFFIXES
 
 logger = logging.getLogger(__name__)
+
+# Seconds without an event after which changes are reported; and the longest wait while events go on.
+_QUIET_S, _LONGEST_S = 0.5, 2.0
+_COME_OR_GONE = ("created", "deleted", "moved")
 
 # Tag of the image itself, beside the tags of its labels.
 IMAGE = ""
@@ -376,13 +380,6 @@ def _header(path: Path) -> pydicom.Dataset | None:
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
     except (InvalidDicomError, OSError, ValueError, KeyError, AttributeError):
         return None
-
-
-logger = logging.getLogger(__name__)
-
-# Seconds without an event after which changes are reported; and the longest wait while events go on.
-_QUIET_S, _LONGEST_S = 0.5, 2.0
-_COME_OR_GONE = ("created", "deleted", "moved")
 
 
 class FolderWatch(FileSystemEventHandler):
