@@ -9,6 +9,7 @@ import os
 import time
 import zipfile
 from pathlib import Path
+from unittest.mock import ANY
 
 import nibabel as nib
 import numpy as np
@@ -50,7 +51,7 @@ def test_a_good_label_of_a_volume_is_kept_as_it_was_sent(store: Store, tmp_path:
     }[kind]()
     answer = store.put_label(file, params={} if kind == "without info" else INFO)
     assert answer.status_code == 200, answer.text
-    assert answer.json() == {"image": "ct", "label": "ct"}
+    assert answer.json() == {"image": "ct", "label": "ct", "version": ANY}
     assert store.label() == file.read_bytes()
     known = store.objects()["ct"]["labels"]["final"]["info"]
     assert known.get("label_info", INFO["label_info"]) == INFO["label_info"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_a_label_is_submitted_and_read_again(
     # The extension counts segments that it does not export: idx is no value of the file.
     info = [{"name": "lesion", "idx": 2}, {"name": "organ", "idx": 4}]
     saved = slicer.save_label(image, str(file), params={"label_info": info, "model": "biosam2_point"})
-    assert saved == {"image": image, "label": image}
+    assert saved == {"image": image, "label": image, "version": ANY}
     kept = slicer.datastore()["objects"][image]["labels"]["final"]["info"]
     assert kept["label_info"] == info
     assert kept["client_id"] == "user-xyz"

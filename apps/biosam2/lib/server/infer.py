@@ -208,7 +208,8 @@ class Inference:
         params = with_label_points(params, self.app.labels)
         require_known("model", model, self.app.models, params)
         refuse_keys(params, _RESERVED, "use the query")
-        require_label_tag(params.get("label_tag", "original"))
+        if "label_tag" in params:
+            require_label_tag(params["label_tag"])
         if params.get("save_label") and user.role < Role.ANNOTATOR:
             refuse(HTTPStatus.FORBIDDEN, f"save_label needs the role {Role.ANNOTATOR.monailabel_name}")
         return {**params, "model": model, "user": user.name}
