@@ -2,16 +2,15 @@
 
     python -m benchmarks.nuclei [--data DIR] [--model NAME] [--every N] [--fit]
 
-The pictures are those of a folder in the layout of MONAI Label's datastore (``*.png`` and
-``labels/final/*.png`` with one value per nucleus) whose names begin with dsb (fluorescence and stains), tnbc
-or nuins (haematoxylin and eosin). They are segmented as the server does, at an unknown pixel size. A nucleus
-is found if an outline has an IoU above 0.5 with it.
+The pictures are those of the training pack (BIOSAM2_TRAINING_DATA), or of another folder in the layout of
+MONAI Label's datastore (``*.png`` and ``labels/final/*.png`` with one value per nucleus) whose names begin
+with dsb (fluorescence and stains), tnbc or nuins (haematoxylin and eosin). They are segmented as the server
+does, at an unknown pixel size. A nucleus is found if an outline has an IoU above 0.5 with it.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from scipy.optimize import minimize
 from shapely.geometry import Polygon
 from skimage import draw
 
+from benchmarks.items import TRAINING_VARIABLE, find_pack
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.images.cache import ImageCache
@@ -34,7 +34,6 @@ from lib.pathology.nuclei import stain_map
 from lib.pathology.opening import open_slide
 from lib.settings import Settings
 
-DATA = Path(os.environ.get("BIOSAM2_DATA", "../shared")) / "training_data" / "image2d"
 MODELS = Path(__file__).resolve().parents[1] / "apps" / "biosam2" / "model"
 PREFIXES = ("dsb", "tnbc", "nuins")
 FOUND_FROM = 0.5
@@ -167,13 +166,18 @@ def fit(predictor: Predictor, folder: Path) -> list[float]:
 def main() -> None:
     """Prints a table in Markdown, or the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of pictures and labels")
+    pack = find_pack(TRAINING_VARIABLE)
+    parser.add_argument(
+        "--data", type=Path, default=pack and pack / "image2d", help="folder of pictures and labels"
+    )
     parser.add_argument("--model", help="weights, by default the best ones present")
     parser.add_argument("--every", type=int, default=1, help="measure every Nth picture")
     parser.add_argument(
         "--fit", action="store_true", help="fit the weights of the quality on every fifth picture"
     )
     arguments = parser.parse_args()
+    if arguments.data is None or next(pictures(arguments.data, arguments.fit), None) is None:
+        parser.error(f"there is no labelled picture of nuclei: {TRAINING_VARIABLE} or --data names a folder")
     predictor = PredictorPool(Settings(model=arguments.model, device="cpu"), MODELS).get()
     if arguments.fit:
         print("WEIGHTS =", tuple(fit(predictor, arguments.data)))
