@@ -18,7 +18,17 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from pretraining import phantoms
 from pretraining.checkpoint import read_weights
-from pretraining.network import CONFIG, Decoded, Features, build, decode, encode, remember, track
+from pretraining.network import (
+    CONFIG,
+    Decoded,
+    Features,
+    build,
+    decode,
+    encode,
+    half_precision,
+    remember,
+    track,
+)
 from pretraining.prompts import Prompts, add_clicks, deepest_errors, draw_boxes, draw_clicks
 from pretraining.real import read_items, read_plane, read_volume, to_levels
 from pretraining.scenes import MIN_AREA, choose_targets
@@ -283,7 +293,7 @@ def main() -> None:
     args = parser.parse_args()
     model = build(args.size, args.config).eval()
     model.load_state_dict(read_weights(args.weights), strict=True)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half_precision("cpu")):
         if args.phantoms:
             show("phantoms", evaluate_phantoms(model))
         if args.synthetic:

@@ -25,6 +25,7 @@ __all__ = [
     "build",
     "decode",
     "encode",
+    "half_precision",
     "plain_attention",
     "quick_depthwise",
     "remember",
@@ -100,6 +101,13 @@ class _DepthwiseConvolution(torch.autograd.Function):
         )
         to_x = None if grads[0] is None else grads[0].to(x.dtype)
         return to_x, grads[1].to(weight.dtype), grads[2].to(weight.dtype), None, None, None
+
+
+def half_precision(device: str) -> bool:
+    """Whether bfloat16 is faster than float32: on a CPU, with its own instructions for it alone."""
+    return torch.device(device).type != "cpu" or (
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
 
 
 def quick_depthwise(model: torch.nn.Module) -> None:

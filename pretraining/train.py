@@ -16,7 +16,15 @@ import torch.nn.functional as F
 from sam2.modeling.sam2_base import SAM2Base
 
 from pretraining import checkpoint
-from pretraining.network import CONFIG, Features, build, encode, plain_attention, quick_depthwise
+from pretraining.network import (
+    CONFIG,
+    Features,
+    build,
+    encode,
+    half_precision,
+    plain_attention,
+    quick_depthwise,
+)
 from pretraining.real import RealStack, load_stacks, real_scenes
 from pretraining.scenes import Scenes, concatenate
 from pretraining.start import fill, parameter_groups
@@ -218,13 +226,6 @@ class Training:
         self.images = state["counters"]["images"]
         if not self.args.steps and self.args.anneal:
             self.end = self.step + self.args.anneal
-
-
-def half_precision(device: str) -> bool:
-    """Whether bfloat16 is faster than float32: on a CPU, with its own instructions for it alone."""
-    return torch.device(device).type != "cpu" or (
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    )
 
 
 def _teacher(args: argparse.Namespace) -> SAM2Base:
