@@ -154,6 +154,17 @@ def task_names(archive: Archive) -> set[str]:
     return {task.name for task in list_tasks(address=address, limit=1000, timeout=60)}
 
 
+def log_until(run: subprocess.Popen[str], text: str) -> str:
+    """The log of a run up to the line that holds a text."""
+    assert run.stdout is not None
+    log = ""
+    while text not in log:
+        line = run.stdout.readline()
+        assert line, log
+        log += line
+    return log
+
+
 @pytest.mark.timeout(2 * LIMIT_S)
 def test_a_killed_worker_loses_nothing(
     archive: Archive, alone: Path, monkeypatch: pytest.MonkeyPatch
@@ -162,12 +173,7 @@ def test_a_killed_worker_loses_nothing(
     studies = archive.copy("worker")
     before = labels(studies, "final")
     run = archive.start(studies, AUTO, True)
-    assert run.stdout is not None
-    log = ""
-    while "saved (1 of 5)" not in log:
-        line = run.stdout.readline()
-        assert line, log
-        log += line
+    log = log_until(run, "saved (1 of 5)")
     (victim, *_) = wait_until("another image is worked on", lambda: running(AUTO))
     victim.kill()
     rest, _ = run.communicate(timeout=LIMIT_S)
@@ -184,15 +190,11 @@ def test_a_killed_worker_loses_nothing(
 def test_a_run_goes_on_where_a_killed_one_ended(archive: Archive, alone: Path) -> None:
     studies = archive.copy("driver")
     run = archive.start(studies, AUTO, True, label_tag="again")
-    assert run.stdout is not None
-    log = ""
-    while "saved (2 of 5)" not in log:
-        line = run.stdout.readline()
-        assert line, log
-        log += line
+    log = log_until(run, "saved (2 of 5)")
     os.kill(run.pid, signal.SIGKILL)
     run.wait(60)
-    run.stdout.close()
+    if run.stdout is not None:
+        run.stdout.close()
     wait_until("the workers of a killed run end", lambda: not running(AUTO))
     kept = {path: path.stat().st_mtime_ns for path in (studies / "labels" / "again").glob("*.nii.gz")}
     assert len(kept) >= 2

@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -92,23 +91,20 @@ def _become(asked: Mapping[str, Any]) -> None:
     tempfile.tempdir = None  # asked for by a library that was imported in another environment
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = asked["arguments"]
-    code = 1
-    try:
+
+    def run() -> None:
         if asked["forks_workers"]:
             workers.fork_for_monailabel()
         if asked["script"]:
             runpy.run_path(sys.argv[0], run_name="__main__")
         else:
             importlib.import_module("monailabel.main").Main().run()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+
+    def report(code: int) -> None:
         if asked["script"]:
             Path("exit").write_text(str(code))
-        os._exit(code)
+
+    workers.end_with(run, report)
 
 
 @cache

@@ -17,9 +17,9 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 _MODULE = "monailabel.interfaces.utils.app"
 # Of a request: arguments and environment.
@@ -112,14 +112,22 @@ def _work(asked: tuple[list[str], dict[str, str]], output: int, ended: int) -> N
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [_MODULE, *arguments]
+    end_with(
+        lambda: runpy.run_module(_MODULE, run_name="__main__", alter_sys=True),
+        lambda code: os.write(ended, str(code).encode()),
+    )
+
+
+def end_with(run: Callable[[], object], report: Callable[[int], object]) -> NoReturn:
+    """Runs a function in a forked process, reports the exit code, and ends the process."""
     code = 1
     try:
-        runpy.run_module(_MODULE, run_name="__main__", alter_sys=True)
+        run()
         code = 0
     except BaseException:
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os.write(ended, str(code).encode())
+        report(code)
         os._exit(code)

@@ -3,6 +3,33 @@
 The text of each is meant for a person in front of a viewer: it names the value, the limit and the remedy.
 """
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+# Exit codes of the commands: for what cannot be done as asked; after Ctrl-C, as in a shell.
+REFUSED, INTERRUPTED = 2, 130
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """Runs a command that goes on where it was stopped, and says on stderr in one line why it ended early.
+
+    Args:
+        command: Command; it returns its exit code.
+
+    Returns:
+        That code, ``REFUSED`` after an error of this app, or ``INTERRUPTED``.
+    """
+    try:
+        return command()
+    except BioSam2Error as error:
+        sys.stderr.write(" ".join(str(error).split()) + "\n")
+        return REFUSED
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted; the same command resumes.\n")
+        return INTERRUPTED
+
 
 class BioSam2Error(Exception):
     """Base of all errors below."""

@@ -13,13 +13,13 @@ from typing import Any, get_args
 
 from lib.batch.runner import SCORE, BatchRun, BatchRunner, Executor, Images, batch_request
 from lib.batch.workers import AppOptions, InProcess, RayWorkers, scoring_run
-from lib.errors import BioSam2Error, PromptError
+from lib.errors import PromptError, exit_code
 from lib.infers.automatic import NAME as AUTO
 from lib.infers.task import EMBED
 from lib.scoring.uncertainty import NAME as UNCERTAINTY
 
-# Exit codes: after Ctrl-C, as in a shell; for options that cannot be used; where images failed.
-INTERRUPTED, REFUSED, FAILED = 130, 2, 1
+# Exit code where images failed.
+FAILED = 1
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -90,16 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("lib.batch").setLevel(logging.INFO)
-    try:
+
+    def command() -> int:
         run = run_batch(options)
-    except BioSam2Error as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return REFUSED
-    except KeyboardInterrupt:
-        print("Interrupted; the same command resumes.", file=sys.stderr)
-        return INTERRUPTED
-    print(f"{run.status}: {run.done} done, {run.skipped} skipped, {run.failed} failed of {run.total}")
-    return FAILED if run.failed or run.status != "DONE" else 0
+        print(f"{run.status}: {run.done} done, {run.skipped} skipped, {run.failed} failed of {run.total}")
+        return FAILED if run.failed or run.status != "DONE" else 0
+
+    return exit_code(command)
 
 
 if __name__ == "__main__":

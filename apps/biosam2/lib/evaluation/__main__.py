@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from lib.errors import BioSam2Error
+from lib.errors import exit_code
 from lib.evaluation.cases import list_cases
 from lib.evaluation.datasets import DatasetPreset, read_presets
 from lib.evaluation.options import EvaluationOptions, parse_options
@@ -15,9 +15,6 @@ from lib.evaluation.report import PAGE_FILE, write_outputs
 from lib.evaluation.runner import EvaluationPlan, evaluate, open_models
 from lib.evaluation.simulation import run_active_learning
 
-# Exit code of a process that Ctrl-C ended, as in a shell.
-INTERRUPTED = 130
-FAILED = 2
 # First argument that selects simulated annotation, a command with its own options.
 ACTIVE_LEARNING = "active-learning"
 
@@ -30,15 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
+
+    def command() -> int:
         print(run_active_learning(given[1:]) if given[:1] == [ACTIVE_LEARNING] else run_evaluation(given))
-    except BioSam2Error as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        print("Interrupted; the same command resumes.", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+        return 0
+
+    return exit_code(command)
 
 
 def run_evaluation(arguments: Sequence[str]) -> str:
