@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from lib.batch.__main__ import FAILED, REFUSED, main
+from lib.batch.__main__ import FAILED, main
 from lib.datastores.local import open_folder
+from lib.errors import REFUSED
 from tests.support.phantoms import rimmed
 from tests.support.server import APP, copy_model_folder
 from tests.support.studies import write_nifti
