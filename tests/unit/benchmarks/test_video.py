@@ -39,8 +39,9 @@ def test_more_prompted_frames_than_memories_lose_no_object_that_moves(clips):
     whole = clips["crossing"]
     clip = replace(whole, frames=whole.frames[:SHORT], truth=whole.truth[:SHORT], known=range(SHORT))
     network = PredictorPool(Settings(threads=1), MODELS).get()
-    found, _ = follow(network, clip, 8, "fifo")
-    assert min(jaccard(mask, truth) for mask, truth in zip(found, clip.truth, strict=True)) > 0.75
+    found = follow(network, clip, 8, ["fifo"])["fifo"]
+    assert min(jaccard(mask, truth) for mask, truth in zip(found.masks, clip.truth, strict=True)) > 0.75
+    assert len(found.seconds) == SHORT
     one = replace(clip, frames=clip.frames[:3], truth=clip.truth[:3], known=range(3))
     text = report(*measure(network, ["fifo", "pruned"], 1, [one]), "some weights")
     assert "| crossing | 2 |" in text

@@ -10,6 +10,7 @@ from lib.engine.memory import (
     confidence,
     most_redundant,
     multiplicities,
+    object_places,
     redundancy,
     replaced,
 )
@@ -59,8 +60,21 @@ def test_confidence_is_the_predicted_iou_of_an_object_that_is_there():
 def test_redundancy_is_the_sum_of_cosines_over_the_places():
     newest = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])  # (1, 0) at the first place, (0, 2) at the second
     memory = torch.tensor([[[3.0, 1.0]], [[0.0, 1.0]]])  # (3, 0) and (1, 1): cosines 1 and 1 / sqrt(2)
-    assert redundancy(memory, newest) == pytest.approx(1 + 0.5**0.5)
-    assert most_redundant([0.2, 0.9, 0.4, 0.9, 0.1]) == [1, 3]
+    memories = torch.stack([memory, -memory])
+    assert redundancy(memories, newest).tolist() == pytest.approx([1 + 0.5**0.5, -1 - 0.5**0.5])
+    places = torch.tensor([[[0.25, 0.75]], [[0.0, 1.0]]])
+    expected = [0.25 + 0.75 * 0.5**0.5, -(0.5**0.5)]
+    assert redundancy(memories, newest, places).tolist() == pytest.approx(expected)
+    assert most_redundant([0.2, 0.9, 0.4, 0.9, 0.1], 2) == [1, 3]
+
+
+def test_places_count_as_far_as_one_of_two_masks_holds_the_object():
+    newest = torch.tensor([[9.0, -9.0, -9.0, -9.0]])
+    masks = torch.tensor([[[-9.0, -9.0, 9.0, 9.0]], [[-9.0, 9.0, -9.0, -9.0]], [[-9.0] * 4]])
+    places = object_places(masks, newest, (1, 2))
+    assert places.flatten().tolist() == pytest.approx([1 / 3, 2 / 3, 1, 0, 1, 0], abs=1e-5)
+    nowhere = object_places(masks[2:], torch.full((1, 4), -9.0), (1, 2))
+    assert nowhere.flatten().tolist() == pytest.approx([0.5, 0.5])
 
 
 def test_a_new_memory_replaces_the_one_most_like_that_from_which_it_differs_most():
@@ -87,22 +101,43 @@ def memory(channels: list[float], c: float = 1.0) -> dict:
         "obj_ptr": 1,
         "confidence": c,
         "embedding": features,
+        "logits": torch.ones(1, 1, 2, 2),
     }
 
 
-def test_the_pruned_policy_leaves_out_the_tracked_frames_most_like_the_newest():
+def places_read(bank: MemoryBank, frame: int) -> dict[int, int]:
+    """Rows of the memory of each tracked frame that memory attention reads."""
+    recalled = bank.recall(frame, False, torch.ones(1, 2, 2, 2))["non_cond_frame_outputs"]
+    return {index: item["maskmem_features"].shape[-2] for index, item in recalled.items()}
+
+
+def test_the_pruned_policy_leaves_out_the_tracked_frame_most_like_the_newest():
     bank = MemoryBank(reach=16, policy="pruned", spatial=5)
-    bank.add_prompted(0, memory([1.0, 0.0]))
+    bank.add_prompted(0, memory([0.0, 1.0]))
     for frame, channels in enumerate([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.0, 1.0]], start=1):
         bank.add_tracked(frame, memory(channels))
-    recalled = bank.recall(5, False, torch.ones(1, 2, 2, 2))
-    places = {i: item["maskmem_features"].shape[-2] for i, item in recalled["non_cond_frame_outputs"].items()}
-    assert places == {1: 2, 2: 0, 3: 0, 4: 2}
-    assert recalled["cond_frame_outputs"][0]["maskmem_features"].shape[-2] == 2
+    # A window of five leaves out round(5 * 2 / 7) = 1; prompted frames never.
+    assert places_read(bank, 5) == {1: 2, 2: 0, 3: 2, 4: 2}
+    assert bank.recall(5, False, torch.ones(1))["cond_frame_outputs"][0]["maskmem_features"].shape[-2] == 2
+    assert places_read(bank.copy(), 5) == places_read(bank, 5)
+    bank.add_tracked(5, memory([0.6, 0.8]))  # frame 1 is out of the window
+    assert places_read(bank, 6) == {1: 2, 2: 2, 3: 0, 4: 2, 5: 2}
+    bank.forget_tracked()
+    assert places_read(bank, 6) == {}
     few = MemoryBank(reach=16, policy="pruned", spatial=5)
     few.add_prompted(0, memory([1.0, 0.0]))
     few.add_tracked(1, memory([1.0, 0.0]))
     assert few.recall(2, False, torch.ones(1, 2, 2, 2)) == few.as_output_dict()
+
+
+def test_a_window_of_seven_leaves_out_two_as_the_paper_does():
+    bank = MemoryBank(reach=16, policy="pruned", spatial=7)
+    bank.keeps_absent = False
+    bank.add_prompted(0, memory([0.0, 1.0]))
+    for frame, x in enumerate([0.1, 0.5, 0.2, 0.3, 0.4, 1.0], start=1):
+        bank.add_tracked(frame, memory([x, 1.0]))
+    # Frames are read at the distance at which the object was last seen: frame 6 stands at 8, before 9.
+    assert places_read(bank, 9) == {8: 2, 7: 0, 6: 2, 5: 2, 4: 0, 3: 2}
 
 
 def test_the_confidence_policy_pins_prompted_frames_and_refuses_doubtful_ones():

@@ -3,8 +3,8 @@
 Three policies choose the memories that memory attention reads:
 
 * ``fifo``: SAM 2's own: every prompted frame and the last tracked ones.
-* ``pruned``: SurgSAM-2's efficient frame pruning (Liu et al. 2024): of these, the tracked frames that are
-  most like the newest are left out.
+* ``pruned``: SurgSAM-2's efficient frame pruning (Liu et al. 2024): of these, the tracked frames on which the
+  object is most like that on the newest are left out. The paper compares whole frames, see ``redundancy``.
 * ``confidence``: MedSAM-2's bank (Zhu et al. 2024): tracked frames are kept for their confidence and their
   difference from each other, and picked up by their likeness to the frame that is looked at.
 """
@@ -30,7 +30,7 @@ MOST_PICKED = 15  # SAM 2 normalises distances between frames by this number
 LEAST_CONFIDENCE = 0.5  # tau_c: a mask that is more likely wrong than right is no memory
 MARGIN = 0.1  # MedSAM-2 lets a memory in that is less confident by this much
 TEMPERATURE = 0.1  # tau: at MedSAM-2's 1 the likeness hardly matters, exp(0.6) = 1.8 over a range of 0.6
-PRUNED = 2  # memories that SurgSAM-2 leaves out
+PRUNED_SHARE = 2 / 7  # SurgSAM-2 leaves out two of seven memories
 
 
 def confidence(iou: float, presence: float) -> float:
@@ -38,12 +38,44 @@ def confidence(iou: float, presence: float) -> float:
     return iou * presence
 
 
-def redundancy(memory: torch.Tensor, newest: torch.Tensor) -> float:
-    """r_i: sum over places of the cosine between the channels of two memories (C, h, w)."""
-    return float(F.cosine_similarity(memory.float(), newest.float(), dim=0).sum())
+def redundancy(
+    memories: torch.Tensor, newest: torch.Tensor, places: torch.Tensor | None = None
+) -> torch.Tensor:
+    """r_i: sum over places of the cosine between the channels of a memory and of the newest one.
+
+    In the paper all places count alike, as with ``places`` None. The bank weights them (``object_places``).
+
+    Args:
+        memories: (N, C, h, w).
+        newest: (C, h, w).
+        places: Weights (N, h, w) of the places.
+
+    Returns:
+        (N,) float32.
+    """
+    cosines = F.cosine_similarity(memories.float(), newest.float()[None], dim=1)
+    return (cosines if places is None else cosines * places).sum((1, 2))
 
 
-def most_redundant(r: Sequence[float], count: int = PRUNED) -> list[int]:
+def object_places(masks: torch.Tensor, newest: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Weights of the places where a memory's mask or the newest one holds the object; of sum 1 in each row.
+
+    Not in SurgSAM-2. A frame is mostly background, which hardly changes in a clip: over all places a memory
+    in which the object lies elsewhere is as redundant as one in which it has not moved.
+
+    Args:
+        masks: Logits (N, H, W) of the memories' masks.
+        newest: Logits (H, W) of the newest mask.
+        size: (h, w) of the memories.
+
+    Returns:
+        (N, h, w) float32; the same everywhere where neither mask holds the object.
+    """
+    held = F.adaptive_avg_pool2d(((masks > 0) | (newest > 0)).float(), size) + 1e-6
+    return held / held.sum((1, 2), keepdim=True)
+
+
+def most_redundant(r: Sequence[float], count: int) -> list[int]:
     """Indices of the ``count`` largest r_i, ascending; of equal ones the oldest."""
     return sorted(sorted(range(len(r)), key=lambda index: (-r[index], index))[:count])
 
@@ -111,6 +143,7 @@ class MemoryBank:
         self._spatial = spatial
         self._prompted: dict[int, Memory] = {}
         self._tracked: dict[int, Memory] = {}
+        self._left_out: frozenset[int] = frozenset()
         self._confident: list[Memory] = []
 
     @property
@@ -131,6 +164,8 @@ class MemoryBank:
             del self._tracked[next(iter(self._tracked))]
         if self.policy == "confidence":
             self._admit(memory)
+        if self.policy == "pruned":
+            self._prune()
 
     def copy(self) -> MemoryBank:
         """A bank of the same memories, independent of this one from now on."""
@@ -139,6 +174,7 @@ class MemoryBank:
         other.likeness = self.likeness.copy() if self.likeness is not None else None
         other._prompted = dict(self._prompted)
         other._tracked = dict(self._tracked)
+        other._left_out = self._left_out
         other._confident = list(self._confident)
         return other
 
@@ -169,6 +205,7 @@ class MemoryBank:
     def forget_tracked(self) -> None:
         """Forgets all but the prompted frames, before the other direction is followed."""
         self._tracked.clear()
+        self._left_out = frozenset()
         self._confident.clear()
 
     def as_output_dict(self) -> dict[str, dict[int, Memory]]:
@@ -184,32 +221,36 @@ class MemoryBank:
             query: Embedding of the frame (1, C, h, w).
         """
         prompted, tracked = self._prompted, self._tracked
+        if self._left_out:
+            tracked = {
+                index: _pointer_alone(memory) if index in self._left_out else memory
+                for index, memory in tracked.items()
+            }
         if not self.keeps_absent:
             tracked = {
                 frame + (1 if reverse else -1) * back: memory
                 for back, memory in enumerate(reversed(tracked.values()), start=1)
             }
-        if self.policy == "pruned":
-            tracked = self._pruned(tracked, frame, reverse)
         if self.policy == "confidence":
             prompted, tracked = self._picked_up(frame, reverse, query), {}
         return {"cond_frame_outputs": prompted, "non_cond_frame_outputs": tracked}
 
-    def _pruned(self, tracked: dict[int, Memory], frame: int, reverse: bool) -> dict[int, Memory]:
-        """Tracked frames, of which the most redundant keep their object pointer alone."""
-        step = 1 if reverse else -1
-        window = [frame + step * back for back in range(self._spatial - 1, 0, -1)]
-        seen = [index for index in window if index in tracked]
-        if len(seen) + len(self._prompted) < self._spatial or len(seen) < 2:
-            return tracked
-        *older, newest = seen
-        features = [tracked[index]["maskmem_features"][0] for index in (*older, newest)]
-        r = [redundancy(memory, features[-1]) for memory in features[:-1]]
-        left_out = {older[place] for place in most_redundant(r)}
-        return {
-            index: _pointer_alone(memory) if index in left_out else memory
-            for index, memory in tracked.items()
-        }
+    def _prune(self) -> None:
+        """Chooses the tracked frames that keep their object pointer alone: once for each new frame.
+
+        The newest frame is always read, and of a short window less is left out than SurgSAM-2's two.
+        """
+        window = list(self._tracked)[1 - self._spatial :]
+        older = window[:-1]
+        self._left_out = frozenset()
+        if len(window) + len(self._prompted) < self._spatial or not older:
+            return
+        memories = torch.cat([self._tracked[index]["maskmem_features"] for index in window])
+        masks = torch.cat([self._tracked[index]["logits"] for index in window])[:, 0]
+        places = object_places(masks[:-1], masks[-1], (memories.shape[-2], memories.shape[-1]))
+        r = redundancy(memories[:-1], memories[-1], places).tolist()
+        count = round(PRUNED_SHARE * self._spatial)
+        self._left_out = frozenset(older[place] for place in most_redundant(r, count))
 
     def _admit(self, memory: Memory) -> None:
         c = memory["confidence"]
