@@ -129,6 +129,8 @@ class MemoryBank:
         spatial: Memories that memory attention reads at most, the prompted frame among them.
 
     Attributes:
+        needs_embeddings: Whether memories have the embedding of their frame, by which they are picked up and
+            compared (``similarity``).
         keeps_absent: Whether frames without the object are remembered, as SAM 2 does. Else the frames that
             it was seen on last stand in for those just visited, so that it is found when it comes back.
         likeness: Discriminant of the object on the prompted frames, which never changes on the way; None
@@ -137,6 +139,7 @@ class MemoryBank:
 
     def __init__(self, reach: int, policy: MemoryPolicy = "fifo", spatial: int = 7):
         self.policy = policy
+        self.needs_embeddings = policy == "confidence"
         self.keeps_absent = True
         self.likeness: Likeness | None = None
         self._reach = reach
@@ -145,11 +148,6 @@ class MemoryBank:
         self._tracked: dict[int, Memory] = {}
         self._left_out: frozenset[int] = frozenset()
         self._confident: list[Memory] = []
-
-    @property
-    def needs_embeddings(self) -> bool:
-        """Whether memories are picked up by the embedding of their frame."""
-        return self.policy == "confidence"
 
     def add_prompted(self, frame: int, memory: Memory) -> None:
         """Remembers a prompted frame."""
@@ -170,6 +168,7 @@ class MemoryBank:
     def copy(self) -> MemoryBank:
         """A bank of the same memories, independent of this one from now on."""
         other = MemoryBank(self._reach, self.policy, self._spatial)
+        other.needs_embeddings = self.needs_embeddings
         other.keeps_absent = self.keeps_absent
         other.likeness = self.likeness.copy() if self.likeness is not None else None
         other._prompted = dict(self._prompted)
@@ -189,7 +188,7 @@ class MemoryBank:
         if found is None and not self.keeps_absent and self._tracked:
             return next(reversed(self._tracked.values()))
         memories = [*self._prompted.values(), *self._confident]
-        if found is None and query is not None and self.needs_embeddings and memories:
+        if found is None and query is not None and self.policy == "confidence" and memories:
             sim = _similarities(query, memories)
             return memories[sim.index(max(sim))]
         return found
@@ -201,6 +200,21 @@ class MemoryBank:
     def similarity(self, query: torch.Tensor) -> float:
         """Largest cosine of an embedding (1, C, h, w) with those of the prompted frames, -1 to 1."""
         return max(_similarities(query, list(self._prompted.values())))
+
+    @property
+    def joint_key(self) -> Hashable:
+        """Equal for banks whose memories lie at the same distances, so that they can be read in one step.
+
+        Where frames without the object are forgotten, the frames themselves may differ. None: this bank can
+        never be joined, since its memories are picked for each object.
+        """
+        if self.policy == "confidence":
+            return None
+        places = [*self._tracked] if self.keeps_absent else range(len(self._tracked))
+        left_out = [
+            place for place, frame in zip(places, self._tracked, strict=True) if frame in self._left_out
+        ]
+        return bool(self.likeness), self.keeps_absent, *self._prompted, "tracked", *places, "out", *left_out
 
     def forget_tracked(self) -> None:
         """Forgets all but the prompted frames, before the other direction is followed."""
@@ -309,13 +323,6 @@ def _pointer_alone(memory: Memory) -> Memory:
     }
 
 
-def joint_key(bank: MemoryBank) -> Hashable:
-    """Equal for banks that can be joined: they remember the same frames. None: this one cannot be."""
-    if bank.policy != "fifo" or not bank.keeps_absent:
-        return None  # memories are chosen for each object
-    return bool(bank.likeness), *((kind, *memories) for kind, memories in bank.as_output_dict().items())
-
-
 class JointBank:
     """Stands in for a :class:`MemoryBank` where several objects are looked for on one frame.
 
@@ -334,8 +341,8 @@ class JointBank:
         return _joined(found) if found else None
 
     def recall(self, frame: int, reverse: bool, query: torch.Tensor) -> dict[str, dict[int, Memory]]:
-        """All memories in the form that SAM 2's memory attention reads."""
-        each = [bank.as_output_dict() for bank in self._banks]
+        """The memories of :meth:`MemoryBank.recall`, of all objects together."""
+        each = [bank.recall(frame, reverse, query[row, None]) for row, bank in enumerate(self._banks)]
         return {
             kind: {index: _joined([one[kind][index] for one in each]) for index in memories}
             for kind, memories in each[0].items()

@@ -11,7 +11,7 @@ import numpy as np
 from lib.engine.frames import FrameSequence
 from lib.engine.frames_ahead import FramesAhead
 from lib.engine.likeness import Likeness
-from lib.engine.memory import MemoryBank, joint_key
+from lib.engine.memory import MemoryBank
 from lib.engine.predictor import MOST_AT_ONCE, FrameMask, Predictor
 from lib.prompts.types import FramePrompts
 from lib.settings import MemoryPolicy
@@ -242,10 +242,10 @@ def _forward(
 def _follow(
     predictor: Predictor, frames: FrameSequence, index: int, tracks: Sequence[_Track], reverse: bool
 ) -> Steps:
-    """Objects on a frame; those that remember the same frames in steps of a few of them."""
+    """Objects on a frame; those whose memories are alike in number and place, in steps of a few of them."""
     together: dict[Hashable, list[_Track]] = defaultdict(list)
     for track in tracks:
-        key = None if index in track.refused else joint_key(track.bank)
+        key = None if index in track.refused else track.bank.joint_key
         together[key if key is not None else track.number].append(track)
     for group in together.values():
         for start in range(0, len(group), MOST_AT_ONCE):
