@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from lib.engine.propagation import StopRule
+from lib.engine.stop_rule import StopLimits, StopRule
 
 
 def end_of(areas: list[int]) -> int | None:
     """Position of the first slice that is no longer the object; the first area is where it starts."""
-    ending = StopRule(areas[0])
+    ending = StopRule(areas[0], StopLimits())
     return next((index for index, area in enumerate(areas[1:], start=1) if ending.reached(area)), None)
 
 
