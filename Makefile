@@ -24,7 +24,7 @@ PIP     := $(VENV)/bin/python -m pip --disable-pip-version-check install $(QUIET
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install install-dev serve serve-dicom sample demo fetch evaluate batch report test test-viewers test-faults lint format bench bench-accuracy \
-	bench-finetuning bench-training bench-scoring bench-memory bench-clients bench-signals bench-one-prompt bench-video bench-propagation bench-auto-head bench-active-learning docs api-key audit hashes clean
+	bench-finetuning bench-training bench-scoring bench-memory bench-clients bench-signals bench-one-prompt bench-one-prompt-finetuned bench-video bench-propagation bench-auto-head bench-active-learning docs api-key audit hashes clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -161,6 +161,9 @@ bench-signals: install-dev ## Measure what each signal of uncertainty is worth, 
 
 bench-one-prompt: install-dev ## Measure segmentation without a prompt from 1 to 16 labelled images (about 20 minutes).
 	@$(IN_VENV) python -m benchmarks.one_prompt $(ARGS)
+
+bench-one-prompt-finetuned: install-dev ## Measure the same with weights that are fine-tuned on the labelled images (an hour).
+	@$(IN_VENV) python -m benchmarks.one_prompt --fine-tune 3 $(ARGS)
 
 bench-video: install-dev ## Measure J&F by interacted frames and memory policy, and frames per second (10 minutes).
 	@$(IN_VENV) python -m benchmarks.video $(ARGS)

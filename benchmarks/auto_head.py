@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks.items import DATA_VARIABLE, ROOT, TRAINING_VARIABLE
-from benchmarks.one_prompt import Collection, confident, divided, kinds, trained
+from benchmarks.one_prompt import CONFIDENCE, Collection, divided, kinds, remembered, trained
 from benchmarks.publish import write_report
 from benchmarks.server import APP
 from benchmarks.tables import number
@@ -75,7 +75,7 @@ def run(predictor: Predictor, work: Path, words: tuple[str, ...], seed: int) -> 
         scores: list[float] = []
         for count in COUNTS:
             enough = len(labelled) >= count
-            scores.append(confident(predictor, labelled[:count], tests) if enough else np.nan)
+            scores.append(remembered(predictor, labelled[:count], tests, CONFIDENCE) if enough else np.nan)
             for make in HYPERNETWORKS.values():
                 auto_head.hypernetwork = make
                 scores.append(trained(predictor, labelled[:count], tests) if enough else np.nan)

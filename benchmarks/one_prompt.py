@@ -1,14 +1,17 @@
 """Segmentation without a prompt: from a few labelled images to others of the same kind, on real images.
 
-Of each kind some images are labelled and the others segmented: by memory (``fifo``, which is SAM 2 with the
-images as the frames of a video, and ``confidence``, which ``biosam2_auto`` serves), by an affine registration
-that moves the most similar labelled mask, and by a trained ``auto_head``. ``make bench-one-prompt`` runs it.
+Of each kind some images are labelled and the others segmented: by memory (``confidence``, which
+``biosam2_auto`` serves, and ``fifo``, for which the labelled images are the frames of a video before each of
+the others), by an affine registration that moves the most similar labelled mask, and by a trained
+``auto_head``. ``make bench-one-prompt`` runs it. With ``--fine-tune`` memory is measured with the bundled
+weights and with those that *Train* makes of the labelled images.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -30,9 +33,9 @@ from benchmarks.items import (
     read_items,
 )
 from benchmarks.publish import write_report
-from benchmarks.server import APP
+from benchmarks.server import APP, copy_bundled
 from benchmarks.tables import number
-from lib.engine.frames import SingleFrame
+from lib.engine.builder import described
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import PredictorPool
 from lib.evaluation.results import markdown_table
@@ -40,23 +43,28 @@ from lib.images.reading import read_image
 from lib.images.writing import write_mask
 from lib.labels.labelled_slices import image_frames
 from lib.metrics.segmentation import dice
-from lib.prompts.types import FramePrompts
-from lib.settings import Settings
+from lib.settings import MemoryPolicy, Settings
 from lib.trainers.auto_head import HeadLearner, measure, one_prompts
-from lib.trainers.config import TrainOptions
+from lib.trainers.config import TrainingPlan, TrainOptions
 from lib.trainers.frames import LabelledFrames, LabelledImage, prepare_frames
+from lib.trainers.training import train
 from lib.transforms.sampling import evenly_spaced
 
 Mask = NDArray[np.bool_]
 
 COUNTS, HEAD_COUNTS = (1, 2, 4, 8), (4, 16)
-FIFO, CONFIDENCE, REGISTRATION, HEAD = "fifo", "confidence", "registration", "auto_head"
+FIFO: MemoryPolicy = "fifo"
+CONFIDENCE: MemoryPolicy = "confidence"
+POLICIES = (FIFO, CONFIDENCE)
+REGISTRATION, HEAD = "registration", "auto_head"
+TAUGHT = (4, 8)  # labelled images of a fine-tuning
 MOST_TESTS = 8
 CROP = 256  # pixels of a quarter of an EM image
 SLICES = 10  # of a volume whose slices are images of their own
 REGISTERED_SIDE = 128  # most pixels along a side while images are registered
 _HEAD_OPTIONS = TrainOptions(max_epochs=20, steps_per_epoch=10, batch_size=4)
 _BUDGET = 1 << 30
+_VOXELS = 1 << 28
 _OBJECT = "object"
 
 # Pictures by the start of their ids, the word of their modality, and the label that is looked for.
@@ -77,11 +85,13 @@ class Example:
     Attributes:
         frames: Frames with the label ``object``.
         seen: Whether it trained the bundled weights.
+        files: Its files.
         group: Images of one group are labelled together or segmented together; empty for images of their own.
     """
 
     frames: LabelledFrames
     seen: bool
+    files: LabelledImage
     group: str = ""
 
     @property
@@ -118,14 +128,14 @@ class Collection:
     def volume(self, item: Item) -> Example:
         """A volume with all labels of its file as one."""
         self._count += 1
-        image = read_image(item.image, 1 << 28)
+        image = read_image(item.image, _VOXELS)
         labels = np.asfortranarray((item.read_label() > 0).astype(np.uint8))
         return self._opened(item.image, write_mask(labels, image, ".nii.gz"), bool(item.seen), "")
 
     def _opened(self, image: Path, label: Path, seen: bool, group: str) -> Example:
         info = [{"name": _OBJECT, "idx": 1}]
         labelled = LabelledImage(f"{self._count}", image, label, info)
-        return Example(prepare_frames(labelled, self._folder / "frames", 1 << 28), seen, group)
+        return Example(prepare_frames(labelled, self._folder / "frames", _VOXELS), seen, labelled, group)
 
 
 def kinds(work: Collection, words: Sequence[str] = ()) -> Iterator[tuple[str, list[Example]]]:
@@ -189,7 +199,7 @@ def _slices(work: Collection, item: Item, names: Sequence[str], apart: bool = Tr
         names: Labels that are looked for, all together.
         apart: Whether no other slice of the volume is labelled for one that is segmented.
     """
-    frames = image_frames(read_image(item.image, 1 << 28))
+    frames = image_frames(read_image(item.image, _VOXELS))
     wanted = [value for value, name in item.names.items() if name in set(names)]
     masks = np.isin(item.read_label(), wanted)
     held = np.flatnonzero(masks.sum(axis=(0, 1)) >= 50)
@@ -213,34 +223,11 @@ def divided(examples: Sequence[Example], rng: np.random.Generator) -> tuple[list
     return [rest[place] for place in rng.permutation(len(rest))], tests
 
 
-def fifo(predictor: Predictor, labelled: Sequence[Example], tests: Sequence[Example]) -> float:
-    """Mean Dice of SAM 2's own memory: labelled slices, then the images, as the frames of one video."""
-    bank = predictor.new_bank("fifo")
-    count = 0
-    for item in labelled:
-        for t in _middle(item):
-            mask = FramePrompts.of_mask(item.truth[t])
-            predictor.segment(SingleFrame(item.frames, t, 16), count, mask, bank)
-            count += 1
-    scores = []
-    for item in tests:
-        found = []
-        for t in range(len(item.frames)):
-            found.append(predictor.track(SingleFrame(item.frames, t, 16), count, bank, reverse=False).mask)
-            count += 1
-        scores.append(dice(np.stack(found), item.truth))
-    return float(np.mean(scores))
-
-
-def _middle(item: Example) -> list[int]:
-    """Slices of a labelled volume that are given to the memory; the only one of a picture."""
-    held = np.flatnonzero(item.truth.any(axis=(1, 2)))
-    return [int(held[place]) for place in evenly_spaced(len(held), 3)]
-
-
-def confident(predictor: Predictor, labelled: Sequence[Example], tests: Sequence[Example]) -> float:
-    """Mean Dice of ``biosam2_auto``."""
-    segmenters = one_prompts(predictor, [item.frames for item in labelled], [_OBJECT])
+def remembered(
+    predictor: Predictor, labelled: Sequence[Example], tests: Sequence[Example], policy: MemoryPolicy
+) -> float:
+    """Mean Dice of one-prompt segmentation with a memory policy."""
+    segmenters = one_prompts(predictor, [item.frames for item in labelled], [_OBJECT], policy)
     return measure(segmenters, [item.frames for item in tests])[_OBJECT]
 
 
@@ -320,8 +307,8 @@ def run(
         scores: dict[str, float | None] = {}
         registration = registered(labelled, tests)
         for count in COUNTS:
-            scores[f"{FIFO} {count}"] = fifo(predictor, labelled[:count], tests)
-            scores[f"{CONFIDENCE} {count}"] = confident(predictor, labelled[:count], tests)
+            for policy in POLICIES:
+                scores[f"{policy} {count}"] = remembered(predictor, labelled[:count], tests, policy)
             scores[f"{REGISTRATION} {count}"] = registration[count]
         for count in HEAD_COUNTS:
             enough = len(labelled) >= count
@@ -363,21 +350,81 @@ def report(rows: Sequence[Sequence[str]], means: Mapping[str, Sequence[float]], 
     return "\n\n".join([text, table, "\n".join(verdicts)])
 
 
+def fine_tuned(labelled: Sequence[Example], folder: Path, minutes: float) -> Predictor:
+    """The weights in service after *Train*, which publishes what is better on images that it holds out."""
+    pool = PredictorPool(Settings(), copy_bundled(APP, folder))
+    weights = described(pool.weights(), pool.registry, pool.get().runtime.type)
+    plan = TrainingPlan(
+        options=TrainOptions(preset="decoder", max_minutes=minutes, multi_gpu=False),
+        images=tuple(item.files for item in labelled),
+        weights=weights,
+        service=weights,
+        published=None,
+        model_dir=pool.registry.folder,
+        device="",
+        precision="auto",
+        max_voxels=_VOXELS,
+        embedding_cache_mb=_BUDGET >> 20,
+        started=time.time(),
+    )
+    train(plan)
+    return pool.get()
+
+
+def run_fine_tuned(
+    predictor: Predictor, work: Path, seed: int, words: Sequence[str], minutes: float
+) -> list[list[str]]:
+    """Rows of bundled and fine-tuned weights, one for each kind and number of labelled images."""
+    rows = []
+    for kind, examples in kinds(Collection(work), words):
+        if len(examples) <= max(COUNTS):
+            continue
+        labelled, tests = divided(examples, np.random.default_rng(seed))
+        for count in TAUGHT:
+            taught = fine_tuned(labelled[:count], work / f"model {kind} {count}".replace(" ", "_"), minutes)
+            pairs = [(weights, policy) for policy in POLICIES for weights in (predictor, taught)]
+            scores = [number(remembered(each, labelled[:count], tests, policy)) for each, policy in pairs]
+            held_out = sum(not item.seen for item in tests)
+            published = "yes" if taught.name != predictor.name else "no"
+            rows.append([kind, f"{len(tests)} ({held_out})", f"{count}", published, *scores])
+            print(rows[-1], flush=True)
+    return rows
+
+
+def report_fine_tuned(rows: Sequence[Sequence[str]], weights: str, minutes: float) -> str:
+    """The section of RESULTS.md with fine-tuned weights."""
+    heads = ["mean Dice", "images (unseen)", "labelled", "published"]
+    heads += [f"{policy}, {which}" for policy in POLICIES for which in ("bundled", "fine-tuned")]
+    text = (
+        f"Bundled weights: {weights}. Fine-tuned: at most {minutes:g} minutes of the preset `decoder` on the "
+        "labelled images, which then are the templates. A training publishes what is better on the images "
+        "that it holds out of these; where it does not, the bundled weights stay in service. Unseen images "
+        "did not train the bundled weights."
+    )
+    return "\n\n".join([text, markdown_table(heads, rows)])
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs the benchmark and writes its report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="registry name or path of the weights; bundled ones by default")
+    parser.add_argument("--fine-tune", type=float, metavar="MINUTES", help="most that a training may take")
     parser.add_argument("--kinds", nargs="*", default=(), help="words of the kinds of image; all by default")
     parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     predictor = PredictorPool(Settings(model=options.model), APP / "model").get()
+    weights = f"{predictor.name}, {predictor.image_size} px"
     with tempfile.TemporaryDirectory() as work:
-        rows, means = run(predictor, Path(work), options.seed, options.kinds)
+        if minutes := options.fine_tune:
+            rows = run_fine_tuned(predictor, Path(work), options.seed, options.kinds, minutes)
+            name, text = "one_prompt_finetuned", report_fine_tuned(rows, weights, minutes)
+        else:
+            rows, means = run(predictor, Path(work), options.seed, options.kinds)
+            name, text = "one_prompt", report(rows, means, weights) if rows else ""
     if not rows:
         raise SystemExit(f"No real images: {DATA_VARIABLE} and {TRAINING_VARIABLE} name no folders")
-    text = report(rows, means, f"{predictor.name}, {predictor.image_size} px")
-    write_report(text, options.output, "one_prompt")
+    write_report(text, options.output, name)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ SECTIONS = {
     "memory_growth": Section("memory", "Memory over many volumes", "bench-memory"),
     "signals": Section("signals", "Signals of uncertainty", "bench-signals"),
     "one_prompt": Section("one-prompt", "One prompt for many images", "bench-one-prompt"),
+    "one_prompt_finetuned": Section(
+        "one-prompt-finetuned", "One prompt with fine-tuned weights", "bench-one-prompt-finetuned"
+    ),
     "video": Section("video", "Clips", "bench-video"),
     "propagation": Section("propagation", "Propagation from one box", "bench-propagation"),
     "auto_head": Section("auto-head", "Prompt-free classes against one prompt", "bench-auto-head"),

@@ -11,25 +11,27 @@ from lib.engine.predictor import FrameMask, Predictor
 from lib.engine.propagation import propagate
 from lib.labels.labelled_slices import LabelledSlice
 from lib.prompts.types import FramePrompts
+from lib.settings import MemoryPolicy
 from lib.transforms.sampling import evenly_spaced
 
 # Slices of a volume that are compared with the templates, and those of them that are segmented.
 MOST_SEARCHED, MOST_TRIED = 64, 4
 # Frames that the network is told: as many as it looks back, so that the temporal position is a usual one.
 _CLIP = 16
-_ASKED = 1
+_ASKED = 0
 
 
 class OnePrompt:
     """Segments one label on images that have no prompts.
 
-    The templates are pinned in a memory bank of the ``confidence`` policy, which picks them up by the
-    similarity of the embeddings.
+    The templates are pinned in a memory bank. The ``confidence`` policy picks them up by the similarity of
+    the embeddings; for ``fifo`` they are the frames of a video just before the image, in their order.
 
     Args:
         predictor: Network.
         templates: Labelled slices that hold the label; ``BANK_SIZE`` of them are used, evenly spaced.
         label: Name of the label.
+        policy: Choice of the memories that are looked back at.
 
     Attributes:
         size: (width, height) of the first template in pixels.
@@ -38,18 +40,26 @@ class OnePrompt:
         ValueError: There is no template.
     """
 
-    def __init__(self, predictor: Predictor, templates: Sequence[LabelledSlice], label: str):
+    def __init__(
+        self,
+        predictor: Predictor,
+        templates: Sequence[LabelledSlice],
+        label: str,
+        policy: MemoryPolicy = "confidence",
+    ):
         if not templates:
             raise ValueError(f"There is no labelled slice of {label!r}")
         self._predictor = predictor
-        self._bank = predictor.new_bank("confidence")
-        self.size = templates[0].width, templates[0].height
+        self._bank = predictor.new_bank(policy)
+        self._bank.needs_embeddings = True
         self._bank.likeness = Likeness()
-        for number in evenly_spaced(len(templates), BANK_SIZE):
+        self.size = templates[0].width, templates[0].height
+        chosen = evenly_spaced(len(templates), BANK_SIZE)
+        for place, number in enumerate(chosen):
             item, mask = templates[number], templates[number].masks[label]
-            # Every second index: no template is the neighbour of a frame.
-            place = -2 * (number + 1)
-            predictor.segment(SingleFrame(item, 0, _CLIP), place, FramePrompts.of_mask(mask), self._bank)
+            # The most similar template stands in for the neighbour of a frame where none is one by its index.
+            index = -2 * (place + 1) if policy == "confidence" else place - len(chosen)
+            predictor.segment(SingleFrame(item, 0, _CLIP), index, FramePrompts.of_mask(mask), self._bank)
 
     def frame(self, frames: FrameSequence, index: int) -> FrameMask:
         """Segments the label on one frame; frames of one image do not influence each other."""

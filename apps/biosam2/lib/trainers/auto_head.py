@@ -26,6 +26,7 @@ from lib.errors import TrainingError
 from lib.labels.labelled_slices import LEAST_PIXELS, LabelledSlice
 from lib.metrics.segmentation import dice
 from lib.reports.page import Page
+from lib.settings import MemoryPolicy
 from lib.trainers.config import TrainingPlan, TrainOptions
 from lib.trainers.frames import LabelledFrames, image_records, open_images
 from lib.trainers.progress import TrainingProgress
@@ -257,10 +258,13 @@ def _dice(segmenter: HeadSegmenter | OnePrompt, image: LabelledFrames, name: str
 
 
 def one_prompts(
-    predictor: Predictor, images: Sequence[LabelledFrames], labels: Sequence[str]
+    predictor: Predictor,
+    images: Sequence[LabelledFrames],
+    labels: Sequence[str],
+    policy: MemoryPolicy = "confidence",
 ) -> dict[str, OnePrompt]:
     """One-prompt segmenters by label, with the slices of labelled images as templates."""
-    return {name: OnePrompt(predictor, list(_templates(images, name)), name) for name in labels}
+    return {name: OnePrompt(predictor, list(_templates(images, name)), name, policy) for name in labels}
 
 
 def _templates(images: Sequence[LabelledFrames], name: str) -> Iterator[LabelledSlice]:
