@@ -81,3 +81,18 @@ def test_a_memory_has_64_channels_at_stride_16_and_a_pointer(tiny):
     memory = tiny.remember(features, tiny.segment(features, prompts(20, 30)), prompted=True)
     assert memory["maskmem_features"].shape == (1, 64, SIZE // 16, SIZE // 16)
     assert memory["obj_ptr"].shape == (1, 256)
+
+
+def test_a_frozen_network_answers_as_before_and_converts_no_weights_any_more():
+    levels = torch.rand(1, 3, SIZE, SIZE)
+    network = make_tiny()
+
+    def answer() -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            return network.segment(network.encode(levels), prompts(20, 30)).logits
+
+    before, names = answer(), list(network.state_dict())
+    network.freeze(torch.bfloat16)
+    assert torch.equal(answer(), before)
+    assert network.sam_mask_decoder.conv_s0.weight.dtype == torch.bfloat16
+    assert list(network.state_dict()) == names

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from cachetools import LRUCache
 from numpy.typing import NDArray
 from PIL import Image
+from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.sam2_base import SAM2Base
+from torch import nn
 
 from lib.engine.runtime import raise_if_cancelled
 from lib.prompts.rendering import LOGIT_LIMIT, make_guide, render_neighbour, render_prompts
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 # Labels of the points that SAM 2's prompt encoder takes for the two corners of a box.
 BOX_CORNERS = (2, 3)
 NO_POINT = -1
+
+PATCH = 4  # pixels along a side of a cell of the trunk's first map
 
 # ImageNet's mean and standard deviation, of levels from 0 to 1: what SAM 2 was trained with.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -123,6 +127,24 @@ class Network(SAM2Base):
         for module in self.image_encoder.modules():
             if next(module.children(), None) is None:
                 module.register_forward_pre_hook(_stop_where_cancelled)
+
+    def freeze(self, dtype: torch.dtype) -> None:
+        """Computes once what each step would compute from the weights again; the results stay the same.
+
+        Autocast converts the weights of linear layers and convolutions at each use, and the trunk
+        interpolates its table of positions for each image. The network cannot be trained afterwards.
+
+        Args:
+            dtype: Number format that the network will run in.
+        """
+        trunk = self.image_encoder.trunk
+        side = self.image_size // PATCH
+        if isinstance(trunk, Hiera):
+            trunk.register_buffer("positions", trunk._get_pos_embed((side, side)), persistent=False)
+            trunk._get_pos_embed = lambda size: trunk.positions
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                module.to(dtype)
 
     def encode(self, levels: torch.Tensor) -> Features:
         """Encodes frames.

@@ -333,6 +333,7 @@ class PredictorPool:
 
     def _predictor(self, weights: Weights, runtime: Runtime) -> Predictor:
         network = load_network(weights, self.registry, runtime.type)
+        network.freeze(runtime.dtype)
         # Loading has checked a known sha256 already, and a large file takes a second to hash.
         version = weights.sha256 or sha256_of(weights.path)
         predictor = Predictor(network, runtime, self._embeddings, weights.name, version)
