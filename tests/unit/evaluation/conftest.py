@@ -32,7 +32,7 @@ class Stub:
         self.calls = []
 
     def new_bank(self, policy="fifo"):
-        return SimpleNamespace(value=0, policy="stub", forget_tracked=lambda: None)
+        return SimpleNamespace(value=0, policy="fifo", joint_key=None, forget_tracked=lambda: None)
 
 
 class Empty(Stub):

@@ -30,7 +30,7 @@ class Knowing:
         self._answer = answer
 
     def new_bank(self, policy="fifo"):
-        return SimpleNamespace(forget_tracked=lambda: None, policy="stub", value=None)
+        return SimpleNamespace(forget_tracked=lambda: None, policy="fifo", joint_key=None, value=None)
 
     def segment(self, frames, index, prompts, bank=None):
         image = self._images[frames.digest]
