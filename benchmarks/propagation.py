@@ -46,6 +46,10 @@ class Nothing(Likeness):
     def add(self, frame: Hashable, features: Features, mask: NDArray) -> None:
         """Forgets the frame at once."""
 
+    def copy(self) -> Nothing:
+        """Another that learns nothing: a propagation follows the object with a copy."""
+        return Nothing()
+
 
 def targets() -> Iterator[Target]:
     """The objects that are followed."""

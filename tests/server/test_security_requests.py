@@ -334,6 +334,10 @@ def _ended(attacker: Attacker) -> dict[str, Any]:
         time.sleep(0.1)
 
 
+def _is_complete(progress: dict[str, int]) -> bool:
+    return progress["total"] == progress["done"] + progress["skipped"] + progress["failed"]
+
+
 def test_a_batch_goes_on_where_it_ended_and_spares_what_people_made(
     attacker: Attacker, tmp_path: Path
 ) -> None:
@@ -346,14 +350,15 @@ def test_a_batch_goes_on_where_it_ended_and_spares_what_people_made(
     first = _ended(attacker)
     assert first["status"] in ("DONE", "ERROR"), first
     progress = first["progress"]
-    assert progress["total"] == progress["done"] + progress["skipped"] + progress["failed"]
+    assert _is_complete(progress)
     # On a fast machine the first batch has ended before the second request arrives.
     assert (second.status_code, progress["total"] == 3) in ((429, True), (200, False))
     assert attacker.send("GET", "/datastore/label?label=ct&tag=auto").content == label
     everything = _batch(attacker, **prompts)
     stopped = attacker.send("DELETE", "/batch/infer").json()
-    assert stopped["id"] == everything["id"]
-    assert _ended(attacker)["status"] in ("STOPPED", "DONE")
+    assert stopped is None or stopped["id"] == everything["id"]
+    # Where few images were left, all are through before it is stopped.
+    assert (ended := _ended(attacker))["status"] == "STOPPED" or _is_complete(ended["progress"])
     attacker.send("POST", "/batch/infer/biosam2_propagate?run_sync=true", json=prompts)
     last = attacker.send("POST", "/batch/infer/biosam2_propagate?run_sync=true", json=prompts).json()
     assert last["progress"]["done"] == 0

@@ -24,7 +24,7 @@ from lib.trainers.config import TrainingPlan, TrainOptions
 from lib.trainers.frames import LabelledImage
 from lib.trainers.training import train
 
-KILLS = 10
+KILLS = 5
 SEED = 4
 SETTINGS = Settings(precision="fp32", device="cpu")
 
