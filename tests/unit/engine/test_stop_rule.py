@@ -15,7 +15,7 @@ def ball(radius: int) -> list[int]:
     return [round(math.pi * (radius**2 - height**2)) for height in range(radius)]
 
 
-@pytest.mark.parametrize("radius", [3, 5, 10, 40])
+@pytest.mark.parametrize("radius", [3, 5, 10, 40, 200])
 def test_a_ball_is_followed_to_its_last_slice_and_ends_with_the_first_empty_one(radius):
     areas = ball(radius)
     assert end_of(areas) is None
@@ -45,3 +45,11 @@ def test_a_tube_that_keeps_its_size_or_varies_is_followed():
 
 def test_an_object_that_grows_from_its_prompt_is_followed_until_it_tapers():
     assert end_of([20, 60, 200, 400, 300, 120, 60, 30, 10]) is None
+
+
+def test_what_stays_at_less_than_half_of_its_size_is_another_object():
+    assert end_of([100, 80, 60, 45, 44, 45, 46]) == 6
+    assert end_of([100, 80, 60, 45, 44, 39, 35, 34, 30]) is None
+    # In thin slices an object takes more of them to shrink.
+    assert end_of([*(area + 2 for area in ball(100)[:80]), *[11300] * 5]) is None
+    assert end_of([*(area + 2 for area in ball(100)[:80]), *[11300] * 12]) is not None

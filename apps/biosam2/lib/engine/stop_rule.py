@@ -17,16 +17,20 @@ class StopLimits:
         tapered: Share of its largest area below which an object counts as tapered. A ball of ten slices is
             there on its last.
         regrown: A tapered object that is larger than this many times its smallest area is another one.
-        steady: A tapered object that keeps at least this share of its area from slice to slice,
-            ``steady_slices`` times in a row, is another one.
-        steady_slices: See ``steady``.
+        small: Share of its largest area below which an object is expected to go on shrinking.
+        slow: A small object that shrinks by less than this share of what an ellipsoid would, on
+            ``slow_slices`` in a row and on a tenth of those since its largest area, is another one.
+        kept: Share of its area that an object keeps from slice to slice at least where it shrinks slowly.
+        slow_slices: See ``slow``.
     """
 
     absent: int = 3
     tapered: float = 0.25
     regrown: float = 1.5
-    steady: float = 0.9
-    steady_slices: int = 3
+    small: float = 0.5
+    slow: float = 0.2
+    kept: float = 0.9
+    slow_slices: int = 3
 
 
 STOP_LIMITS: Mapping[MemoryPolicy, StopLimits] = {
@@ -39,10 +43,13 @@ STOP_LIMITS: Mapping[MemoryPolicy, StopLimits] = {
 class StopRule:
     """Watches the area of one object in one direction, and tells when the object has ended.
 
-    A network that finds nothing more of an object often goes on with a neighbour that looks alike. Three
-    signs tell, from the areas of the masks alone: nothing was found on some slices in a row; the object had
-    shrunk to a small part of itself, as all do towards their end, and then grows again; or it stays at that
-    size.
+    A network that finds nothing more of an object often goes on with a neighbour that looks alike. Signs are,
+    from the areas of the masks alone: nothing was found on some slices in a row; the object had shrunk to a
+    small part of itself, as all do towards their end, and then grows again; or it stays at half of its size
+    or less.
+
+    What was found is not compared with the prompted slices: far from them an aorta was as unlike itself as
+    its neighbours are.
 
     Args:
         area: Pixels of the mask that the direction starts from.
@@ -55,7 +62,8 @@ class StopRule:
         self._smallest = area
         self._previous = area
         self._absent = 0
-        self._steady = 0
+        self._slow = 0
+        self._since_largest = 0
 
     def reached(self, area: int) -> bool:
         """Takes in the next slice.
@@ -68,15 +76,25 @@ class StopRule:
         """
         limits = self._limits
         tapered = self._smallest < limits.tapered * self._largest
+        self._since_largest += 1
         if area == 0:
             self._absent += 1
             return tapered or self._absent >= limits.absent
-        steady = tapered and area >= limits.steady * self._previous
-        self._steady = self._steady + 1 if steady else 0
+        self._slow = self._slow + 1 if self._is_slow(area) else 0
         regrown = tapered and area > limits.regrown * self._smallest
         self._absent = 0
         self._previous = area
         if area > self._largest:
             self._largest = self._smallest = area
+            self._since_largest = 0
         self._smallest = min(self._smallest, area)
-        return regrown or self._steady >= limits.steady_slices
+        return regrown or self._slow >= max(limits.slow_slices, self._since_largest // 10)
+
+    def _is_slow(self, area: int) -> bool:
+        """Whether a small object shrinks much less than an ellipsoid that has come from the largest area."""
+        share = area / self._largest
+        if share >= self._limits.small:
+            return False
+        # Its area n slices from the largest is 1 - (n / N)^2, and shrinks by 2 n / N^2 from slice to slice.
+        shrinking = 2 * (1 - share) / (share * self._since_largest)
+        return area >= max(self._limits.kept, 1 - self._limits.slow * shrinking) * self._previous
