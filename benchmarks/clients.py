@@ -205,6 +205,7 @@ def main(argv: list[str] | None = None) -> None:
         images = write_volumes(work / "studies", SHAPE, options.clients)
         (large,) = write_volumes(work / "studies", LARGE, 1, first_seed=options.clients)
         with running_server(options.app, work / "studies", options.port, conf) as server:
+            server.wait_for_openvino("auto")  # whose masks differ from torch's by some voxels
             record = measure(server.url, images, large, options)
     # Clients that pause do not ask for as much as the server can answer.
     aim = None if options.pause else RATE_AIM
