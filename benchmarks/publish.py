@@ -99,6 +99,8 @@ def publish(reports: Path, results: Path) -> list[str]:
     for file, section in SECTIONS.items():
         if (reports / f"{file}.md").is_file():
             content = (reports / f"{file}.md").read_text(encoding="utf-8")
+            if f"<!-- {section.name}: begin" not in text:
+                text += _SECTION.format(**vars(section))
             text = replace_section(text, section.name, content)
             written.append(section.name)
     results.write_text(text, encoding="utf-8")

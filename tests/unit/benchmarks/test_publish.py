@@ -53,3 +53,11 @@ def test_sections_that_were_not_run_again_stay(folder):
     assert publish(folder, results) == ["accuracy"]
     assert "all numbers" in results.read_text()
     assert "objects" in results.read_text()
+
+
+def test_a_new_benchmark_gets_a_section_at_the_end(folder):
+    results = folder / "results.md"
+    results.write_text(RESULTS)
+    (folder / "clients.md").write_text("many")
+    assert publish(folder, results) == ["speed", "clients"]
+    assert results.read_text().endswith("<!-- clients: begin -->\nmany\n<!-- clients: end -->\n")
