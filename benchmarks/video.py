@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,12 +172,17 @@ def scores(clip: Clip, found: NDArray[np.bool_], prompted: Sequence[int]) -> tup
     return j, f, both
 
 
+# Seconds of each frame by policy, in one order for all, by clip.
+Times = dict[str, dict[MemoryPolicy, list[float]]]
+
+
 def measure(
     predictor: Predictor, policies: Sequence[MemoryPolicy], rounds: int, clips: Sequence[Clip]
-) -> tuple[list[list[str]], dict[MemoryPolicy, list[float]]]:
-    """Rows of the table, and seconds of each frame by policy, in one order for all."""
-    rows, seconds = [], defaultdict[MemoryPolicy, list[float]](list)
+) -> tuple[list[list[str]], Times]:
+    """Rows of the table, and times."""
+    rows, times = [], Times()
     for clip in clips:
+        seconds = times.setdefault(clip.name, {policy: [] for policy in policies})
         for count in INTERACTED if len(clip.known) > 1 else (1,):
             for _ in range(rounds):
                 found = follow(predictor, clip, count, policies)
@@ -188,7 +192,7 @@ def measure(
             rows.append(
                 [clip.name, str(count), *(_cell(clip, found[policy].masks, prompted) for policy in policies)]
             )
-    return rows, seconds
+    return rows, times
 
 
 def _cell(clip: Clip, found: NDArray[np.bool_], prompted: list[int]) -> str:
@@ -197,21 +201,27 @@ def _cell(clip: Clip, found: NDArray[np.bool_], prompted: list[int]) -> str:
     return ", ".join(number(value) for value in scores(clip, found, prompted))
 
 
-def report(rows: list[list[str]], seconds: dict[MemoryPolicy, list[float]], name: str) -> str:
+def report(rows: list[list[str]], times: Times, name: str) -> str:
     """The tables as Markdown."""
-    policies = list(seconds)
+    policies = list(next(iter(times.values())))
+    together = {policy: [value for each in times.values() for value in each[policy]] for policy in policies}
     speed = [
-        [policy, number(1 / statistics.median(values), 1), _ratio(values, seconds[policies[0]])]
-        for policy, values in seconds.items()
+        [
+            policy,
+            number(1 / statistics.median(together[policy]), 1),
+            *(_ratio(each[policy], each[policies[0]]) for each in (*times.values(), together)),
+        ]
+        for policy in policies
     ]
     facts = ", ".join(f"{fact} {value}" for fact, value in machine().items())
     header = ["clip", "interacted frames", *(f"{policy}: J, F, J&F" for policy in policies)]
     return "\n\n".join(
         [
             markdown_table(header, rows),
-            markdown_table(["memory", "frames per second", f"time of {policies[0]}"], speed),
+            markdown_table(["memory", "frames per second", *times, "all"], speed),
             f"Weights: {name}. The policies take turns frame by frame. Frames per second of the median "
-            f"frame; median of the ratios of a frame's times, in brackets its 95% interval. {facts}.\n",
+            f"frame; by clip, the median of the ratios of a frame's time to that with {policies[0]}, in "
+            f"brackets its 95% interval. {facts}.\n",
         ]
     )
 

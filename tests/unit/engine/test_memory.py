@@ -13,6 +13,7 @@ from lib.engine.memory import (
     object_places,
     redundancy,
     replaced,
+    unit_channels,
 )
 
 
@@ -60,20 +61,21 @@ def test_confidence_is_the_predicted_iou_of_an_object_that_is_there():
 def test_redundancy_is_the_sum_of_cosines_over_the_places():
     newest = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])  # (1, 0) at the first place, (0, 2) at the second
     memory = torch.tensor([[[3.0, 1.0]], [[0.0, 1.0]]])  # (3, 0) and (1, 1): cosines 1 and 1 / sqrt(2)
-    memories = torch.stack([memory, -memory])
+    memories, newest = unit_channels(torch.stack([memory, -memory])), unit_channels(newest)
     assert redundancy(memories, newest).tolist() == pytest.approx([1 + 0.5**0.5, -1 - 0.5**0.5])
     places = torch.tensor([[[0.25, 0.75]], [[0.0, 1.0]]])
     expected = [0.25 + 0.75 * 0.5**0.5, -(0.5**0.5)]
     assert redundancy(memories, newest, places).tolist() == pytest.approx(expected)
+    assert unit_channels(torch.zeros(2, 1, 1)).tolist() == [[[0.0]], [[0.0]]]
     assert most_redundant([0.2, 0.9, 0.4, 0.9, 0.1], 2) == [1, 3]
 
 
-def test_places_count_as_far_as_one_of_two_masks_holds_the_object():
-    newest = torch.tensor([[9.0, -9.0, -9.0, -9.0]])
-    masks = torch.tensor([[[-9.0, -9.0, 9.0, 9.0]], [[-9.0, 9.0, -9.0, -9.0]], [[-9.0] * 4]])
-    places = object_places(masks, newest, (1, 2))
+def test_places_count_as_far_as_one_of_two_memories_holds_the_object():
+    newest = torch.tensor([[0.5, 0.0]])
+    held = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]], [[0.0, 0.0]]])
+    places = object_places(held, newest)
     assert places.flatten().tolist() == pytest.approx([1 / 3, 2 / 3, 1, 0, 1, 0], abs=1e-5)
-    nowhere = object_places(masks[2:], torch.full((1, 4), -9.0), (1, 2))
+    nowhere = object_places(held[2:], torch.zeros(1, 2))
     assert nowhere.flatten().tolist() == pytest.approx([0.5, 0.5])
 
 
@@ -111,12 +113,12 @@ def places_read(bank: MemoryBank, frame: int) -> dict[int, int]:
     return {index: item["maskmem_features"].shape[-2] for index, item in recalled.items()}
 
 
-def test_the_pruned_policy_leaves_out_the_tracked_frame_most_like_the_newest():
+def test_the_pruned_policy_leaves_out_tracked_frames_that_are_nearly_the_newest():
     bank = MemoryBank(reach=16, policy="pruned", spatial=5)
     bank.add_prompted(0, memory([0.0, 1.0]))
-    for frame, channels in enumerate([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.0, 1.0]], start=1):
+    for frame, channels in enumerate([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.1, 1.0]], start=1):
         bank.add_tracked(frame, memory(channels))
-    # A window of five leaves out round(5 * 2 / 7) = 1; prompted frames never.
+    # Cosines with the newest: 0.1, 0.995 and 0.86. The prompted frame is always read.
     assert places_read(bank, 5) == {1: 2, 2: 0, 3: 2, 4: 2}
     assert bank.recall(5, False, torch.ones(1))["cond_frame_outputs"][0]["maskmem_features"].shape[-2] == 2
     assert places_read(bank.copy(), 5) == places_read(bank, 5)
@@ -130,14 +132,32 @@ def test_the_pruned_policy_leaves_out_the_tracked_frame_most_like_the_newest():
     assert few.recall(2, False, torch.ones(1, 2, 2, 2)) == few.as_output_dict()
 
 
-def test_a_window_of_seven_leaves_out_two_as_the_paper_does():
+def test_two_memories_at_most_are_left_out_as_in_the_paper():
     bank = MemoryBank(reach=16, policy="pruned", spatial=7)
     bank.keeps_absent = False
     bank.add_prompted(0, memory([0.0, 1.0]))
-    for frame, x in enumerate([0.1, 0.5, 0.2, 0.3, 0.4, 1.0], start=1):
+    for frame, x in enumerate([0.81, 0.95, 0.82, 0.83, 0.94, 1.0], start=1):
         bank.add_tracked(frame, memory([x, 1.0]))
     # Frames are read at the distance at which the object was last seen: frame 6 stands at 8, before 9.
     assert places_read(bank, 9) == {8: 2, 7: 0, 6: 2, 5: 2, 4: 0, 3: 2}
+
+
+def test_the_background_does_not_decide_what_is_pruned():
+    def seen_at(column: int) -> dict:
+        """An object of one column, with features of its own, on a background that never changes."""
+        features = torch.zeros(1, 2, 4, 4)
+        features[:, 0], features[:, 0, :, column], features[:, 1, :, column] = 1, 0, 1
+        logits = torch.full((1, 1, 4, 4), -1.0)
+        logits[..., column] = 1
+        return memory([1.0, 0.0]) | {"maskmem_features": features, "logits": logits}
+
+    bank = MemoryBank(reach=4, policy="pruned", spatial=3)
+    bank.add_prompted(0, memory([1.0, 0.0]))
+    bank.add_tracked(1, seen_at(0))
+    bank.add_tracked(2, seen_at(0))
+    assert bank.joint_key[-1] == 1  # left out
+    bank.add_tracked(3, seen_at(1))
+    assert bank.joint_key[-1] == "out"
 
 
 def test_the_confidence_policy_pins_prompted_frames_and_refuses_doubtful_ones():

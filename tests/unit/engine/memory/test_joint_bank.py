@@ -69,6 +69,7 @@ def test_objects_of_a_video_are_followed_together_while_they_remember_equally_ma
             gone = {"logits": torch.full_like(memory["logits"], -1.0)} if frame == 2 else {}
             super().add_tracked(frame, memory | gone)
 
+    monkeypatch.setattr("lib.engine.memory.REDUNDANT", -1.0)  # with random weights no two frames are alike
     predictor = make_predictor(rendered)
     banks = cycle([MemoryBank, Lost])
     monkeypatch.setattr(predictor, "new_bank", lambda policy: next(banks)(2, policy, spatial=3))
