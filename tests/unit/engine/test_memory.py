@@ -61,22 +61,26 @@ def test_confidence_is_the_predicted_iou_of_an_object_that_is_there():
 def test_redundancy_is_the_sum_of_cosines_over_the_places():
     newest = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])  # (1, 0) at the first place, (0, 2) at the second
     memory = torch.tensor([[[3.0, 1.0]], [[0.0, 1.0]]])  # (3, 0) and (1, 1): cosines 1 and 1 / sqrt(2)
-    memories, newest = unit_channels(torch.stack([memory, -memory])), unit_channels(newest)
-    assert redundancy(memories, newest).tolist() == pytest.approx([1 + 0.5**0.5, -1 - 0.5**0.5])
-    places = torch.tensor([[[0.25, 0.75]], [[0.0, 1.0]]])
-    expected = [0.25 + 0.75 * 0.5**0.5, -(0.5**0.5)]
-    assert redundancy(memories, newest, places).tolist() == pytest.approx(expected)
+    memory, newest = unit_channels(memory), unit_channels(newest)
+    assert float(redundancy(memory, newest)) == pytest.approx(1 + 0.5**0.5)
+    assert float(redundancy(-memory, newest)) == pytest.approx(-1 - 0.5**0.5)
+    places = torch.tensor([[0.25, 0.75]])
+    assert float(redundancy(memory, newest, places)) == pytest.approx(0.25 + 0.75 * 0.5**0.5)
     assert unit_channels(torch.zeros(2, 1, 1)).tolist() == [[[0.0]], [[0.0]]]
     assert most_redundant([0.2, 0.9, 0.4, 0.9, 0.1], 2) == [1, 3]
 
 
-def test_places_count_as_far_as_one_of_two_memories_holds_the_object():
-    newest = torch.tensor([[0.5, 0.0]])
-    held = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]], [[0.0, 0.0]]])
-    places = object_places(held, newest)
-    assert places.flatten().tolist() == pytest.approx([1 / 3, 2 / 3, 1, 0, 1, 0], abs=1e-5)
-    nowhere = object_places(held[2:], torch.zeros(1, 2))
-    assert nowhere.flatten().tolist() == pytest.approx([0.5, 0.5])
+@pytest.mark.parametrize(
+    ("held", "newest", "expected"),
+    [
+        ([0.0, 1.0], [0.5, 0.0], [1 / 3, 2 / 3]),
+        ([1.0, 0.0], [0.5, 0.0], [1, 0]),
+        ([0, 0], [0, 0], [0.5, 0.5]),
+    ],
+)
+def test_places_count_as_far_as_one_of_two_memories_holds_the_object(held, newest, expected):
+    places = object_places(torch.tensor([held]), torch.tensor([newest]))
+    assert places.flatten().tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_new_memory_replaces_the_one_most_like_that_from_which_it_differs_most():

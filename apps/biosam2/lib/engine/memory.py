@@ -32,8 +32,8 @@ LEAST_CONFIDENCE = 0.5  # tau_c: a mask that is more likely wrong than right is 
 MARGIN = 0.1  # MedSAM-2 lets a memory in that is less confident by this much
 TEMPERATURE = 0.1  # tau: at MedSAM-2's 1 the likeness hardly matters, exp(0.6) = 1.8 over a range of 0.6
 PRUNED = 2  # memories that SurgSAM-2 leaves out
-# Mean cosine from which on a memory says what the newest one says. On an echocardiogram 96% of the memories of
-# the frame before are above it, of cells that move by 3 of their 44 pixels a frame hardly one. With four
+# Mean cosine from which on a memory says what the newest one says. On an echocardiogram 96% of the memories
+# of the frame before are above it, of cells that move by 3 of their 44 pixels a frame hardly one. With four
 # memories in all, an object that crossed another one was lost where one was always left out.
 REDUNDANT = 0.95
 
@@ -50,40 +50,40 @@ def unit_channels(memory: torch.Tensor) -> torch.Tensor:
 
 
 def redundancy(
-    memories: torch.Tensor, newest: torch.Tensor, places: torch.Tensor | None = None
+    memory: torch.Tensor, newest: torch.Tensor, places: torch.Tensor | None = None
 ) -> torch.Tensor:
     """r_i: sum over places of the cosine between the channels of a memory and of the newest one.
 
     In the paper all places count alike, as with ``places`` None. The bank weights them (``object_places``).
 
     Args:
-        memories: (N, C, h, w) of ``unit_channels``.
-        newest: (C, h, w) of ``unit_channels``.
-        places: Weights (N, h, w) of the places.
+        memory: (C, h, w) of ``unit_channels``.
+        newest: The same of the newest memory.
+        places: Weights (h, w) of the places.
 
     Returns:
-        (N,) float32.
+        A number, as a tensor without axes.
     """
-    cosines = (memories * newest).sum(1)
-    return (cosines if places is None else cosines * places).sum((1, 2))
+    cosines = (memory * newest).sum(0)
+    return (cosines if places is None else cosines * places).sum()
 
 
 def object_places(held: torch.Tensor, newest: torch.Tensor) -> torch.Tensor:
-    """Weights of the places where a memory or the newest one holds the object; of sum 1 in each row.
+    """Weights of the places where a memory or the newest one holds the object; of sum 1.
 
     Not in SurgSAM-2. A frame is mostly background, which hardly changes in a clip: over all places a memory
     in which the object lies elsewhere is as redundant as one in which it has not moved. Of sum 1, so that r
     is a mean, which can be compared with a limit whatever the object's size.
 
     Args:
-        held: (N, h, w) shares of each place that the masks of the memories hold.
-        newest: (h, w) the same of the newest memory.
+        held: (h, w) share of each place that the mask of the memory holds.
+        newest: The same of the newest memory.
 
     Returns:
-        (N, h, w); the same everywhere where neither holds the object.
+        (h, w); the same everywhere where neither holds the object.
     """
     either = torch.maximum(held, newest) + 1e-6
-    return either / either.sum((1, 2), keepdim=True)
+    return either / either.sum()
 
 
 def most_redundant(r: Sequence[float], count: int) -> list[int]:
@@ -140,6 +140,7 @@ class MemoryBank:
         spatial: Memories that memory attention reads at most, the prompted frame among them.
 
     Attributes:
+        spatial: Memories that memory attention reads at most, the prompted frame among them.
         needs_embeddings: Whether memories have the embedding of their frame, by which they are picked up and
             compared (``similarity``).
         keeps_absent: Whether frames without the object are remembered, as SAM 2 does. Else the frames that
@@ -154,7 +155,7 @@ class MemoryBank:
         self.keeps_absent = True
         self.likeness: Likeness | None = None
         self._reach = reach
-        self._spatial = spatial
+        self.spatial = spatial
         self._prompted: dict[int, Memory] = {}
         self._tracked: dict[int, Memory] = {}
         self._compared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -179,7 +180,7 @@ class MemoryBank:
 
     def copy(self) -> MemoryBank:
         """A bank of the same memories, independent of this one from now on."""
-        other = MemoryBank(self._reach, self.policy, self._spatial)
+        other = MemoryBank(self._reach, self.policy, self.spatial)
         other.needs_embeddings = self.needs_embeddings
         other.keeps_absent = self.keeps_absent
         other.likeness = self.likeness.copy() if self.likeness is not None else None
@@ -267,19 +268,19 @@ class MemoryBank:
 
         Prompted frames and the newest one are always read.
         """
-        features = memory["maskmem_features"][0]
-        side = memory["logits"].shape[-1] // features.shape[-1]
+        newest = unit_channels(memory["maskmem_features"][0])
+        side = memory["logits"].shape[-1] // newest.shape[-1]
         held = F.avg_pool2d((memory["logits"][0] > 0).float(), side)[0]
-        window = list(self._tracked)[1 - self._spatial :]
-        self._compared[frame] = unit_channels(features), held
-        self._compared = {index: self._compared[index] for index in window}
+        window = list(self._tracked)[1 - self.spatial :]
+        older = {index: self._compared[index] for index in window if index in self._compared}
+        self._compared = {**older, frame: (newest, held)}
         self._left_out = frozenset()
-        older = window[:-1]
-        if older and len(window) + len(self._prompted) >= self._spatial:
-            features, held = (torch.stack(parts) for parts in zip(*self._compared.values(), strict=True))
-            r = redundancy(features[:-1], features[-1], object_places(held[:-1], held[-1])).tolist()
+        if older and len(window) + len(self._prompted) >= self.spatial:
+            # One by one: of all together, torch would make a task for every core and wait for all of them.
+            r = [redundancy(unit, newest, object_places(seen, held)) for unit, seen in older.values()]
+            values, indices = torch.stack(r).tolist(), list(older)
             self._left_out = frozenset(
-                older[place] for place in most_redundant(r, PRUNED) if r[place] >= REDUNDANT
+                indices[place] for place in most_redundant(values, PRUNED) if values[place] >= REDUNDANT
             )
 
     def _admit(self, memory: Memory) -> None:
@@ -304,7 +305,7 @@ class MemoryBank:
         segmentation, of which the similar ones are picked.
         """
         memories = [*self._prompted.values(), *self._confident]
-        room = self._spatial - 1
+        room = self.spatial - 1
         if len(memories) == 1:
             return self._prompted
         counts = multiplicities(_similarities(query, memories), room)
