@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,14 @@ def with_text(tag: int, vr: str, text: str) -> Callable[[Dataset], None]:
     return lambda header: header._dict.update({Tag(tag): element})
 
 
+def tilt(header: Dataset) -> None:
+    """Shifts a slice as a gantry does that is tilted by 20 degrees."""
+    x, y, z = header.ImagePositionPatient
+    header.ImagePositionPatient = [x, round(y + np.tan(np.deg2rad(20)) * z, 6), z]
+
+
 CHANGES = {
+    "tilted gantry": tilt,
     "no position": without("ImagePositionPatient"),
     "no orientation": without("ImageOrientationPatient"),
     "no spacing": without("PixelSpacing"),
@@ -95,6 +103,23 @@ def check_clip(url: str, store: DicomWebStandIn, clip: str, place: tuple[slice, 
     assert kept[clip]["labels"]["final"]["info"]["SOPInstanceUID"] == drawn[0].SOPInstanceUID
 
 
+def check_tilted(url: str, series: Series) -> None:
+    """Segmented slice by slice, and no NIfTI volume, of which the answer says why."""
+    places = {tuple(map(float, pydicom.dcmread(file).ImagePositionPatient)) for file in series.files}
+    prompts = {"foreground": [LESION]}
+    answer = Client(url).infer(
+        "biosam2_point", series.series_uid, prompts, query={"output": "dicom_seg"}
+    )
+    groups = pydicom.dcmread(io.BytesIO(answer.file.content)).PerFrameFunctionalGroupsSequence
+    found = {tuple(map(float, group.PlanePositionSequence[0].ImagePositionPatient)) for group in groups}
+    assert found
+    assert all(min(np.abs(np.subtract(one, place)).max() for place in places) < 1e-3 for one in found)
+    refused = requests.get(f"{url}/datastore/image", params={"image": series.series_uid}, timeout=LIMIT_S)
+    assert refused.status_code == 404, refused.content[:300]
+    assert "cannot be downloaded as one volume" in refused.json()["detail"]
+    assert "tilted gantry" in refused.json()["detail"]
+
+
 @pytest.mark.slow
 def test_what_can_be_segmented_can_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     series = {name: write_changed(tmp_path / "series" / name, change) for name, change in CHANGES.items()}
@@ -119,6 +144,7 @@ def test_what_can_be_segmented_can_be_saved(tmp_path: Path, monkeypatch: pytest.
                 )
                 assert saved.status_code == 200, f"{name}: {saved.text}"
             assert len(store.select(Modality="SEG")) == len(series)
+            check_tilted(server.url, series["tilted gantry"])
             refused = client.infer("biosam2_point", whole, {"foreground": [[5, 5, 0]]})
             assert (refused.status, "2 clips" in refused.detail) == (422, True), refused.body
             assert all(clip in refused.detail for clip in clips)

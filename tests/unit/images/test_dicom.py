@@ -1,7 +1,10 @@
 """DICOM series and cine loops; what differs from slice to slice; what anonymizers and gantries leave."""
 
 import io
+import itertools
 import logging
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -299,18 +302,32 @@ PIXELS = {
 }
 
 
+def as_pixels(name, stored):
+    """Stored values of a slice as one kind of pixels, and the elements that say so."""
+    if name == "8 bits":
+        return stored, {**PIXELS[name], "PixelData": (stored % 256).astype(np.uint8).tobytes()}
+    # Below zero as two's complement.
+    return stored - np.uint16(3000 if name == "signed" else 0), PIXELS[name]
+
+
 @pytest.mark.parametrize("name", PIXELS)
-def test_each_slice_has_its_own_kind_of_pixels(tmp_path, ct_slice, name):
-    odd = dict(PIXELS[name])
-    for place, k in PLACES.items():
+def test_kinds_of_pixels_and_rescalings_of_one_slice_or_frame(tmp_path, ct_slice, name):
+    for (odd, common), k in itertools.product([({}, {}), *RESCALES.values()], PLACES.values()):
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
         stored = STORED.copy()
-        if name == "8 bits":
-            stored[k] %= 256
-            odd["PixelData"] = stored[k].astype(np.uint8).tobytes()
-        elif name == "signed":
-            stored[k] -= 3000  # below zero as two's complement
-        files = write_slices(tmp_path / place, ct_slice, odd, k, stored)
-        np.testing.assert_array_equal(read_image(files[0].parent, MANY).array, expected(files))
+        stored[k], elements = as_pixels(name, stored[k])
+        files = write_slices(folder / "a", ct_slice, {**odd, **elements}, k, stored, **common)
+        found = read_image(files[0].parent, MANY).array
+        np.testing.assert_allclose(found, expected(files), rtol=1e-6, atol=1e-4, err_msg=f"{odd} {k}")
+        # Frames share their kind of pixels, and each has its own rescaling.
+        (folder / "b").mkdir()
+        for number, file in enumerate(files):
+            pixels, elements = as_pixels(name, STORED[number])
+            rescaling = {**common, **(odd if number == k else {})}
+            ct_slice(folder / "b" / file.name, pixels, 2.5 * number, **elements, **rescaling)
+        files = sorted((folder / "b").iterdir())
+        found = read_image(write_frames(files, folder / "c.dcm"), MANY).array
+        np.testing.assert_allclose(found, expected(files), rtol=1e-6, atol=1e-4, err_msg=f"{odd} {k}, frames")
 
 
 def test_one_odd_window_does_not_change_that_of_the_series(tmp_path, ct_slice):

@@ -280,13 +280,13 @@ def dice(one, other):
     return 2 * (one & other).sum() / (one.sum() + other.sum())
 
 
-def check(path, phantom, name, is_written=True):
+def check(path, phantom, name, is_written=True, extensions=(".nrrd", ".nii.gz", ".mha")):
     image = read_image(path, MANY)
     found = image.array > sum(LEVELS) / 2
     truth = inside(image.affine, image.shape, phantom.centre)
     assert truth.sum() > 300, name
     assert dice(found, truth) >= 0.99, name
-    for extension in (".nrrd", ".nii.gz", ".mha") if is_written else ():
+    for extension in extensions if is_written else ():
         mask = write_mask(np.asfortranarray(found, np.uint8), image, extension)
         shown = sitk.ReadImage(str(mask))
         mask.unlink()
@@ -443,4 +443,5 @@ def test_an_object_lies_in_its_place_under_a_tilted_gantry(tmp_path):
             ]
 
         changed(folder, shift)
-        check(folder, phantom, f"{degrees} degrees", is_written=False)
+        # ITK refuses a sheared NIfTI, and reads the others as they are.
+        check(folder, phantom, f"{degrees} degrees", extensions=(".nrrd", ".seg.nrrd", ".mha"))

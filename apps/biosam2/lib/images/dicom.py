@@ -189,5 +189,7 @@ def _rescaled(stored: NDArray, rescales: Sequence[tuple[float, float]]) -> NDArr
     is_whole = all(float(number).is_integer() for pair in rescales for number in pair)
     rescaled = np.empty(stored.shape, np.int64 if is_whole else np.float32, order="F")
     for k, (slope, intercept) in enumerate(rescales):
-        rescaled[:, :, k] = stored[:, :, k] * rescaled.dtype.type(slope) + rescaled.dtype.type(intercept)
+        # Stored bytes times a small number would be bytes again, and run over.
+        frame = stored[:, :, k].astype(rescaled.dtype)
+        rescaled[:, :, k] = frame * rescaled.dtype.type(slope) + rescaled.dtype.type(intercept)
     return rescaled

@@ -20,8 +20,6 @@ _SAME_PLACE, _GAP = 0.05, 1.5
 OFF_PLACE = 0.5
 # Files that a message names.
 _LISTED = 5
-# Shift of a slice against the next, in pixels, that is a tilt and not rounding.
-_TILT = 0.01
 
 
 def require_one_stack(headers: Sequence[DicomHeader]) -> None:
