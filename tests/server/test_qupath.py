@@ -201,6 +201,23 @@ def test_several_rectangles_are_several_objects(client: Client, slides: dict[str
     assert all(iou(outline, cell.outline) > GOOD for (_, outline), cell in zip(found, cells, strict=True))
 
 
+def test_rectangles_have_classes_and_objects_scores(client: Client, slides: dict[str, list[Cell]]) -> None:
+    cells, tiles = slides["slide"][:3], []
+    for cell, label in zip(cells, ("organ", "lesion", "organ"), strict=True):
+        x0, y0, x1, y1 = (round(value) for value in cell.outline.buffer(3).bounds)
+        tiles.append({"location": [x0, y0], "size": [x1 - x0, y1 - y0], "label": label})
+    for choice in ("best", "smallest", "largest"):
+        request = _request([0, 0], [640, 480], [], wsi_tiles=tiles, mask=choice)
+        answer = client.slide("biosam2_box", "slide", request)
+        found = _outlines(answer)
+        assert [name for name, _ in found] == ["organ", "lesion", "organ"]
+        assert all(iou(outline, cell.outline) > GOOD for (_, outline), cell in zip(found, cells, strict=True))
+        scores = [
+            float(one.attrib["Score"]) for one in ElementTree.fromstring(answer.body).iter("Annotation")
+        ]
+        assert all(0.5 < score <= 1 for score in scores)
+
+
 def test_half_the_magnification_shows_half_the_pixels(client: Client, slides: dict[str, list[Cell]]) -> None:
     cells = slides["aperio_20x"]
     clicks = [cell.click for cell in cells]

@@ -69,6 +69,9 @@ def test_each_region_may_have_a_class_of_its_own():
     asked = read(("a", "b"), wsi_tiles=tiles)
     assert asked.label_at(Point(100, 100)) == "tumour"
     assert asked.label_at(Point(600, 100)) == "a"
+    assert [item.label for item in read(("a", "b"), mode="box", wsi_tiles=tiles).objects] == ["tumour", "a"]
+    (one,) = read(("a", "b"), mode="box", wsi_tiles=tiles[:1]).objects
+    assert one.label == "tumour"
 
 
 def test_the_class_is_the_one_named_else_the_first_else_ours():

@@ -5,6 +5,7 @@ All coordinates are level-0 pixels, whatever ``level`` is: it only decides the r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -111,9 +112,10 @@ def read_request(request: Mapping[str, Any], slide: Slide, labels: Sequence[str]
         tiles = [(region, label)]
     shown_regions = tiles or [((0, 0, slide.width, slide.height), label)]
     regions = tuple(region for region, _ in shown_regions)
-    asked = _prompts(request, names, regions)
+    asked, box_labels = _prompts(request, names, regions), [label]
     if not any(key in asked for key in _BOXES) and (tiles and _are_boxes(tiles, mode, asked, slide)):
         asked["boxes"] = [[x, y, x + width, y + height] for (x, y, width, height), _ in tiles]
+        box_labels = [name for _, name in tiles]
     if not asked and mode != "each":
         raise PromptError(
             "The request has no click and no rectangle: click on an object, or draw a rectangle"
@@ -121,7 +123,7 @@ def read_request(request: Mapping[str, Any], slide: Slide, labels: Sequence[str]
     area = request.get("min_poly_area")
     return SlideRequest(
         mode=cast(Mode, mode),
-        objects=_objects({**asked, "label": label}, slide, names) if asked else (),
+        objects=_objects(asked, box_labels, slide, names) if asked else (),
         regions=regions,
         region_labels=tuple(name for _, name in shown_regions),
         scale=patch_scale(slide) * slide.downsamples[_level(request.get("level"), slide)],
@@ -193,16 +195,25 @@ def _are_boxes(
     return set(asked) <= {"background"} and (mode == "one" or is_small)
 
 
-def _objects(asked: Mapping[str, Any], slide: Slide, names: tuple[str, ...]) -> tuple[ObjectPrompts, ...]:
-    """Prompts by object: one per class, and one per box where there are several."""
+def _objects(
+    asked: Mapping[str, Any], labels: Sequence[str], slide: Slide, names: tuple[str, ...]
+) -> tuple[ObjectPrompts, ...]:
+    """Prompts by object: one per class, and one per box where there are several.
+
+    Args:
+        asked: Prompts of the request.
+        labels: Class of each box, or of all of them.
+        slide: Slide of the request.
+        names: Names of the classes that prompts may have.
+    """
     boxes = asked.get("boxes")
     several = boxes if isinstance(boxes, list) and len(boxes) > 1 else [None]
     if len(several) > MOST_REGIONS:
         raise PromptError(f"The request has {len(several)} boxes; at most {MOST_REGIONS} are allowed at once")
     shape = (slide.width, slide.height, 1)
     found: list[ObjectPrompts] = []
-    for item in several:
-        one = dict(asked) if item is None else {**asked, "boxes": [item]}
+    for item, label in zip(several, itertools.cycle(labels)):
+        one = {**asked, "label": label, **({} if item is None else {"boxes": [item]})}
         prompts = parse_prompts(one, shape=shape, affine=None, is_2d=True, mode="multi", labels=names)
         found.extend(prompts.objects)
     return tuple(found)
