@@ -58,6 +58,7 @@ CLICK_WORKERS = 8
 CLICK_QUEUE = 256
 # Two volumes at once keep the network busy while one of them is read or written.
 HEAVY_WORKERS = 2
+_STOPPED = "the server is being stopped: send the request again when it is back"
 
 
 class WorkQueue:
@@ -75,6 +76,13 @@ class WorkQueue:
         self.pending = 0
         # Requests of which a thread, or the wait for one, has not ended.
         self.running: dict[Cancellation, Request] = {}
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Refuses further work, and stops what runs or waits at its next step: the server ends."""
+        self._is_stopped = True
+        for work in list(self.running):
+            work.cancel()
 
     async def run(self, request: Request, work: Callable[[], T]) -> T:
         """Runs work for a client in a thread, and stops it at its next step when the client closes.
@@ -84,9 +92,11 @@ class WorkQueue:
             work: What to do; calls ``raise_if_cancelled`` between its steps.
 
         Raises:
-            BusyError: The queue is full.
+            BusyError: The queue is full, or the server ends.
             Cancelled: The client closed the connection.
         """
+        if self._is_stopped:
+            raise BusyError(_STOPPED)
         if self.pending >= self._most:
             raise BusyError(
                 f"{self.pending} requests of this kind are running or waiting, which is the limit: "
@@ -131,6 +141,8 @@ class WorkQueue:
             finally:
                 del self.running[cancellation]
             group.cancel_scope.cancel()
+        if isinstance(error, Cancelled) and self._is_stopped:
+            raise BusyError(_STOPPED)
         if error is not None:
             raise error
         if not outcome:

@@ -7,12 +7,15 @@ the value, the limit and the remedy; ``error_responses`` answers the errors of t
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from fastapi import FastAPI
@@ -166,6 +169,7 @@ def _set_state(
         WorkQueue(CLICK_WORKERS, CLICK_QUEUE),
         WorkQueue(HEAVY_WORKERS, parts.settings.heavy_queue),
     )
+    _stop_with_server(clicks, heavy)
     metrics = _metrics(parts, clicks, heavy)
     open_image = partial(open_beforehand, engines, parts.images, store)
     state: dict[str, Any] = {
@@ -189,6 +193,26 @@ def _set_state(
     for name, value in state.items():
         setattr(server.state, name, value)
     return metrics
+
+
+def _stop_with_server(*queues: WorkQueue) -> None:
+    """Stops requests when the process is told to end: the web server waits for them, and some take minutes."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # Python passes signals to the main thread alone; no web server listens to them here
+
+    def chain(number: signal.Signals) -> None:
+        of_web_server = signal.getsignal(number)
+
+        def stop(received: int, frame: FrameType | None) -> None:
+            for queue in queues:
+                queue.stop()
+            if callable(of_web_server):
+                of_web_server(received, frame)
+
+        signal.signal(number, stop)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        chain(number)
 
 
 def _metrics(parts: AppParts, clicks: WorkQueue, heavy: WorkQueue) -> Metrics:

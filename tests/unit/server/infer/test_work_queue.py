@@ -144,3 +144,17 @@ def test_who_has_gone_while_waiting_is_never_started(work: Work, queue: WorkQueu
         answer += first.recv(4096)
     first.close()
     assert work.started == ["first"]
+
+
+def test_a_server_that_ends_stops_its_work_and_takes_none(work: Work, queue: WorkQueue, port: int) -> None:
+    url = f"http://127.0.0.1:{port}"
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(requests.get, f"{url}/job/{name}", timeout=LIMIT_S) for name in "ab"]
+        until(lambda: queue.pending == 2)
+        until(lambda: len(work.started) == 1)
+        queue.stop()
+        answers = [future.result() for future in asked] + [requests.get(f"{url}/job/c", timeout=LIMIT_S)]
+    for answer in answers:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert "is being stopped" in answer.json()["detail"]
+    assert (len(work.cancelled), work.ended) == (1, [])
