@@ -1,6 +1,6 @@
 """Automatic segmentation of nuclei: precision, recall and time per megapixel on labelled pictures.
 
-    python -m benchmarks.nuclei [--data DIR] [--model NAME] [--every N] [--fit]
+    python -m benchmarks.nuclei [--data DIR] [--model NAME] [--every N] [--fit WHAT]
 
 The pictures are those of the training pack (BIOSAM2_TRAINING_DATA), or of another folder in the layout of
 MONAI Label's datastore (``*.png`` and ``labels/final/*.png`` with one value per nucleus) whose names begin
@@ -14,7 +14,7 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +30,17 @@ from lib.engine.predictor_pool import PredictorPool
 from lib.images.cache import ImageCache
 from lib.pathology.automatic_segmentation import candidates, segment_nuclei
 from lib.pathology.interactive import SlidePredictor
-from lib.pathology.nuclei import stain_map
+from lib.pathology.nuclei import Stain, detections, stain_of
 from lib.pathology.opening import open_slide
+from lib.pathology.request import patch_scale
 from lib.settings import Settings
 
 MODELS = Path(__file__).resolve().parents[1] / "apps" / "biosam2" / "model"
 PREFIXES = ("dsb", "tnbc", "nuins")
 FOUND_FROM = 0.5
-# The weights were fitted on every fifth picture, and the others are measured. The thresholds were tuned on
-# every fifth picture of dsb, and on all pictures of tnbc and nuins, which have ten in all.
-FITTED_EVERY = 5
+# The weights were fitted on every fifth picture of dsb and on the first two of tnbc and of nuins, and the
+# others are measured. The thresholds were tuned on the same ones, and on all of nuins.
+FITTED_EVERY, FITTED_OTHERS = 5, 2
 # Mean difference of a picture's channels below which it is grey.
 _COLOURLESS = 8.0
 
@@ -105,17 +106,21 @@ def pictures(folder: Path, fitted: bool, every: int = 1) -> Iterator[Picture]:
     """
     for prefix in PREFIXES:
         paths = sorted(folder.glob(f"{prefix}_*.png"))
-        chosen = [path for index, path in enumerate(paths) if (index % FITTED_EVERY == 0) == fitted]
+        chosen = [path for index, path in enumerate(paths) if _is_fitted(prefix, index) == fitted]
         for path in chosen[::every]:
             labels = np.asarray(Image.open(folder / "labels" / "final" / path.name)).astype(int)
             yield Picture(path, _kind(prefix, path), labels)
+
+
+def _is_fitted(prefix: str, index: int) -> bool:
+    return index % FITTED_EVERY == 0 if prefix == "dsb" else index < FITTED_OTHERS
 
 
 def _kind(prefix: str, path: Path) -> str:
     if prefix != "dsb":
         return f"H&E ({prefix})"
     pixels = np.asarray(Image.open(path).convert("RGB"))
-    if stain_map(pixels)[1]:
+    if stain_of(pixels).is_fluorescent:
         return "fluorescence (dsb)"
     colours = pixels.max(axis=2).astype(float) - pixels.min(axis=2)
     return "stains (dsb)" if colours.mean() >= _COLOURLESS else "bright field, grey (dsb)"
@@ -128,7 +133,9 @@ def measure(predictor: Predictor, folder: Path, every: int) -> dict[str, Tally]:
     for picture in pictures(folder, False, every):
         with open_slide(picture.path, images) as slide:
             start, cpu_start = time.perf_counter(), time.process_time()
-            found = segment_nuclei(SlidePredictor(slide, predictor, 1.0), [(0, 0, slide.width, slide.height)])
+            found = segment_nuclei(
+                SlidePredictor(slide, predictor, patch_scale(slide)), [(0, 0, slide.width, slide.height)]
+            )
             seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         ious = [picture.best_iou(item.area) for item in found]
         kinds = ["all", picture.kind, *(["all stains"] if "fluorescence" not in picture.kind else [])]
@@ -143,24 +150,60 @@ def measure(predictor: Predictor, folder: Path, every: int) -> dict[str, Tally]:
     return tallies
 
 
-def fit(predictor: Predictor, folder: Path) -> list[float]:
-    """Weights of the logistic regression in ``lib.pathology.automatic_segmentation``."""
-    values, hits = [], []
-    images = ImageCache(0, 1 << 26)
+def fit(predictor: Predictor, folder: Path, what: str) -> dict[bool, tuple[float, ...]]:
+    """Weights of the score of ``proposals`` or of the quality of ``masks``, by whether pictures are coloured.
+
+    They are those of a logistic regression; each picture counts the same.
+    """
+    rows: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
+    hits: dict[bool, list[NDArray[np.bool_]]] = {True: [], False: []}
     for picture in pictures(folder, True):
-        with open_slide(picture.path, images) as slide:
-            region = (0, 0, slide.width, slide.height)
-            for item, features in candidates(SlidePredictor(slide, predictor, 1.0), region, 1.0):
-                values.append([*vars(features).values()])
-                hits.append(picture.best_iou(item.area)[1] > FOUND_FROM)
-    inputs = np.column_stack([np.ones(len(values)), np.array(values)])
-    signs = np.where(hits, 1.0, -1.0)
+        stain = stain_of(np.asarray(Image.open(picture.path).convert("RGB")))
+        found = _proposals(picture, stain) if what == "proposals" else _masks(picture, predictor)
+        inputs, is_hit = (np.array(column) for column in zip(*found, strict=True))
+        rows[stain.is_coloured].append(inputs)
+        hits[stain.is_coloured].append(is_hit)
+    return {kind: _regression(rows[kind], hits[kind]) for kind in rows}
 
-    def loss(weights: NDArray[np.float64]) -> float:
-        return float(np.logaddexp(0, -signs * (inputs @ weights)).sum() + (weights[1:] ** 2).sum() / 2)
 
-    fitted = minimize(loss, np.zeros(inputs.shape[1]), method="BFGS")
-    return [round(float(value), 1) for value in fitted.x]
+def _regression(rows: list[NDArray[np.float64]], hits: list[NDArray[np.bool_]]) -> tuple[float, ...]:
+    values, signs = np.concatenate(rows), np.where(np.concatenate(hits), 1.0, -1.0)
+    middle, spread = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
+    middle[0], spread[0] = 0.0, 1.0
+    inputs = (values - middle) / spread
+    weights = np.concatenate([np.full(len(part), len(inputs) / len(rows) / len(part)) for part in rows])
+
+    def loss(found: NDArray[np.float64]) -> float:
+        losses = weights * np.logaddexp(0, -signs * (inputs @ found))
+        return float(losses.sum() + (found[1:] ** 2).sum() / 2)
+
+    found = minimize(loss, np.zeros(inputs.shape[1])).x / spread
+    found[0] -= found[1:] @ middle[1:]
+    return tuple(round(float(value), 2) for value in found)
+
+
+def _proposals(picture: Picture, stain: Stain) -> Iterator[tuple[NDArray[np.float64], bool]]:
+    """Measurements of all pieces of stain, and whether each is a nucleus."""
+    for found in detections(stain):
+        overlaps = _ious(found.labels, picture.labels).max(axis=1)
+        yield from zip(found.measurements, overlaps > FOUND_FROM, strict=True)
+
+
+def _masks(picture: Picture, predictor: Predictor) -> Iterator[tuple[NDArray[np.float64], bool]]:
+    """Measurements of the masks of all proposals, and whether each is a nucleus."""
+    with open_slide(picture.path, ImageCache(0, 1 << 26)) as slide:
+        region = (0, 0, slide.width, slide.height)
+        for item, features in candidates(SlidePredictor(slide, predictor, patch_scale(slide)), region, 1.0):
+            yield np.array([1.0, *astuple(features)]), picture.best_iou(item.area)[1] > FOUND_FROM
+
+
+def _ious(found: NDArray[np.int_], labels: NDArray[np.int_]) -> NDArray[np.float64]:
+    """(N, M) IoU of numbered pieces with numbered nuclei."""
+    count = int(labels.max()) + 1
+    pairs = np.bincount((found * count + labels).ravel(), minlength=(int(found.max()) + 1) * count)
+    common = pairs.reshape(-1, count).astype(float)
+    either = common.sum(axis=1, keepdims=True) + common.sum(axis=0) - common
+    return (common / np.maximum(either, 1))[1:, 1:]
 
 
 def main() -> None:
@@ -173,14 +216,16 @@ def main() -> None:
     parser.add_argument("--model", help="weights, by default the best ones present")
     parser.add_argument("--every", type=int, default=1, help="measure every Nth picture")
     parser.add_argument(
-        "--fit", action="store_true", help="fit the weights of the quality on every fifth picture"
+        "--fit",
+        choices=("proposals", "masks"),
+        help="fit the weights of a score on the pictures that are not measured",
     )
     arguments = parser.parse_args()
-    if arguments.data is None or next(pictures(arguments.data, arguments.fit), None) is None:
+    if arguments.data is None or next(pictures(arguments.data, bool(arguments.fit)), None) is None:
         parser.error(f"there is no labelled picture of nuclei: {TRAINING_VARIABLE} or --data names a folder")
     predictor = PredictorPool(Settings(model=arguments.model, device="cpu"), MODELS).get()
     if arguments.fit:
-        print("WEIGHTS =", tuple(fit(predictor, arguments.data)))
+        print("WEIGHTS =", fit(predictor, arguments.data, arguments.fit))
         return
     print(f"Weights: {predictor.name}\n")
     print("| kind | pictures | nuclei | precision | recall | s per megapixel | CPU s per megapixel |")

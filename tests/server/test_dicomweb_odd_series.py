@@ -107,9 +107,7 @@ def check_tilted(url: str, series: Series) -> None:
     """Segmented slice by slice, and no NIfTI volume, of which the answer says why."""
     places = {tuple(map(float, pydicom.dcmread(file).ImagePositionPatient)) for file in series.files}
     prompts = {"foreground": [LESION]}
-    answer = Client(url).infer(
-        "biosam2_point", series.series_uid, prompts, query={"output": "dicom_seg"}
-    )
+    answer = Client(url).infer("biosam2_point", series.series_uid, prompts, query={"output": "dicom_seg"})
     groups = pydicom.dcmread(io.BytesIO(answer.file.content)).PerFrameFunctionalGroupsSequence
     found = {tuple(map(float, group.PlanePositionSequence[0].ImagePositionPatient)) for group in groups}
     assert found

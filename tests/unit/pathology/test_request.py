@@ -39,10 +39,10 @@ def test_tiles_are_regions_and_the_rectangle_is_not():
 
 
 def test_a_level_is_how_closely_the_network_looks():
-    assert [read(level=level).scale for level in (None, 0, 1, 2)] == [1, 1, 4, 16]
+    assert [read(level=level).scale for level in (None, 0, 1, 2)] == [0.5, 0.5, 2, 8]
 
 
-@pytest.mark.parametrize(("mpp", "scale", "side"), [(0.25, 1, 256), (0.5, 0.5, 128), (0.125, 2, 512)])
+@pytest.mark.parametrize(("mpp", "scale", "side"), [(0.25, 0.5, 256), (0.5, 0.25, 128), (0.125, 1, 512)])
 def test_patches_and_rectangles_are_measured_in_micrometres(mpp, scale, side):
     slide = Endless(10_000, 8_000, (1.0, 4.0), mpp)
     assert read(slide=slide).scale == scale

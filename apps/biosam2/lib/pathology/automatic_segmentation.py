@@ -6,21 +6,20 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from scipy.special import expit
+from scipy.special import expit, logit
 from shapely.geometry import Polygon
-from skimage.measure import regionprops
 
 from lib.engine.runtime import report_progress
 from lib.errors import ImageTooLargeError
-from lib.pathology.interactive import NEAR_BORDER, Outline, SlidePredictor, distinct
-from lib.pathology.nuclei import RADIUS_RANGE, Proposals, propose_nuclei
+from lib.pathology.interactive import NEAR_BORDER, PATCH_MPP, Outline, SlidePredictor, distinct
+from lib.pathology.nuclei import RADIUS_RANGE, Proposal, Stain, fill, propose_nuclei, surroundings
 from lib.pathology.outlines import outline
 from lib.pathology.patch import Patch, TileRectangle, read_patch
 from lib.prompts.types import FramePrompts
@@ -38,23 +37,27 @@ FIELD_SIDE, FIELD_MARGIN = 1024, 64
 FIELD_MPP = 0.25
 # Largest area of one request in pixels at the working resolution: about ten minutes on two cores.
 MOST_PIXELS = 1 << 26
-# Range of a nucleus's radius in micrometres.
-RADIUS_UM = (2.0, 8.0)
-# Radius of a typical nucleus in a patch, in patch pixels. With 14 instead of 9 as many nuclei were found, in
-# twice the time (biosam2_mini).
+# Limits of the radius in micrometres of the nuclei that are looked for.
+RADIUS_UM = (0.9, 4.0)
+# Radius of a nucleus in its patch, in patch pixels; of half and twice as large ones the outlines are as good
+# from a click and a box (biosam2_mini), so they lie on one patch.
 PATCH_RADIUS = 9.0
 # Distance of two patches as a share of their side: nuclei smaller than the rest lie whole on one of them.
 PATCH_STEP = 0.75
 # Difference between the darkest and the lightest block (pixels) of a field below which it is empty glass: the
 # noise of single pixels is averaged away.
 FLAT, BLOCK = 12.0, 8
-# Logistic regression of "IoU with a labelled nucleus above 0.5" on what is known of a mask: constant, IoU
-# with its proposal, contrast of the stain to the surroundings, solidity, logarithm of area / radius squared,
-# mean logit. Fitted by `python -m benchmarks.nuclei --fit`; predicted IoU and stability added
-# nothing.
-WEIGHTS = (-15.7, 7.0, 5.5, 4.6, 0.6, 1.0)
+# Logistic regression of "IoU with a labelled nucleus above 0.5" on what is known of a mask, for coloured and
+# for grey pictures: constant, IoU with its proposal, contrast of the stain to the surroundings, logarithm of
+# its area in that of the ellipse with its moments, logit of the proposal's score, mean logit, contrast of the
+# red and the blue density. Fitted by `python -m benchmarks.nuclei --fit masks`; predicted IoU and stability
+# added nothing.
+WEIGHTS = {
+    True: (-3.16, 0.85, 0.75, 0.77, 0.95, 0.51, -3.82, 5.96),
+    False: (-8.26, 3.64, -0.24, -3.08, 1.1, 1.29, 0.12, 0.12),
+}
 # Quality from which on a mask counts as a nucleus.
-LEAST_QUALITY = 0.3
+LEAST_QUALITY = 0.25
 
 
 @dataclass(frozen=True)
@@ -86,16 +89,16 @@ class MaskMeasurements:
 
     agreement: float
     contrast: float
-    solidity: float
-    relative_area: float
+    fill: float
+    proposal: float
     logit: float
+    red: float
+    blue: float
 
-    @property
-    def quality(self) -> float:
-        """Estimated probability of being a nucleus, 0 to 1."""
-        constant, *weights = WEIGHTS
-        values = (self.agreement, self.contrast, self.solidity, self.relative_area, self.logit)
-        return float(expit(constant + np.dot(weights, values)))
+    def quality(self, is_coloured: bool) -> float:
+        """Estimated probability of being a nucleus, 0 to 1, in a coloured or a grey picture."""
+        constant, *weights = WEIGHTS[is_coloured]
+        return float(expit(constant + np.dot(weights, astuple(self))))
 
 
 def segment_nuclei(predictor: SlidePredictor, regions: Sequence[Region]) -> list[Outline]:
@@ -121,8 +124,7 @@ def segment_nuclei(predictor: SlidePredictor, regions: Sequence[Region]) -> list
 
 def working_scale(predictor: SlidePredictor) -> float:
     """Level-0 pixels per pixel that nuclei are proposed in."""
-    mpp = predictor.slide.mpp
-    return max(1.0, FIELD_MPP / mpp) if mpp else max(1.0, predictor.scale)
+    return max(1.0, predictor.scale * FIELD_MPP / PATCH_MPP)
 
 
 def candidates(
@@ -141,21 +143,23 @@ def candidates(
     mpp = predictor.slide.mpp
     low, high = (radius / (mpp * scale) for radius in RADIUS_UM) if mpp else RADIUS_RANGE
     proposals = propose_nuclei(field.pixels, (low, high))
-    patches = _patches(predictor, field, proposals)
-    return [item for place in patches.items() for item in _on_patch(predictor, field, proposals, *place)]
+    patches = _patches(predictor, field, proposals.found)
+    return [
+        item for place in patches.items() for item in _on_patch(predictor, field, proposals.stain, *place)
+    ]
 
 
 def _on_patch(
     predictor: SlidePredictor,
     field: Field,
-    proposals: Proposals,
+    stain: Stain,
     rectangle: TileRectangle,
-    numbers: list[int],
+    proposals: Sequence[Proposal],
 ) -> list[tuple[Outline, MaskMeasurements]]:
     """Masks of some proposals, from a click and a box each, on one patch."""
     patch = read_patch(predictor.slide, rectangle)
-    clicks = field.to_slide(proposals.centres[numbers] + 0.5) - 0.5
-    corners = field.to_slide(proposals.boxes[numbers].reshape(-1, 2)).reshape(-1, 4)
+    clicks = field.to_slide(np.array([item.centre for item in proposals]) + 0.5) - 0.5
+    corners = field.to_slide(np.reshape([item.box for item in proposals], (-1, 2))).reshape(-1, 4)
     one = np.ones(1, dtype=np.int32)
     prompts = [
         FramePrompts(patch.inside(click), one, patch.box_inside(corner))
@@ -163,8 +167,7 @@ def _on_patch(
     ]
     logits = predictor.predictor.outputs(patch, 0, prompts).logits
     measured = (
-        _measured(patch, field, proposals, number + 1, mask)
-        for number, mask in zip(numbers, logits, strict=True)
+        _measured(patch, field, stain, item, mask) for item, mask in zip(proposals, logits, strict=True)
     )
     return [item for item in measured if item is not None]
 
@@ -206,23 +209,27 @@ def _is_blank(pixels: NDArray[np.uint8]) -> bool:
     return bool(np.ptp(blocks) < FLAT)
 
 
-def _patches(predictor: SlidePredictor, field: Field, proposals: Proposals) -> dict[TileRectangle, list[int]]:
-    """Indices of the core's proposals by patch: of a grid over the field, the nearest one."""
-    scale = proposals.radius * float(field.step.mean()) / PATCH_RADIUS
+def _patches(
+    predictor: SlidePredictor, field: Field, proposals: Sequence[Proposal]
+) -> dict[TileRectangle, list[Proposal]]:
+    """The core's proposals by patch: of a grid over the field, at the scale that suits their size."""
     size = np.array(field.pixels.shape[1::-1]) * field.step
-    length = min(round(predictor.side * scale), math.floor(size.max()))
-    grid = [_starts(round(extent), length) for extent in size]
-    width, height = (int(min(length, extent)) for extent in size)
     left, top, *core_size = field.core
-    together: dict[TileRectangle, list[int]] = defaultdict(list)
-    for number, middle in enumerate(field.to_slide(proposals.centres + 0.5)):
+    together: dict[TileRectangle, list[Proposal]] = defaultdict(list)
+    for item in proposals:
+        middle = field.to_slide(np.array([item.centre]) + 0.5)[0]
         if (middle < (left, top)).any() or (middle >= np.add((left, top), core_size)).any():
             continue
+        scale = 2.0 ** int(math.log2(item.radius / PATCH_RADIUS)) * float(field.step.mean())
+        length = min(round(predictor.side * scale), math.floor(size.max()))
         x, y = (
             int(starts[np.argmin(np.abs(starts + length / 2 - place))])
-            for starts, place in zip(grid, middle - (field.x, field.y), strict=True)
+            for starts, place in zip(
+                (_starts(round(extent), length) for extent in size), middle - (field.x, field.y), strict=True
+            )
         )
-        together[TileRectangle(field.x + x, field.y + y, width, height, scale)].append(number)
+        width, height = (int(min(length, extent)) for extent in size)
+        together[TileRectangle(field.x + x, field.y + y, width, height, scale)].append(item)
     return together
 
 
@@ -233,7 +240,7 @@ def _starts(extent: int, length: int) -> NDArray[np.int_]:
 
 
 def _measured(
-    patch: Patch, field: Field, proposals: Proposals, number: int, logits: NDArray[np.float32]
+    patch: Patch, field: Field, stain: Stain, proposal: Proposal, logits: NDArray[np.float32]
 ) -> tuple[Outline, MaskMeasurements] | None:
     """The largest piece of a mask on the slide with its measurements; None where it is empty or cut off."""
     pieces = outline(logits, patch.width, patch.height).geoms
@@ -243,24 +250,24 @@ def _measured(
     area = patch.to_slide(piece)
     if not isinstance(area, Polygon) or patch.cuts(area, NEAR_BORDER):
         return None
-    mask, top, left = _on_field(patch, field, logits)
-    if not mask.any():
+    found = _on_field(patch, field, logits)
+    if found is None:
         return None
-    rows, columns = mask.shape
-    stain = proposals.stain[top : top + rows, left : left + columns]
-    proposal = proposals.labels[top : top + rows, left : left + columns] == number
+    contrast, red, _, blue = _contrasts(found, stain)
     features = MaskMeasurements(
-        agreement=float((mask & proposal).sum() / (mask | proposal).sum()),
-        contrast=_contrast(mask, stain, proposals.radius),
-        solidity=float(piece.area / piece.convex_hull.area),
-        relative_area=float(np.log(mask.sum() / proposals.radius**2)),
+        agreement=found.overlap(proposal),
+        contrast=contrast,
+        fill=float(np.log(fill(found.mask))),
+        proposal=float(logit(proposal.score)),
         logit=float(logits[logits > 0].mean()),
+        red=red,
+        blue=blue,
     )
-    return Outline(area, features.quality), features
+    return Outline(area, features.quality(stain.is_coloured)), features
 
 
-def _on_field(patch: Patch, field: Field, logits: NDArray[np.float32]) -> tuple[NDArray[np.bool_], int, int]:
-    """A mask in pixels of the field, with the row and column of its upper left corner there."""
+def _on_field(patch: Patch, field: Field, logits: NDArray[np.float32]) -> Proposal | None:
+    """A mask in pixels of the field, in its own box; None where it is empty there."""
     rectangle = patch.rectangle
     left, top = (
         round((place - start) / step)
@@ -271,18 +278,29 @@ def _on_field(patch: Patch, field: Field, logits: NDArray[np.float32]) -> tuple[
         for side, step in zip((rectangle.width, rectangle.height), field.step, strict=True)
     )
     resized = np.asarray(Image.fromarray(logits).resize((width, height), Image.Resampling.BILINEAR)) > 0
-    return resized[: field.pixels.shape[0] - top, : field.pixels.shape[1] - left], top, left
+    resized = resized[: field.pixels.shape[0] - top, : field.pixels.shape[1] - left]
+    boxes = ndimage.find_objects(resized.astype(np.uint8))
+    if not boxes:
+        return None
+    rows, columns = boxes[0]
+    return Proposal(top + rows.start, left + columns.start, resized[rows, columns], 0.0)
 
 
-def _contrast(mask: NDArray[np.bool_], stain: NDArray[np.float32], radius: float) -> float:
-    """Mean stain of a mask less that of a ring of half a radius around it."""
-    width = max(2, round(radius / 2))
-    box = regionprops(mask.astype(np.uint8))[0].bbox
-    rows = slice(max(0, box[0] - width), box[2] + width)
-    columns = slice(max(0, box[1] - width), box[3] + width)
-    inside, values = mask[rows, columns], stain[rows, columns]
+def _contrasts(found: Proposal, stain: Stain) -> NDArray[np.float64]:
+    """Mean stain and densities (4,) of a mask less those of a ring of half a radius around it."""
+    width = max(2, round(found.radius / 2))
+    inside = np.pad(found.mask, width)
     ring = ndimage.binary_dilation(inside, iterations=width) & ~inside
-    return float(values[inside].mean() - (values[ring].mean() if ring.any() else 0.0))
+    rows, columns = (
+        np.arange(side) + start - width
+        for side, start in zip(inside.shape, (found.top, found.left), strict=True)
+    )
+    amount, density, is_glass = (
+        values.take(rows, axis=0, mode="clip").take(columns, axis=1, mode="clip")
+        for values in (stain.amount, stain.density, stain.is_glass)
+    )
+    values, ring = np.dstack([amount, density]), surroundings(ring, is_glass)
+    return np.asarray(values[inside].mean(axis=0) - values[ring].mean(axis=0), dtype=float)
 
 
 def _without_overlaps(found: Sequence[Outline]) -> list[Outline]:

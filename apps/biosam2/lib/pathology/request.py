@@ -17,6 +17,7 @@ from shapely.geometry import Point, box
 from lib.engine.predictor import MaskChoice
 from lib.errors import PromptError
 from lib.pathology.automatic_segmentation import Region
+from lib.pathology.interactive import PATCH_MPP
 from lib.pathology.slide import MPP_RANGE, Slide
 from lib.prompts.fields import number, sequence, shown, vector, whole
 from lib.prompts.parsing import checked_name, parse_prompts
@@ -32,9 +33,8 @@ MODES: dict[str, str] = {
 # Largest side in micrometres of a rectangle without a click that is drawn around one object, in the mode
 # ``each``; a larger one is a region in which all objects are segmented.
 BOX_UM = 64.0
-# Micrometres per patch pixel at level 0: a patch of 192 pixels shows 48 micrometres. Slides without a known
-# pixel size count as scanned at this one, 40-fold.
-PATCH_MPP = 0.25
+# Micrometres per pixel of slides without a known pixel size, as of scans at 40-fold magnification.
+USUAL_MPP = 0.25
 # Class of an object where neither --conf labels nor the request names one.
 DEFAULT_LABEL = "Nuclei"
 # Default of min_poly_area in square pixels.
@@ -134,7 +134,7 @@ def read_request(request: Mapping[str, Any], slide: Slide, labels: Sequence[str]
 
 def patch_scale(slide: Slide) -> float:
     """Level-0 pixels per patch pixel at which nuclei have the size that the network expects."""
-    return PATCH_MPP / slide.mpp if slide.mpp else 1.0
+    return PATCH_MPP / (slide.mpp or USUAL_MPP)
 
 
 def requested_mpp(request: Mapping[str, Any]) -> float | None:
@@ -190,7 +190,7 @@ def _are_boxes(
     """Whether rectangles are drawn around one object each."""
     if mode == "box":
         return True
-    limit = BOX_UM / (slide.mpp or PATCH_MPP)
+    limit = BOX_UM / (slide.mpp or USUAL_MPP)
     is_small = len(tiles) == 1 and max(tiles[0][0][2:]) <= limit
     return set(asked) <= {"background"} and (mode == "one" or is_small)
 

@@ -196,7 +196,7 @@ def _set_state(
 
 
 def _stop_with_server(*queues: WorkQueue) -> None:
-    """Stops requests when the process is told to end: the web server waits for them, and some take minutes."""
+    """Stops requests when the process is told to end: the web server waits for them, and some take long."""
     if threading.current_thread() is not threading.main_thread():
         return  # Python passes signals to the main thread alone; no web server listens to them here
 
