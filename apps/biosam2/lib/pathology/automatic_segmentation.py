@@ -32,8 +32,7 @@ Region = tuple[int, int, int, int]
 # Side of the squares that nuclei are proposed in, and the margin in which neighbours see the same nuclei, in
 # pixels at the working resolution.
 FIELD_SIDE, FIELD_MARGIN = 1024, 64
-# Working resolution in micrometres per pixel where a slide is scanned finer. On 172 nuclei of haematoxylin
-# and eosin, 0.25 found 35 % and 0.4 found 19 %.
+# Working resolution in micrometres per pixel where a slide is scanned finer.
 FIELD_MPP = 0.25
 # Largest area of one request in pixels at the working resolution: about ten minutes on two cores.
 MOST_PIXELS = 1 << 26
