@@ -298,7 +298,7 @@ def _contrasts(found: Proposal, stain: Stain) -> NDArray[np.float64]:
         values.take(rows, axis=0, mode="clip").take(columns, axis=1, mode="clip")
         for values in (stain.amount, stain.density, stain.is_glass)
     )
-    values, ring = np.dstack([amount, density]), surroundings(ring, is_glass)
+    values, ring = np.dstack([amount, density]), surroundings(ring, is_glass.astype(bool))
     return np.asarray(values[inside].mean(axis=0) - values[ring].mean(axis=0), dtype=float)
 
 
