@@ -1,6 +1,6 @@
 import numpy as np
 
-from benchmarks.one_prompt import Collection, columns, divided, registered, report
+from benchmarks.one_prompt import Collection, columns, divided, registered, report, report_fine_tuned
 from lib.metrics.segmentation import dice
 
 
@@ -38,3 +38,11 @@ def test_the_report_compares_case_by_case():
     # Of two kinds and four numbers of labelled images one is worse.
     assert "confidence is at least as good as fifo in 7 of 8 cases" in text
     assert text.count("| mean |") == 1
+
+
+def test_the_report_of_fine_tuned_weights_has_both_weights_side_by_side():
+    row = ["nuclei", "8 (4)", "4", "no", "0.761", "0.761", "0.757", "0.757"]
+    text = report_fine_tuned([row], "biosam2_mini, 256 px", 3.0)
+    assert "| labelled | published | fifo, bundled | fifo, fine-tuned | confidence, bundled |" in text
+    assert "at most 3 minutes" in text
+    assert "| nuclei | 8 (4) | 4 | no | 0.761 | 0.761 | 0.757 | 0.757 |" in text

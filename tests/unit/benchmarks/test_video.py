@@ -1,11 +1,12 @@
 """Clips of known truth, and an object that moves followed from many prompted frames."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from benchmarks.video import HIDDEN, MODELS, drawn_clips, follow, measure, report, scores
+from benchmarks.video import HIDDEN, MODELS, drawn_clips, follow, measure, measure_larger, report, scores
 from lib.engine.predictor_pool import PredictorPool
 from lib.metrics.segmentation import jaccard
 from lib.settings import Settings
@@ -51,3 +52,8 @@ def test_more_prompted_frames_than_memories_lose_no_object_that_moves(clips):
 def test_frames_without_a_truth_are_not_scored(clips):
     clip = replace(clips["crossing"], known=[0, 1])
     assert scores(clip, np.copy(clip.truth), [0])[2] == 1.0
+
+
+def test_times_with_seven_memories_come_from_the_frames_that_have_them():
+    text = measure_larger(64, ["fifo", "pruned"], 1)
+    assert re.search(r"SAM 2.1 tiny at 64 px, .*: fifo 1\.000, pruned \d\.\d{3} \(", text)
