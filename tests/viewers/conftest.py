@@ -14,18 +14,17 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from sample_study.orthanc import Orthanc
-from tests.support.server import REPOSITORY, Server, copy_model_folder
+from tests.support.server import REPOSITORY, Server
 from tests.viewers.cases import Case, write_cases
 from tests.viewers.ohif import Ohif
 from tests.viewers.packages import find_chromium
+from tests.viewers.serving import serving
 
 PICTURES = REPOSITORY / "outputs" / "viewers"
 LIMIT_S = 1800
 WINDOW = {"width": 1500, "height": 780}
 # Its sandbox needs rights that containers seldom give; it opens our own pages alone, and finds no others.
 ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-# In another order than OHIF sorts them in: what a model calls 1 is not what the overlay calls 1.
-LABELS = "tumour,organ,lesion"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,11 +53,8 @@ def pacs(tmp_path_factory: pytest.TempPathFactory, cases: dict[str, Case]) -> It
 @pytest.fixture(scope="session")
 def server(pacs: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The server on that Orthanc."""
-    workdir = tmp_path_factory.mktemp("server")
-    conf = {"labels": LABELS, "model_dir": str(copy_model_folder(workdir / "model"))}
-    server = Server(pacs.dicomweb_url, workdir, conf)
-    yield server.start()
-    server.stop()
+    with serving(pacs, tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

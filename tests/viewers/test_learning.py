@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ import requests
 from tests.support.server import Server
 from tests.viewers.cases import Case
 from tests.viewers.ohif import LIMIT_MS, Exchange, Ohif
+from tests.viewers.serving import serving_alone
 
 LABELLED = ("top_first", "bottom_first")
 LIMIT_S = 120
-# Nothing is published: the other tests of this folder use the same server.
+# Nothing is published: both tests use the same server.
 SHORT = {
     "max_epochs": 1,
     "steps_per_epoch": 2,
@@ -25,6 +27,14 @@ SHORT = {
     "min_gain": 1,
 }
 LONG = {**SHORT, "max_epochs": 10_000}
+
+
+@pytest.fixture(scope="module")
+def server(cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on a store of its own: other tests label the shared one's series."""
+    folders = [case.series.files[0].parent for case in cases.values()]
+    with serving_alone(folders, tmp_path_factory.mktemp("learning")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module", autouse=True)

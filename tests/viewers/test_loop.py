@@ -13,11 +13,11 @@ import pytest
 import requests
 
 from sample_study.dicom import Series, write_series
-from sample_study.orthanc import Orthanc
 from tests.support.phantoms import THROUGH_VOLUME, Phantom, dice, rimmed
-from tests.support.server import Server, copy_model_folder
+from tests.support.server import Server
 from tests.viewers.clicks import correction
 from tests.viewers.companion import Companion
+from tests.viewers.serving import serving_alone
 from tests.viewers.test_learning import LIMIT_S, press, wait_for
 
 LABELLED = (0, 1, 2)
@@ -61,13 +61,9 @@ def series(phantoms: dict[int, Phantom], tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def loop_server(series: dict[int, Series], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server whose model this test changes, on a store of its own."""
-    workdir: Path = tmp_path_factory.mktemp("loop")
-    with Orthanc(workdir / "orthanc") as pacs:
-        pacs.store(*(item.files[0].parent for item in series.values()))
-        conf = {"labels": LABEL, "model_dir": str(copy_model_folder(workdir / "model"))}
-        server = Server(pacs.dicomweb_url, workdir, conf)
-        yield server.start()
-        server.stop()
+    folders = [item.files[0].parent for item in series.values()]
+    with serving_alone(folders, tmp_path_factory.mktemp("loop"), LABEL) as server:
+        yield server
 
 
 def test_a_models_label_is_offered_and_corrected(
