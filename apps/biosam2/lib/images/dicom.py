@@ -190,6 +190,6 @@ def _rescaled(stored: NDArray, rescales: Sequence[tuple[float, float]]) -> NDArr
     rescaled = np.empty(stored.shape, np.int64 if is_whole else np.float32, order="F")
     for k, (slope, intercept) in enumerate(rescales):
         # Stored bytes times a small number would be bytes again, and run over.
-        frame = stored[:, :, k].astype(rescaled.dtype)
+        frame: NDArray = stored[:, :, k].astype(rescaled.dtype)
         rescaled[:, :, k] = frame * rescaled.dtype.type(slope) + rescaled.dtype.type(intercept)
     return rescaled
