@@ -41,8 +41,6 @@ FOUND_FROM = 0.5
 # The weights were fitted on every fifth picture of dsb and on the first two of tnbc and of nuins, and the
 # others are measured. The thresholds were tuned on the same ones, and on all of nuins.
 FITTED_EVERY, FITTED_OTHERS = 5, 2
-# Mean difference of a picture's channels below which it is grey.
-_COLOURLESS = 8.0
 
 
 @dataclass
@@ -120,10 +118,10 @@ def _kind(prefix: str, path: Path) -> str:
     if prefix != "dsb":
         return f"H&E ({prefix})"
     pixels = np.asarray(Image.open(path).convert("RGB"))
-    if stain_of(pixels).is_fluorescent:
+    stain = stain_of(pixels)
+    if stain.is_fluorescent:
         return "fluorescence (dsb)"
-    colours = pixels.max(axis=2).astype(float) - pixels.min(axis=2)
-    return "stains (dsb)" if colours.mean() >= _COLOURLESS else "bright field, grey (dsb)"
+    return "stains (dsb)" if stain.is_coloured else "bright field, grey (dsb)"
 
 
 def measure(predictor: Predictor, folder: Path, every: int) -> dict[str, Tally]:

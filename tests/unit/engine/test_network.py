@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -96,3 +99,15 @@ def test_a_frozen_network_answers_as_before_and_converts_no_weights_any_more():
     assert torch.equal(answer(), before)
     assert network.sam_mask_decoder.conv_s0.weight.dtype == torch.bfloat16
     assert list(network.state_dict()) == names
+
+
+def test_a_frozen_network_is_freed_when_the_next_one_is_in_service():
+    network = make_tiny()
+    network.freeze(torch.bfloat16)
+    trunk = weakref.ref(network.image_encoder.trunk)
+    gc.disable()
+    try:
+        del network
+        assert trunk() is None
+    finally:
+        gc.enable()

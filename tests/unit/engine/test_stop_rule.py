@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from lib.engine.stop_rule import StopLimits, StopRule
+from lib.engine.stop_rule import StopRule
 
 
 def end_of(areas: list[int]) -> int | None:
     """Position of the first slice that is no longer the object; the first area is where it starts."""
-    ending = StopRule(areas[0], StopLimits())
+    ending = StopRule(areas[0])
     return next((index for index, area in enumerate(areas[1:], start=1) if ending.reached(area)), None)
 
 
@@ -53,3 +53,8 @@ def test_what_stays_at_less_than_half_of_its_size_is_another_object():
     # In thin slices an object takes more of them to shrink.
     assert end_of([*(area + 2 for area in ball(100)[:80]), *[11300] * 5]) is None
     assert end_of([*(area + 2 for area in ball(100)[:80]), *[11300] * 12]) is not None
+
+
+def test_an_object_that_was_not_found_on_its_prompted_slice_is_looked_for_beside_it():
+    assert end_of([0, 5, 40, 80, 60]) is None
+    assert end_of([0, 0, 0, 0]) == 3

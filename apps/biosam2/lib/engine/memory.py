@@ -221,7 +221,7 @@ class MemoryBank:
         Where frames without the object are forgotten, the frames themselves may differ. None: this bank can
         never be joined, since its memories are picked for each object.
         """
-        if self.policy == "confidence":
+        if self.needs_embeddings:
             return None
         places = [*self._tracked] if self.keeps_absent else range(len(self._tracked))
         left_out = [

@@ -113,6 +113,13 @@ class Decoded:
         return Decoded(*(getattr(self, item.name)[index : index + 1] for item in fields(self)))
 
 
+class FrozenHiera(Hiera):
+    """A trunk for images of one size, with its table of positions in the buffer ``positions``."""
+
+    def _get_pos_embed(self, hw: tuple[int, int]) -> torch.Tensor:
+        return self.positions
+
+
 class Network(SAM2Base):
     """SAM 2 as a set of functions. The configuration's fields are those of ``SAM2Base``.
 
@@ -141,7 +148,7 @@ class Network(SAM2Base):
         side = self.image_size // PATCH
         if isinstance(trunk, Hiera):
             trunk.register_buffer("positions", trunk._get_pos_embed((side, side)), persistent=False)
-            trunk._get_pos_embed = lambda size: trunk.positions
+            trunk.__class__ = FrozenHiera
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 module.to(dtype)

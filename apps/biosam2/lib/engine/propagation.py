@@ -13,7 +13,7 @@ from lib.engine.frames_ahead import FramesAhead
 from lib.engine.likeness import Likeness
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import MOST_AT_ONCE, FrameMask, Predictor
-from lib.engine.stop_rule import STOP_LIMITS, StopRule
+from lib.engine.stop_rule import StopRule
 from lib.prompts.types import FramePrompts
 from lib.settings import MemoryPolicy
 
@@ -68,7 +68,7 @@ class _Track:
 
     def start_from(self, index: int) -> None:
         """Follows the object from one of its prompted frames on."""
-        self.ending = StopRule(self.areas[index], STOP_LIMITS[self.bank.policy])
+        self.ending = StopRule(self.areas[index])
 
     def reaches(self, index: int) -> bool:
         """Whether a frame without prompts lies on the way forward."""

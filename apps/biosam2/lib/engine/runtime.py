@@ -33,17 +33,17 @@ class Cancellation:
     """
 
     def __init__(self) -> None:
-        self._requested = threading.Event()
+        self._requested = False
         self.progress = 0.0
 
     def cancel(self) -> None:
-        """Makes the next ``raise_if_cancelled`` of the work raise."""
-        self._requested.set()
+        """Makes the next ``raise_if_cancelled`` of the work raise. Takes no lock: a signal may call it."""
+        self._requested = True
 
     @property
     def is_requested(self) -> bool:
         """Whether ``cancel`` was called."""
-        return self._requested.is_set()
+        return self._requested
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from lib.settings import MemoryPolicy
 
 
 @dataclass(frozen=True)
@@ -33,13 +30,6 @@ class StopLimits:
     slow_slices: int = 3
 
 
-STOP_LIMITS: Mapping[MemoryPolicy, StopLimits] = {
-    "fifo": StopLimits(),
-    "pruned": StopLimits(),
-    "confidence": StopLimits(),
-}
-
-
 class StopRule:
     """Watches the area of one object in one direction, and tells when the object has ended.
 
@@ -56,8 +46,8 @@ class StopRule:
         limits: Limits of the signs.
     """
 
-    def __init__(self, area: int, limits: StopLimits):
-        self._limits = limits
+    def __init__(self, area: int, limits: StopLimits | None = None):
+        self._limits = limits or StopLimits()
         self._largest = area
         self._smallest = area
         self._previous = area
@@ -92,9 +82,9 @@ class StopRule:
 
     def _is_slow(self, area: int) -> bool:
         """Whether a small object shrinks much less than an ellipsoid that has come from the largest area."""
-        share = area / self._largest
-        if share >= self._limits.small:
+        if area >= self._limits.small * self._largest:
             return False
+        share = area / self._largest
         # Its area n slices from the largest is 1 - (n / N)^2, and shrinks by 2 n / N^2 from slice to slice.
         shrinking = 2 * (1 - share) / (share * self._since_largest)
         return area >= max(self._limits.kept, 1 - self._limits.slow * shrinking) * self._previous

@@ -202,12 +202,13 @@ def _stop_with_server(*queues: WorkQueue) -> None:
 
     def chain(number: signal.Signals) -> None:
         of_web_server = signal.getsignal(number)
+        if not callable(of_web_server):
+            return
 
         def stop(received: int, frame: FrameType | None) -> None:
             for queue in queues:
                 queue.stop()
-            if callable(of_web_server):
-                of_web_server(received, frame)
+            of_web_server(received, frame)
 
         signal.signal(number, stop)
 
