@@ -129,7 +129,8 @@ def test_libraries_stay_in_their_part() -> None:
 
 
 _PROBE = """
-import importlib, json, os, socket, sys, threading
+import importlib, json, os, socket, sys, tempfile, threading
+tempfile.gettempdir()  # tries folders once, with a file in each
 written, calls = [], []
 def hook(event, arguments):
     if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+"):
