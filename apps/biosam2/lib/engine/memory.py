@@ -347,8 +347,6 @@ class JointBank:
         banks: Banks with equal ``joint_key``, one for each row.
     """
 
-    needs_embeddings = False
-
     def __init__(self, banks: Sequence[MemoryBank]) -> None:
         self._banks = banks
 
