@@ -15,6 +15,9 @@ APP = REPOSITORY / "apps" / "biosam2"
 LONGEST_FILE = 500
 # A longer function does more than one thing.
 LONGEST_FUNCTION = 40
+# OHIF's toolbar is an addition to a viewer: lines of code in all its files, and characters of a line.
+LARGEST_TOOLBAR = 900
+LONGEST_SCRIPT_LINE = 130
 # Lists of exact versions, of which only the names of packages matter.
 GENERATED = ("constraints.txt",)
 # Folders of one machine, and hosts of package registries: a clone on another machine has neither.
@@ -70,6 +73,15 @@ def test_functions_are_short_enough_to_do_one_thing() -> None:
                 if lines > LONGEST_FUNCTION:
                     long.append(f"{name}: {node.name} has {lines} lines")
     assert long == []
+
+
+def test_ohifs_toolbar_stays_small() -> None:
+    lines = []
+    for path in sorted((APP / "ohif").glob("*.js")):
+        code = re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        lines += [line for line in code.splitlines() if line.strip() and not line.strip().startswith("//")]
+    assert 0 < len(lines) <= LARGEST_TOOLBAR
+    assert [line for line in lines if len(line) > LONGEST_SCRIPT_LINE] == []
 
 
 def test_a_public_name_has_a_docstring() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from playwright.sync_api import Response
 
-from tests.support.client import read_nrrd
 from tests.viewers.ohif import PIXEL, Ohif
 
 STEPS = 4  # mouse moves between two points of a stroke
@@ -185,7 +186,8 @@ def read_answer(response: Response) -> Answer:
     if response.status != 200:
         return Answer(json.loads(sent), response.status, None, body.decode())
     image = _part(body, response.headers["content-type"], "image")
-    return Answer(json.loads(sent), response.status, read_nrrd(image)[0] > 0, "")
+    mask = nib.Nifti1Image.from_bytes(gzip.decompress(image))
+    return Answer(json.loads(sent), response.status, np.asarray(mask.dataobj) > 0, "")
 
 
 def _part(body: bytes, content_type: str, name: str) -> bytes:

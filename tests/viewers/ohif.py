@@ -39,6 +39,10 @@ PIXEL = """([id, index]) => {
   const box = viewport.element.getBoundingClientRect();
   return [box.left + x, box.top + y];
 }"""
+_MIDDLE = """(id) => {
+  const viewport = window.services.cornerstoneViewportService.getCornerstoneViewport(id);
+  return [...viewport.getImageData().imageData.worldToIndex(viewport.getCamera().focalPoint)];
+}"""
 _POINTS = "() => window.cornerstoneTools.annotation.state.getAllAnnotations().length"
 _OVERLAY = """(id) => {
   const volume = window.services.segmentationService.getLabelmapVolume(id);
@@ -225,6 +229,10 @@ class Ohif:
         """The image's voxels as OHIF has them, float64 ``[i, j, k]``."""
         volume = self.page.evaluate(_IMAGE, view)
         return np.asarray(volume["voxels"], np.float64).reshape(volume["shape"][::-1]).T
+
+    def middle(self, view: str) -> list[float]:
+        """The voxel index ``[i, j, k]`` in the middle of a view."""
+        return list(self.page.evaluate(_MIDDLE, view))
 
     def show(self, index: Sequence[int]) -> None:
         """Scrolls all views to a voxel."""

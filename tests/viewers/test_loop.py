@@ -95,6 +95,15 @@ def test_a_models_label_is_offered_and_corrected(
     overlay = companion.overlay(LABEL)
     assert not overlay[tuple(place)]
     assert np.array_equal(np.delete(overlay, k, 2), np.delete(truth, k, 2))
+    # So does a second one: what the first one left is still there.
+    beside = [place[0] - 4, *place[1:]]
+    answer = companion.click(beside)
+    assert answer.status == 200, answer.text
+    corrected = companion.overlay(LABEL)
+    assert not corrected[tuple(place)]
+    assert not corrected[tuple(beside)]
+    assert not (corrected & ~overlay).any()
+    assert np.array_equal(np.delete(corrected, k, 2), np.delete(truth, k, 2))
 
 
 def test_a_label_without_a_prompt_is_corrected_and_saved(

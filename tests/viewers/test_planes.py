@@ -92,8 +92,11 @@ def test_a_view_across_straight_slices(companion: Companion, cases: dict[str, Ca
     assert answer.sent["scribbles"][0]["slice"] == index
     assert np.array_equal(companion.overlay(case.label), answer.mask)
     assert dice(answer.mask, case.truth) >= GOOD
-    # The least sure slices can be looked at.
-    companion.page.locator(".biosam2-unsure button").first.click()
+    # The least sure slices can be looked at, also when the next object has begun.
+    companion.key("n")
+    mark = companion.page.locator(".biosam2-unsure button").first
+    mark.click()
+    assert round(companion.ohif.middle(view)[axis]) == int(mark.inner_text()) - 1
 
 
 @pytest.mark.parametrize("view", ["mpr-axial", "mpr-sagittal"])

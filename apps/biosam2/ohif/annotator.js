@@ -2,11 +2,15 @@
 
 import { OPTIONS, makePrompt, requestParams } from './prompts.js';
 import * as server from './server.js';
-import { Change, readNifti, readNrrd, withMask, writeNrrd } from './voxels.js';
+import { Stack } from './stacks.js';
+import { Change, readNifti, withMask, writeNrrd } from './voxels.js';
 
 const MODELS = { false: 'biosam2_point', true: 'biosam2_propagate' };
 const AUTOMATIC = 'biosam2_auto';
 const HISTORY = 50; // steps that can be undone
+
+/** An object without a prompt; with `refine` its prompts correct what the segment has. */
+const newObject = (segment, refine) => ({ segment, refine, prompts: [], drawn: new Change() });
 
 /**
  * State of the annotation. `changed` is called after every change of it, `failed` with an error.
@@ -20,7 +24,6 @@ export class Annotator {
     this.live = true;
     this.volume = false;
     this.negative = false;
-    this.running = null;
     this.reset();
     viewer.onDrawn = (drawn) => this._add(drawn);
   }
@@ -30,16 +33,15 @@ export class Annotator {
     this._stop();
     this.undone = [];
     this.done = [];
-    this.unsure = [];
-    this.loaded = ''; // version of the label that the overlay started from
-    this.dirty = false;
-    this.object = { segment: null, refine: false, prompts: [], drawn: new Change() };
+    this.unsure = []; // slices to check: {slice, voxel}
+    this.stored = { version: '', changes: 0 }; // label in the store that the overlay was, and changes since then
+    this.object = newObject(null, false);
   }
 
   /** Starts the next object. With `refine` it corrects what the segment has. */
   start(refine = false, segment = this.viewer.activeSegment) {
     this._stop();
-    this.object = { segment, refine, prompts: [], drawn: new Change() };
+    this.object = newObject(segment, refine);
     this.viewer.activeSegment = segment;
     this._showPrompts();
     this.changed();
@@ -61,6 +63,8 @@ export class Annotator {
     const { object } = this;
     if (object.prompts.length) {
       await this._answer((signal) => this._infer(object, signal), (voxels) => this._draw(object, voxels));
+    } else {
+      this.failed(new Error('There is no prompt to run: draw one first.'));
     }
   }
 
@@ -74,24 +78,24 @@ export class Annotator {
     });
   }
 
-  /** Draws the answer to a request. The last request wins. */
+  /** Draws the answer to a request. A later request cancels it, and so does another series. */
   async _answer(infer, draw) {
     this._stop();
+    const { series } = this.viewer;
     const running = new AbortController();
     this.running = running;
     this.changed();
     try {
       const { params, file } = await infer(running.signal);
-      const voxels = await readNrrd(file);
-      if (this.running !== running) return;
-      if (voxels.length !== this.viewer.readOverlay().length) {
-        throw new Error('The answer has another size than the displayed series.');
-      }
+      const voxels = await this._read(file);
+      if (this.running !== running || this.viewer.series !== series) return;
       this.running = null;
       draw(voxels, params);
-      this.unsure = Object.values(params.slices_to_check ?? {}).flat();
+      const stack = this.object.prompts.at(-1)?.stack ?? Stack.across(this.viewer.grid, 2);
+      const slices = Object.values(params.slices_to_check ?? {}).flat();
+      this.unsure = slices.map((slice) => ({ slice, voxel: stack.middle(slice) }));
     } catch (error) {
-      if (error.name !== 'AbortError') this.failed(error);
+      if (!running.signal.aborted) this.failed(error);
     } finally {
       if (this.running === running) this.running = null;
       this.changed();
@@ -99,26 +103,25 @@ export class Annotator {
   }
 
   undo() {
-    this._step(this.done, this.undone, 'before', (change, voxels) => change.revert(voxels));
+    this._step(this.done, this.undone, 'before');
   }
 
   redo() {
-    this._step(this.undone, this.done, 'after', (change, voxels) => change.apply(voxels));
+    this._step(this.undone, this.done, 'after');
   }
 
   /** Saves all segments of the overlay as the final label; `ask` decides about a newer one in the store. */
   async save(ask) {
     const { series, grid, segments } = this.viewer;
+    const { stored } = this;
+    const { changes } = stored;
     const voxels = this.viewer.readOverlay();
-    const names = segments.map(({ label, index, colour }) => ({ name: label, idx: index, color: colour?.slice(0, 3) }));
-    const send = (replaces) => server.saveLabel(series, voxels, names, grid, replaces);
-    try {
-      this.loaded = await send(this.loaded);
-    } catch (error) {
-      if (error.status !== 409 || !(await ask(error.message))) throw error;
-      this.loaded = await send();
-    }
-    this.dirty = false;
+    const send = (replaces) => server.saveLabel(series, voxels, segments, grid, replaces);
+    stored.version = await send(stored.version).catch((error) => {
+      if (error.status !== 409 || !ask(error.message)) throw error;
+      return send();
+    });
+    stored.changes -= changes; // others can have come while the label was on its way
     this.changed();
   }
 
@@ -127,17 +130,21 @@ export class Annotator {
     const { series } = this.viewer;
     const info = await server.labelInfo(series);
     if (!info) throw new Error('The store has no label of this series.');
-    const { dimensions, voxels } = await readNifti(await server.labelFile(series, info.tag));
-    const expected = this.viewer.grid.dimensions;
-    if (dimensions.join() !== expected.join()) {
-      throw new Error(`The label has ${dimensions.join(' x ')} voxels, the series ${expected.join(' x ')}.`);
-    }
+    const voxels = await this._read(await server.labelFile(series, info.tag));
     if (this.viewer.series !== series) return;
     this.start(true);
     this._replace(() => this._renumbered(voxels, info.label_info ?? []));
-    this.loaded = info.tag === server.FINAL ? info.version : '';
-    this.dirty = false;
+    this.stored = { version: info.tag === server.FINAL ? info.version : '', changes: 0 };
     this.changed();
+  }
+
+  /** Voxels of a file of the server, which has to have the size of the series. */
+  async _read(file) {
+    const expected = this.viewer.grid.dimensions.join(' x ');
+    const { dimensions, voxels } = await readNifti(file);
+    const found = dimensions.join(' x ');
+    if (found !== expected) throw new Error(`The label has ${found} voxels, the series ${expected}.`);
+    return voxels;
   }
 
   _add(drawn) {
@@ -161,40 +168,40 @@ export class Annotator {
   }
 
   async _infer(object, signal) {
-    const label = this.viewer.segments.find(({ index }) => index === object.segment)?.label;
-    const params = { ...requestParams(object.prompts, this.volume), label };
-    const start = object.refine && !object.drawn.numbers.length ? await this._start(object) : null;
+    const { viewer, volume } = this;
+    const label = viewer.segments.find(({ idx }) => idx === object.segment)?.name;
+    const params = { ...requestParams(object.prompts, volume), label };
+    object.start ??= this._start(object);
+    const start = await object.start;
     if (start) params.label_info = [{ name: label, idx: 1 }]; // else the server takes it for another label's
-    return server.infer(MODELS[this.volume], this.viewer.series, params, start, signal);
+    return server.infer(MODELS[volume], viewer.series, params, start, signal);
   }
 
-  /** The segment's mask as a file for the server to start from; null where nothing is drawn. */
-  async _start({ segment }) {
+  /** What all prompts of an object correct, as a file: the segment's mask before them; null for none. */
+  async _start({ segment, refine }) {
     const mask = this.viewer.readOverlay().map((value) => Number(value === segment));
-    return mask.includes(1) ? writeNrrd(mask, this.viewer.grid) : null;
+    return refine && mask.includes(1) ? writeNrrd(mask, this.viewer.grid) : null;
   }
 
   _draw(object, mask) {
     const voxels = this.viewer.readOverlay();
     // The object's earlier answer on this slice gives way to the new one; on other slices it stays.
     const base = voxels.slice();
-    object.drawn.revert(base);
+    object.drawn.put('before', base);
     const { stack, slice } = object.prompts.at(-1);
     const inside = this.volume ? null : stack.holds(slice, this.viewer.grid.dimensions);
     const after = withMask(voxels, base, mask, object.segment, inside, object.refine);
-    this.viewer.writeOverlay(after);
+    this._write(after);
     this.object = { ...object, drawn: new Change(base, after) };
-    this.dirty = true;
     const entry = this.done.at(-1);
-    if (!entry) return;
-    entry.change.revert(voxels);
+    if (!entry) return; // all steps that are kept were undone
+    entry.change.put('before', voxels);
     Object.assign(entry, { change: new Change(voxels, after), after: this.object });
   }
 
   /** Keeps a step from the object's state `before` to the present one. */
   _record(before, change) {
-    this.done.push({ before, after: this.object, change });
-    if (this.done.length > HISTORY) this.done.shift();
+    this.done = [...this.done, { before, after: this.object, change }].slice(-HISTORY);
     this.undone = [];
   }
 
@@ -202,23 +209,26 @@ export class Annotator {
   _replace(makeOverlay) {
     const before = this.viewer.readOverlay();
     const after = makeOverlay(before);
-    this.viewer.writeOverlay(after);
+    this._write(after);
     this._record(this.object, new Change(before, after));
-    this.dirty = true;
   }
 
-  _step(from, to, side, move) {
+  _write(voxels) {
+    this.viewer.writeOverlay(voxels);
+    this.stored.changes += 1;
+  }
+
+  _step(from, to, side) {
     const entry = from.pop();
     if (!entry) return;
     this._stop();
     const voxels = this.viewer.readOverlay();
-    move(entry.change, voxels);
-    this.viewer.writeOverlay(voxels);
+    entry.change.put(side, voxels);
+    this._write(voxels);
     this.object = entry[side];
     this.viewer.activeSegment = this.object.segment;
     this._showPrompts();
     to.push(entry);
-    this.dirty = true;
     this.changed();
   }
 
@@ -235,8 +245,8 @@ export class Annotator {
   _renumbered(voxels, names) {
     const table = Array.from({ length: 256 }, (_, value) => value);
     for (const { name, idx } of names) {
-      const known = this.viewer.segments.find((segment) => segment.label === name);
-      table[idx] = known ? known.index : this.viewer.addSegment(name);
+      const known = this.viewer.segments.find((segment) => segment.name === name);
+      table[idx] = known?.idx ?? this.viewer.addSegment(name);
     }
     return voxels.map((value) => table[value]);
   }

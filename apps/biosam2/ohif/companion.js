@@ -4,7 +4,7 @@ import { Annotator } from './annotator.js';
 import { REPORT, labelInfo, nextSample, reason, startTraining, stopTraining, training } from './server.js';
 import { Stack } from './stacks.js';
 import { SWITCHES, TOOLS, Toolbar } from './toolbar.js';
-import { Viewer, missingParts } from './viewer.js';
+import { Viewer, missingParts, panel } from './viewer.js';
 
 const POLL_MS = 400;
 const TRAINING_POLL_MS = 2000;
@@ -13,12 +13,9 @@ const IDLE_POLL_MS = 15_000;
 const OHIF_REQUESTS = /\/(infer|activelearning|train)\/(?!.*check_if_running)/;
 const SLICE_KEY = 'biosam2-slice';
 
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
 class Companion {
   constructor(viewer) {
     this.viewer = viewer;
-    this.tool = 'point';
     this.annotator = new Annotator(viewer, { changed: () => this.show(), failed: (error) => this.fail(error) });
     this.toolbar = new Toolbar(this.actions());
     viewer.onFailedRequest(OHIF_REQUESTS, (status, text) => viewer.notify('error', reason(status, text)));
@@ -26,13 +23,19 @@ class Companion {
   }
 
   actions() {
-    const { annotator } = this;
-    const tool = (name) => () => this.use(this.tool === name ? null : name);
+    const { annotator, viewer } = this;
+    const tool = (name) => () => {
+      viewer.use(viewer.tool === name ? null : name);
+      this.show();
+    };
     const flip = (name) => () => {
       annotator[name] = !annotator[name];
       this.show();
     };
-    const guarded = (work) => () => work().catch((error) => this.fail(error));
+    const guarded = (work) => {
+      let running = null; // pressed again, it is not done twice
+      return () => (running ??= work().catch((error) => this.fail(error)).finally(() => (running = null)));
+    };
     return {
       ...Object.fromEntries(TOOLS.map((name) => [name, tool(name)])),
       ...Object.fromEntries(SWITCHES.map((name) => [name, flip(name)])),
@@ -41,29 +44,19 @@ class Companion {
       next: () => annotator.start(),
       auto: () => annotator.segmentAll(),
       segment: (index) => annotator.take(index),
-      addSegment: (label) => annotator.start(false, this.viewer.addSegment(label)),
+      addSegment: (label) => annotator.start(false, viewer.addSegment(label)),
       undo: () => annotator.undo(),
       redo: () => annotator.redo(),
       save: guarded(() => this.save()),
       load: guarded(() => this.load()),
       sample: guarded(() => this.next()),
       train: guarded(() => this.train()),
-      help: () => this.toolbar.toggleHelp(),
-      jump: (slice) => this.jump(slice),
+      jump: (voxel) => viewer.jump(voxel),
     };
   }
 
-  use(tool) {
-    this.tool = tool;
-    this.viewer.use(tool);
-    this.show();
-  }
-
   show() {
-    if (!this.toolbar || !this.viewer.panel) return;
-    this.toolbar.attach(this.viewer.panel);
-    const { segments, activeSegment: active } = this.viewer;
-    this.toolbar.show({ tool: this.tool, annotator: this.annotator, segments, active });
+    if (panel()) this.toolbar.show(this.viewer, this.annotator);
   }
 
   fail(error) {
@@ -76,13 +69,17 @@ class Companion {
   async opened() {
     this.annotator.reset();
     this.toolbar.offer('');
-    this.use(this.tool);
+    this.viewer.use(this.viewer.tool);
+    this.show();
     const slice = sessionStorage.getItem(SLICE_KEY);
     sessionStorage.removeItem(SLICE_KEY);
-    if (slice !== null) this.jump(Number(slice));
-    const stored = await labelInfo(this.viewer.series);
-    const what = stored?.automatic ? "a model's label" : 'a label';
-    if (stored) this.toolbar.offer(`The store has ${what} of this series${byWhom(stored)}.`);
+    const { grid, series } = this.viewer;
+    if (slice !== null) this.viewer.jump(Stack.across(grid, 2).middle(Number(slice)));
+    const stored = await labelInfo(series);
+    if (!stored || this.viewer.series !== series) return;
+    const who = stored.client_id || stored.user;
+    const what = stored.automatic ? "a model's label" : 'a label';
+    this.toolbar.offer(`The store has ${what} of this series${who ? ` by ${who}` : ''}.`);
   }
 
   async save() {
@@ -107,11 +104,12 @@ class Companion {
       `Open ${sample.PatientID ?? sample.id}?`,
       why && `Why this one: ${why}`,
       Number.isInteger(slice) && `It opens on slice ${slice + 1}.`,
-      this.annotator.dirty && 'The label of this series is not saved.',
+      this.annotator.stored.changes && 'The label of this series is not saved.',
     ];
     if (!window.confirm(question.filter(Boolean).join('\n\n'))) return;
     if (Number.isInteger(slice)) sessionStorage.setItem(SLICE_KEY, slice);
-    window.location.assign(`${window.PUBLIC_URL}monai-label?StudyInstanceUIDs=${sample.StudyInstanceUID}`);
+    const study = new URLSearchParams({ StudyInstanceUIDs: sample.StudyInstanceUID });
+    window.location.assign(`${window.PUBLIC_URL}monai-label?${study}`);
   }
 
   async train() {
@@ -132,14 +130,7 @@ class Companion {
     }
     this.timer = setTimeout(() => this.watchTraining(), running ? TRAINING_POLL_MS : IDLE_POLL_MS);
   }
-
-  jump(slice) {
-    const stack = this.annotator.object.prompts[0]?.stack ?? Stack.across(this.viewer.grid, 2);
-    this.viewer.jump(stack.middle(slice));
-  }
 }
-
-const byWhom = (stored) => (stored.client_id || stored.user ? ` by ${stored.client_id || stored.user}` : '');
 
 const isRunning = ({ status }) => status === 'RUNNING' || status === 'SUBMITTED';
 
@@ -147,9 +138,8 @@ const isRunning = ({ status }) => status === 'RUNNING' || status === 'SUBMITTED'
 function progress(last) {
   const { epoch, total_epochs: total, before, eval: now, after, published, reason: why } = last.stats ?? {};
   const shown = (measured) => measured?.dice?.toFixed(2) ?? '?';
-  if (isRunning(last)) {
-    return total ? `Training: epoch ${epoch ?? 0} of ${total}, Dice ${shown(now)} (before: ${shown(before)})` : 'Training starts ...';
-  }
+  if (isRunning(last) && !total) return 'Training starts ...';
+  if (isRunning(last)) return `Training: epoch ${epoch ?? 0} of ${total}, Dice ${shown(now)} (before: ${shown(before)})`;
   if (last.status === 'ERROR') return `Training failed: ${last.details?.at(-1) ?? 'the log of the server says why'}`;
   if (!after) return '';
   const dice = `Dice ${shown(before)} before, ${shown(after)} after.`;
@@ -161,8 +151,9 @@ async function main() {
   let companion = null;
   let series = null;
   for (;;) {
-    await pause(POLL_MS);
-    if (!document.querySelector('.monaiLabelPanel')) {
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    if (!panel()) {
+      companion?.annotator.reset();
       series = null;
       continue;
     }
@@ -172,14 +163,17 @@ async function main() {
       return;
     }
     companion ??= new Companion(new Viewer());
-    if (!companion.viewer.isReady) {
-      companion.viewer.connect();
-    } else if (companion.viewer.series !== series) {
-      series = companion.viewer.series;
-      companion.opened().catch((error) => companion.fail(error));
+    const { annotator, toolbar, viewer } = companion;
+    if (!viewer.isReady) {
+      viewer.connect();
+      continue;
+    }
+    toolbar.attach(panel());
+    if (viewer.series === series) {
+      annotator.follow();
     } else {
-      companion.toolbar.attach(companion.viewer.panel);
-      companion.annotator.follow();
+      series = viewer.series;
+      companion.opened().catch((error) => companion.fail(error));
     }
   }
 }

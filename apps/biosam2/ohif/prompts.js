@@ -3,7 +3,7 @@
 import { Stack, stackOf } from './stacks.js';
 
 /** What every request says of the answer. */
-export const OPTIONS = { result_extension: '.nrrd', result_dtype: 'uint8', result_compress: true, restore_label_idx: false };
+export const OPTIONS = { result_extension: '.nii.gz', result_dtype: 'uint8', restore_label_idx: false };
 const SAME = 0.5; // planes; a click this close to a prompt's plane is on it
 
 /**
@@ -34,8 +34,6 @@ function ends({ points, stack }) {
   return [Math.min, Math.max].map((end) => [0, 1].map((side) => end(...corners.map((corner) => corner[side]))));
 }
 
-const rounded = (value) => Math.round(value * 10) / 10;
-
 /**
  * The `params` of an inference request.
  *
@@ -61,20 +59,18 @@ export function requestParams(prompts, volume) {
     return { slice: slice(prompt), positive: false, points: [[left, top], [right, top], [right, bottom], [left, bottom]] };
   };
   const stroke = (prompt) => {
-    const points = prompt.points.map((place) => inPlane(place, stack.axis).map(rounded));
+    const points = prompt.points.map((place) => inPlane(place, stack.axis).map((value) => Math.round(value * 10) / 10));
     return { slice: slice(prompt), positive: prompt.positive, points };
   };
-  const params = {
+  return {
     foreground: of('point', true).map(point),
     background: of('point', false).map(point),
+    boxes: of('box', true).map(box),
+    scribbles: of('scribble').map(stroke),
+    lassos: [...of('lasso').map(stroke), ...of('box', false).map(outline)],
     axis: stack.axis,
+    slice: volume ? undefined : slice(last),
     ...stack.params(volume ? undefined : last.slice),
     ...OPTIONS,
   };
-  if (!volume) params.slice = slice(last);
-  if (of('box', true).length) params.boxes = of('box', true).map(box);
-  if (of('scribble').length) params.scribbles = of('scribble').map(stroke);
-  const lassos = [...of('lasso').map(stroke), ...of('box', false).map(outline)];
-  if (lassos.length) params.lassos = lassos;
-  return params;
 }

@@ -17,13 +17,9 @@ export function reason(status, text) {
 }
 
 async function request(path, options = {}) {
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch (error) {
-    if (error.name === 'AbortError') throw error;
+  const answer = await fetch(path, options).catch(() => {
     throw serverError(0, 'The server cannot be reached. The overlay is kept: try again when it is back.');
-  }
+  });
   if (!answer.ok) throw serverError(answer.status, reason(answer.status, await answer.text()));
   return answer;
 }
@@ -43,7 +39,7 @@ async function post(path, values = {}) {
   return (await request(path, { method: 'POST', body: JSON.stringify(values), headers })).json();
 }
 
-const query = (values) => new URLSearchParams(values).toString();
+const query = (values) => new URLSearchParams(values);
 
 /** Name under which this browser saves labels, kept between visits. */
 const clientId = () => (localStorage[CLIENT_KEY] ??= `ohif-${Math.random().toString(36).slice(2)}`);
@@ -80,8 +76,7 @@ export async function labelFile(series, tag) {
  */
 export async function saveLabel(series, voxels, names, grid, replaces) {
   const form = new FormData();
-  const params = { label_info: names, client_id: clientId(), grid, ...(replaces === undefined ? {} : { replaces }) };
-  form.append('params', JSON.stringify(params));
+  form.append('params', JSON.stringify({ label_info: names, client_id: clientId(), grid, replaces }));
   form.append('label', new Blob([voxels]), 'label.bin');
   const answer = await request(`/datastore/label?${query({ image: series, tag: FINAL })}`, { method: 'PUT', body: form });
   return (await answer.json()).version;

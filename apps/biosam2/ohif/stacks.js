@@ -9,7 +9,7 @@ export const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * 
 const combined = (factors, vectors) => [0, 1, 2].map((side) => dot(factors, vectors.map((vector) => vector[side])));
 
 /** Millimetres (LPS) of one voxel along i, j and k. */
-const edges = ({ spacing, direction }) =>
+export const edges = ({ spacing, direction }) =>
   spacing.map((side, axis) => direction.slice(3 * axis, 3 * axis + 3).map((cosine) => cosine * side));
 
 /**

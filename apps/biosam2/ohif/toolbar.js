@@ -37,17 +37,19 @@ function button(action, textContent, title, onclick) {
   return made;
 }
 
-const row = (...cells) => element('tr', {}, ...cells.map((textContent) => element('td', { textContent })));
-
-const pressed = (event) =>
-  [event.ctrlKey || event.metaKey ? 'ctrl+' : '', event.altKey ? 'alt+' : '', event.key.toLowerCase()].join('');
+/** Name of a pressed key as in ACTIONS. */
+function pressed({ ctrlKey, metaKey, altKey, key, code }) {
+  // With alt, a Mac has another character in the place of the letter.
+  const letter = altKey && !/^[a-z]$/i.test(key) ? code.replace('Key', '') : key;
+  return `${ctrlKey || metaKey ? 'ctrl+' : ''}${altKey ? 'alt+' : ''}${letter.toLowerCase()}`;
+}
 
 /** Builds the toolbar; `actions` holds a function for each name of ACTIONS. */
 export class Toolbar {
   constructor(actions) {
-    this.actions = actions;
-    const made = ACTIONS.map(([name, key, text, help]) => [name, button(name, text, `${help} (${key})`, () => actions[name]())]);
-    this.buttons = Object.fromEntries(made);
+    this.actions = { ...actions, help: () => (this.help.hidden = !this.help.hidden) };
+    const made = ACTIONS.map(([name, key, text, help]) => button(name, text, `${help} (${key})`, this.actions[name]));
+    this.buttons = Object.fromEntries(made.map((one) => [one.dataset.action, one]));
     this.segments = element('div', { className: 'biosam2-segments' });
     this.name = element('input', { placeholder: 'New segment', title: 'Name of a new segment, then Enter' });
     this.name.onkeydown = (event) => {
@@ -60,6 +62,7 @@ export class Toolbar {
     this.status = status();
     this.unsure = element('div', { className: 'biosam2-unsure' });
     this.training = status();
+    const row = (...cells) => element('tr', {}, ...cells.map((words) => element('td', {}, words)));
     const keys = ACTIONS.map(([, key, text, help]) => row(key, `${text}: ${help}`));
     this.help = element('table', { className: 'biosam2-help', hidden: true }, ...keys);
     const buttons = element('div', { className: 'biosam2-buttons' }, ...Object.values(this.buttons));
@@ -74,25 +77,26 @@ export class Toolbar {
   }
 
   /** Shows the state of the annotation. */
-  show({ tool, annotator, segments, active }) {
-    for (const name of TOOLS) this._on(this.buttons[name], tool === name);
-    for (const name of SWITCHES) this._on(this.buttons[name], annotator[name]);
-    this._on(this.buttons.refine, annotator.object.refine);
+  show(viewer, annotator) {
+    for (const name of TOOLS) this.buttons[name].ariaPressed = viewer.tool === name;
+    for (const name of SWITCHES) this.buttons[name].ariaPressed = annotator[name];
+    this.buttons.refine.ariaPressed = annotator.object.refine;
     this.buttons.undo.disabled = !annotator.done.length;
     this.buttons.redo.disabled = !annotator.undone.length;
-    this.status.textContent = annotator.running ? 'Segmenting ...' : annotator.dirty ? 'Not saved yet' : '';
-    this.segments.replaceChildren(...segments.map((segment) => this._segment(segment, segment.index === active)));
-    this.unsure.replaceChildren(
-      ...(annotator.unsure.length ? ['Check slices: '] : []),
-      ...annotator.unsure.map((slice) =>
-        button('jump', slice + 1, 'A correction here is likely to be worth most', () => this.actions.jump(slice))
-      )
-    );
+    this.status.textContent = annotator.running ? 'Segmenting ...' : annotator.stored.changes ? 'Not saved yet' : '';
+    const focused = this.segments.querySelector(':focus')?.dataset.segment;
+    const chips = viewer.segments.map((segment) => this._segment(segment, segment.idx === viewer.activeSegment));
+    this.segments.replaceChildren(...chips);
+    chips.find((chip) => chip.dataset.segment === focused)?.focus();
+    const title = 'A correction here is likely to be worth most';
+    const mark = ({ slice, voxel }) => button('jump', slice + 1, title, () => this.actions.jump(voxel));
+    const marks = annotator.unsure.map(mark);
+    this.unsure.replaceChildren(marks.length ? 'Check slices: ' : '', ...marks);
   }
 
   /** Offers the stored label of the series with a button that loads it; '' offers nothing. */
   offer(text) {
-    const load = button('offered', 'Load it', 'Show the stored label (ctrl+l)', () => this.actions.load());
+    const load = button('offered', 'Load it', 'Show the stored label (ctrl+l)', this.actions.load);
     this.offered.replaceChildren(...(text ? [text, ' ', load] : []));
   }
 
@@ -103,21 +107,12 @@ export class Toolbar {
     this.training.replaceChildren(text, link);
   }
 
-  toggleHelp() {
-    this.help.hidden = !this.help.hidden;
-  }
-
-  _segment({ index, label, colour }, active) {
-    const chip = button('segment', label, 'Draw this segment', () => this.actions.segment(index));
-    chip.dataset.segment = label;
-    chip.style.borderLeftColor = colour ? `rgb(${[...colour].slice(0, 3).join(',')})` : 'transparent';
-    this._on(chip, active);
+  _segment({ name, idx, color }, active) {
+    const chip = button('segment', name, 'Draw this segment', () => this.actions.segment(idx));
+    chip.dataset.segment = name;
+    chip.style.borderLeftColor = color ? `rgb(${color})` : 'transparent';
+    chip.ariaPressed = active;
     return chip;
-  }
-
-  _on(made, on) {
-    made.classList.toggle('on', on);
-    made.setAttribute('aria-pressed', on);
   }
 
   _key(event) {

@@ -16,8 +16,7 @@ const SERVICES = [
 ];
 const FREEHAND = 'BioSAM2Freehand';
 const TOOLS = { point: 'Probe', box: 'RectangleROI', scribble: FREEHAND, lasso: FREEHAND };
-const TOOL_CLASSES = ['ProbeTool', 'RectangleROITool', 'PlanarFreehandROITool'];
-const TOOL_PARTS = ['annotation', 'segmentation', 'ToolGroupManager', ...TOOL_CLASSES];
+const TOOL_PARTS = ['annotation', 'segmentation', 'ToolGroupManager', 'PlanarFreehandROITool'];
 const PROMPT = { getTextLines: () => [], calculateStats: false }; // a prompt is no measurement
 const PANEL_TOOL = 'ProbeMONAILabel'; // MONAI Label's own point tool
 const TOOL_GROUPS = ['mpr', 'default'];
@@ -27,25 +26,24 @@ const SEGMENTATION = '1'; // MONAI Label's panel always draws into this segmenta
 const COLOURS = { true: 'rgb(80, 255, 120)', false: 'rgb(255, 90, 90)' };
 
 /** Names of the objects that the companion needs and that this build of OHIF does not have. */
-export function missingParts(root = window) {
-  const needed = [
-    ...GLOBALS.map((name) => [root, name]),
-    ...SERVICES.map((name) => [root.services, name]),
-    ...TOOL_PARTS.map((name) => [root.cornerstoneTools, name]),
-  ];
-  return needed.filter(([owner, name]) => !owner?.[name]).map(([, name]) => name);
+export function missingParts() {
+  const needed = [[window, GLOBALS], [window.services, SERVICES], [window.cornerstoneTools, TOOL_PARTS]];
+  return needed.flatMap(([owner, names]) => names.filter((name) => !owner?.[name]));
 }
 
+/** MONAI Label's panel, or null while it is not shown. */
+export const panel = () => document.querySelector('.monaiLabelPanel');
+
 /** cornerstone's freehand tool, which refuses views across the axes of the image: here a view has axes of its own. */
-const freehandTool = ({ cornerstone, cornerstoneTools }) =>
-  class extends cornerstoneTools.PlanarFreehandROITool {
+const freehandTool = () =>
+  class extends window.cornerstoneTools.PlanarFreehandROITool {
     static toolName = FREEHAND;
 
     constructor(...options) {
       super(...options);
       const { activateDraw } = this;
       this.activateDraw = (event, ...rest) => {
-        const { viewport } = cornerstone.getEnabledElement(event.detail.element);
+        const { viewport } = window.cornerstone.getEnabledElement(event.detail.element);
         const { getImageData } = viewport;
         const { viewUp, viewPlaneNormal } = viewport.getCamera();
         const direction = [...cross(viewUp, viewPlaneNormal), ...viewUp, ...viewPlaneNormal];
@@ -62,30 +60,24 @@ const freehandTool = ({ cornerstone, cornerstoneTools }) =>
 
 /** OHIF with one series on the screen. */
 export class Viewer {
-  constructor(root = window) {
-    this.root = root;
-    this.services = root.services;
-    this.tools = root.cornerstoneTools;
+  constructor() {
+    this.services = window.services;
+    this.tools = window.cornerstoneTools;
     this.own = new Map(); // annotations that the companion's tools drew, by UID
-    this.tool = null;
-    this.onDrawn = () => {};
+    this.tool = 'point'; // name in TOOLS, or null while OHIF's own tools have the mouse
+    this.onDrawn = null; // called with each prompt that is drawn
     this._connected = 0;
-    for (const tool of [this.tools.ProbeTool, this.tools.RectangleROITool, freehandTool(root)]) this.tools.addTool(tool);
-    root.cornerstone.eventTarget.addEventListener(this.tools.Enums.Events.ANNOTATION_COMPLETED, (event) =>
+    this.tools.addTool(freehandTool());
+    window.cornerstone.eventTarget.addEventListener(this.tools.Enums.Events.ANNOTATION_COMPLETED, (event) =>
       this._drawn(event.detail.annotation)
     );
-    root.document.addEventListener('pointerover', (event) => this._activate(event.target));
-  }
-
-  /** MONAI Label's panel, or null while it is not shown. */
-  get panel() {
-    return this.root.document.querySelector('.monaiLabelPanel');
+    document.addEventListener('pointerover', (event) => this._activate(event.target));
   }
 
   /** Whether the overlay of the displayed series exists: MONAI Label's panel is connected. */
   get isReady() {
     try {
-      return Boolean(this.panel && this._overlay() && this._volume());
+      return Boolean(panel() && this._overlay() && this._volume());
     } catch {
       return false; // the services come one after another
     }
@@ -96,11 +88,11 @@ export class Viewer {
     // The panel makes its overlay from the image ids, which OHIF finds while it loads.
     if (!this._displaySet()?.imageIds || Date.now() - this._connected < CONNECT_EVERY_MS) return;
     this._connected = Date.now();
-    const input = this.root.document.querySelector('#monailabelServerURL');
-    input.value = `${this.root.location.origin}/`;
+    const input = document.querySelector('#monailabelServerURL');
+    input.value = `${window.location.origin}/`;
     input.dispatchEvent(new Event('focusout', { bubbles: true }));
     // The panel takes the value over after this event, and would ask the server of before until then.
-    setTimeout(() => this.panel?.querySelector('button.actionButton').click());
+    setTimeout(() => panel()?.querySelector('button.actionButton').click());
   }
 
   /** Series Instance UID of the displayed images. */
@@ -114,20 +106,18 @@ export class Viewer {
     return { dimensions: [...dimensions], spacing: [...spacing], origin: [...origin], direction: [...direction] };
   }
 
-  /** Segments of the overlay: [{index, label, colour}]. */
+  /** Segments of the overlay as the server has them: [{name, idx, color [red, green, blue]}]. */
   get segments() {
     const { segmentationService } = this.services;
     const found = Object.values(segmentationService.getSegmentation(SEGMENTATION)?.segments ?? {}).filter(Boolean);
-    return found.map(({ segmentIndex: index, label }) => {
-      const colour = segmentationService.getSegmentColor(this._firstView(), SEGMENTATION, index);
-      return { index, label, colour };
-    });
+    const color = (idx) => segmentationService.getSegmentColor(this._firstView(), SEGMENTATION, idx)?.slice(0, 3);
+    return found.map(({ segmentIndex: idx, label: name }) => ({ name, idx, color: color(idx) }));
   }
 
   /** Index of the active segment. */
   get activeSegment() {
     const found = this.services.segmentationService.getActiveSegment(this._firstView());
-    return found?.segmentIndex ?? this.segments[0]?.index ?? 1;
+    return found?.segmentIndex ?? this.segments[0]?.idx ?? 1;
   }
 
   set activeSegment(index) {
@@ -136,7 +126,7 @@ export class Viewer {
 
   /** Adds a segment and returns its index. */
   addSegment(label) {
-    const index = Math.max(0, ...this.segments.map((segment) => segment.index)) + 1;
+    const index = Math.max(0, ...this.segments.map(({ idx }) => idx)) + 1;
     this.services.segmentationService.addSegment(SEGMENTATION, { segmentIndex: index, label });
     return index;
   }
@@ -181,14 +171,15 @@ export class Viewer {
       if (shown && !wanted) state.removeAnnotation(uid);
       if (!shown && wanted) state.addAnnotation(annotation, annotation.metadata.FrameOfReferenceUID);
     }
-    for (const engine of this.root.cornerstone.getRenderingEngines()) engine.render();
+    for (const engine of window.cornerstone.getRenderingEngines()) engine.render();
   }
 
   /** Scrolls every view to a voxel. */
   jump(ijk) {
+    const world = this._volume().imageData.indexToWorld(ijk);
     for (const id of this._views().keys()) {
-      const viewport = this.services.cornerstoneViewportService.getCornerstoneViewport(id);
-      viewport.jumpToWorld?.(this._image().indexToWorld(ijk));
+      const viewport = this._viewport(id);
+      viewport.jumpToWorld?.(world);
       viewport.render();
     }
   }
@@ -200,8 +191,8 @@ export class Viewer {
 
   /** Calls back with the reason whenever a request of OHIF itself fails whose address matches. */
   onFailedRequest(addresses, callback) {
-    const send = this.root.XMLHttpRequest.prototype.send;
-    this.root.XMLHttpRequest.prototype.send = function (...body) {
+    const send = window.XMLHttpRequest.prototype.send;
+    window.XMLHttpRequest.prototype.send = function (...body) {
       this.addEventListener('loadend', () => {
         if (this.status < 400 || !addresses.test(this.responseURL)) return;
         const text = this.response instanceof ArrayBuffer ? new TextDecoder().decode(this.response) : this.responseText;
@@ -221,11 +212,10 @@ export class Viewer {
     if (!this.tool || annotation.metadata.toolName !== TOOLS[this.tool] || this.own.has(annotation.annotationUID)) return;
     this.own.set(annotation.annotationUID, annotation);
     const world = annotation.data.contour?.polyline ?? annotation.data.handles.points;
-    const image = this._image();
-    const points = world.map((place) => [...image.worldToIndex(place)]);
-    const { viewPlaneNormal, viewUp } = annotation.metadata;
-    const drawn = { kind: this.tool, uid: annotation.annotationUID, points };
-    this.onDrawn({ ...drawn, normal: [...viewPlaneNormal], up: [...viewUp] });
+    const { imageData } = this._volume();
+    const points = world.map((place) => [...imageData.worldToIndex(place)]);
+    const { viewPlaneNormal: normal, viewUp: up } = annotation.metadata;
+    this.onDrawn({ kind: this.tool, uid: annotation.annotationUID, points, normal, up });
   }
 
   /** OHIF's state of every view, by its id. */
@@ -242,16 +232,12 @@ export class Viewer {
     return uid && this.services.displaySetService.getDisplaySetByUID(uid);
   }
 
-  _viewport() {
-    return this.services.cornerstoneViewportService.getCornerstoneViewport(this._firstView());
-  }
-
-  _image() {
-    return this._viewport().getImageData().imageData;
+  _viewport(id = this._firstView()) {
+    return this.services.cornerstoneViewportService.getCornerstoneViewport(id);
   }
 
   _volume() {
-    return this.root.cornerstone.cache.getVolume(this._viewport().getVolumeId());
+    return window.cornerstone.cache.getVolume(this._viewport().getVolumeId());
   }
 
   _overlay() {

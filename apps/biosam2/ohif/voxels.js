@@ -1,24 +1,19 @@
-/** Voxel files that the server sends and takes (NRRD, NIfTI), and changes of an overlay. */
+/** Voxel files that the server sends (NIfTI) and takes (NRRD), and changes of an overlay. */
+
+import { edges } from './stacks.js';
 
 // Offsets of a NIfTI-1 header; the server writes labels as bytes.
 const NIFTI_HEADER = { dimensions: 40, type: 70, offset: 108 };
 const NIFTI_BYTES = 2;
-const NEWLINE = 10;
 const GZIP_MAGIC = [0x1f, 0x8b];
+
+/** Bytes that went through a (de)compression, as a Response. */
+const through = (transform, bytes) => new Response(new Blob([bytes]).stream().pipeThrough(transform));
 
 /** Decompresses gzip; other bytes are returned as they are. */
 async function inflated(bytes) {
-  if (bytes[0] !== GZIP_MAGIC[0] || bytes[1] !== GZIP_MAGIC[1]) return bytes;
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-/** Voxels of an 8-bit NRRD file, raw or gzip. */
-export async function readNrrd(buffer) {
-  const bytes = new Uint8Array(buffer);
-  const start = bytes.findIndex((byte, n) => byte === NEWLINE && bytes[n + 1] === NEWLINE) + 2;
-  if (start < 2) throw new Error('The answer is no NRRD file.');
-  return inflated(bytes.subarray(start));
+  if (GZIP_MAGIC.some((byte, n) => bytes[n] !== byte)) return bytes;
+  return new Uint8Array(await through(new DecompressionStream('gzip'), bytes).arrayBuffer());
 }
 
 /** Reads an 8-bit NIfTI-1 file, gzip or not: {dimensions, voxels}. */
@@ -31,26 +26,21 @@ export async function readNifti(buffer) {
 }
 
 /** Writes an 8-bit NRRD with its geometry (millimetres, LPS), gzip compressed, as a Blob. */
-export async function writeNrrd(voxels, { dimensions, spacing, origin, direction }) {
-  const axes = [0, 1, 2].map((axis) => `(${[0, 1, 2].map((row) => direction[3 * axis + row] * spacing[axis])})`);
+export async function writeNrrd(voxels, grid) {
   const header = [
     'NRRD0004',
     'type: unsigned char',
     'dimension: 3',
     'space: left-posterior-superior',
-    `sizes: ${dimensions.join(' ')}`,
-    `space directions: ${axes.join(' ')}`,
-    'kinds: domain domain domain',
+    `sizes: ${grid.dimensions.join(' ')}`,
+    `space directions: ${edges(grid).map((edge) => `(${edge})`).join(' ')}`,
     'encoding: gzip',
-    `space origin: (${origin.join(',')})`,
-    '',
-    '',
+    `space origin: (${grid.origin})`,
   ].join('\n');
-  const stream = new Blob([voxels]).stream().pipeThrough(new CompressionStream('gzip'));
-  return new Blob([header, await new Response(stream).blob()]);
+  return new Blob([header, '\n\n', await through(new CompressionStream('gzip'), voxels).blob()]);
 }
 
-/** The sparse change of an overlay that leads from one array of voxels to another. */
+/** Where two arrays of voxels differ, and the values there `before` and `after`. */
 export class Change {
   constructor(from = [], to = []) {
     this.numbers = [];
@@ -59,12 +49,9 @@ export class Change {
     this.after = this.numbers.map((number) => to[number]);
   }
 
-  apply(voxels) {
-    this.numbers.forEach((number, n) => (voxels[number] = this.after[n]));
-  }
-
-  revert(voxels) {
-    this.numbers.forEach((number, n) => (voxels[number] = this.before[n]));
+  /** Gives the voxels that differ their values of one side, 'before' or 'after'. */
+  put(side, voxels) {
+    this.numbers.forEach((number, n) => (voxels[number] = this[side][n]));
   }
 }
 
