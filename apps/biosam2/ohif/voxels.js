@@ -43,10 +43,11 @@ export async function writeNrrd(voxels, grid) {
 /** Where two arrays of voxels differ, and the values there `before` and `after`. */
 export class Change {
   constructor(from = [], to = []) {
-    this.numbers = [];
-    for (let n = 0; n < from.length; n += 1) if (from[n] !== to[n]) this.numbers.push(n);
-    this.before = this.numbers.map((number) => from[number]);
-    this.after = this.numbers.map((number) => to[number]);
+    const numbers = [];
+    for (let n = 0; n < from.length; n += 1) if (from[n] !== to[n]) numbers.push(n);
+    this.numbers = Uint32Array.from(numbers);
+    this.before = Uint8Array.from(numbers, (number) => from[number]);
+    this.after = Uint8Array.from(numbers, (number) => to[number]);
   }
 
   /** Gives the voxels that differ their values of one side, 'before' or 'after'. */
