@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from lib.engine.interactive import AnswerCache, InteractiveSegmenter
 from lib.engine.memory import MemoryBank
@@ -81,7 +82,7 @@ def test_a_starting_mask_changes_only_where_clicks_correct_it(frames):
 def test_the_memory_holds_what_was_answered(frames):
     bank = MemoryBank(4)
     answer = InteractiveSegmenter(Scripted()).segment(frames, 0, clicks((50, 50, 1), (53, 50, 0)), bank)
-    held = bank.as_output_dict()["cond_frame_outputs"][0]["mask"]
+    held = bank.recall(0, False, torch.ones(1))["cond_frame_outputs"][0]["mask"]
     assert (held == answer.mask).all()
 
 

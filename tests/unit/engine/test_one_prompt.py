@@ -43,7 +43,7 @@ def test_fifo_takes_the_templates_as_the_frames_before_and_confidence_the_most_s
     neighbours = {}
     for policy in ("fifo", "confidence"):
         bank = OnePrompt(rendering, templates, "cell", policy)._bank
-        remembered = list(bank.as_output_dict()["cond_frame_outputs"].values())
+        remembered = list(bank._prompted.values())
         (neighbours[policy],) = (
             place for place, memory in enumerate(remembered) if memory is bank.neighbour(0, False, query)
         )

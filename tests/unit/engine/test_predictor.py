@@ -49,14 +49,15 @@ def test_a_mask_prompt_is_the_result_and_is_remembered(predictor, frames):
     bank = predictor.new_bank()
     result = predictor.segment(frames, 1, FramePrompts(points=[], labels=[], mask=mask), bank)
     assert (result.mask == mask).all()
-    assert list(bank.as_output_dict()["cond_frame_outputs"]) == [1]
+    assert list(bank.recall(0, False, torch.ones(1))["cond_frame_outputs"]) == [1]
 
 
 def test_memories_stay_in_the_compute_dtype(tiny, frames):
     predictor = Predictor(tiny, Runtime(torch.device("cpu"), "fp32"), EmbeddingCache(1 << 30), "tiny", "1")
     bank = predictor.new_bank()
     predictor.segment(frames, 0, CLICK, bank)
-    assert bank.as_output_dict()["cond_frame_outputs"][0]["maskmem_features"].dtype == torch.float32
+    (memory,) = bank.recall(0, False, torch.ones(1))["cond_frame_outputs"].values()
+    assert memory["maskmem_features"].dtype == torch.float32
 
 
 def test_bf16_gives_nearly_the_masks_of_fp32(tiny, frames):
