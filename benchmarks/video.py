@@ -3,10 +3,10 @@
     python -m benchmarks.video [--model NAME] [--policies fifo pruned confidence] [--rounds N]
 
 Clips of known truth are drawn: two alike cells cross, one passes behind a bar, the picture is cut to another
-scene and back. The echo of the data pack (BIOSAM2_DATA) has a truth on one frame, which rough hands drew: its
-time counts, its accuracy is a column of its own. Prompts are boxes on 1, 2, 4 or 8 frames that are evenly
-spaced among those with the object, as in BioSAM-2's Table 4. J is the Jaccard index, F the boundary measure
-of DAVIS, each the mean over the frames without a prompt.
+scene and back, one hardly moves. The echo of the data pack (BIOSAM2_DATA) has a truth on one frame, which
+rough hands drew: its time counts, its accuracy is a column of its own. Prompts are boxes on 1, 2, 4 or 8
+frames that are evenly spaced among those with the object, as in BioSAM-2's Table 4. J is the Jaccard index,
+F the boundary measure of DAVIS, each the mean over the frames without a prompt.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ def drawn_clips() -> Iterator[Clip]:
     frames[HIDDEN], _ = (part[HIDDEN] for part in _scene(other, [downward]))
     truth[HIDDEN] = False
     yield Clip("cut", frames, truth, range(FRAMES))
+    frames, truth = _scene(ground, [lambda t: (100 + 4 * np.sin(t / 4), 80 + 3 * np.cos(t / 7))])
+    yield Clip("slow", frames, truth, range(FRAMES))
 
 
 def echo() -> Clip | None:

@@ -20,7 +20,7 @@ def clips():
 
 
 def test_the_truth_is_what_is_drawn_and_prompts_are_spread(clips):
-    assert list(clips) == ["crossing", "occlusion", "cut"]
+    assert list(clips) == ["crossing", "occlusion", "cut", "slow"]
     for clip in clips.values():
         bright = clip.frames[0, ..., 0].astype(float)
         assert bright[clip.truth[0]].mean() > bright[~clip.truth[0]].mean() + 30

@@ -8,12 +8,8 @@ from lib.engine.memory import (
     BANK_SIZE,
     MemoryBank,
     confidence,
-    most_redundant,
     multiplicities,
-    object_places,
-    redundancy,
     replaced,
-    unit_channels,
 )
 
 
@@ -22,8 +18,8 @@ def test_prompted_frames_stay_and_the_oldest_tracked_ones_go():
     bank.add_prompted(0, {"n": 0})
     for frame in (1, 2, 3):
         bank.add_tracked(frame, {"n": frame})
-    assert list(bank.as_output_dict()["cond_frame_outputs"]) == [0]
-    assert list(bank.as_output_dict()["non_cond_frame_outputs"]) == [2, 3]
+    assert list(bank.recall(0, False, torch.ones(1))["cond_frame_outputs"]) == [0]
+    assert list(bank.recall(0, False, torch.ones(1))["non_cond_frame_outputs"]) == [2, 3]
 
 
 def test_turning_round_forgets_tracked_frames_alone():
@@ -31,7 +27,10 @@ def test_turning_round_forgets_tracked_frames_alone():
     bank.add_prompted(5, {})
     bank.add_tracked(4, {})
     bank.forget_tracked()
-    assert bank.as_output_dict() == {"cond_frame_outputs": {5: {}}, "non_cond_frame_outputs": {}}
+    assert bank.recall(0, False, torch.ones(1)) == {
+        "cond_frame_outputs": {5: {}},
+        "non_cond_frame_outputs": {},
+    }
 
 
 def test_the_neighbour_is_the_frame_that_was_visited_before():
@@ -50,37 +49,15 @@ def test_a_copy_goes_its_own_way():
     other = bank.copy()
     other.add_tracked(1, {"n": 1})
     other.add_tracked(2, {"n": 2})
-    assert bank.as_output_dict() == {"cond_frame_outputs": {0: {"n": 0}}, "non_cond_frame_outputs": {}}
-    assert other.as_output_dict()["non_cond_frame_outputs"] == {2: {"n": 2}}
+    assert bank.recall(0, False, torch.ones(1)) == {
+        "cond_frame_outputs": {0: {"n": 0}},
+        "non_cond_frame_outputs": {},
+    }
+    assert other.recall(0, False, torch.ones(1))["non_cond_frame_outputs"] == {2: {"n": 2}}
 
 
 def test_confidence_is_the_predicted_iou_of_an_object_that_is_there():
     assert confidence(0.8, 0.5) == pytest.approx(0.4)
-
-
-def test_redundancy_is_the_sum_of_cosines_over_the_places():
-    newest = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])  # (1, 0) at the first place, (0, 2) at the second
-    memory = torch.tensor([[[3.0, 1.0]], [[0.0, 1.0]]])  # (3, 0) and (1, 1): cosines 1 and 1 / sqrt(2)
-    memory, newest = unit_channels(memory), unit_channels(newest)
-    assert float(redundancy(memory, newest)) == pytest.approx(1 + 0.5**0.5)
-    assert float(redundancy(-memory, newest)) == pytest.approx(-1 - 0.5**0.5)
-    places = torch.tensor([[0.25, 0.75]])
-    assert float(redundancy(memory, newest, places)) == pytest.approx(0.25 + 0.75 * 0.5**0.5)
-    assert unit_channels(torch.zeros(2, 1, 1)).tolist() == [[[0.0]], [[0.0]]]
-    assert most_redundant([0.2, 0.9, 0.4, 0.9, 0.1], 2) == [1, 3]
-
-
-@pytest.mark.parametrize(
-    ("held", "newest", "expected"),
-    [
-        ([0.0, 1.0], [0.5, 0.0], [1 / 3, 2 / 3]),
-        ([1.0, 0.0], [0.5, 0.0], [1, 0]),
-        ([0, 0], [0, 0], [0.5, 0.5]),
-    ],
-)
-def test_places_count_as_far_as_one_of_two_memories_holds_the_object(held, newest, expected):
-    places = object_places(torch.tensor([held]), torch.tensor([newest]))
-    assert places.flatten().tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_new_memory_replaces_the_one_most_like_that_from_which_it_differs_most():
@@ -117,51 +94,61 @@ def places_read(bank: MemoryBank, frame: int) -> dict[int, int]:
     return {index: item["maskmem_features"].shape[-2] for index, item in recalled.items()}
 
 
-def test_the_pruned_policy_leaves_out_tracked_frames_that_are_nearly_the_newest():
+def track(bank: MemoryBank, frame: int, channels: list[float], present: bool = True) -> bool:
+    """Adds a frame as the predictor does; whether it has a memory of its own."""
+    new = memory(channels) | {"logits": torch.full((1, 1, 4, 4), 1.0 if present else -1.0)}
+    spared = bank.spares(new["embedding"][0], new["logits"][0])
+    if spared:
+        bank.add_spared(frame, {name: new[name] for name in ("obj_ptr", "logits")})
+    else:
+        bank.add_tracked(frame, new)
+    return not spared
+
+
+def test_the_pruned_policy_reads_one_memory_of_frames_on_which_the_object_looks_the_same():
     bank = MemoryBank(reach=16, policy="pruned", spatial=5)
     bank.add_prompted(0, memory([0.0, 1.0]))
-    for frame, channels in enumerate([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.1, 1.0]], start=1):
-        bank.add_tracked(frame, memory(channels))
-    # Cosines with the newest: 0.1, 0.995 and 0.86. The prompted frame is always read.
-    assert places_read(bank, 5) == {1: 2, 2: 0, 3: 2, 4: 2}
-    assert bank.recall(5, False, torch.ones(1))["cond_frame_outputs"][0]["maskmem_features"].shape[-2] == 2
-    assert places_read(bank.copy(), 5) == places_read(bank, 5)
-    bank.add_tracked(5, memory([0.6, 0.8]))  # frame 1 is out of the window
-    assert places_read(bank, 6) == {1: 2, 2: 2, 3: 0, 4: 2, 5: 2}
+    assert [
+        track(bank, frame, channels)
+        for frame, channels in enumerate([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0], [0.2, 1.0], [0.6, 0.8]], 1)
+    ] == [True, True, False, False, True]
+    # Frames 2, 3 and 4 share a memory, which stands at the newest of them. The prompted frame is always read.
+    assert places_read(bank, 6) == {1: 2, 2: 0, 3: 0, 4: 2, 5: 2}
+    recalled = bank.recall(6, False, torch.ones(1))
+    assert recalled["cond_frame_outputs"][0]["maskmem_features"].shape[-2] == 2
+    assert recalled["non_cond_frame_outputs"][4]["maskmem_features"][0, :, 0, 0].tolist() == [0.0, 1.0]
+    assert places_read(bank.copy(), 6) == places_read(bank, 6)
+    assert track(bank.copy(), 6, [0.6, 0.8]) is False
     bank.forget_tracked()
     assert places_read(bank, 6) == {}
-    few = MemoryBank(reach=16, policy="pruned", spatial=5)
-    few.add_prompted(0, memory([1.0, 0.0]))
-    few.add_tracked(1, memory([1.0, 0.0]))
-    assert few.recall(2, False, torch.ones(1, 2, 2, 2)) == few.as_output_dict()
+    assert track(bank, 6, [0.6, 0.8])  # nothing is left that could stand in
 
 
-def test_two_memories_at_most_are_left_out_as_in_the_paper():
-    bank = MemoryBank(reach=16, policy="pruned", spatial=7)
-    bank.keeps_absent = False
-    bank.add_prompted(0, memory([0.0, 1.0]))
-    for frame, x in enumerate([0.81, 0.95, 0.82, 0.83, 0.94, 1.0], start=1):
-        bank.add_tracked(frame, memory([x, 1.0]))
-    # Frames are read at the distance at which the object was last seen: frame 6 stands at 8, before 9.
-    assert places_read(bank, 9) == {8: 2, 7: 0, 6: 2, 5: 2, 4: 0, 3: 2}
+def test_a_shared_memory_outlives_the_frame_that_it_was_encoded_on():
+    bank = MemoryBank(reach=2, policy="pruned", spatial=3)
+    for frame in range(5):
+        track(bank, frame, [1.0, 0.0])
+    assert places_read(bank, 5) == {3: 0, 4: 2}
+    assert bank.copy().joint_key == bank.joint_key
 
 
-def test_the_background_does_not_decide_what_is_pruned():
-    def seen_at(column: int) -> dict:
-        """An object of one column, with features of its own, on a background that never changes."""
-        features = torch.zeros(1, 2, 4, 4)
-        features[:, 0], features[:, 0, :, column], features[:, 1, :, column] = 1, 0, 1
-        logits = torch.full((1, 1, 4, 4), -1.0)
-        logits[..., column] = 1
-        return memory([1.0, 0.0]) | {"maskmem_features": features, "logits": logits}
+def test_frames_that_are_not_remembered_need_no_memory():
+    for policy in ("fifo", "pruned"):
+        bank = MemoryBank(reach=4, policy=policy)
+        bank.keeps_absent = False
+        bank.add_prompted(0, memory([0.0, 1.0]))
+        assert not track(bank, 1, [1.0, 0.0], present=False)
+        assert places_read(bank, 2) == {}
+        assert track(bank, 2, [1.0, 0.0])
+        assert not track(bank, 3, [1.0, 0.0], present=False)
+        assert places_read(bank, 9) == {8: 2}
 
-    bank = MemoryBank(reach=4, policy="pruned", spatial=3)
-    bank.add_prompted(0, memory([1.0, 0.0]))
-    bank.add_tracked(1, seen_at(0))
-    bank.add_tracked(2, seen_at(0))
-    assert bank.joint_key[-1] == 1  # left out
-    bank.add_tracked(3, seen_at(1))
-    assert bank.joint_key[-1] == "out"
+
+def test_a_frame_without_the_object_is_remembered_where_it_counts():
+    bank = MemoryBank(reach=4, policy="pruned")
+    assert track(bank, 1, [1.0, 0.0])
+    assert track(bank, 2, [1.0, 0.0], present=False)
+    assert track(bank, 3, [1.0, 0.0], present=False)
 
 
 def test_the_confidence_policy_pins_prompted_frames_and_refuses_doubtful_ones():
@@ -210,12 +197,10 @@ def test_the_confidence_policy_picks_among_templates_by_similarity():
 
 def test_one_template_alone_is_all_that_the_confidence_policy_attends_to():
     bank = MemoryBank(16, "confidence")
-    bank.add_prompted(-2, template(1.0, 0.0))
+    only = template(1.0, 0.0)
+    bank.add_prompted(-2, only)
     recalled = bank.recall(1, False, torch.ones(1, 2, 1, 1))
-    assert recalled == {
-        "cond_frame_outputs": bank.as_output_dict()["cond_frame_outputs"],
-        "non_cond_frame_outputs": {},
-    }
+    assert recalled == {"cond_frame_outputs": {-2: only}, "non_cond_frame_outputs": {}}
 
 
 def test_without_absent_frames_the_last_sightings_stand_in_for_those_just_visited():

@@ -3,9 +3,8 @@
 Three policies choose the memories that memory attention reads:
 
 * ``fifo``: SAM 2's own: every prompted frame and the last tracked ones.
-* ``pruned``: SurgSAM-2's efficient frame pruning (Liu et al. 2024): of these, the tracked frames that are
-  most like the newest are left out. The paper compares whole frames and always leaves out two; here the
-  object is compared, and at most two are left out on which it is nearly the same (``object_places``).
+* ``pruned``: SurgSAM-2's efficient frame pruning (Liu et al. 2024): of tracked frames on which the object
+  looks the same one memory is encoded and read (``lib.engine.frame_pruning``).
 * ``confidence``: MedSAM-2's bank (Zhu et al. 2024): tracked frames are kept for their confidence and their
   difference from each other, and picked up by their likeness to the frame that is looked at.
 """
@@ -13,11 +12,13 @@ Three policies choose the memories that memory attention reads:
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
+from lib.engine.frame_pruning import FramePruning
 from lib.settings import MemoryPolicy
 
 if TYPE_CHECKING:
@@ -31,64 +32,11 @@ MOST_PICKED = 15  # SAM 2 normalises distances between frames by this number
 LEAST_CONFIDENCE = 0.5  # tau_c: a mask that is more likely wrong than right is no memory
 MARGIN = 0.1  # MedSAM-2 lets a memory in that is less confident by this much
 TEMPERATURE = 0.1  # tau: at MedSAM-2's 1 the likeness hardly matters, exp(0.6) = 1.8 over a range of 0.6
-PRUNED = 2  # memories that SurgSAM-2 leaves out
-# Mean cosine from which on a memory says what the newest one says. On an echocardiogram 96% of the memories
-# of the frame before are above it, of cells that move by 3 of their 44 pixels a frame hardly one. With four
-# memories in all, an object that crossed another one was lost where one was always left out.
-REDUNDANT = 0.95
 
 
 def confidence(iou: float, presence: float) -> float:
     """c: predicted IoU of a mask times the probability that the object is on the frame."""
     return iou * presence
-
-
-def unit_channels(memory: torch.Tensor) -> torch.Tensor:
-    """A memory (..., C, h, w) in float32, its channels of length 1 at each place; 0 where they are 0."""
-    values = memory.float()
-    return values * values.square().sum(-3, keepdim=True).clamp(min=1e-12).rsqrt()
-
-
-def redundancy(
-    memory: torch.Tensor, newest: torch.Tensor, places: torch.Tensor | None = None
-) -> torch.Tensor:
-    """r_i: sum over places of the cosine between the channels of a memory and of the newest one.
-
-    In the paper all places count alike, as with ``places`` None. The bank weights them (``object_places``).
-
-    Args:
-        memory: (C, h, w) of ``unit_channels``.
-        newest: The same of the newest memory.
-        places: Weights (h, w) of the places.
-
-    Returns:
-        A number, as a tensor without axes.
-    """
-    cosines = (memory * newest).sum(0)
-    return (cosines if places is None else cosines * places).sum()
-
-
-def object_places(held: torch.Tensor, newest: torch.Tensor) -> torch.Tensor:
-    """Weights of the places where a memory or the newest one holds the object; of sum 1.
-
-    Not in SurgSAM-2. A frame is mostly background, which hardly changes in a clip: over all places a memory
-    in which the object lies elsewhere is as redundant as one in which it has not moved. Of sum 1, so that r
-    is a mean, which can be compared with a limit whatever the object's size.
-
-    Args:
-        held: (h, w) share of each place that the mask of the memory holds.
-        newest: The same of the newest memory.
-
-    Returns:
-        (h, w); the same everywhere where neither holds the object.
-    """
-    either = torch.maximum(held, newest) + 1e-6
-    return either / either.sum()
-
-
-def most_redundant(r: Sequence[float], count: int) -> list[int]:
-    """Indices of the ``count`` largest r_i, ascending; of equal ones the oldest."""
-    return sorted(sorted(range(len(r)), key=lambda index: (-r[index], index))[:count])
 
 
 def replaced(
@@ -158,7 +106,7 @@ class MemoryBank:
         self.spatial = spatial
         self._prompted: dict[int, Memory] = {}
         self._tracked: dict[int, Memory] = {}
-        self._compared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._pruning = FramePruning() if policy == "pruned" else None
         self._left_out: frozenset[int] = frozenset()
         self._confident: list[Memory] = []
 
@@ -166,17 +114,45 @@ class MemoryBank:
         """Remembers a prompted frame."""
         self._prompted[frame] = memory
 
+    def spares(self, features: torch.Tensor, logits: torch.Tensor) -> bool:
+        """Whether a tracked frame needs no memory of its own; what is asked last is added next.
+
+        It needs none where it is not remembered, and where the newest memory says the same of the object.
+
+        Args:
+            features: (C, h, w) the last map of the image encoder.
+            logits: (1, S/4, S/4) mask that was found there.
+        """
+        if not self.keeps_absent and float(logits.max()) <= 0:
+            return True
+        return bool(self._pruning and self._pruning.spares(features, logits) and self._tracked)
+
+    def add_spared(self, frame: int, seen: Memory) -> None:
+        """Remembers a frame that needs no memory of its own: the newest memory stands in for it.
+
+        Args:
+            frame: Index of the frame.
+            seen: What was found there, without ``maskmem_features``.
+        """
+        if not self.keeps_absent and float(seen["logits"].max()) <= 0:
+            return
+        newest = next(reversed(self._tracked))
+        self._left_out |= {newest}
+        self._put(frame, self._tracked[newest] | seen)
+
     def add_tracked(self, frame: int, memory: Memory) -> None:
         """Remembers a frame that the network segmented, and forgets the oldest beyond its reach."""
         if not self.keeps_absent and float(memory["logits"].max()) <= 0:
             return
+        self._put(frame, memory)
+        if self.policy == "confidence":
+            self._admit(memory)
+
+    def _put(self, frame: int, memory: Memory) -> None:
         self._tracked[frame] = memory
         while len(self._tracked) > self._reach:
             del self._tracked[next(iter(self._tracked))]
-        if self.policy == "confidence":
-            self._admit(memory)
-        if self.policy == "pruned":
-            self._prune(frame, memory)
+        self._left_out = self._left_out.intersection(self._tracked)
 
     def copy(self) -> MemoryBank:
         """A bank of the same memories, independent of this one from now on."""
@@ -186,7 +162,8 @@ class MemoryBank:
         other.likeness = self.likeness.copy() if self.likeness is not None else None
         other._prompted = dict(self._prompted)
         other._tracked = dict(self._tracked)
-        other._compared, other._left_out = dict(self._compared), self._left_out
+        other._left_out = self._left_out
+        other._pruning = replace(self._pruning) if self._pruning else None
         other._confident = list(self._confident)
         return other
 
@@ -232,13 +209,10 @@ class MemoryBank:
     def forget_tracked(self) -> None:
         """Forgets all but the prompted frames, before the other direction is followed."""
         self._tracked.clear()
-        self._compared.clear()
         self._left_out = frozenset()
+        if self._pruning:
+            self._pruning = FramePruning()
         self._confident.clear()
-
-    def as_output_dict(self) -> dict[str, dict[int, Memory]]:
-        """All memories in the form that SAM 2's memory attention reads."""
-        return {"cond_frame_outputs": self._prompted, "non_cond_frame_outputs": self._tracked}
 
     def recall(self, frame: int, reverse: bool, query: torch.Tensor) -> dict[str, dict[int, Memory]]:
         """The memories that the policy chooses for a frame, in the form that SAM 2's memory attention reads.
@@ -262,26 +236,6 @@ class MemoryBank:
         if self.policy == "confidence":
             prompted, tracked = self._picked_up(frame, reverse, query), {}
         return {"cond_frame_outputs": prompted, "non_cond_frame_outputs": tracked}
-
-    def _prune(self, frame: int, memory: Memory) -> None:
-        """Chooses the tracked frames that keep their object pointer alone: once for each new frame.
-
-        Prompted frames and the newest one are always read.
-        """
-        newest = unit_channels(memory["maskmem_features"][0])
-        side = memory["logits"].shape[-1] // newest.shape[-1]
-        held = F.avg_pool2d((memory["logits"][0] > 0).float(), side)[0]
-        window = list(self._tracked)[1 - self.spatial :]
-        older = {index: self._compared[index] for index in window if index in self._compared}
-        self._compared = {**older, frame: (newest, held)}
-        self._left_out = frozenset()
-        if older and len(window) + len(self._prompted) >= self.spatial:
-            # One by one: of all together, torch would make a task for every core and wait for all of them.
-            r = [redundancy(unit, newest, object_places(seen, held)) for unit, seen in older.values()]
-            values, indices = torch.stack(r).tolist(), list(older)
-            self._left_out = frozenset(
-                indices[place] for place in most_redundant(values, PRUNED) if values[place] >= REDUNDANT
-            )
 
     def _admit(self, memory: Memory) -> None:
         c = memory["confidence"]
@@ -368,11 +322,6 @@ class JointBank:
         found = [guess for bank in self._banks if (guess := bank.guess(features)) is not None]
         return torch.cat(found) if found else None
 
-    def add_tracked(self, frame: int, memory: Memory) -> None:
-        """Remembers a frame: each object its row."""
-        for row, bank in enumerate(self._banks):
-            bank.add_tracked(frame, {name: _row(value, row) for name, value in memory.items()})
-
 
 def _joined(memories: Sequence[Memory]) -> Memory:
     return {name: _concatenated([memory[name] for memory in memories]) for name in memories[0]}
@@ -384,6 +333,13 @@ def _concatenated(values: Sequence[Any]) -> Any:
     if isinstance(first, list):
         return [torch.cat(each) for each in zip(*values, strict=True)]
     return None if first is None else torch.cat(list(values))
+
+
+def memory_rows(memory: Memory, count: int) -> list[Memory]:
+    """The memories of ``count`` objects that were encoded together."""
+    if count == 1:
+        return [memory]
+    return [{name: _row(value, row) for name, value in memory.items()} for row in range(count)]
 
 
 def _row(value: Any, row: int) -> Any:

@@ -108,9 +108,9 @@ class Decoded:
     object_logits: torch.Tensor
     pointer: torch.Tensor
 
-    def row(self, index: int) -> Decoded:
-        """One of the B frames."""
-        return Decoded(*(getattr(self, item.name)[index : index + 1] for item in fields(self)))
+    def rows(self, index: torch.Tensor) -> Decoded:
+        """The frames ``index`` (N,) of the B."""
+        return Decoded(*(getattr(self, item.name)[index] for item in fields(self)))
 
 
 class FrozenHiera(Hiera):
@@ -230,13 +230,7 @@ class Network(SAM2Base):
         memory, position = self._encode_new_memory(
             feats, sizes, decoded.logits_full, decoded.object_logits, is_mask_from_pts=prompted
         )
-        return {
-            "maskmem_features": memory,
-            "maskmem_pos_enc": position,
-            "obj_ptr": decoded.pointer,
-            "logits": decoded.logits,
-            "guide": features.guide,
-        }
+        return {"maskmem_features": memory, "maskmem_pos_enc": position, **seen(features, decoded)}
 
     def _step(
         self,
@@ -276,6 +270,11 @@ class Network(SAM2Base):
         last = features.maps[-1]
         encoding: torch.Tensor = self.image_encoder.neck.position_encoding(last)
         return encoding.to(last.dtype).flatten(2).permute(2, 0, 1)
+
+
+def seen(features: Features, decoded: Decoded) -> dict[str, Any]:
+    """What a memory holds beside the encoded one: what was decoded, and the frame as prompts see it."""
+    return {"obj_ptr": decoded.pointer, "logits": decoded.logits, "guide": features.guide}
 
 
 def _no_points(masks: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from lib.engine.frames import FrameSequence
 from lib.engine.frames_ahead import FramesAhead
-from lib.engine.memory import JointBank, Memory, MemoryBank, confidence
+from lib.engine.memory import JointBank, Memory, MemoryBank, confidence, memory_rows
 from lib.engine.network import (
     Decoded,
     EmbeddingCache,
@@ -26,6 +26,7 @@ from lib.engine.network import (
     mask_logits,
     network_image,
     network_mask,
+    seen,
     stack_prompts,
 )
 from lib.engine.openvino_parts import install_parts
@@ -400,7 +401,7 @@ class Predictor:
                 clicks = _against(self._frame_mask(decoded, frames).mask, prompts)
                 if clicks is not None:
                     decoded = self._network.segment(features, self._network_prompts(clicks, frames))
-            bank.add_tracked(index, self._memory(features, decoded, bank, prompted=False))
+            self._remember(features, decoded, [bank], index)
             return self._frame_mask(decoded, frames)
 
     def track_together(
@@ -413,8 +414,28 @@ class Predictor:
         with self.runtime.step():
             rows = features.rows(torch.zeros(len(banks), dtype=torch.long, device=self.runtime.device))
             decoded = self._network.track(rows, bank, index, len(frames), reverse, guess)
-            bank.add_tracked(index, self._network.remember(rows, decoded, prompted=False))
-            return [self._frame_mask(decoded.row(row), frames) for row in range(len(banks))]
+            self._remember(rows, decoded, banks, index)
+            each = torch.arange(len(banks), device=self.runtime.device).split(1)
+            return [self._frame_mask(decoded.rows(row), frames) for row in each]
+
+    def _remember(
+        self, features: Features, decoded: Decoded, banks: Sequence[MemoryBank], index: int
+    ) -> None:
+        """Remembers the objects on a tracked frame, a row of features and of decoded for each bank."""
+        needed, each = [], torch.arange(len(banks), device=self.runtime.device).split(1)
+        for row, bank in zip(each, banks, strict=True):
+            if bank.spares(features.maps[-1][row][0], decoded.logits[row][0]):
+                bank.add_spared(index, seen(features.rows(row), decoded.rows(row)))
+            else:
+                needed.append((row, bank))
+        if not needed:
+            return
+        if len(needed) < len(banks):
+            rows = torch.cat([row for row, _ in needed])
+            features, decoded = features.rows(rows), decoded.rows(rows)
+        memory = self._memory(features, decoded, needed[0][1], prompted=False)
+        for (_, bank), own in zip(needed, memory_rows(memory, len(needed)), strict=True):
+            bank.add_tracked(index, own)
 
     def _memory(self, features: Features, decoded: Decoded, bank: MemoryBank, prompted: bool) -> Memory:
         memory = self._network.remember(features, decoded, prompted)

@@ -65,11 +65,12 @@ def test_objects_of_a_video_are_followed_together_while_they_remember_equally_ma
     class Lost(MemoryBank):
         """Has not seen the object on the second frame after the prompt."""
 
-        def add_tracked(self, frame, memory):
-            gone = {"logits": torch.full_like(memory["logits"], -1.0)} if frame == 2 else {}
-            super().add_tracked(frame, memory | gone)
+        def _put(self, frame, memory):
+            if frame != 2:
+                super()._put(frame, memory)
 
-    monkeypatch.setattr("lib.engine.memory.REDUNDANT", -1.0)  # with random weights no two frames are alike
+    # With random weights no two frames are alike.
+    monkeypatch.setattr("lib.engine.frame_pruning.REDUNDANT", -1.0)
     predictor = make_predictor(rendered)
     banks = cycle([MemoryBank, Lost])
     monkeypatch.setattr(predictor, "new_bank", lambda policy: next(banks)(2, policy, spatial=3))
