@@ -219,9 +219,19 @@ def test_a_store_that_is_down_is_named(contents, pacs):
     assert contents.find(pacs.ct.series_uid) == found.images[pacs.ct.series_uid]
 
 
-@pytest.mark.parametrize("uid", ["undefined", "", "1.2.3", "../..", "1." * 40 + "1"])
+@pytest.mark.parametrize("uid", ["undefined", "", "1.2.3", "../..", "1." * 40 + "1", "1." * 80 + "1"])
 def test_what_is_not_there_is_not_found(contents, uid):
     assert contents.find(uid) is None
+
+
+def test_a_series_with_a_longer_uid_than_dicom_allows_is_found(contents, pacs):
+    contents.now()
+    header = pydicom.dcmread(pacs.ct.files[0])
+    header.SeriesInstanceUID = "1." * 32 + "11"
+    path = pacs.folder / "long.dcm"
+    header.save_as(path)
+    pacs.store.add(path.read_bytes())
+    assert contents.find("1." * 32 + "11").instances == 1
 
 
 def test_a_store_that_comes_back_is_asked_again(contents, pacs, clock):

@@ -10,7 +10,7 @@ from lib.engine.runtime import Cancellation
 from lib.errors import Cancelled, ImageTooLargeError
 from lib.pathology.automatic_segmentation import FIELD_SIDE, segment_nuclei
 from lib.pathology.interactive import SlidePredictor
-from lib.pathology.nuclei import propose_nuclei, stain_of
+from lib.pathology.nuclei import detections, propose_nuclei, stain_of
 from tests.support.slides import GLASS, Cell, iou, paint, scatter
 from tests.unit.pathology.test_interactive import DarkObjects, dark_cells, slide
 from tests.unit.pathology.test_slide import Endless, picture
@@ -87,6 +87,16 @@ def test_a_cancelled_request_stops():
     cancellation.cancel()
     with cancellation.applied(), pytest.raises(Cancelled):
         found_in((0, 0, FIELD_SIDE, FIELD_SIDE), Cell(500, 430, 12, 12, 0))
+
+
+def test_a_request_that_is_cancelled_during_the_proposals_stops_at_the_next_radius():
+    cancellation = Cancellation()
+    with cancellation.applied():
+        steps = detections(stain_of(paint(200, 160, [Cell(60, 60, 15, 12, 0.3)], seed=2)))
+        next(steps)
+        cancellation.cancel()
+        with pytest.raises(Cancelled):
+            next(steps)
 
 
 def test_stain_is_bright_whatever_the_microscopy():

@@ -34,6 +34,8 @@ FRESH_S = 3.0
 # A slow store is queried less often: listings take at most a tenth of its time.
 _SHARE = 10
 _PAGE = 1000
+# Longest UID that is looked up: some devices write more than the 64 characters that DICOM allows.
+_MOST_UID = 128
 # Modalities without an image that can be segmented here. Whole slides (SM) are pyramids of tiles.
 NO_PICTURES = frozenset(
     {"SEG", "SR", "PR", "KO", "DOC", "PLAN", "REG", "FID", "RWV", "ANN", "ASMT", "SMR", "STAIN", "M3D", "SM"}
@@ -382,7 +384,7 @@ def _made(header: Dataset) -> float:
 
 
 def _is_uid(text: str) -> bool:
-    return bool(text) and len(text) <= 64 and all(part.isdigit() for part in text.split("."))
+    return bool(text) and len(text) <= _MOST_UID and all(part.isdigit() for part in text.split("."))
 
 
 def _header(item: Mapping[str, Any]) -> Dataset:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import expit
-from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.morphology import disk
-from skimage.segmentation import expand_labels, relabel_sequential, watershed
+from skimage.segmentation import expand_labels, watershed
+
+from lib.engine.runtime import raise_if_cancelled
 
 # Grey level and colourfulness (difference of the channels) that tell fluorescence from stains on bright
 # ground.
@@ -167,6 +168,9 @@ def propose_nuclei(pixels: NDArray[np.uint8], radius_range: tuple[float, float] 
     Args:
         pixels: uint8 (H, W, 3).
         radius_range: Limits of the radius in pixels of the nuclei that are looked for.
+
+    Raises:
+        Cancelled: The client has gone.
     """
     stain = stain_of(pixels)
     weights = WEIGHTS[stain.is_coloured]
@@ -179,6 +183,7 @@ def detections(stain: Stain, radius_range: tuple[float, float] = RADIUS_RANGE) -
     low, high = radius_range
     steps = max(1, round(np.log(high / low) / np.log(_RATIO)))
     for radius in np.geomspace(low, high, steps + 1):
+        raise_if_cancelled()
         labels = _detect(stain.amount, float(radius), stain.is_fluorescent)
         yield Detections(labels, _measured(labels, stain, float(radius)))
 
@@ -217,12 +222,16 @@ def _in_windows(
         [[statistic(values[y : y + _WINDOW : 2, x : x + _WINDOW : 2]) for x in starts[1]] for y in starts[0]]
     )
     rows, columns = (
-        np.interp(np.arange(side), first + _WINDOW / 2, np.arange(len(first))).astype(np.float32)
+        _hats(np.interp(np.arange(side), first + _WINDOW / 2, np.arange(len(first))), len(first))
         for side, first in zip(values.shape, starts, strict=True)
     )
-    grid = np.meshgrid(rows, columns, indexing="ij")
     for index in range(found.shape[2]):
-        yield ndimage.map_coordinates(found[..., index].astype(np.float32), grid, order=1, mode="nearest")
+        yield rows @ found[..., index].astype(np.float32) @ columns.T
+
+
+def _hats(places: NDArray[np.float64], count: int) -> NDArray[np.float32]:
+    """Weights (N, M) of the values at 0, 1, ... where a value between two of them is interpolated."""
+    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(count))).astype(np.float32)
 
 
 def _otsu(values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -320,13 +329,26 @@ def _detect(stain: NDArray[np.float32], radius: float, is_fluorescent: bool) -> 
     height = depth + _STAIN_WEIGHT * bright
     pieces, _ = ndimage.label(mask)
     distance = max(2, round(radius * _APART))
-    peaks = peak_local_max(height, min_distance=distance, labels=pieces, exclude_border=False)
+    peaks = _peaks(height, pieces, distance)
     seeds = np.zeros(stain.shape, int)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     labels = watershed(-height, seeds, mask=mask)
-    areas = np.bincount(labels.ravel())
-    labels[(areas < max(15.0, _LEAST_AREA * np.pi * radius**2))[labels]] = 0
-    return np.asarray(relabel_sequential(labels)[0])
+    is_kept = np.bincount(labels.ravel()) >= max(15.0, _LEAST_AREA * np.pi * radius**2)
+    is_kept[0] = False
+    return np.asarray((np.cumsum(is_kept) * is_kept)[labels])
+
+
+def _peaks(height: NDArray[np.float64], pieces: NDArray[np.int_], distance: int) -> NDArray[np.int_]:
+    """Rows and columns (N, 2) of the maxima of each numbered piece that are so many pixels apart."""
+    # Of equal neighbours the last is the maximum.
+    height = height + np.linspace(0, 1e-9, height.size).reshape(height.shape)
+    found = [np.zeros((0, 2), int)]
+    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
+        values = np.where(pieces[box] == number, height[box], -np.inf)
+        highest = ndimage.maximum_filter(values, 2 * distance + 1, mode="constant", cval=-np.inf)
+        is_peak = (values == highest) & np.isfinite(values)
+        found.append(np.argwhere(is_peak) + [side.start for side in box])
+    return np.concatenate(found)
 
 
 def _filled(mask: NDArray[np.bool_], largest: float) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,10 +101,8 @@ def read_request(request: Mapping[str, Any], slide: Slide, labels: Sequence[str]
     Raises:
         PromptError: A value is not allowed, or lies outside the slide.
     """
-    mode, choice = str(request.get("mode")), request.get("mask") or "best"
-    for name, value, allowed in (("mode", mode, tuple(MODES)), ("mask", choice, get_args(MaskChoice))):
-        if value not in allowed:
-            raise PromptError(f"Unknown {name} {shown(value)} (available: {', '.join(allowed)})")
+    mode = _one_of("mode", str(request.get("mode")), tuple(MODES))
+    choice = _one_of("mask", request.get("mask") or "best", get_args(MaskChoice))
     names = tuple(labels) or (DEFAULT_LABEL,)
     label = _label(request.get("label") or names[0])
     tiles = _tiles(request.get("wsi_tiles"), slide, label)
@@ -122,13 +120,13 @@ def read_request(request: Mapping[str, Any], slide: Slide, labels: Sequence[str]
         )
     area = request.get("min_poly_area")
     return SlideRequest(
-        mode=cast(Mode, mode),
+        mode=mode,
         objects=_objects(asked, box_labels, slide, names) if asked else (),
         regions=regions,
         region_labels=tuple(name for _, name in shown_regions),
         scale=patch_scale(slide) * slide.downsamples[_level(request.get("level"), slide)],
         least_area=LEAST_AREA if area is None else max(0.0, number(area, "min_poly_area")),
-        choice=cast(MaskChoice, choice),
+        choice=choice,
     )
 
 
@@ -167,6 +165,12 @@ def points_of(item: ObjectPrompts, positive: bool) -> NDArray[np.float64]:
     """An object's positive or negative points, (N, 2), in level-0 pixels."""
     found = [point.ijk[:2] for point in item.points if point.positive == positive]
     return np.array(found, dtype=float).reshape(-1, 2)
+
+
+def _one_of(name: str, value: Any, allowed: Sequence[str]) -> Any:
+    if value not in allowed:
+        raise PromptError(f"Unknown {name} {shown(value)} (available: {', '.join(allowed)})")
+    return value
 
 
 def _label(value: Any) -> str:
