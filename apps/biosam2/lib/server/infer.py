@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import anyio
-from fastapi import File, Form, Request, UploadFile
+from fastapi import Depends, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
 from monailabel.utils.others.generic import get_mime_type
 from pydantic import BaseModel, BeforeValidator, ValidationError
@@ -287,37 +287,48 @@ async def progress(user: AnyUser, inference: _Inference) -> Response:
     return JSONResponse(listed)
 
 
-@routes.post("/wsi/{model}")
-async def slide(
+async def _finding(
     user: AnyUser,
     inference: _Inference,
     request: Request,
     model: str,
-    body: JsonBody,
     image: str = "",
     session_id: str = "",
     output: SlideOutput = SlideOutput.asap,
-) -> Response:
+) -> Callable[..., Awaitable[Response]]:
+    """Finds objects on a slide from the body of a request, and from the patch where one is sent along."""
+
+    async def find(body: dict[str, Any], file: UploadFile | None = None) -> Response:
+        region = _region(body)
+        asked = {**region, **inference.checked(model, body.get("params") or {}, user), "output": output}
+
+        def work() -> Response:
+            with inference.opened(image, session_id, file) as own:
+                result = inference.infer({**asked, **own}, on_slide=True)
+            path = result["file"]
+            if path is None or output is SlideOutput.json:
+                _discard(path)
+                return JSONResponse(result["params"])
+            return file_response(path, temporary=True)
+
+        return await inference.run(request, not any(asked.get(name) for name in _PROMPTS), work)
+
+    return find
+
+
+_Finding = Annotated[Callable[..., Awaitable[Response]], Depends(_finding)]
+
+
+@routes.post("/wsi/{model}")
+async def slide(find: _Finding, body: JsonBody) -> Response:
     """Finds objects on a slide: around the prompts, or everything in the region."""
-    asked = _on_slide(inference, model, body, output, user)
-    return await _find(inference, request, asked, image, session_id)
+    return await find(body)
 
 
 @routes.post("/wsi_v2/{model}")
-async def slide_upload(
-    user: AnyUser,
-    inference: _Inference,
-    request: Request,
-    model: str,
-    image: str = "",
-    session_id: str = "",
-    file: _File = None,
-    wsi: _Text = "{}",
-    output: SlideOutput = SlideOutput.asap,
-) -> Response:
+async def slide_upload(find: _Finding, file: _File = None, wsi: _Text = "{}") -> Response:
     """As ``/wsi``, on a patch that is sent along."""
-    asked = _on_slide(inference, model, json_object(wsi, "wsi"), output, user)
-    return await _find(inference, request, asked, image, session_id, file)
+    return await find(json_object(wsi, "wsi"), file)
 
 
 @routes.post("/{model}")
@@ -350,37 +361,13 @@ async def image(
     return await inference.run(request, is_heavy, work)
 
 
-def _on_slide(
-    inference: Inference, model: str, body: dict[str, Any], output: SlideOutput, user: User
-) -> dict[str, Any]:
-    """The request of a task for slides."""
+def _region(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Region of a request on a slide."""
     try:
-        region = SlideRegion.model_validate(body)
+        return SlideRegion.model_validate(body).model_dump(exclude={"params"})
     except ValidationError as error:
         reasons = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         refuse(HTTPStatus.UNPROCESSABLE_ENTITY, f"wsi: {reasons}")
-    own = region.model_dump(exclude={"params"})
-    return {**own, **inference.checked(model, region.params or {}, user), "output": output}
-
-
-async def _find(
-    inference: Inference,
-    request: Request,
-    asked: dict[str, Any],
-    image: str,
-    session_id: str,
-    file: UploadFile | None = None,
-) -> Response:
-    def work() -> Response:
-        with inference.opened(image, session_id, file) as own:
-            result = inference.infer({**asked, **own}, on_slide=True)
-        path = result["file"]
-        if path is None or asked["output"] == SlideOutput.json:
-            _discard(path)
-            return JSONResponse(result["params"])
-        return file_response(path, temporary=True)
-
-    return await inference.run(request, not any(asked.get(name) for name in _PROMPTS), work)
 
 
 def _answer_dicom_seg(inference: Inference, asked: dict[str, Any], image: str) -> Response:
