@@ -3,10 +3,10 @@ import pytest
 
 from lib.datastores.label_entries import AUTOMATIC
 from lib.datastores.local import LocalFolder
-from lib.errors import LabelError
+from lib.errors import ConflictError, LabelError
 from lib.images.reading import read_image
 from lib.infers import label_merging
-from lib.infers.label_merging import merge, save_automatic_label, save_merged
+from lib.infers.label_merging import merge, save_automatic_label, save_merged, write_label
 from lib.labels.values import LabelMap
 from tests.support.studies import write_nifti
 
@@ -105,3 +105,22 @@ def test_what_a_person_saves_while_a_models_label_is_made_stays(folders, tmp_pat
     with pytest.raises(LabelError, match="a person made"):
         save_automatic_label(one, "ct", drawn(tmp_path / "model.nii.gz", (1, 1, 1)), "final", {})
     assert read_image(one.get_label_uri("ct", "final"), 10**6).array[0, 0, 0] == 1
+
+
+def test_a_label_that_others_save_again_and_again_is_given_up(folders, tmp_path, monkeypatch):
+    one, two = folders
+    image = read_image(tmp_path / "studies" / "ct.nii.gz", 10**6)
+    person = drawn(tmp_path / "person.nii.gz", (0, 0, 0))
+    written = []
+
+    def write_while_others_save(*arguments):
+        two.save_label("ct", str(person), "final", {"client_id": "neighbour"})
+        written.append(write_label(*arguments))
+        return written[-1]
+
+    monkeypatch.setattr(label_merging, "write_label", write_while_others_save)
+    answer = drawn(tmp_path / "answer.nii.gz", (3, 4, 2))
+    with pytest.raises(ConflictError, match="neighbour"):
+        save_merged(one, image, "ct", answer, "final", {"params": {"label_names": {"lesion": 1}}})
+    assert len(written) == 20
+    assert not any(file.exists() for file in written)

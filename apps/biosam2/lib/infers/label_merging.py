@@ -13,9 +13,9 @@ from monailabel.interfaces.datastore import Datastore
 from numpy.typing import NDArray
 
 from lib.datastores.label_entries import AUTOMATIC
-from lib.datastores.local import folder_of, label_version, replace_label
+from lib.datastores.local import label_version, replace_label
 from lib.errors import ConflictError, LabelError, PromptError
-from lib.files import alone, storage_errors
+from lib.files import storage_errors
 from lib.images.medical_image import MedicalImage
 from lib.images.writing import write_mask
 from lib.labels.reading import read_labels
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 # Part of an image: axis and index of a slice, the voxels that are true, or None for the whole.
 Part = tuple[int, int] | NDArray[np.bool_] | None
 MOST_VALUES = 255  # of a label file: one byte for each voxel
-# Lock file in the datastore's folder: of two answers that are merged at once, one is merged twice without it.
-_MERGING = ".merging.lock"
+# Attempts to save a label that others save at the same time: for each that fails, another's was saved.
+_ATTEMPTS = 20
 _LABEL_TAG = re.compile(r"[\w-]{1,64}")
 
 
@@ -54,7 +54,7 @@ def save_merged(
 ) -> str:
     """Merges an interactive answer into the label that the image has under a tag.
 
-    One answer at a time, and anew where somebody else saves a label meanwhile.
+    It is merged anew where another answer or a person's label is saved meanwhile.
 
     Args:
         datastore: Datastore of the image.
@@ -67,6 +67,7 @@ def save_merged(
 
     Raises:
         LabelError: The label that is there cannot be read, or would have more than 255 objects.
+        ConflictError: Others saved the label before each of 20 attempts.
     """
 
     def merged(old_version: str) -> str:
@@ -82,7 +83,7 @@ def save_merged(
         finally:
             path.unlink(missing_ok=True)
 
-    with storage_errors(), alone(folder_of(datastore) / _MERGING):
+    with storage_errors():
         return _until_saved(datastore, image_id, tag, merged)
 
 
@@ -93,6 +94,7 @@ def save_automatic_label(
 
     Raises:
         LabelError: A person's label is there.
+        ConflictError: Others saved the label before each of 20 attempts.
     """
 
     def replaced(old_version: str) -> str:
@@ -104,12 +106,12 @@ def save_automatic_label(
 
 def _until_saved(datastore: Datastore, image_id: str, tag: str, save: Callable[[str], str]) -> str:
     """Calls ``save`` with the version of the label that is there, again where it has changed meanwhile."""
-    while True:
-        version = label_version(datastore, image_id, tag)
+    for _ in range(_ATTEMPTS - 1):
         try:
-            return save(version)
+            return save(label_version(datastore, image_id, tag))
         except ConflictError:
             logger.info("the label %r of %s was saved by somebody else meanwhile: once more", tag, image_id)
+    return save(label_version(datastore, image_id, tag))
 
 
 def require_replaceable(datastore: Datastore, image: str, tag: str) -> None:
