@@ -24,7 +24,7 @@ from lib.activelearning.strategy import (
     read_pool,
 )
 from lib.errors import ImageNotFoundError, PromptError
-from lib.pathology.tissue import tissue_mask
+from lib.pathology.opening import tissue_mask
 from lib.scoring.store import ScoreStore
 from lib.settings import STRATEGIES
 from tests.unit.activelearning.conftest import Clock, image_score, make_datastore

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from lib.engine.frames_ahead import AHEAD
+from lib.engine.frames import AHEAD
 from lib.engine.network import network_image
 from lib.engine.predictor import FrameMask
 from lib.engine.propagation import propagate

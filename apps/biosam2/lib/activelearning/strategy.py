@@ -22,7 +22,7 @@ from lib.datastores.label_entries import AUTOMATIC
 from lib.errors import ImageNotFoundError, PromptError
 from lib.infers.automatic import NAME as AUTO
 from lib.labels.values import UNNAMED_CLIENT, listed_label_info
-from lib.pathology.tissue import tissue_of
+from lib.pathology.opening import tissue_of
 from lib.scoring.store import ImageScore, ScoreStore
 
 

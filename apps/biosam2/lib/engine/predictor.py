@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from scipy.special import expit
 
-from lib.engine.frames import FrameSequence
-from lib.engine.frames_ahead import FramesAhead
+from lib.engine.frames import FramesAhead, FrameSequence
 from lib.engine.memory import JointBank, Memory, MemoryBank, confidence, memory_rows
 from lib.engine.network import (
     Decoded,

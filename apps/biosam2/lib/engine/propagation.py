@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lib.engine.frames import FrameSequence
-from lib.engine.frames_ahead import FramesAhead
+from lib.engine.frames import FramesAhead, FrameSequence
 from lib.engine.likeness import Likeness
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import MOST_AT_ONCE, FrameMask, Predictor

@@ -6,7 +6,7 @@ import torch
 from lib.engine.builder import build_network
 from lib.engine.memory import MemoryBank
 from lib.engine.network import NetworkPrompts
-from lib.engine.teacher_forcing import told_presence
+from lib.trainers.training_step import told_presence
 from tests.support.server import APP
 
 SIZE = 64

@@ -6,9 +6,8 @@ from PIL import Image
 from scipy import ndimage
 
 from lib.errors import LabelError
-from lib.labels import picture as picture_module
-from lib.labels.picture import split_instances
-from lib.labels.reading import read_labels
+from lib.labels import reading
+from lib.labels.reading import read_labels, split_instances
 
 PIXELS = np.zeros((6, 9), np.uint8)  # rows, columns
 PIXELS[4, 1:3], PIXELS[0, 8] = 7, 2
@@ -177,7 +176,7 @@ def test_more_than_255_pieces():
 
 
 def test_more_pieces_than_16_bits_hold_are_refused(monkeypatch):
-    monkeypatch.setattr(picture_module, "MOST_OBJECTS", 2)
+    monkeypatch.setattr(reading, "MOST_OBJECTS", 2)
     with pytest.raises(LabelError, match="it has 3 separate pieces and 2 objects are the limit"):
         split_instances(cells(*THREE))
 
