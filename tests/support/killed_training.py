@@ -1,4 +1,4 @@
-"""Starts trainings and kills each at a moment of its own: ``python -m tests.support.killed_training FOLDER``.
+"""Starts trainings and kills each at a moment of its own: a script that is given their folder.
 
 A process of its own, so that it can fork without threads; each training is a child of it, killed as
 ``DELETE /train/`` kills it. After each, the weights in service are loaded as the server loads them.

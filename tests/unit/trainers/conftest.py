@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +57,15 @@ def write_labelled_image(folder: Path, name: str, seed: int) -> LabelledImage:
     return item
 
 
+def write_labelled_images(folder: Path) -> list[LabelledImage]:
+    """Three volumes with their labels."""
+    return [write_labelled_image(folder, f"case{seed}", seed) for seed in range(3)]
+
+
 @pytest.fixture
 def labelled(tmp_path: Path) -> list[LabelledImage]:
     """Three labelled volumes."""
-    return [write_labelled_image(tmp_path / "studies", f"case{seed}", seed) for seed in range(3)]
+    return write_labelled_images(tmp_path / "studies")
 
 
 @pytest.fixture
@@ -73,28 +80,29 @@ def model_dir(tmp_path: Path) -> Path:
     return copy_model_folder(tmp_path / "model")
 
 
+def plan_of(labelled: list[LabelledImage], model_dir: Path, **options: object) -> TrainingPlan:
+    """A plan of labelled volumes, small enough to be trained in seconds."""
+    registry = Registry(model_dir)
+    named = named_weights(BUNDLED, Settings(), registry, "cpu", "bundled")
+    weights = described(named, registry, "cpu")
+    small = {"preset": "decoder", "image_size": SIZE, "max_epochs": 1, "steps_per_epoch": 2}
+    small |= {"batch_size": 2, "val_objects": 4, "warmup_steps": 0, "device": "cpu"}
+    return TrainingPlan(
+        options=TrainOptions(**{**small, **options}),
+        images=tuple(labelled),
+        weights=weights,
+        service=weights,
+        published=None,
+        model_dir=model_dir,
+        device="cpu",
+        precision="fp32",
+        max_voxels=MAX_VOXELS,
+        embedding_cache_mb=256,
+        started=STARTED,
+    )
+
+
 @pytest.fixture
-def make_plan(labelled: list[LabelledImage], model_dir: Path):
-    """Makes a plan of the three volumes, small enough to be trained in seconds."""
-
-    def make(**options: object) -> TrainingPlan:
-        registry = Registry(model_dir)
-        named = named_weights(BUNDLED, Settings(), registry, "cpu", "bundled")
-        weights = described(named, registry, "cpu")
-        small = {"preset": "decoder", "image_size": SIZE, "max_epochs": 1, "steps_per_epoch": 2}
-        small |= {"batch_size": 2, "val_objects": 4, "warmup_steps": 0, "device": "cpu"}
-        return TrainingPlan(
-            options=TrainOptions(**{**small, **options}),
-            images=tuple(labelled),
-            weights=weights,
-            service=weights,
-            published=None,
-            model_dir=model_dir,
-            device="cpu",
-            precision="fp32",
-            max_voxels=MAX_VOXELS,
-            embedding_cache_mb=256,
-            started=STARTED,
-        )
-
-    return make
+def make_plan(labelled: list[LabelledImage], model_dir: Path) -> Callable[..., TrainingPlan]:
+    """Makes a plan of the three volumes."""
+    return partial(plan_of, labelled, model_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,20 +24,36 @@ from lib.trainers.distributed import launch
 from lib.trainers.progress import read_stats
 from lib.trainers.publishing import publish_upload
 from lib.trainers.training import Training, plain_errors, train
+from tests.support.server import copy_model_folder
+from tests.unit.trainers.conftest import plan_of, write_labelled_images
 
 # So small a gain that any is enough: what is tested is the way and not the learning.
 ANY = {"min_gain": 0.0}
 
 
+# A training that gains much: it learns that rims belong to their cores.
+GOOD = {"max_epochs": 2, "steps_per_epoch": 8, "batch_size": 3, "val_objects": 12}
+GOOD |= {"learning_rate": 5e-4, "clip_share": 0.1}
+
+
 @pytest.fixture
 def good(make_plan):
-    """A training that gains much: it learns that rims belong to their cores."""
-    options = {"max_epochs": 2, "steps_per_epoch": 8, "batch_size": 3, "val_objects": 12}
-    return make_plan(**options, learning_rate=5e-4, clip_share=0.1)
+    """A training that will gain much."""
+    return make_plan(**GOOD)
 
 
-def test_a_training_is_published_with_its_record_and_served(good):
-    train(good)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A training that has gained much; nothing of it is changed afterwards."""
+    workdir = tmp_path_factory.mktemp("trained")
+    labelled = write_labelled_images(workdir / "studies")
+    plan = plan_of(labelled, copy_model_folder(workdir / "model"), **GOOD)
+    train(plan)
+    return plan
+
+
+def test_a_training_is_published_with_its_record_and_served(trained):
+    good = trained
     stats = read_stats(good.folder)
     assert stats["status"] == "published", stats
     versions = Versions(good.model_dir)
@@ -77,9 +94,8 @@ def test_a_version_is_converted_before_it_is_served_and_served_without(good, mon
     assert part.parent.name == f"{sha256[:16]}-64-bfloat16"
 
 
-def test_the_report_is_one_page_with_pictures(good):
-    train(good)
-    page = (good.folder / "report.html").read_text()
+def test_the_report_is_one_page_with_pictures(trained):
+    page = (trained.folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
     assert "Published" in page
     assert "Reliability diagram" in page
@@ -87,9 +103,8 @@ def test_the_report_is_one_page_with_pictures(good):
     assert "https://" not in page
 
 
-def test_numbers_for_viewers_are_finite_and_complete(good):
-    train(good)
-    text = (good.folder / "stats.json").read_text()
+def test_numbers_for_viewers_are_finite_and_complete(trained):
+    text = (trained.folder / "stats.json").read_text()
     stats = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the stats"))
     assert (stats["epoch"], stats["total_epochs"]) == (2, 2)
     assert 0 < stats["best_metric"] <= 1
@@ -116,17 +131,18 @@ def test_a_training_that_makes_things_worse_is_not_published(make_plan, labelled
     assert PredictorPool(Settings(precision="fp32"), plan.model_dir).get().name == "biosam2_mini"
 
 
-def test_the_next_training_starts_from_the_published_one(good, make_plan):
-    train(good)
-    engines = PredictorPool(Settings(precision="fp32"), good.model_dir)
-    weights = engines.weights()
-    again = replace(make_plan(**ANY), weights=weights, service=weights, published="v0001")
+def test_the_next_training_starts_from_the_published_one(trained, tmp_path):
+    model_dir = shutil.copytree(trained.model_dir, tmp_path / "model", symlinks=True)
+    weights = PredictorPool(Settings(precision="fp32"), model_dir).weights()
+    plan = plan_of(list(trained.images), model_dir, **ANY)
+    again = replace(plan, weights=weights, service=weights, published="v0001")
     train(again)
-    if (name := Versions(good.model_dir).current()) == "v0002":
-        record = Versions(good.model_dir).read(name)
+    versions = Versions(model_dir)
+    if (name := versions.current()) == "v0002":
+        record = versions.read(name)
         assert (record.parent, record.before) == ("v0001", "v0001")
-    assert read_stats(good.folder)["before"]["dice"] == pytest.approx(
-        Versions(good.model_dir).read("v0001").metrics["after"]["dice"], abs=0.2
+    assert read_stats(again.folder)["before"]["dice"] == pytest.approx(
+        versions.read("v0001").metrics["after"]["dice"], abs=0.2
     )
 
 
