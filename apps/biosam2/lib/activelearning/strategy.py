@@ -156,23 +156,17 @@ _LAST = "already assigned to you; no other image is free"
 _NAMED = "requested by name"
 
 
-def all_strategies(
-    default: str,
-    lease_minutes: float,
-    scores: ScoreStore,
-    rng: Callable[[], np.random.Generator] = np.random.default_rng,
-) -> dict[str, Strategy]:
+def all_strategies(default: str, lease_minutes: float, scores: ScoreStore) -> dict[str, Strategy]:
     """Every strategy by name; all share one lease book, with leases of some minutes.
 
-    ``random`` is ``default``: OHIF cannot ask for another strategy, so the server decides. ``rng`` makes the
-    random generator of a request.
+    ``random`` is ``default``: OHIF cannot ask for another strategy, so the server decides.
     """
     leases = LeaseBook(lease_minutes, file=scores.folder / _LEASES_FILE)
     strategies: dict[str, Strategy] = {}
     for asked in SELECTORS:
         name = default if asked == Random.name else asked
         description = SELECTORS[name].description + ("" if name == asked else f" (--conf strategy {name})")
-        strategies[asked] = NextImage(name, SELECTORS[name](), description, scores, leases, rng)
+        strategies[asked] = NextImage(name, SELECTORS[name](), description, scores, leases)
     return strategies
 
 

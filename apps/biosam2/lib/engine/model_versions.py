@@ -236,7 +236,7 @@ def save_weights(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     """Writes a checkpoint as SAM 2 has it, under the key ``model``.
 
     Raises:
-        OSError: where the disk is full.
+        OSError: The disk is full.
     """
     save_tensors(path, {"model": {name: value.detach().cpu() for name, value in state.items()}})
 
@@ -245,7 +245,7 @@ def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
     """Writes what ``torch.load`` reads with ``weights_only``, in one step.
 
     Raises:
-        OSError: where the disk is full: torch itself would raise something that does not say so.
+        OSError: The disk is full; torch itself would raise something that does not say so.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)

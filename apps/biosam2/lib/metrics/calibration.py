@@ -103,13 +103,13 @@ def reliability_diagram(
     ]
 
 
-def expected_calibration_error(predicted: Sequence[float], true: Sequence[float], bins: int = _BINS) -> float:
+def expected_calibration_error(predicted: Sequence[float], true: Sequence[float]) -> float:
     """Mean distance of predicted and true value over the bins, weighted by their pairs (Naeini et al. 2015).
 
     Returns:
         0 (calibrated) to 1; 0 without pairs.
     """
-    diagram = reliability_diagram(predicted, true, bins)
+    diagram = reliability_diagram(predicted, true)
     total = sum(item.count for item in diagram)
     return sum(item.count * abs(item.predicted - item.true) for item in diagram) / total if total else 0.0
 
