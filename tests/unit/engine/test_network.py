@@ -4,7 +4,9 @@ import weakref
 import pytest
 import torch
 
+from lib.engine.builder import build_network
 from lib.engine.network import NetworkPrompts
+from tests.support.server import APP
 from tests.unit.engine.conftest import SIZE, make_tiny
 
 
@@ -111,3 +113,13 @@ def test_a_frozen_network_is_freed_when_the_next_one_is_in_service():
         assert trunk() is None
     finally:
         gc.enable()
+
+
+def test_biases_looked_up_beforehand_change_nothing():
+    torch.manual_seed(0)
+    network = build_network(APP.parents[1] / "pretraining" / "tinyvit.yaml", SIZE).eval()
+    image = torch.rand(1, 3, SIZE, SIZE)
+    with torch.inference_mode():
+        expected = network.encode(image).maps[-1]
+        network.freeze(torch.float32)
+        assert torch.equal(network.encode(image).maps[-1], expected)

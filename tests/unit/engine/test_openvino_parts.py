@@ -1,7 +1,5 @@
 """OpenVINO computes what torch computes, and torch goes on where it cannot."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -15,12 +13,13 @@ from lib.engine.propagation import propagate
 from lib.engine.runtime import Runtime
 from lib.errors import CheckpointError
 from lib.prompts.types import FramePrompts
+from tests.support.server import APP
 from tests.unit.engine.conftest import SIZE, make_tiny
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed (requirements-openvino.txt)")
 from lib.engine import openvino_export
 
-LITE = Path(__file__).parents[3] / "pretraining" / "lite0.yaml"
+TINYVIT = APP.parents[1] / "pretraining" / "tinyvit.yaml"
 
 
 def predictor_of(network, folder=None) -> Predictor:
@@ -59,9 +58,9 @@ def test_masks_are_those_of_torch(tmp_path, tiny, frames):
     assert np.allclose(several.logits[1], alone.logits[0], atol=1e-3)
 
 
-def test_a_network_with_an_efficientnet_converts(tmp_path, frames):
+def test_a_network_with_a_tinyvit_converts(tmp_path, frames):
     torch.manual_seed(0)
-    network = build_network(LITE, SIZE)
+    network = build_network(TINYVIT, SIZE)
     dtype = Runtime(torch.device("cpu"), "auto").dtype
     # The conversion itself compares with torch, and raises. What differs from other networks is the encoder.
     openvino_export.convert(network, dtype, tmp_path / "parts")

@@ -23,6 +23,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
 from lib.engine.runtime import raise_if_cancelled
+from lib.engine.tinyvit import FrozenAttention, WindowAttention
 from lib.prompts.rendering import LOGIT_LIMIT, make_guide, render_neighbour, render_prompts
 from lib.prompts.types import FramePrompts
 
@@ -138,8 +139,9 @@ class Network(SAM2Base):
     def freeze(self, dtype: torch.dtype) -> None:
         """Computes once what each step would compute from the weights again; the results stay the same.
 
-        Autocast converts the weights of linear layers and convolutions at each use, and the trunk
-        interpolates its table of positions for each image. The network cannot be trained afterwards.
+        Autocast converts the weights of linear layers and convolutions at each use, and for each image the
+        trunk interpolates its table of positions (Hiera) or looks up its biases (TinyViT). The network
+        cannot be trained afterwards.
 
         Args:
             dtype: Number format that the network will run in.
@@ -150,6 +152,9 @@ class Network(SAM2Base):
             trunk.register_buffer("positions", trunk._get_pos_embed((side, side)), persistent=False)
             trunk.__class__ = FrozenHiera
         for module in self.modules():
+            if isinstance(module, WindowAttention):
+                module.register_buffer("biases", module.bias().detach().to(dtype), persistent=False)
+                module.__class__ = FrozenAttention
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 module.to(dtype)
 
