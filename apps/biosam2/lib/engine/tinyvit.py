@@ -18,34 +18,30 @@ EMBEDDING = 256  # channels of SAM's image embeddings
 _HEAD = 32  # channels of an attention head
 
 
-class MobileBlock(nn.Module):
-    """An inverted residual (MobileNetV2): expand, filter each channel, project; plus its input."""
+class InvertedBottleneck(nn.Module):
+    """MobileNetV2's: expand to more channels, filter each of them, project."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, inputs: int, wide: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        wide = 4 * channels
-        self.expand = nn.Conv2d(channels, wide, 1)
-        self.depthwise = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
-        self.project = nn.Conv2d(wide, channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) to the same shape."""
-        return F.gelu(x + self.project(F.gelu(self.depthwise(F.gelu(self.expand(x))))))
-
-
-class Merging(nn.Module):
-    """The step to the next stage: more channels, and `stride` times fewer rows and columns."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.expand = nn.Conv2d(inputs, outputs, 1)
-        self.depthwise = nn.Conv2d(outputs, outputs, 3, stride, padding=1, groups=outputs)
-        self.project = nn.Conv2d(outputs, outputs, 1)
+        self.expand = nn.Conv2d(inputs, wide, 1)
+        self.depthwise = nn.Conv2d(wide, wide, 3, stride, padding=1, groups=wide)
+        self.project = nn.Conv2d(wide, outputs, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         out: torch.Tensor = self.project(F.gelu(self.depthwise(F.gelu(self.expand(x)))))
         return out
+
+
+class MobileBlock(InvertedBottleneck):
+    """An inverted bottleneck, plus its input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 4 * channels, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) to the same shape."""
+        return F.gelu(x + super().forward(x))
 
 
 class WindowAttention(nn.Module):
@@ -80,8 +76,10 @@ class WindowAttention(nn.Module):
         cells = x.view(batch, height // side, side, width // side, side, channels).transpose(2, 3)
         qkv = self.qkv(self.norm(cells.reshape(-1, side**2, channels)))
         q, k, v = qkv.view(-1, side**2, self.heads, 3, _HEAD).permute(3, 0, 2, 1, 4)
-        corner = (torch.arange(side)[:, None] * self.window + torch.arange(side)).flatten()
-        bias = self.bias() if side == self.window else self.bias()[:, corner][:, :, corner]
+        bias = self.bias()
+        if side < self.window:
+            corner = (torch.arange(side)[:, None] * self.window + torch.arange(side)).flatten()
+            bias = bias[:, corner][:, :, corner]
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype)[None])
         cells = self.proj(found.transpose(1, 2).reshape(-1, side**2, channels))
         cells = cells.view(batch, height // side, width // side, side, side, channels).transpose(2, 3)
@@ -148,9 +146,8 @@ class TinyViT(nn.Module):
         self.blocks = nn.ModuleList(MobileBlock(channels[0]) for _ in range(stages[0]))
         for count, width, window in zip(stages[1:], channels[1:], windows, strict=True):
             self.blocks.extend(TinyViTBlock(width, window) for _ in range(count))
-        strides = (2, 2, 1)
-        steps = zip(channels[:-1], channels[1:], strides, strict=True)
-        self.merges = nn.ModuleList(Merging(*step) for step in steps)
+        steps = zip(channels[:-1], channels[1:], (2, 2, 1), strict=True)
+        self.merges = nn.ModuleList(InvertedBottleneck(a, b, b, stride) for a, b, stride in steps)
         self.neck = nn.Sequential(
             nn.Conv2d(channels[-1], EMBEDDING, 1, bias=False),
             LayerNorm2d(EMBEDDING),
