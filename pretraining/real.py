@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from pretraining.scenes import Scenes
 from pretraining.split import TRAINED, kind_of, split_of
-from pretraining.views import draw_view, sample_view, vary
+from pretraining.views import draw_motion, draw_view, sample_view, vary
 
 __all__ = ["RealStack", "load_stacks", "read_items", "read_plane", "read_volume", "real_scenes", "to_levels"]
 
@@ -32,6 +32,7 @@ _OTHER_WINDOWS = (
 )  # lung, bone, head, CTA
 _MIN_PIECE = 12  # pixels; smaller pieces of a slice are noise of the labelling
 _FLATTENING = 0.3  # exponent of a kind's number of slices in its weight
+_STILLS = 0.4  # share of clips that are one picture in motion; only volumes have neighbouring slices
 _BEYOND = 4  # slices kept beyond the ends of what is labelled, so that objects end in clips
 
 
@@ -207,26 +208,40 @@ def _rng(gen: torch.Generator) -> np.random.Generator:
     return np.random.default_rng(int(torch.randint(0, 2**31, (1,), generator=gen, device=gen.device)))
 
 
+def _pick(stacks: list[RealStack], rng: np.random.Generator) -> RealStack:
+    weights = np.array([stack.weight for stack in stacks])
+    return stacks[rng.choice(len(stacks), p=weights / weights.sum())]
+
+
+def _one(stack: RealStack, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A random slice that shows an object: picture (1, H, W[, 3]) and numbered pieces (1, H, W)."""
+    filled = np.flatnonzero(stack.pieces.reshape(len(stack.pieces), -1).any(1))
+    one = slice(pick := int(rng.choice(filled)), pick + 1)
+    return _windowed(stack.pictures[one], rng), stack.pieces[one]
+
+
 def _raw_clip(
     stacks: list[RealStack], frames: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """A random run of slices: pictures (T, H, W[, 3]) and numbered labels (T, H, W), in either direction.
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Pictures (T, H, W[, 3]), numbered labels (T, H, W), and whether all frames are one picture.
 
-    Where the stack has room, every other clip takes each second or third slice, as of a thicker scan.
+    A random run of slices in either direction: where the stack has room, every other clip takes each second
+    or third slice, as of a thicker scan. Or one picture, repeated.
     """
-    long_enough = [s for s in stacks if len(s.pictures) >= frames]
-    weights = np.array([s.weight for s in long_enough])
-    stack = long_enough[rng.choice(len(long_enough), p=weights / weights.sum())]
     if frames == 1:
-        filled = np.flatnonzero(stack.pieces.reshape(len(stack.pieces), -1).any(1))
-        one = slice(pick := int(rng.choice(filled)), pick + 1)
-        return _windowed(stack.pictures[one], rng), stack.pieces[one]
+        return *_one(_pick(stacks, rng), rng), False
+    stills = [stack for stack in stacks if len(stack.pictures) == 1]
+    volumes = [stack for stack in stacks if len(stack.pictures) >= frames]
+    if stills and (not volumes or rng.random() < _STILLS):
+        picture, pieces = _one(_pick(stills, rng), rng)
+        return picture.repeat(frames, 0), pieces.repeat(frames, 0), True
+    stack = _pick(volumes, rng)
     widest = min(3, (len(stack.pictures) - 1) // (frames - 1))
     step = int(rng.integers(1, widest + 1)) if rng.random() < 0.5 else 1
     start = int(rng.integers(len(stack.pictures) - (frames - 1) * step))
     run = slice(start, start + (frames - 1) * step + 1, step)
     turn = -1 if rng.random() < 0.5 else 1
-    return _windowed(stack.pictures[run], rng)[::turn], _clip_labels(stack.labels[run][::turn])
+    return _windowed(stack.pictures[run], rng)[::turn], _clip_labels(stack.labels[run][::turn]), False
 
 
 def _windowed(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -249,13 +264,14 @@ def real_scenes(
         gen: source of chance.
         images: images B.
         size: side S in pixels.
-        frames: neighbouring slices T of each image.
+        frames: neighbouring slices T of each image, or T moments of one picture in motion.
     """
     rng = _rng(gen)
     pictures, labels = [], []
     for _ in range(images):
-        clip, marks = _raw_clip(stacks, frames, rng)
-        picture, sampled = sample_view(clip, marks, draw_view(marks, rng), size)
+        clip, marks, is_still = _raw_clip(stacks, frames, rng)
+        motion = draw_motion(frames, size, rng) if is_still else None
+        picture, sampled = sample_view(clip, marks, draw_view(marks, rng), size, motion)
         pictures.append(vary(picture, rng))
         labels.append(sampled)
     first = torch.ones(images, dtype=torch.long, device=gen.device)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-__all__ = ["draw_view", "sample_view", "vary"]
+__all__ = ["draw_motion", "draw_view", "sample_view", "vary"]
 
 _WHOLE, _ZOOMED = 0.4, 0.35  # shares of views; the others are of any size and turned anyhow
 _SMALLEST_WINDOW = 0.12  # side of a zoomed window, of the slice's
@@ -69,13 +69,49 @@ def _object_window(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.nda
     return centre, half
 
 
+def draw_motion(frames: int, size: int, rng: np.random.Generator) -> torch.Tensor:
+    """Displacements (T, S, S, 2) of a clip made of one still, in coordinates from -1 to 1; frame 0 has none.
+
+    Tissue that moves and deforms as in an ultrasound or an endoscopy: a smooth field and a change of scale,
+    each a wave of its own through the clip, and a drift.
+    """
+    times = torch.arange(frames, dtype=torch.float32).view(-1, 1, 1, 1)
+
+    def wave() -> torch.Tensor:
+        phase, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.15, 0.9)
+        height = torch.sin(phase + speed * times)
+        return height - height[:1]
+
+    coarse = torch.tensor(rng.normal(0, 1, (2, 2, 5, 5)), dtype=torch.float32)
+    fields = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+    motion = rng.uniform(0, 0.08) * (wave() * fields[0] + wave() * fields[1])
+    axis = (torch.arange(size) * 2 + 1) / size - 1
+    place = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
+    centre = torch.tensor(rng.uniform(-0.4, 0.4, 2), dtype=torch.float32)
+    drift = torch.tensor(rng.normal(0, 0.02, 2), dtype=torch.float32)
+    return motion + rng.uniform(0, 0.2) * wave() * (place - centre) + drift * times
+
+
 def sample_view(
-    clip: np.ndarray, marks: np.ndarray, view: np.ndarray, size: int
+    clip: np.ndarray,
+    marks: np.ndarray,
+    view: np.ndarray,
+    size: int,
+    motion: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures (T, 3, S, S) in [0, 1] and labels (T, S, S) int64 of a clip (T, H, W[, 3]) uint8."""
-    grid = F.affine_grid(
-        torch.tensor(view, dtype=torch.float32)[None], [1, 1, size, size], align_corners=False
-    ).expand(len(clip), -1, -1, -1)
+    """Pictures (T, 3, S, S) in [0, 1] and labels (T, S, S) int64 of a clip (T, H, W[, 3]) uint8.
+
+    Args:
+        clip: pictures.
+        marks: (T, H, W) labels of the same frames.
+        view: affine from draw_view.
+        size: side S of the output.
+        motion: displacements of draw_motion; none where the frames differ by themselves.
+    """
+    plain = F.affine_grid(torch.eye(2, 3)[None], [1, 1, size, size], align_corners=False)
+    places = (plain if motion is None else plain + motion).expand(len(clip), -1, -1, -1)
+    affine = torch.tensor(view, dtype=torch.float32)
+    grid = places @ affine[:, :2].T + affine[:, 2]
     levels = torch.tensor(np.ascontiguousarray(clip)).float() / 255
     levels = levels.permute(0, 3, 1, 2) if clip.ndim == 4 else levels[:, None]
     mark = torch.tensor(np.ascontiguousarray(marks)).float()[:, None]

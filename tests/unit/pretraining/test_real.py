@@ -10,6 +10,7 @@ from PIL import Image
 
 from pretraining.pack import pack
 from pretraining.real import load_stacks, read_plane, real_scenes, to_levels
+from pretraining.views import draw_motion
 
 
 @pytest.fixture
@@ -56,6 +57,30 @@ def test_bright_places_are_the_labelled_ones(folder, gen):
     scenes = real_scenes(load_stacks([folder]), gen, 8, 64)
     inside, outside = scenes.labels[:, 0] > 0, scenes.labels[:, 0] == 0
     contrast = (scenes.images[:, 0, 0][inside].mean() - scenes.images[:, 0, 0][outside].mean()).abs()
+    assert float(contrast) > 0.2
+
+
+def test_a_clip_of_one_still_begins_with_it_and_moves():
+    motion = draw_motion(5, 32, np.random.default_rng(3))
+    assert motion.shape == (5, 32, 32, 2)
+    assert not motion[0].any()
+    assert all(motion[n].any() for n in range(1, 5))
+    assert float((motion[:, 1:] - motion[:, :-1]).abs().max()) < 0.25  # it is smooth
+
+
+def test_labels_of_a_still_move_with_its_picture(tmp_path, gen):
+    labels = np.zeros((48, 48), dtype=np.uint8)
+    labels[12:30, 16:36] = 1
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    Image.fromarray(labels * 200).save(tmp_path / "still.png")
+    item = {"id": "still", "kind": "image2d", "modality": "ultrasound", "file": "still.png",
+            "label_file": "labels.png", "may_train_shipped_weights": True}  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps({"items": [item]}))
+    scenes = real_scenes(load_stacks([tmp_path]), gen, 8, 64, frames=4)
+    assert scenes.images.shape == (8, 4, 3, 64, 64)
+    assert any((clip[0] != clip[-1]).any() for clip in scenes.labels)
+    inside = scenes.labels > 0
+    contrast = (scenes.images[:, :, 0][inside].mean() - scenes.images[:, :, 0][~inside].mean()).abs()
     assert float(contrast) > 0.2
 
 
