@@ -1,4 +1,4 @@
-"""The mean of two files of weights: `python -m pretraining.mean ONE.pt OTHER.pt OUT.pt`."""
+"""The mean of files of weights: `python -m pretraining.mean ONE.pt OTHER.pt [MORE.pt ...] OUT.pt`."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ import torch
 SCORE_BIAS = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
 
 
-def mean_weights(one: Path, other: Path, object_score: float = 0.0) -> dict[str, torch.Tensor]:
-    """The mean of two networks of one architecture, in their own number format.
+def mean_weights(paths: Sequence[Path], object_score: float = 0.0) -> dict[str, torch.Tensor]:
+    """The mean of networks of one architecture, in their own number format.
 
     Weights of one training have a mean that is often better than each (Wortsman et al. 2022, model soups).
 
     Args:
-        one: File of weights, ``{"model": state_dict}``.
-        other: Another one.
+        paths: Files of weights, ``{"model": state_dict}``.
         object_score: Number that is added to the logit of the object score.
     """
-    files = (torch.load(path, map_location="cpu", weights_only=True) for path in (one, other))
-    first, second = (file["model"] for file in files)
+    files = [torch.load(path, map_location="cpu", weights_only=True)["model"] for path in paths]
     means = {
-        name: ((value.float() + second[name].float()) / 2).to(value.dtype)
+        name: torch.stack([file[name].float() for file in files]).mean(0).to(value.dtype)
         if value.is_floating_point()
         else value
-        for name, value in first.items()
+        for name, value in files[0].items()
     }
     means[SCORE_BIAS] = means[SCORE_BIAS] + object_score
     return means
@@ -36,12 +34,11 @@ def mean_weights(one: Path, other: Path, object_score: float = 0.0) -> dict[str,
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the mean."""
     parser = argparse.ArgumentParser(prog="python -m pretraining.mean", description=__doc__)
-    parser.add_argument("one", type=Path)
-    parser.add_argument("other", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", help="files of weights")
     parser.add_argument("out", type=Path)
     parser.add_argument("--object-score", type=float, default=0.0, help="added to the object score's logit")
     options = parser.parse_args(argv)
-    torch.save({"model": mean_weights(options.one, options.other, options.object_score)}, options.out)
+    torch.save({"model": mean_weights(options.files, options.object_score)}, options.out)
 
 
 if __name__ == "__main__":
