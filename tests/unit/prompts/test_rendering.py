@@ -203,6 +203,15 @@ def test_distances_are_those_of_dijkstra():
     assert torch.allclose(found.double(), shortest_paths(guide, (3, 9)), atol=1e-5)
 
 
+def test_it_stops_where_the_wanted_distances_have_settled():
+    guide = torch.rand(40, 40, generator=torch.Generator().manual_seed(2)) / 20
+    wanted = torch.zeros(1, 40, 40, dtype=torch.bool)
+    wanted[0, 5:16, 4:15] = True
+    found = geodesic_distance(guide[None], seed(40, (10, 9)), wanted)
+    assert torch.allclose(found[wanted].double(), shortest_paths(guide, (10, 9))[wanted[0]], atol=1e-5)
+    assert float(found[0, 39, 39]) == FAR
+
+
 def test_on_plain_ground_it_is_the_length_of_the_way():
     found = geodesic_distance(torch.zeros(1, 16, 16), seed(16, (2, 12)))[0]
     assert float(found[2, 12]) == 0

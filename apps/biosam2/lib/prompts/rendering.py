@@ -164,7 +164,10 @@ def _first_guess(coords: torch.Tensor, labels: torch.Tensor, guide: torch.Tensor
     core = has_box & (dome >= dome.amax((1, 2), keepdim=True).clamp(max=1 - CORE**2))
     clicked, refused = (_cells_of(coords, labels == sign, guide) for sign in (_POSITIVE, _NEGATIVE))
     seeds = torch.cat([clicked | core, refused | (has_box & (dome < -1))])
-    to_object, to_background = geodesic_distance(guide.repeat(2, 1, 1), seeds).chunk(2)
+    # Outside a box its distances count for nothing.
+    wanted = (dome >= -1) | ~has_box
+    distances = geodesic_distance(guide.repeat(2, 1, 1), seeds, wanted.repeat(2, 1, 1))
+    to_object, to_background = distances.chunk(2)
     nearness = LOG_SCALE * torch.log(NEAR / (to_object + _CLOSE))
     remoteness = LOG_SCALE * torch.log((to_background + _CLOSE) / (to_object + _CLOSE))
     from_clicks = nearness + 2 * remoteness.clamp(max=0)
@@ -198,7 +201,9 @@ def _dome(
 
 
 @torch.no_grad()
-def geodesic_distance(guide: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+def geodesic_distance(
+    guide: torch.Tensor, seeds: torch.Tensor, wanted: torch.Tensor | None = None
+) -> torch.Tensor:
     """Geodesic distance of every cell to the nearest seed.
 
     A step to one of the eight neighbours costs sqrt(length^2 + (CONTRAST * difference in grey)^2), with
@@ -207,6 +212,7 @@ def geodesic_distance(guide: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
     Args:
         guide: (B, G, G) grey levels, about 0 to 1.
         seeds: (B, G, G) bool.
+        wanted: (B, G, G) bool, cells whose distances are used; None for all. The others may not have settled.
 
     Returns:
         (B, G, G) float32, 0 at the seeds, ``FAR`` where there are none.
@@ -222,8 +228,10 @@ def geodesic_distance(guide: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
         shorter.copy_(distance)
         for neighbour, cost in zip(neighbours, costs, strict=True):
             torch.minimum(shorter, torch.add(neighbour, cost, out=through), out=shorter)
-        if step % _LOOK_EVERY == 0 and torch.equal(shorter, distance):
-            break
+        if step % _LOOK_EVERY == 0:
+            is_changed = shorter != distance
+            if not (is_changed if wanted is None else is_changed & wanted).any():
+                break
         distance.copy_(shorter)
     return shorter
 
