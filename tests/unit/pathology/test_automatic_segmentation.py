@@ -77,6 +77,16 @@ def test_the_work_depends_on_micrometres_and_not_on_pixels(mpp):
     assert max(sides) < 100
 
 
+@pytest.mark.parametrize(("small", "sides"), [(3, {192}), (20, {192, 96})])
+def test_a_few_small_nuclei_need_no_patches_of_their_own(small, sides):
+    large = [Cell(x, 100, 12, 12, 0) for x in (60, 140, 220)]
+    cells = [Cell(20 + 16 * (number % 5), 170 + 16 * (number // 5), 4, 4, 0) for number in range(small)]
+    network = DarkObjects()
+    found = segmented(picture(dark_cells(large + cells, 288, 260)), (0, 0, 288, 260), network=network)
+    require_each_once(found, large + cells, least=0.5)
+    assert {asked.width for asked, _ in network.asked} == sides
+
+
 def test_too_large_a_region_is_refused_before_anything_is_read():
     with pytest.raises(ImageTooLargeError, match="the limit of the automatic segmentation is 67"):
         segmented(Endless(100_000, 80_000), (0, 0, 100_000, 80_000))
