@@ -38,9 +38,9 @@ FIELD_MPP = 0.25
 MOST_PIXELS = 1 << 26
 # Limits of the radius in micrometres of the nuclei that are looked for.
 RADIUS_UM = (0.9, 4.0)
-# Limits of a nucleus's radius in its patch, in patch pixels: between them outlines from a click and a box are as
-# good (biosam2_mini). Encoding a patch takes as long as the masks of eight nuclei: fewer small ones lie on a
-# coarser patch.
+# Limits of a nucleus's radius in its patch, in patch pixels: between them outlines from a click and a box
+# are as good (biosam2_mini). Encoding a patch takes as long as the masks of eight nuclei: fewer small ones
+# lie on a coarser patch.
 PATCH_RADII, LEAST_ON_FINE_PATCH = (4.5, 24.0), 8
 # Distance of two patches as a share of their side: nuclei smaller than the rest lie whole on one of them.
 # With patches a third longer, and so a third fewer, precision fell from 0.84 to 0.82 (biosam2_mini).
