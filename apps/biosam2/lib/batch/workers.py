@@ -27,6 +27,8 @@ _WAITING = 2
 _RETRIES = 3
 # What tells Ray's servers about the use of Ray.
 _NO_STATISTICS = ("RAY_USAGE_STATS_ENABLED", "0")
+# Ray tries once to reach a cluster, for 40 seconds; it would try 20 times.
+_ONE_TRY = ("RAY_gcs_server_port_wait_time_s", "1")
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class RayWorkers:
 
     def __init__(self, options: AppOptions, address: str, cpus: int = 1, gpus: float = 0.0):
         os.environ.setdefault(*_NO_STATISTICS)
+        if address != "local":
+            os.environ.setdefault(*_ONE_TRY)
         try:
             import ray
         except ImportError as error:
