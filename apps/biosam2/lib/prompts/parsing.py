@@ -329,7 +329,7 @@ def parse_prompts(
     drafts = read_many_objects(request, reader, grid, labels, regions)
     values = _label_values([draft.label for draft in drafts], labels)
     objects = [_in_volume(draft, values[draft.label], option, grid, bound) for draft in drafts]
-    return PromptSet(tuple(sorted(objects, key=lambda item: item.index)), grid.axis, None, bound)
+    return PromptSet(tuple(sorted(objects, key=lambda item: item.index)), grid.axis, bound)
 
 
 def _on_one_slice(draft: Draft, option: SliceOption, grid: Grid) -> PromptSet:
@@ -345,7 +345,7 @@ def _on_one_slice(draft: Draft, option: SliceOption, grid: Grid) -> PromptSet:
     masks = [mask for mask in draft.masks if mask.slice_index == index]
     known = [pixels for pixels in draft.known if pixels.slice_index == index]
     item = ObjectPrompts(draft.label, tuple(points), tuple(boxes), tuple(masks), known=tuple(known))
-    return PromptSet((item,), grid.axis, slice_hint=index)
+    return PromptSet((item,), grid.axis)
 
 
 def _choose_slice(draft: Draft, option: SliceOption, grid: Grid) -> int:
@@ -373,7 +373,7 @@ def _in_one_volume(
             bound = _intersection(bound, box)
     if not with_roi:
         draft.boxes = [box for box in draft.boxes if not box.is_bound]
-    return PromptSet((_in_volume(draft, 1, option, grid, bound),), grid.axis, None, bound)
+    return PromptSet((_in_volume(draft, 1, option, grid, bound),), grid.axis, bound)
 
 
 def _in_volume(

@@ -242,13 +242,11 @@ class PromptSet:
     Attributes:
         objects: At least one; labels and indices are unique.
         axis: Slice axis, 0, 1 or 2.
-        slice_hint: The one slice to segment when the request was for a single slice, else None.
         slice_range: Bound ``[lo, hi)`` on the slices of the answer, or None for the whole volume.
     """
 
     objects: tuple[ObjectPrompts, ...]
     axis: int = 2
-    slice_hint: int | None = None
     slice_range: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ def test_slices_are_along_the_third_axis_unless_asked(parse):
 
 def test_points_stay_voxel_indices_along_another_axis(parse):
     prompts = parse({"foreground": [[10, 20, 3]], "axis": 0}, mode="slice")
-    assert prompts.slice_hint == 10
+    assert prompts.slices == (10,)
     assert prompts.frames(prompts.objects[0])[10].points.tolist() == [[20, 3]]
 
 
@@ -109,12 +109,12 @@ def test_slice_is_a_number(parse, value):
 
 def test_a_points_own_slice_counts_before_the_requests(parse):
     for value in (None, 5, 99):
-        assert parse({"foreground": [[1, 2, 3]], "slice": value}, mode="slice").slice_hint == 3
+        assert parse({"foreground": [[1, 2, 3]], "slice": value}, mode="slice").slices == (3,)
 
 
 def test_a_2d_image_needs_no_slice_and_has_no_other(parse_2d):
-    assert parse_2d({"foreground": [[1, 2]]}).slice_hint == 0
-    assert parse_2d({"foreground": [[1, 2]], "slice": 0}).slice_hint == 0
+    assert parse_2d({"foreground": [[1, 2]]}).slices == (0,)
+    assert parse_2d({"foreground": [[1, 2]], "slice": 0}).slices == (0,)
     with pytest.raises(PromptError, match="slice is 3, but the image has one slice, 0"):
         parse_2d({"foreground": [[1, 2]], "slice": 3})
 
@@ -131,23 +131,23 @@ def test_a_2d_image_needs_no_slice_and_has_no_other(parse_2d):
 def test_slice_beside_a_roi_of_six_is_slicers_offset_in_millimetres(parse, origin, spacing, offset, index):
     request = {"foreground": [], "background": [], "roi": [20, 10, 12, 5, 2, 8], "slice": offset}
     grid = affine((-0.7, -0.7, spacing), (30, 40, origin))
-    assert parse(request, mode="slice", affine=grid).slice_hint == index
+    assert parse(request, mode="slice", affine=grid).slices == (index,)
 
 
 def test_millimetres_win_over_an_index_inside_the_roi(parse):
     request = {"roi": [20, 10, 12, 5, 0, 9], "slice": 8}
-    assert parse(request, mode="slice", affine=affine((1, 1, 4))).slice_hint == 2
+    assert parse(request, mode="slice", affine=affine((1, 1, 4))).slices == (2,)
 
 
 def test_an_index_inside_the_roi_counts_where_millimetres_lie_outside(parse):
     request = {"roi": [20, 10, 12, 5, 0, 9], "slice": 8}
-    assert parse(request, mode="slice", affine=affine(origin=(0, 0, 500))).slice_hint == 8
+    assert parse(request, mode="slice", affine=affine(origin=(0, 0, 500))).slices == (8,)
 
 
 @pytest.mark.parametrize("value", [None, 47, 1e9, -1e300])
 def test_the_rois_middle_slice_counts_where_slice_says_nothing(parse, value):
     prompts = parse({"roi": [20, 10, 12, 5, 2, 8], "slice": value}, mode="slice")
-    assert prompts.slice_hint == 5
+    assert prompts.slices == (5,)
     assert prompts.slices == (5,)
 
 

@@ -14,7 +14,7 @@ TWO_SLICES = {"foreground": [[1, 2, 3], [4, 5, 6], [7, 8, 6]], "background": [[9
 
 def test_a_slice_gets_the_prompts_of_the_last_positive_points_slice(parse):
     prompts = parse(TWO_SLICES, "slice")
-    assert prompts.slice_hint == 6
+    assert prompts.slices == (6,)
     assert [point.ijk for point in prompts.objects[0].points] == [(4, 5, 6), (7, 8, 6), (9, 9, 6)]
 
 
@@ -26,7 +26,6 @@ def test_the_slice_on_display_counts_where_a_positive_point_is_on_it(parse, aske
 
 def test_a_volume_gets_the_prompts_of_all_slices(parse):
     prompts = parse(TWO_SLICES, "volume")
-    assert prompts.slice_hint is None
     assert prompts.slices == (3, 6)
     assert len(prompts.objects[0].points) == 5
 
@@ -275,7 +274,7 @@ def test_anything_is_prompts_inside_the_image_or_a_prompt_error(request_, mode, 
 
 def _check_inside(prompts, mode, shape):
     assert all(0 <= index < shape[prompts.axis] for index in prompts.slices)
-    assert mode != "slice" or prompts.slices == (prompts.slice_hint,)
+    assert mode != "slice" or len(prompts.slices) == 1
     for item in prompts.objects:
         assert any(frame.has_positive for frame in prompts.frames(item).values())
         for point in item.points:
