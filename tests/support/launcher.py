@@ -50,6 +50,18 @@ LIBRARIES = (
     "uvicorn",
     "dicomweb_client",
     "openslide",
+    "av",
+    "shapely",
+    "cryptography.x509",
+    "pydantic_settings",
+    "prometheus_client",
+    "jinja2",
+    "passlib.context",
+    "watchdog.observers",
+    "pydicom_seg",
+    "girder_client",
+    "requests_toolbelt",
+    "surface_distance",
 )
 
 
