@@ -86,7 +86,7 @@ def plan_of(labelled: list[LabelledImage], model_dir: Path, **options: object) -
     named = named_weights(BUNDLED, Settings(), registry, "cpu", "bundled")
     weights = described(named, registry, "cpu")
     small = {"preset": "decoder", "image_size": SIZE, "max_epochs": 1, "steps_per_epoch": 2}
-    small |= {"batch_size": 2, "val_objects": 4, "warmup_steps": 0, "device": "cpu"}
+    small |= {"batch_size": 2, "val_objects": 2, "warmup_steps": 0, "device": "cpu"}
     return TrainingPlan(
         options=TrainOptions(**{**small, **options}),
         images=tuple(labelled),
