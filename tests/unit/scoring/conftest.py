@@ -20,7 +20,8 @@ from tests.support.server import copy_model_folder
 from tests.support.studies import write_nifti
 
 IMAGES = 3
-SETTINGS = Settings(device="cpu", precision="fp32", embedding_cache_mb=64)
+# Half the side that the weights are for, for speed.
+SETTINGS = Settings(device="cpu", precision="fp32", embedding_cache_mb=64, image_size=128)
 LABEL_INFO = [{"name": "bright", "idx": 1}, {"name": "dark", "idx": 2}]
 
 
@@ -80,7 +81,7 @@ def save_empty_label(datastore: LocalDatastore, folder: Path, seed: int) -> None
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """The bundled weights on the CPU."""
     model_dir = copy_model_folder(tmp_path_factory.mktemp("signals") / "model")
-    return PredictorPool(Settings(device="cpu", precision="fp32"), model_dir).get()
+    return PredictorPool(SETTINGS, model_dir).get()
 
 
 def open_phantom(phantom: Phantom, tmp_name: str = "phantom.nii.gz") -> MedicalImage:

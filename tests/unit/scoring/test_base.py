@@ -79,7 +79,7 @@ def test_the_key_of_weights_is_their_content_and_how_they_are_run(engines):
     key = weights_key(engines.weights(), engines.get())
     assert key.startswith("biosam2_mini ")
     assert engines.weights().sha256[:16] in key
-    assert key.endswith("at 256 px float32")
+    assert key.endswith("at 128 px float32")
 
 
 def test_facts_are_written_once_and_beside_the_others(datastore, monkeypatch):

@@ -197,7 +197,7 @@ def test_other_settings_and_other_weights_make_other_scores(scoring, engines, da
     scoring(QUICK, datastore)
     assert counts(scoring({"slices": 1, "jitters": 3}, datastore)) == (3, 0, 0)
     assert counts(scoring({"slices": 1, "jitters": 3, "again": True}, datastore)) == (3, 0, 0)
-    smaller = SETTINGS.model_copy(update={"image_size": 128})
+    smaller = SETTINGS.model_copy(update={"image_size": 64})
     other = UncertaintyScoring(smaller, PredictorPool(smaller, engines.registry.folder))
     assert counts(other({"slices": 1, "jitters": 3}, datastore)) == (3, 0, 0)
 
