@@ -22,6 +22,6 @@ echo "18348d144bd357285285dbd75dacd8c44a2789ea63c5edbc908e681516e95246  $trunk" 
 ending=(--export "$out/average.pt")
 [ -z "${STEPS:-}" ] || ending=(--anneal "$STEPS" --export "$out/annealed.pt")
 OMP_NUM_THREADS=1 nice -n 5 python -m pretraining.train --out "$out" "${@/#/--real=}" \
-  --config pretraining/tinyvit.yaml --start-from "$start/hiera.pt" --trunk "$trunk" \
+  --start-from "$start/hiera.pt" --trunk "$trunk" \
   --align 250 --teacher "$start/hiera.pt" --teacher-config "$start/hiera.yaml" \
   --real-share 0.75 --rate 3e-4 --trunk-rate 0.4 --batch 8 --seed 21 "${ending[@]}"

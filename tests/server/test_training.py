@@ -22,7 +22,7 @@ CASES = {f"case{seed}": rimmed(seed) for seed in range(4)}
 UNLABELLED = "case3"
 TRAINER = "biosam2"
 # Seconds of learning; enough for the rims of the phantoms.
-SHORT = {"preset": "decoder", "image_size": 64, "max_epochs": 3, "steps_per_epoch": 12, "batch_size": 3}
+SHORT = {"preset": "decoder", "image_size": 128, "max_epochs": 3, "steps_per_epoch": 12, "batch_size": 3}
 SHORT |= {"learning_rate": 5e-4, "clip_share": 0.1, "warmup_steps": 5}
 ENDLESS = {**SHORT, "max_epochs": 10_000, "early_stop_patience": 0}
 

@@ -117,7 +117,7 @@ def test_a_frozen_network_is_freed_when_the_next_one_is_in_service():
 
 def test_biases_looked_up_beforehand_change_nothing():
     torch.manual_seed(0)
-    network = build_network(APP.parents[1] / "pretraining" / "tinyvit.yaml", SIZE).eval()
+    network = build_network(APP / "model" / "biosam2_mini.yaml", SIZE).eval()
     image = torch.rand(1, 3, SIZE, SIZE)
     with torch.inference_mode():
         expected = network.encode(image).maps[-1]

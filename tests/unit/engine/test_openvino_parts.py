@@ -19,7 +19,7 @@ from tests.unit.engine.conftest import SIZE, make_tiny
 pytest.importorskip("openvino", reason="OpenVINO is not installed (requirements-openvino.txt)")
 from lib.engine import openvino_export
 
-TINYVIT = APP.parents[1] / "pretraining" / "tinyvit.yaml"
+BUNDLED = APP / "model" / "biosam2_mini.yaml"
 
 
 def predictor_of(network, folder=None) -> Predictor:
@@ -58,9 +58,9 @@ def test_masks_are_those_of_torch(tmp_path, tiny, frames):
     assert np.allclose(several.logits[1], alone.logits[0], atol=1e-3)
 
 
-def test_a_network_with_a_tinyvit_converts(tmp_path, frames):
+def test_the_bundled_architecture_converts(tmp_path, frames):
     torch.manual_seed(0)
-    network = build_network(TINYVIT, SIZE)
+    network = build_network(BUNDLED, SIZE)
     dtype = Runtime(torch.device("cpu"), "auto").dtype
     # The conversion itself compares with torch, and raises. What differs from other networks is the encoder.
     openvino_export.convert(network, dtype, tmp_path / "parts")

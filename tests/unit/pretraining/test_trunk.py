@@ -4,11 +4,9 @@ import pytest
 import torch
 
 from lib.engine.tinyvit import TinyViT, WindowAttention
-from pretraining import APP
 from pretraining.network import build, quick_depthwise
 from pretraining.trunk import load_trunk
 
-CONFIG = APP.parent.parent / "pretraining" / "tinyvit.yaml"
 CONVOLUTIONS = {"expand": "conv1", "depthwise": "conv2", "project": "conv3"}
 
 
@@ -89,7 +87,7 @@ def test_the_quick_backward_pass_is_the_usual_one(image):
 
 
 def test_the_network_with_this_trunk_is_small():
-    assert sum(p.numel() for p in build(config=CONFIG).parameters()) <= 9_000_000
+    assert sum(p.numel() for p in build().parameters()) <= 9_000_000
 
 
 def _published(trunk: TinyViT) -> dict[str, list[torch.Tensor]]:

@@ -215,10 +215,10 @@ def test_the_rate_falls_with_the_depth_of_the_encoder(network):
         for parameter in group["params"]
     }
     rates = {name: rate[id(parameter)] for name, parameter in trained_parameters(network)}
-    # Eight blocks: layer 0 is the patch embedding, 9 what stands above the blocks (Hiera.get_layer_id).
-    assert rates["image_encoder.trunk.patch_embed.proj.weight"] == pytest.approx(1e-4 * 0.9**9)
-    assert rates["image_encoder.trunk.blocks.0.mlp.layers.0.weight"] == pytest.approx(1e-4 * 0.9**8)
-    assert rates["image_encoder.trunk.blocks.7.mlp.layers.0.weight"] == pytest.approx(1e-4 * 0.9)
+    # Twelve blocks: layer 0 is the patch embedding, 13 what stands above the blocks (TinyViT.get_layer_id).
+    assert rates["image_encoder.trunk.patch_embed.proj.weight"] == pytest.approx(1e-4 * 0.9**13)
+    assert rates["image_encoder.trunk.blocks.0.expand.weight"] == pytest.approx(1e-4 * 0.9**12)
+    assert rates["image_encoder.trunk.blocks.11.widen.weight"] == pytest.approx(1e-4 * 0.9)
     assert rates["image_encoder.neck.convs.0.conv.weight"] == 1e-4
     assert rates["sam_mask_decoder.iou_token.weight"] == 1e-4
 

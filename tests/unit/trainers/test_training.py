@@ -33,7 +33,7 @@ ANY = {"min_gain": 0.0}
 
 # A training that gains much: it learns that rims belong to their cores.
 GOOD = {"max_epochs": 2, "steps_per_epoch": 8, "batch_size": 3}
-GOOD |= {"learning_rate": 5e-4, "clip_share": 0.1}
+GOOD |= {"learning_rate": 5e-4, "clip_share": 0.1, "image_size": 128}
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_training_is_published_with_its_record_and_served(trained):
     versions = Versions(good.model_dir)
     assert versions.current() == "v0001"
     record = versions.read("v0001")
-    assert (record.base, record.parent, record.image_size) == ("biosam2_mini", None, 64)
+    assert (record.base, record.parent, record.image_size) == ("biosam2_mini", None, 128)
     assert record.metrics["after"]["dice"] >= record.metrics["before"]["dice"] + 0.005
     assert {item["side"] for item in record.data} == {"train", "val"}
     assert record.options["preset"] == "decoder"
@@ -92,7 +92,7 @@ def test_a_version_is_converted_before_it_is_served_and_served_without(good, mon
     assert versions.current() == "v0001"
     (part,) = (versions.folder("v0001") / "openvino").glob("*/mask_decoder.xml")
     sha256 = versions.read("v0001").sha256
-    assert part.parent.name == f"{sha256[:16]}-64-bfloat16"
+    assert part.parent.name == f"{sha256[:16]}-128-bfloat16"
 
 
 def test_the_report_is_one_page_with_pictures(trained):
