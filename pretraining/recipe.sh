@@ -24,4 +24,4 @@ ending=(--export "$out/average.pt")
 OMP_NUM_THREADS=1 nice -n 5 python -m pretraining.train --out "$out" "${@/#/--real=}" \
   --start-from "$start/hiera.pt" --trunk "$trunk" \
   --align 250 --teacher "$start/hiera.pt" --teacher-config "$start/hiera.yaml" \
-  --real-share 0.75 --rate 3e-4 --trunk-rate 0.4 --batch 8 --seed 21 "${ending[@]}"
+  --real-share 0.75 --rate 3e-4 --trunk-rate 0.2 --clip-every 2 --batch 8 --seed 23 "${ending[@]}"
