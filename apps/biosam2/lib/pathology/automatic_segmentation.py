@@ -54,8 +54,8 @@ FLAT, BLOCK = 12.0, 8
 # red and the blue density. Fitted by `python -m benchmarks.nuclei --fit masks`; predicted IoU, stability, the
 # number of other masks that are the same object, and roundness added next to nothing.
 WEIGHTS = {
-    True: (-3.16, 0.85, 0.75, 0.77, 0.95, 0.51, -3.82, 5.96),
-    False: (-8.26, 3.64, -0.24, -3.08, 1.1, 1.29, 0.12, 0.12),
+    True: (-2.76, 0.03, 2.21, -2.95, 0.8, 0.44, -4.52, 6.45),
+    False: (-5.77, 2.48, -0.21, -4.97, 1.06, 0.82, 0.25, 0.25),
 }
 # Quality from which on a mask counts as a nucleus.
 LEAST_QUALITY = 0.25
