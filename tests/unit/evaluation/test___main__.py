@@ -12,7 +12,8 @@ FOUND = 0.5
 
 
 def run(study, output, *arguments):
-    return command.main(["--data", str(study), "--output", str(output), *arguments])
+    # Half the side that the weights are for, for speed.
+    return command.main(["--data", str(study), "--output", str(output), "--image-size", "128", *arguments])
 
 
 def rows(output):
