@@ -28,7 +28,7 @@ DRAWN = 0.8
 # Enough for the rims of the phantoms to be learnt.
 SHORT = {
     "preset": "decoder",
-    "image_size": 64,
+    "image_size": 128,
     "max_epochs": 3,
     "steps_per_epoch": 12,
     "batch_size": 3,
