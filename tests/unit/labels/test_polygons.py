@@ -270,7 +270,7 @@ def test_what_monai_label_itself_writes(picture, tmp_path):
 @given(st.lists(st.tuples(st.floats(-8, 48), st.floats(-8, 40)), min_size=3, max_size=14))
 def test_a_polygon_is_filled_as_scikit_image_fills_it(corners):
     # Off the centres of pixels, and by other amounts along the two axes: diagonals too.
-    outline = np.round(np.array(corners), 3) + (0.00017, 0.00041)
+    outline = np.add(np.round(np.array(corners), 3), (0.00017, 0.00041))
     found, truth = np.zeros((40, 33), np.uint16, order="F"), np.zeros((40, 33), np.uint16)
     fill_polygon(found, [outline], 7)
     x, y = draw.polygon(outline[:, 0], outline[:, 1], truth.shape)
