@@ -148,7 +148,6 @@ def test_an_index_inside_the_roi_counts_where_millimetres_lie_outside(parse):
 def test_the_rois_middle_slice_counts_where_slice_says_nothing(parse, value):
     prompts = parse({"roi": [20, 10, 12, 5, 2, 8], "slice": value}, mode="slice")
     assert prompts.slices == (5,)
-    assert prompts.slices == (5,)
 
 
 def test_slice_range_bounds_a_propagation(parse):
