@@ -8,7 +8,14 @@ from shapely.geometry import Point, box
 
 from lib.engine.runtime import Cancellation
 from lib.errors import Cancelled, ImageTooLargeError
-from lib.pathology.automatic_segmentation import FIELD_SIDE, segment_nuclei
+from lib.pathology.automatic_segmentation import (
+    FIELD_SIDE,
+    QUALITY,
+    MaskMeasurements,
+    candidates,
+    nested,
+    segment_nuclei,
+)
 from lib.pathology.interactive import SlidePredictor
 from lib.pathology.nuclei import detections, propose_nuclei, stain_of
 from tests.support.slides import GLASS, Cell, iou, paint, scatter
@@ -85,6 +92,43 @@ def test_a_few_small_nuclei_need_no_patches_of_their_own(small, sides):
     found = segmented(picture(dark_cells(large + cells, 288, 260)), (0, 0, 288, 260), network=network)
     require_each_once(found, large + cells, least=0.5)
     assert {asked.width for asked, _ in network.asked} == sides
+
+
+MEASURED = MaskMeasurements(
+    agreement=0.8,
+    contrast=0.3,
+    fill=0.0,
+    proposal=1.0,
+    logit=4.0,
+    red=0.25,
+    density=0.5,
+    unevenness=0.1,
+)
+
+
+def test_masks_know_how_many_larger_ones_they_lie_in():
+    areas = [box(0, 0, 40, 40), box(5, 5, 25, 25), box(10, 10, 16, 16), box(1, 0, 41, 40), box(90, 0, 99, 9)]
+    found = nested([(area, MEASURED) for area in areas])
+    assert [round(np.expm1(item.nesting)) for _, item in found] == [0, 2, 3, 0, 0]
+    assert nested([]) == []
+
+
+@pytest.mark.parametrize("changed", [{"nesting": 0.7}, {"unevenness": 0.3}, {"agreement": 0.3}])
+def test_parts_of_nuclei_and_borders_of_tissue_are_worse_than_nuclei(changed):
+    model = QUALITY[True]
+    assert model.quality(replace(MEASURED, **changed)) < model.quality(MEASURED)
+
+
+def test_the_border_of_pale_and_dark_tissue_has_uneven_surroundings():
+    cells = [Cell(60, 100, 12, 12, 0), Cell(150, 100, 12, 12, 0)]
+    pixels = dark_cells(cells, 300, 200)
+    pixels[:, 160:] = np.minimum(pixels[:, 160:], (150, 110, 150))
+    on = picture(pixels)
+    found, _ = candidates(SlidePredictor(on, DarkObjects(), 0.5), (0, 0, 300, 200), 1.0)
+    even, uneven = (
+        max(found, key=lambda item: iou(item[0].area, cell.outline))[1].unevenness for cell in cells
+    )
+    assert even < 0.05 < uneven
 
 
 def test_too_large_a_region_is_refused_before_anything_is_read():
