@@ -265,6 +265,23 @@ class InteractivePriority:
             return
 
 
+# glibc's options and their values. By itself it raises the second up to 32 MB, and keeps smaller free blocks.
+_M_TRIM_THRESHOLD, _TRIM_BYTES = -1, 64 << 20
+_M_MMAP_THRESHOLD, _MMAP_BYTES = -3, 1 << 20
+
+
+def return_large_blocks() -> None:
+    """Makes glibc give a block of 1 MiB or more back to the system when it is freed. Elsewhere nothing.
+
+    Call it before memory is taken. With SAM 2.1 tiny at 1024 px free blocks between those in use took 700 MB
+    after a propagation.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
+
+
 def release_free_memory() -> None:
     """Gives memory that is free back to the system; glibc keeps what threads have freed. Elsewhere nothing.
 

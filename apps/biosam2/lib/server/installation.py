@@ -27,7 +27,7 @@ from starlette.middleware import Middleware
 
 from lib.batch.runner import BatchRunner, ImageWork
 from lib.engine.predictor_pool import PredictorPool
-from lib.engine.runtime import release_free_memory_regularly
+from lib.engine.runtime import release_free_memory_regularly, return_large_blocks
 from lib.images.cache import ImageCache
 from lib.infers.task import open_beforehand
 from lib.server import active_learning, batch, datastore, infer, pages, proxy, sessions, status, training
@@ -130,6 +130,7 @@ def install(server: FastAPI, parts: AppParts) -> SessionStore | None:
     server.middleware_stack = for_requests(server.build_middleware_stack(), server.router)
     log_request_ids()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    return_large_blocks()
     release_free_memory_regularly(parts.engines.priority, FREE_EVERY_S)
     if not authenticator.is_on:
         logger.warning("Access control is off: everybody who reaches this server is an administrator")
