@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pretraining.split import HELD_OUT, NEVER, TRAINED, split_of
+from pretraining.split import HELD_OUT, NEVER, TRAINED, split_of, with_true_masks
 from sample_study.files import truth_folder, write_study
 
 Rule = Literal["labels", "union", "instances", "components"]
@@ -115,12 +115,13 @@ def find_items(work: Path) -> tuple[list[Item], str]:
 def read_items(data: Path) -> list[Item]:
     """The images of a data pack in its order.
 
-    DICOM entries are omitted: they duplicate others. A video is represented by one labelled frame.
+    DICOM entries are omitted: they duplicate others; so are images whose masks lie elsewhere. A video is
+    represented by one labelled frame.
 
     Args:
         data: Folder of ``manifest.json``.
     """
-    entries = json.loads((data / MANIFEST).read_text(encoding="utf-8"))["items"]
+    entries = with_true_masks(json.loads((data / MANIFEST).read_text(encoding="utf-8"))["items"])
     splits = split_of(entries)
     return [_item(data, entry, splits[entry["id"]]) for entry in entries if entry["kind"] in _KINDS]
 

@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pretraining.scenes import Scenes
-from pretraining.split import TRAINED, kind_of, split_of
+from pretraining.split import TRAINED, kind_of, split_of, with_true_masks
 from pretraining.views import draw_motion, draw_view, sample_view, vary
 
 __all__ = ["RealStack", "load_stacks", "read_items", "read_plane", "read_volume", "real_scenes", "to_levels"]
@@ -77,7 +77,7 @@ def read_items(folder: Path) -> tuple[list[dict], dict[str, str]]:
     Raises:
         FileNotFoundError: the folder has no manifest.
     """
-    items = json.loads((folder / "manifest.json").read_text())["items"]
+    items = with_true_masks(json.loads((folder / "manifest.json").read_text())["items"])
     return items, split_of(items)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pretraining import APP
 from pretraining.real import read_items
-from pretraining.split import HELD_OUT, NEVER, TRAINED, patient_of, split_of
+from pretraining.split import HELD_OUT, NEVER, TRAINED, patient_of, split_of, with_true_masks
 
 
 def _items(*ids: str, kind: str = "CT", allowed: bool = True) -> list[dict]:
@@ -42,6 +42,13 @@ def test_kinds_with_fewer_than_four_train_and_forbidden_ones_never():
 def test_the_split_does_not_depend_on_the_order():
     items = _items(*(f"image{n}" for n in range(9)))
     assert split_of(items) == split_of(items[::-1])
+
+
+def test_images_whose_masks_lie_elsewhere_neither_train_nor_count():
+    assert [item["id"] for item in with_true_masks(_items("chd68_1_2", "pulmav_1018_130", "a"))] == [
+        "chd68_1_2",
+        "a",
+    ]
 
 
 def test_every_kind_of_the_data_is_measured():
