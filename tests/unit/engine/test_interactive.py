@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.engine.interactive import AnswerCache, InteractiveSegmenter
+from lib.engine.interactive import LEAST_SIDE, AnswerCache, InteractiveSegmenter
 from lib.engine.memory import MemoryBank
 from lib.engine.predictor import FrameMask
 from lib.prompts.types import FramePrompts
@@ -93,7 +93,7 @@ def test_a_small_box_is_looked_at_in_a_window_alone_and_a_large_one_on_the_frame
         FramePrompts.of_box(np.array(box, float)) for box in ((30, 40, 50, 55), (30, 40, 350, 300))
     )
     mask = segmenter.segment(frames, 0, small).mask
-    assert predictor.calls == [(64, 64)]
+    assert predictor.calls == [(LEAST_SIDE, LEAST_SIDE)]
     assert (np.argwhere(mask).min(0).tolist(), np.argwhere(mask).max(0).tolist()) == ([40, 30], [54, 49])
     segmenter.segment(frames, 0, large)
     segmenter.segment(frames, 0, clicks((100, 100, 1)))
@@ -103,7 +103,7 @@ def test_a_small_box_is_looked_at_in_a_window_alone_and_a_large_one_on_the_frame
 def test_clicks_are_zoomed_after_a_first_look_and_a_mask_beyond_the_window_is_not_taken(frames):
     predictor = Scripted()
     found = InteractiveSegmenter(predictor, zoom="all").segment(frames, 0, clicks((100, 100, 1)))
-    assert predictor.calls == [(SIDE, SIDE), (64, 64)]
+    assert predictor.calls == [(SIDE, SIDE), (LEAST_SIDE, LEAST_SIDE)]
     assert found.mask.sum() == 400
 
     class Growing(Scripted):

@@ -1,4 +1,4 @@
-"""Frames as the engine reads them: a sequence that knows its content's digest, one frame, frames ahead."""
+"""Frames as the engine reads them: a sequence with its content's digest, one frame, frames ahead, a crop."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lib.engine.network import network_image
+from lib.transforms.frames import Crop
 
 
 class FrameSequence(Protocol):
@@ -143,3 +144,35 @@ class FramesAhead(FramesOfImage):
 
     def _prepare(self, index: int, size: int) -> torch.Tensor:
         return network_image(self.frames[index], size)
+
+
+@dataclass(frozen=True)
+class CroppedFrames(FramesOfImage):
+    """The frames of an image, cut to a crop.
+
+    Attributes:
+        frames: Frames of the image.
+        crop: Part of each frame that is shown.
+    """
+
+    frames: FrameSequence
+    crop: Crop
+
+    @property
+    def height(self) -> int:
+        """Pixels of the crop along y."""
+        return self.crop.bottom - self.crop.top
+
+    @property
+    def width(self) -> int:
+        """Pixels of the crop along x."""
+        return self.crop.right - self.crop.left
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Frame ``index`` in the crop: uint8 (H, W, 3)."""
+        crop = self.crop
+        return np.ascontiguousarray(self.frames[index][crop.top : crop.bottom, crop.left : crop.right])
+
+    def key(self, index: int) -> Hashable:
+        """Equal for equal crops of equal frames."""
+        return (self.frames.key(index), self.crop)

@@ -21,8 +21,7 @@ from lib.child_process import belongs_to_server
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights, candidates, sha256_of
 from lib.engine.embeddings import EmbeddingFolder
-from lib.engine.frames import FrameSequence
-from lib.engine.interactive import CroppedFrames
+from lib.engine.frames import CroppedFrames, FrameSequence
 from lib.engine.model_versions import Versions
 from lib.engine.network import EmbeddingCache
 from lib.engine.openvino_export import convert_in_child

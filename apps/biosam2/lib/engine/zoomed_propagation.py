@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lib.engine.frames import FrameSequence
-from lib.engine.interactive import CroppedFrames, choose_window, extent_of, moved
+from lib.engine.frames import CroppedFrames, FrameSequence
+from lib.engine.interactive import choose_window, extent_of, moved
 from lib.engine.predictor import FrameMask, Predictor
 from lib.engine.propagation import Steps, propagate
 from lib.prompts.types import FramePrompts

@@ -3,7 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lib.engine.interactive import FAR_SHARE, AnswerCache, averaged, local_correction, obey, without_islands
+from lib.engine.interactive import (
+    FAR_SHARE,
+    AnswerCache,
+    averaged,
+    local_correction,
+    mixed,
+    obey,
+    without_islands,
+)
 from lib.engine.predictor import UNKNOWN_LOGIT, FrameMask, MaskLogits
 from lib.prompts.types import FramePrompts
 from lib.transforms.frames import Crop
@@ -116,6 +124,14 @@ def test_new_logits_count_whole_at_the_click_and_by_half_far_from_it():
 def test_only_comparable_answers_are_averaged(before):
     proposed = with_logits(-4)
     assert averaged(before, proposed, (12, 22)) is proposed
+
+
+def test_a_closer_look_is_averaged_with_the_first_on_its_own_grid():
+    found = mixed(with_logits(6), with_logits(-2, Crop(50, 0, 100, 50)), 0.75)
+    assert found.logits.crop == Crop(50, 0, 100, 50)
+    assert np.allclose(found.logits.values, 0, atol=0.01)
+    near = with_logits(-2)
+    assert mixed(answer("#"), near, 0.75) is near, "an answer without logits counts for nothing"
 
 
 def test_the_cache_keeps_the_logits():

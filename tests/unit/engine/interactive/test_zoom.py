@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.engine.interactive import LEAST_SIDE, CroppedFrames, choose_window, extent_of, moved
+from lib.engine.frames import CroppedFrames
+from lib.engine.interactive import LEAST_SIDE, choose_window, extent_of, moved
 from lib.prompts.types import FramePrompts
 from lib.transforms.frames import Crop
 from tests.unit.engine.conftest import ArrayFrames

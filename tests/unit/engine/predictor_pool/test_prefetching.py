@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from lib.engine.interactive import CroppedFrames
+from lib.engine.frames import CroppedFrames
 from lib.engine.network import EmbeddingCache
 from lib.engine.predictor import Predictor
 from lib.engine.predictor_pool import Prefetcher
