@@ -66,7 +66,7 @@ def test_a_small_object_is_followed_in_a_window_and_pasted_back():
         assert (masks[0, index] == (array[index, ..., 0] > 0)).all()
 
 
-@pytest.mark.parametrize(("slices", "whole"), [(6, False), (21, True)])
+@pytest.mark.parametrize(("slices", "whole"), [(9, False), (21, True)])
 def test_the_window_grows_where_the_mask_reaches_its_border(slices, whole):
     array = balls(*[[(150 + 7 * step, 200)] for step in range(slices)])
     masks, sizes = followed(array, {0: box_around(150, 200)})

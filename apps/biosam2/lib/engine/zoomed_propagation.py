@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lib.engine.frames import CroppedFrames, FrameSequence
-from lib.engine.interactive import choose_window, extent_of, moved
+from lib.engine.interactive import LEAST_SIDE, choose_window, extent_of, moved
 from lib.engine.predictor import FrameMask, Predictor
 from lib.engine.propagation import Steps, propagate
 from lib.prompts.types import FramePrompts
@@ -79,8 +79,10 @@ def _windows(prompts: Mapping[int, FramePrompts], shape: tuple[int, int], image_
     clicks = np.concatenate([here.points[here.labels == 1] for here in prompts.values()])
     corners = np.concatenate([np.reshape(boxes, (-1, 2)), clicks - 0.5, clicks + 0.5])
     (x0, y0), (x1, y1) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    # The least window holds a tiny object many times: the next one is larger than it.
+    tiny = max(1.0, LEAST_SIDE / (SCALES[0] * max(x1 - x0, y1 - y0, 1.0)))
     for scale in SCALES:
-        crop = choose_window((x0, y0, x1, y1), shape, scale, image_size)
+        crop = choose_window((x0, y0, x1, y1), shape, scale * tiny, image_size)
         if crop is None:
             return
         yield crop
