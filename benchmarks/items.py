@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pretraining.split import HELD_OUT, NEVER, TRAINED, split_of, with_true_masks
+from pretraining.split import HELD_OUT, NEVER, TRAINED, read_manifest
 from sample_study.files import truth_folder, write_study
 
 Rule = Literal["labels", "union", "instances", "components"]
@@ -121,8 +121,7 @@ def read_items(data: Path) -> list[Item]:
     Args:
         data: Folder of ``manifest.json``.
     """
-    entries = with_true_masks(json.loads((data / MANIFEST).read_text(encoding="utf-8"))["items"])
-    splits = split_of(entries)
+    entries, splits = read_manifest(data)
     return [_item(data, entry, splits[entry["id"]]) for entry in entries if entry["kind"] in _KINDS]
 
 

@@ -30,9 +30,9 @@ from pretraining.network import (
     track,
 )
 from pretraining.prompts import Prompts, add_clicks, deepest_errors, draw_boxes, draw_clicks
-from pretraining.real import read_items, read_plane, read_volume, to_levels
+from pretraining.real import read_plane, read_volume, to_levels
 from pretraining.scenes import MIN_AREA, choose_targets
-from pretraining.split import TRAINED, kind_of
+from pretraining.split import TRAINED, kind_of, read_manifest
 from pretraining.synthetic import STYLES, synthetic_scenes
 
 SEED = 990_001  # synthetic scenes of a seed that no training uses
@@ -208,7 +208,7 @@ def evaluate_real(model: SAM2Base, folders: list[Path], with_trained: bool) -> d
     """Scores by split and kind of image."""
     out: dict[str, dict[str, Row]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for folder in folders:
-        items, split = read_items(folder)
+        items, split = read_manifest(folder)
         groups = defaultdict(list)
         for item in items:
             if item["kind"] in ("volume", "image2d") and (with_trained or split[item["id"]] != TRAINED):

@@ -18,10 +18,10 @@ from PIL import Image
 from scipy import ndimage
 
 from pretraining.scenes import Scenes
-from pretraining.split import TRAINED, kind_of, split_of, with_true_masks
+from pretraining.split import TRAINED, kind_of, read_manifest
 from pretraining.views import draw_motion, draw_view, sample_view, vary
 
-__all__ = ["RealStack", "load_stacks", "read_items", "read_plane", "read_volume", "real_scenes", "to_levels"]
+__all__ = ["RealStack", "load_stacks", "read_plane", "read_volume", "real_scenes", "to_levels"]
 
 CT_WINDOW = (-160.0, 240.0)
 _OTHER_WINDOWS = (
@@ -69,16 +69,6 @@ def to_levels(array: np.ndarray, window: tuple[float, float] | None = None) -> n
         window = tuple(np.percentile(inner if inner.size else array, (0.5, 99.5)))
     low, high = window
     return (np.clip((array - low) / max(high - low, 1e-6), 0, 1) * 255).round().astype(np.uint8)
-
-
-def read_items(folder: Path) -> tuple[list[dict], dict[str, str]]:
-    """Items of a data folder's manifest.json and the split of each id.
-
-    Raises:
-        FileNotFoundError: the folder has no manifest.
-    """
-    items = with_true_masks(json.loads((folder / "manifest.json").read_text())["items"])
-    return items, split_of(items)
 
 
 def read_volume(folder: Path, item: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +136,7 @@ def load_stacks(folders: Iterable[Path]) -> list[RealStack]:
         if folder.is_file():
             stacks += _unpacked(folder)
             continue
-        items, split = read_items(folder)
+        items, split = read_manifest(folder)
         for item in items:
             if split[item["id"]] == TRAINED and item["kind"] in readers:
                 stacks += readers[item["kind"]](folder, item)

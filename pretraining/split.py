@@ -6,10 +6,21 @@ neighbours in a numbered series may be one patient, so they stay together.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
+from pathlib import Path
 
-__all__ = ["HELD_OUT", "NEVER", "TRAINED", "kind_of", "patient_of", "split_of", "with_true_masks"]
+__all__ = [
+    "HELD_OUT",
+    "NEVER",
+    "TRAINED",
+    "kind_of",
+    "patient_of",
+    "read_manifest",
+    "split_of",
+    "with_true_masks",
+]
 
 TRAINED, HELD_OUT, NEVER = "trained on", "held out", "not for training"
 HELD_OUT_PER_KIND = 4  # items, or a few more where patients come whole
@@ -20,8 +31,18 @@ _PATIENT = re.compile(
     r"|busbra_(?:benign|malignant)_\d+)"
 )
 
-# Masks of these images follow no edge in them, however turned, moved or scaled: they are of other slices.
+# Masks of these images follow no edge in them: README.md.
 _MISPLACED = ("pulmav_",)
+
+
+def read_manifest(folder: Path) -> tuple[list[dict], dict[str, str]]:
+    """Items of a data folder's manifest.json whose masks can be used, and the split of each id.
+
+    Raises:
+        FileNotFoundError: the folder has no manifest.
+    """
+    items = with_true_masks(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["items"])
+    return items, split_of(items)
 
 
 def with_true_masks(items: list[dict]) -> list[dict]:

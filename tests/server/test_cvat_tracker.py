@@ -115,19 +115,15 @@ def test_frames_of_another_size_start_anew(cvat: Cvat) -> None:
     assert cvat.track(video.frames[1], shapes[0])[1].params["tracked"] == 1
 
 
-def test_a_frame_with_another_box_is_answered_from_the_box_alone(
-    cvat: Cvat, client: Client, tmp_path: Path
-) -> None:
+def test_a_frame_with_another_box_is_answered_from_the_box_alone(cvat: Cvat) -> None:
     video = videos.crossing(seed=6)
     cvat.track(video.frames[0], video.box)
     drawn = videos.outline_box(video.truth[5], margin=2)
     _, answer = cvat.track(video.frames[5], drawn)
     assert answer.params["tracked"] == 0
-    _, fresh = Cvat(client, tmp_path, client_id="another").track(video.frames[5], drawn)
-    np.testing.assert_array_equal(answer.mask, fresh.mask)
-    # A single image's box may be looked at closer.
-    interacted = _one_piece(cvat.interact(video.frames[5], roi=drawn))
-    assert dice(answer.mask[:, :, 0].T > 0, interacted > 0) > FOLLOWED
+    # The tracker sees whole frames.
+    interacted = _one_piece(cvat.interact(video.frames[5], roi=drawn, zoom="off"))
+    np.testing.assert_array_equal(answer.mask[:, :, 0].T > 0, interacted > 0)
 
 
 def test_a_request_that_is_sent_again_gets_the_same_answer(cvat: Cvat) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from pretraining import APP
-from pretraining.real import read_items
-from pretraining.split import HELD_OUT, NEVER, TRAINED, patient_of, split_of, with_true_masks
+from pretraining.split import HELD_OUT, NEVER, TRAINED, patient_of, read_manifest, split_of, with_true_masks
 
 
 def _items(*ids: str, kind: str = "CT", allowed: bool = True) -> list[dict]:
@@ -71,4 +70,4 @@ def _data() -> tuple[list[dict], dict[str, str]]:
     folder = Path(os.environ.get("BIOSAM2_DATA", "../shared/data")).parent / "training_data"
     if not (folder / "manifest.json").exists():
         pytest.skip(f"no data in {folder}: BIOSAM2_DATA names the folder beside it")
-    return read_items(folder)
+    return read_manifest(folder)
