@@ -69,6 +69,17 @@ def test_the_bundled_architecture_converts(tmp_path, frames):
     assert predictor.segment(frames, 0, FramePrompts([[40.0, 70]], [1])).mask.shape == (SIZE, SIZE)
 
 
+def test_parts_of_an_earlier_form_are_replaced(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(openvino_export, "_examples", lambda network: [])
+    weights = Weights("mine", tmp_path / "mine.pt", None, None, None, "")
+    folder, other = (parts_folder(weights, version * 64, SIZE, torch.float32) for version in "ab")
+    earlier = folder.with_name(folder.name.rpartition("-")[0])
+    for kept in (earlier, other):
+        kept.mkdir(parents=True)
+    openvino_export.convert(tiny, torch.float32, folder)
+    assert sorted(path for path in folder.parent.iterdir() if path.is_dir()) == sorted([folder, other])
+
+
 def test_failures_leave_torch_in_place(tmp_path, tiny, frames, monkeypatch, caplog):
     monkeypatch.setattr(openvino_export, "_TIMES_TORCH", 0.0)
     monkeypatch.setattr(openvino_export, "_SMALLEST_LIMIT", 0.0)

@@ -27,7 +27,7 @@ from lib.child_process import end_with_server, lower_priority
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights
 from lib.engine.network import Network
-from lib.engine.openvino_parts import ATTENTION, DECODER, ENCODER, MEMORY_ENCODER, ConvertedPart
+from lib.engine.openvino_parts import ATTENTION, DECODER, ENCODER, FORM, MEMORY_ENCODER, ConvertedPart
 from lib.engine.registry import Registry
 from lib.errors import CheckpointError
 from lib.files import sync
@@ -164,6 +164,8 @@ def convert(network: Network, dtype: torch.dtype, folder: Path) -> None:
                 sync(path)
             temporary.chmod(0o755)
             temporary.replace(folder)
+            for stale in set(folder.parent.glob(f"{folder.name.removesuffix(f'-{FORM}')}*")) - {folder}:
+                shutil.rmtree(stale, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -14,6 +14,8 @@ from sam2.modeling.sam.transformer import RoPEAttention
 
 # Products of queries and keys that are held at once: at 1024 px, seven memories have 117 million.
 _MOST_PRODUCTS = 1 << 23
+# Queries of a block that is traced, where the number of keys is not known yet.
+_TRACED_QUERIES = 512
 
 
 class RotaryAttention(RoPEAttention):
@@ -45,7 +47,7 @@ class RotaryAttention(RoPEAttention):
         keys = self._separate_heads(self.k_proj(k), self.num_heads)
         count = keys.shape[-2] - num_k_exclude_rope
         keys = torch.cat([self._rotated(keys[:, :, :count]), _even_odd(keys[:, :, count:])], dim=-2)
-        if self.num_heads == 1 and v.shape[-1] < self.internal_dim and _takes_narrow_values(keys):
+        if self.num_heads == 1 and v.shape[-1] < self.internal_dim and _in_blocks(keys):
             # Weights that sum to 1 average the values before the projection as well as after it: a memory has
             # 64 channels before it and 256 after it.
             out = self.v_proj(_attend(queries, keys, v[:, None])[:, 0])
@@ -71,21 +73,22 @@ def _in_blocks(keys: torch.Tensor) -> bool:
     """Whether products in blocks are faster than torch's own attention, which keeps less for gradients.
 
     On a CPU without matrix units, bf16 took 3 times as long in torch's own; fp32 takes half as long.
+    OpenVINO, for which a network is traced, took 1.3 times as long for 7 memories at 1024 px.
     """
+    if torch.jit.is_tracing():
+        return True
     return keys.dtype == torch.bfloat16 and not keys.is_cuda and not torch.is_grad_enabled()
 
 
-def _takes_narrow_values(keys: torch.Tensor) -> bool:
-    """Torch's own fast attention needs values as wide as keys; OpenVINO's, which is traced, does not."""
-    return _in_blocks(keys) or torch.jit.is_tracing()
-
-
 def _attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Scaled dot-product attention of (B, heads, tokens, channels)."""
+    """Scaled dot-product attention of (B, heads, tokens, channels).
+
+    Torch's own fast attention needs values as wide as keys; products in blocks do not.
+    """
     if not _in_blocks(keys):
         return F.scaled_dot_product_attention(queries, keys, values.to(keys.dtype))
     columns = keys.transpose(-1, -2)
-    rows = max(1, _MOST_PRODUCTS // columns.shape[-1])
+    rows = _TRACED_QUERIES if torch.jit.is_tracing() else max(1, _MOST_PRODUCTS // columns.shape[-1])
     scaled = queries * queries.shape[-1] ** -0.5
     blocks = [torch.softmax(block @ columns, dim=-1) @ values for block in scaled.split(rows, dim=-2)]
     return torch.cat(blocks, dim=-2)
