@@ -1,4 +1,4 @@
-"""Synthetic scenes: six styles of random label maps and looks, made on the training device.
+"""Synthetic scenes: seven styles of random label maps and looks, made on the training device.
 
 A style is a way to lay out objects and to give them intensities. The curriculum's `level` in [0, 1]
 adds objects, styles, texture and noise, and takes contrast away.
@@ -146,6 +146,39 @@ def _ultrasound(gen: torch.Generator, images: int, frames: int, size: int, level
     return labels, torch.cat([ground, objects], 1), 1, look
 
 
+def _chambers(gen: torch.Generator, images: int, frames: int, size: int, level: float) -> Drawing:
+    """Two dark cavities of one heart in speckled tissue, with a valve between them that opens and closes."""
+    grid = warped_grid(gen, images, frames, size, 0.05)
+    steps = torch.arange(frames, device=gen.device).view(1, frames)
+    beat = steps * uniform(gen, (images, 1), 0.2, 1.2) + uniform(gen, (images, 1), 0, 6.2832)
+
+    def still(low: float, high: float) -> torch.Tensor:
+        return uniform(gen, (images, 1), low, high).expand(-1, frames)
+
+    along = still(0.18, 0.45) * (1 + still(0.0, 0.12) * torch.sin(beat))
+    across = along * still(0.35, 0.75) * (1 + still(0.0, 0.2) * torch.sin(beat))
+    angle = still(0, 6.2832)
+    parts = (still(0.35, 0.65), still(0.35, 0.65), along, across, angle, still(-0.15, 0.15))
+    heart = Stars(*(t.reshape(-1, 1) for t in parts))
+    x, y, a, b, turn = (t.reshape(-1, 1, 1) for t in parts[:5])
+    dx, dy = grid[:, 0] - x, grid[:, 1] - y
+    u = (torch.cos(turn) * dx + torch.sin(turn) * dy) / a
+    v = (torch.cos(turn) * dy - torch.sin(turn) * dx) / b
+    plane = (still(-0.35, 0.35) + 0.08 * torch.cos(beat)).reshape(-1, 1, 1)
+    bulge = still(-0.25, 0.25).reshape(-1, 1, 1)
+    opening = (still(0.0, 0.9) * torch.sin(beat).clamp(min=0).sqrt()).reshape(-1, 1, 1)
+    beyond = u - plane - bulge * v * v
+    inside = paint_stars(heart, grid, _empty(grid), 1) > 0
+    leaflet = inside & (beyond.abs() * a < still(0.006, 0.02).reshape(-1, 1, 1)) & (v.abs() > opening)
+    labels = torch.where(inside, torch.where(beyond < 0, 2, 3), _empty(grid))
+    labels = torch.where(leaflet, torch.ones_like(labels), labels)
+    tissue = uniform(gen, (images, 1), 0.25, 0.6)
+    blood = tissue * uniform(gen, (images, 1), 0.1, 1 - 0.6 * _least_contrast(level) - 0.2)
+    valve = tissue + uniform(gen, (images, 1), 0.0, 0.4)
+    look = Look(texture=0.15, noise=0.1, speckle=0.8, bias=0.6, blur=1.6)
+    return labels, torch.cat([tissue, valve, blood, blood], 1), 2, look
+
+
 def _blobs(gen: torch.Generator, images: int, frames: int, size: int, level: float) -> Drawing:
     """Microscopy: many small blobs, mostly bright on dark, touching here and there."""
     across = 2 + int(float(uniform(gen, (1,))) * 10 * level)
@@ -183,10 +216,19 @@ STYLES: dict[str, Callable[..., Drawing]] = {
     "ct": _ct,
     "head": _head,
     "ultrasound": _ultrasound,
+    "chambers": _chambers,
     "blobs": _blobs,
     "membranes": _membranes,
 }
-_SHARES = {"generic": 0.2, "ct": 0.3, "head": 0.17, "ultrasound": 0.08, "blobs": 0.15, "membranes": 0.1}
+_SHARES = {
+    "generic": 0.17,
+    "ct": 0.24,
+    "head": 0.14,
+    "ultrasound": 0.08,
+    "chambers": 0.17,
+    "blobs": 0.12,
+    "membranes": 0.08,
+}
 
 
 def _pick_style(gen: torch.Generator, level: float) -> str:

@@ -37,3 +37,13 @@ def test_some_objects_of_a_clip_vanish(gen):
     counts = [(scenes.labels[:, t] > 2).sum() for t in (0, 3)]
     assert first >= last
     assert counts[0] > counts[1]
+
+
+def test_chambers_look_alike_and_have_an_opening_between_them(gen):
+    scenes = synthetic_scenes(gen, 8, 96, 1.0, frames=6, groups=1, style="chambers")
+    ventricle, atrium = scenes.labels == 2, scenes.labels == 3
+    assert bool(ventricle.flatten(2).any(2).any(1).all())
+    touching = (ventricle[..., 1:] & atrium[..., :-1]) | (ventricle[..., :-1] & atrium[..., 1:])
+    touching = touching.flatten(2).sum(2) > 0
+    assert bool(touching.any())
+    assert not bool(touching.all())
