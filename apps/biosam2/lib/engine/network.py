@@ -19,6 +19,7 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 from PIL import Image
 from sam2.modeling.backbones.hieradet import Hiera
+from sam2.modeling.sam.prompt_encoder import PromptEncoder
 from sam2.modeling.sam2_base import SAM2Base
 from torch import nn
 
@@ -121,6 +122,13 @@ class FrozenHiera(Hiera):
         return self.positions
 
 
+class FrozenPromptEncoder(PromptEncoder):
+    """A prompt encoder for images of one size, with the codes of their cells in the buffer ``codes``."""
+
+    def get_dense_pe(self) -> torch.Tensor:
+        return self.codes
+
+
 class Network(SAM2Base):
     """SAM 2 as a set of functions. The configuration's fields are those of ``SAM2Base``.
 
@@ -139,9 +147,9 @@ class Network(SAM2Base):
     def freeze(self, dtype: torch.dtype) -> None:
         """Computes once what each step would compute from the weights again; the results stay the same.
 
-        Autocast converts the weights of linear layers and convolutions at each use, and for each image the
-        trunk interpolates its table of positions (Hiera) or looks up its biases (TinyViT). The network
-        cannot be trained afterwards.
+        Autocast converts the weights of linear layers and convolutions at each use. For each image the trunk
+        interpolates its table of positions (Hiera) or looks up its biases (TinyViT), and for each prompt the
+        prompt encoder computes the codes of all cells. The network cannot be trained afterwards.
 
         Args:
             dtype: Number format that the network will run in.
@@ -151,6 +159,10 @@ class Network(SAM2Base):
         if isinstance(trunk, Hiera):
             trunk.register_buffer("positions", trunk._get_pos_embed((side, side)), persistent=False)
             trunk.__class__ = FrozenHiera
+        prompts = self.sam_prompt_encoder
+        with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            prompts.register_buffer("codes", prompts.get_dense_pe(), persistent=False)
+        prompts.__class__ = FrozenPromptEncoder
         for module in self.modules():
             if isinstance(module, WindowAttention):
                 module.register_buffer("biases", module.bias().detach().to(dtype), persistent=False)
