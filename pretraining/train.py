@@ -111,6 +111,11 @@ class Training:
         """Difficulty of the scenes now."""
         return min(1.0, EASIEST + (1 - EASIEST) * self.step / self.args.ramp) if self.args.ramp else 1.0
 
+    @property
+    def annealing_from(self) -> float:
+        """Step from which the rate falls."""
+        return self.end - self.args.anneal if self.args.anneal else math.inf
+
     def rate(self) -> float:
         """Learning rate now: while warming WARM_RATE; then it rises, stays, and falls in the last steps."""
         if self.step < max(self.args.warm_steps, self.args.align):
@@ -134,6 +139,9 @@ class Training:
     def advance(self) -> tuple[Outcome, float]:
         """One optimisation step. Returns what came of it and the learning rate."""
         args = self.args
+        if self.step == self.annealing_from:
+            # A mean that reaches back a thousand steps would hide what the falling rate gains.
+            self.average = checkpoint.Average(self.model)
         number = self.step * self.workers + self.rank
         gen = torch.Generator(device=args.device).manual_seed(args.seed * 1_000_003 + number)
         with torch.autocast(
@@ -153,7 +161,8 @@ class Training:
             logger.warning("step %d: gradient not finite, left out", self.step)
         self.step += 1
         self.images += scenes.images.shape[0] * scenes.images.shape[1] * self.workers
-        self.average.update(self.model, self.step)
+        start = self.annealing_from if self.step > self.annealing_from else 0
+        self.average.update(self.model, int(self.step - start))
         return outcome, rate
 
     def _outcome(self, gen: torch.Generator) -> tuple[Scenes, Outcome]:

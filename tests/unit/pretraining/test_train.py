@@ -73,3 +73,13 @@ def test_aligning_brings_the_encoder_nearer_to_the_teachers(tmp_path):
     training = _training(tmp_path, *flags)
     distances = [training.advance()[0].dice["aligned"] for _ in range(4)]
     assert distances[-1] < distances[0]
+
+
+def test_the_averaged_weights_start_anew_with_the_anneal(tmp_path):
+    training = _training(tmp_path, "--anneal", "2", "--warm-steps", "4")
+    training.average.state["no_mem_embed"].fill_(1e9)
+    for _ in range(2):
+        training.advance()
+    assert float(training.average.state["no_mem_embed"].min()) > 1e6
+    training.advance()
+    assert float(training.average.state["no_mem_embed"].abs().max()) < 10
