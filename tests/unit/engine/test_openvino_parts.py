@@ -1,13 +1,16 @@
 """OpenVINO computes what torch computes, and torch goes on where it cannot."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
+from lib.engine import openvino_parts
 from lib.engine.builder import build_network
 from lib.engine.checkpoints import Weights
 from lib.engine.network import EmbeddingCache
-from lib.engine.openvino_parts import is_chosen, parts_folder
+from lib.engine.openvino_parts import ConvertedPart, is_chosen, parts_folder, torch_tensors
 from lib.engine.predictor import Predictor
 from lib.engine.propagation import propagate
 from lib.engine.runtime import Runtime
@@ -20,6 +23,14 @@ pytest.importorskip("openvino", reason="OpenVINO is not installed (requirements-
 from lib.engine import openvino_export
 
 BUNDLED = APP / "model" / "biosam2_mini.yaml"
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory, tiny):
+    """The converted parts of ``tiny``."""
+    folder = tmp_path_factory.mktemp("converted") / "parts"
+    openvino_export.convert(tiny, torch.float32, folder)
+    return folder
 
 
 def predictor_of(network, folder=None) -> Predictor:
@@ -39,23 +50,52 @@ def masks(predictor, frames) -> np.ndarray:
     return np.stack([result.mask for _, _, result in sorted(found, key=lambda step: step[:2])])
 
 
-def test_masks_are_those_of_torch(tmp_path, tiny, frames):
-    openvino_export.convert(tiny, torch.float32, tmp_path / "parts")
+def test_masks_are_those_of_torch(parts, tiny, frames):
     expected = masks(predictor_of(tiny), frames)
     fast = make_tiny()
-    found = masks(predictor_of(fast, tmp_path / "parts"), frames)
+    found = masks(predictor_of(fast, parts), frames)
     assert len(found) == 12
     assert (found != expected).mean() < 1e-4
-    # Nothing of torch computed: its parts are gone from the network that OpenVINO serves.
+    # Nothing of torch computes: its parts are gone from the network that OpenVINO serves.
+    served = predictor_of(fast, parts)
     for part in ("image_encoder", "memory_attention", "memory_encoder"):
         for parameter in getattr(fast, part).parameters():
             parameter.data.fill_(float("nan"))
-    assert np.array_equal(masks(predictor_of(fast, tmp_path / "parts"), frames), found)
-    several = predictor_of(fast, tmp_path / "parts").outputs(
+    assert np.array_equal(masks(served, frames), found)
+    several = predictor_of(fast, parts).outputs(
         frames, 0, [FramePrompts([[40.0, 70]], [1]), FramePrompts([[80.0, 20]], [1])]
     )
     alone = predictor_of(tiny).outputs(frames, 0, [FramePrompts([[80.0, 20]], [1])])
     assert np.allclose(several.logits[1], alone.logits[0], atol=1e-3)
+
+
+def test_torch_goes_on_with_the_weights_on_disk(parts, tmp_path, tiny, frames, monkeypatch, caplog):
+    folder = shutil.copytree(parts, tmp_path / "parts")
+    expected = masks(predictor_of(tiny), frames)
+    network = make_tiny()
+    in_memory = {name: tensor.data_ptr() for name, tensor in torch_tensors(network).items()}
+    predictor = predictor_of(network, folder)
+    assert not any(in_memory[name] == tensor.data_ptr() for name, tensor in torch_tensors(network).items())
+
+    def fail(*inputs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(ConvertedPart, "__call__", fail)
+    shutil.rmtree(folder)  # as with a version that has gone out of service
+    assert np.array_equal(masks(predictor, frames), expected)
+    assert caplog.text.count("OpenVINO failed, torch goes on: out of memory") == 4
+
+
+def test_parts_for_volumes_are_compiled_when_a_volume_needs_them(parts, frames, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        openvino_parts, "ConvertedPart", lambda *arguments: made.append(ConvertedPart(*arguments)) or made[-1]
+    )
+    predictor = predictor_of(make_tiny(), parts)
+    predictor.segment(frames, 0, FramePrompts([[40.0, 70]], [1]))
+    assert ["_request" in vars(part) for part in made] == [True, False, False, True]
+    masks(predictor, frames)
+    assert all("_request" in vars(part) for part in made)
 
 
 def test_the_bundled_architecture_converts(tmp_path, frames):

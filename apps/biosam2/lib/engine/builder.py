@@ -72,11 +72,17 @@ def build_network(
 
 
 def _prepare_rotations(network: Network) -> None:
-    """Tables of rotations for this size of input: made in inference mode, they could not be trained with."""
+    """Tables of rotations for this size of input: made in inference mode, they could not be trained with.
+
+    Layers of the same width share them: at 1024 px a table takes 4 MB.
+    """
     side = network.image_size // _STRIDE
+    tables: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for module in network.memory_attention.modules():
         if isinstance(module, RotaryAttention):
             module.set_grid(side)
+            width = module.internal_dim // module.num_heads
+            module.cos, module.sin = tables.setdefault(width, (module.cos, module.sin))
 
 
 def load_network(weights: Weights, registry: Registry, device: DeviceType) -> Network:

@@ -6,6 +6,7 @@ conversion takes memory that is not given back, and a core that requests need.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -27,7 +28,16 @@ from lib.child_process import end_with_server, lower_priority
 from lib.engine.builder import load_network
 from lib.engine.checkpoints import Weights
 from lib.engine.network import Network
-from lib.engine.openvino_parts import ATTENTION, DECODER, ENCODER, FORM, MEMORY_ENCODER, ConvertedPart
+from lib.engine.openvino_parts import (
+    ATTENTION,
+    DECODER,
+    ENCODER,
+    FORM,
+    MEMORY_ENCODER,
+    TORCH_FILE,
+    ConvertedPart,
+    torch_tensors,
+)
 from lib.engine.registry import Registry
 from lib.errors import CheckpointError
 from lib.files import sync
@@ -160,6 +170,7 @@ def convert(network: Network, dtype: torch.dtype, folder: Path) -> None:
             with torch.no_grad():
                 for name, part, inputs, shapes in _examples(network):
                     _convert_part(part.eval(), inputs, shapes, dtype, temporary / f"{name}.xml")
+            _save_for_torch(network, dtype, temporary / TORCH_FILE)
             for path in temporary.iterdir():
                 sync(path)
             temporary.chmod(0o755)
@@ -168,6 +179,13 @@ def convert(network: Network, dtype: torch.dtype, folder: Path) -> None:
                 shutil.rmtree(stale, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save_for_torch(network: Network, dtype: torch.dtype, path: Path) -> None:
+    """Writes the weights as a server has them, which it reads where OpenVINO fails."""
+    frozen = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    frozen.freeze(dtype)
+    torch.save({name: tensor.detach() for name, tensor in torch_tensors(frozen).items()}, path)
 
 
 def _convert_part(
@@ -187,7 +205,8 @@ def _convert_part(
         typed.input(index).tensor().set_element_type(element)
     for index in range(len(model.outputs)):
         typed.output(index).tensor().set_element_type(element)
-    openvino.save_model(typed.build(), path, compress_to_fp16=False)
+    # Of a weight in fp16, bf16 keeps as much as of one in fp32; it takes half of the memory.
+    openvino.save_model(typed.build(), path, compress_to_fp16=dtype == torch.bfloat16)
     error, limit = _error(part, ConvertedPart(path, dtype), inputs, dtype)
     logger.info("%s: relative error %.2g, limit %.2g", path.stem, error, limit)
     if not error <= limit:

@@ -192,10 +192,9 @@ class Predictor:
             OSError, RuntimeError: see ``lib.engine.openvino_parts``.
         """
         put_in_place = install_parts(self._network, folder, self.runtime.dtype, threads)
-        # What compiling took would otherwise stay beside what running takes.
-        release_free_memory()
         with self.runtime.step():
             put_in_place()
+        release_free_memory()
         self.warm_up()
 
     def new_bank(self, policy: MemoryPolicy = "fifo") -> MemoryBank:
