@@ -221,13 +221,13 @@ STYLES: dict[str, Callable[..., Drawing]] = {
     "membranes": _membranes,
 }
 _SHARES = {
-    "generic": 0.11,
-    "ct": 0.17,
-    "head": 0.1,
-    "ultrasound": 0.06,
-    "chambers": 0.42,
-    "blobs": 0.08,
-    "membranes": 0.06,
+    "generic": 0.15,
+    "ct": 0.24,
+    "head": 0.14,
+    "ultrasound": 0.07,
+    "chambers": 0.2,
+    "blobs": 0.12,
+    "membranes": 0.08,
 }
 
 

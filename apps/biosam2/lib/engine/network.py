@@ -126,6 +126,7 @@ class FrozenPromptEncoder(PromptEncoder):
     """A prompt encoder for images of one size, with the codes of their cells in the buffer ``codes``."""
 
     def get_dense_pe(self) -> torch.Tensor:
+        """The codes of the cells, (1, C, S / 16, S / 16)."""
         return self.codes
 
 
