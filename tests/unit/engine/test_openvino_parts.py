@@ -10,7 +10,7 @@ from lib.engine import openvino_parts
 from lib.engine.builder import build_network
 from lib.engine.checkpoints import Weights
 from lib.engine.network import EmbeddingCache
-from lib.engine.openvino_parts import ConvertedPart, is_chosen, parts_folder, torch_tensors
+from lib.engine.openvino_parts import COMPILED_FOLDER, ConvertedPart, is_chosen, parts_folder, torch_tensors
 from lib.engine.predictor import Predictor
 from lib.engine.propagation import propagate
 from lib.engine.runtime import Runtime
@@ -96,6 +96,19 @@ def test_parts_for_volumes_are_compiled_when_a_volume_needs_them(parts, frames, 
     assert ["_request" in vars(part) for part in made] == [True, False, False, True]
     masks(predictor, frames)
     assert all("_request" in vars(part) for part in made)
+
+
+def test_what_was_compiled_is_used_at_the_next_start_unless_it_is_damaged(parts, frames):
+    expected = masks(predictor_of(make_tiny(), parts), frames)
+    compiled = sorted((parts / COMPILED_FOLDER).glob("*.blob"))
+    assert len(compiled) == 4
+    written = [path.stat().st_mtime_ns for path in compiled]
+    assert np.array_equal(masks(predictor_of(make_tiny(), parts), frames), expected)
+    assert [path.stat().st_mtime_ns for path in compiled] == written
+    for path in compiled:
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes()[:-1000])
+    assert np.array_equal(masks(predictor_of(make_tiny(), parts), frames), expected)
 
 
 def test_the_bundled_architecture_converts(tmp_path, frames):
