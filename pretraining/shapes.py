@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-__all__ = ["Stars", "cells", "paint_stars", "smooth_noise", "uniform", "warped_grid"]
+__all__ = ["Stars", "along_axes", "cells", "paint_stars", "smooth_noise", "uniform", "warped_grid"]
 
 
 def uniform(
@@ -52,6 +52,20 @@ class Stars:
     lobe: torch.Tensor  # strength of the third harmonic, below 0.3
 
 
+def along_axes(grid: torch.Tensor, *placed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, S, S) u and v of every pixel, 1 at the ends of a shape's half axes.
+
+    Args:
+        grid: (N, 2, S, S) warped coordinates.
+        placed: (N, 1, 1) x and y of the centre, half axes a and b, and angle, as in ``Stars``.
+    """
+    cx, cy, a, b, angle = placed
+    dx, dy = grid[:, 0] - cx, grid[:, 1] - cy
+    u = (torch.cos(angle) * dx + torch.sin(angle) * dy) / a.clamp(min=1e-4)
+    v = (torch.cos(angle) * dy - torch.sin(angle) * dx) / b.clamp(min=1e-4)
+    return u, v
+
+
 def paint_stars(stars: Stars, grid: torch.Tensor, labels: torch.Tensor, first: int) -> torch.Tensor:
     """Paint shapes over (N, S, S) labels; shape k gets the label first + k.
 
@@ -60,9 +74,7 @@ def paint_stars(stars: Stars, grid: torch.Tensor, labels: torch.Tensor, first: i
     for k in range(stars.x.shape[1]):
         one = [t[:, k, None, None] for t in (stars.x, stars.y, stars.a, stars.b, stars.angle, stars.lobe)]
         cx, cy, a, b, angle, lobe = one
-        dx, dy = grid[:, 0] - cx, grid[:, 1] - cy
-        u = (torch.cos(angle) * dx + torch.sin(angle) * dy) / a.clamp(min=1e-4)
-        v = (torch.cos(angle) * dy - torch.sin(angle) * dx) / b.clamp(min=1e-4)
+        u, v = along_axes(grid, cx, cy, a, b, angle)
         square = u * u + v * v + 1e-6
         radius = torch.sqrt(square)
         harmonic = u * (u * u - 3 * v * v) / (square * radius)

@@ -12,7 +12,7 @@ import torch
 
 from pretraining.looks import Look, colourise, degrade, paint_intensities
 from pretraining.scenes import Scenes, concatenate
-from pretraining.shapes import Stars, cells, paint_stars, uniform, warped_grid
+from pretraining.shapes import Stars, along_axes, cells, paint_stars, uniform, warped_grid
 
 __all__ = ["STYLES", "synthetic_scenes"]
 
@@ -160,20 +160,21 @@ def _chambers(gen: torch.Generator, images: int, frames: int, size: int, level: 
     angle = still(0, 6.2832)
     parts = (still(0.35, 0.65), still(0.35, 0.65), along, across, angle, still(-0.15, 0.15))
     heart = Stars(*(t.reshape(-1, 1) for t in parts))
-    x, y, a, b, turn = (t.reshape(-1, 1, 1) for t in parts[:5])
-    dx, dy = grid[:, 0] - x, grid[:, 1] - y
-    u = (torch.cos(turn) * dx + torch.sin(turn) * dy) / a
-    v = (torch.cos(turn) * dy - torch.sin(turn) * dx) / b
+    u, v = along_axes(grid, *(t.reshape(-1, 1, 1) for t in parts[:5]))
     plane = (still(-0.35, 0.35) + 0.08 * torch.cos(beat)).reshape(-1, 1, 1)
     bulge = still(-0.25, 0.25).reshape(-1, 1, 1)
     opening = (still(0.0, 0.9) * torch.sin(beat).clamp(min=0).sqrt()).reshape(-1, 1, 1)
     beyond = u - plane - bulge * v * v
     inside = paint_stars(heart, grid, _empty(grid), 1) > 0
-    leaflet = inside & (beyond.abs() * a < still(0.006, 0.02).reshape(-1, 1, 1)) & (v.abs() > opening)
+    leaflet = (
+        inside
+        & (beyond.abs() * along.reshape(-1, 1, 1) < still(0.006, 0.02).reshape(-1, 1, 1))
+        & (v.abs() > opening)
+    )
     labels = torch.where(inside, torch.where(beyond < 0, 2, 3), _empty(grid))
     labels = torch.where(leaflet, torch.ones_like(labels), labels)
     tissue = uniform(gen, (images, 1), 0.25, 0.6)
-    blood = tissue * uniform(gen, (images, 1), 0.1, 1 - 0.6 * _least_contrast(level) - 0.2)
+    blood = tissue * uniform(gen, (images, 1), 0.1, 0.8 - 0.6 * _least_contrast(level))
     valve = tissue + uniform(gen, (images, 1), 0.0, 0.4)
     look = Look(texture=0.15, noise=0.1, speckle=0.8, bias=0.6, blur=1.6)
     return labels, torch.cat([tissue, valve, blood, blood], 1), 2, look

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from lib.engine.model_versions import Versions
+from lib.engine.openvino_parts import FORM
 from lib.engine.predictor_pool import PredictorPool
 from lib.engine.registry import Registry
 from lib.errors import CheckpointError, TrainingError
@@ -92,7 +93,7 @@ def test_a_version_is_converted_before_it_is_served_and_served_without(good, mon
     assert versions.current() == "v0001"
     (part,) = (versions.folder("v0001") / "openvino").glob("*/mask_decoder.xml")
     sha256 = versions.read("v0001").sha256
-    assert part.parent.name.startswith(f"{sha256[:16]}-128-bfloat16-")
+    assert part.parent.name == f"{sha256[:16]}-128-bfloat16-{FORM}"
 
 
 def test_the_report_is_one_page_with_pictures(trained):
